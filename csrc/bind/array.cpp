@@ -1,0 +1,198 @@
+#include "bind/array.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "bind/dlpack.hpp"
+
+namespace fastopt::bind {
+namespace {
+
+constexpr const char* kTypes = "float16, bfloat16, float32 or float64";
+
+// ml_dtypes.bfloat16 is known by its name; its number differs from process to process.
+bool is_bfloat16(const py::dtype& t) {
+  return t.itemsize() == 2 && std::string(py::str(t.attr("name"))) == "bfloat16";
+}
+
+DType dtype_of(const py::dtype& t, const Where& where) {
+  const bool native = t.byteorder() == '=' || t.byteorder() == '|';
+  if (native) {
+    if (t.num() == py::detail::npy_api::NPY_FLOAT_) return DType::float32;
+    if (t.num() == py::detail::npy_api::NPY_DOUBLE_) return DType::float64;
+    if (t.num() == py::dtype("float16").num()) return DType::float16;
+    if (is_bfloat16(t)) return DType::bfloat16;
+  }
+  throw py::type_error(where.text() + " has dtype " + std::string(py::str(t)) + ", expected " + kTypes +
+                       (native ? "" : " in native byte order"));
+}
+
+// The same dtype object comes again and again, step after step: the last answer is kept by identity.
+DType cached_dtype_of(PyObject* descr, const Where& where) {
+  static PyObject* seen[8] = {};
+  static DType answers[8];
+  const size_t place = reinterpret_cast<uintptr_t>(descr) / 16 % 8;
+  if (seen[place] != descr) {
+    answers[place] = dtype_of(py::reinterpret_borrow<py::dtype>(descr), where);
+    Py_XDECREF(seen[place]);
+    Py_INCREF(descr);  // so that no other dtype can come to lie at its address
+    seen[place] = descr;
+  }
+  return answers[place];
+}
+
+Array read_numpy(py::handle object, const Where& where) {
+  const auto* proxy = py::detail::array_proxy(object.ptr());
+  Array a;
+  a.data = proxy->data;
+  a.dtype = cached_dtype_of(proxy->descr, where);
+  a.writable = proxy->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+  a.ndim = proxy->nd;
+  a.shape = proxy->dimensions;
+  a.strides = proxy->strides;
+  a.owner = py::reinterpret_borrow<py::object>(object);
+  return a;
+}
+
+std::string type_name(py::handle object) {
+  return std::string(py::str(py::type::handle_of(object).attr("__name__")));
+}
+
+}  // namespace
+
+std::string Where::text() const {
+  if (index < 0) return role;
+  if (names.is_none()) return role + "[" + std::to_string(index) + "]";
+  return role + "[" + std::string(py::repr(names[py::int_(index)])) + "]";
+}
+
+int64_t Array::size() const {
+  int64_t n = 1;
+  for (int d = 0; d < ndim; ++d) n *= shape[d];
+  return n;
+}
+
+Array read_array(py::handle object, const Where& where) {
+  if (py::isinstance<py::array>(object)) return read_numpy(object, where);
+  if (py::hasattr(object, "__cuda_array_interface__"))
+    throw py::type_error(where.text() + " is a CUDA array (" + type_name(object) +
+                         "), but this build of fastopt has no CUDA part");
+  const bool viewable =
+      PyObject_CheckBuffer(object.ptr()) || py::hasattr(object, "__array_interface__");
+  if (viewable) {
+    py::object view;
+    try {
+      view = py::module_::import("numpy").attr("asarray")(object);
+    } catch (py::error_already_set& e) {
+      if (!py::hasattr(object, "__dlpack__"))
+        throw py::type_error(where.text() +
+                             " cannot be viewed as an array: " + std::string(py::str(e.value())));
+    }
+    if (view && py::isinstance<py::array>(view)) return read_numpy(view, where);
+  }
+  if (py::hasattr(object, "__dlpack__")) return read_dlpack(object, where);
+  throw py::type_error(where.text() + " has type " + type_name(object) + ", expected an array of " +
+                       kTypes);
+}
+
+Layout::Layout(const Array& a)
+    : shape(a.shape, a.shape + a.ndim), strides(a.strides, a.strides + a.ndim) {}
+
+bool Layout::is_of(const Array& a) const {
+  const size_t bytes = shape.size() * sizeof(py::ssize_t);
+  return size_t(a.ndim) == shape.size() && !memcmp(a.shape, shape.data(), bytes) &&
+         !memcmp(a.strides, strides.data(), bytes);
+}
+
+std::vector<int> Layout::axes() const {
+  std::vector<int> order;
+  for (int d = 0; d < int(shape.size()); ++d)
+    if (shape[d] > 1) order.push_back(d);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return strides[a] > strides[b]; });
+  return order;
+}
+
+bool Layout::dense(int64_t itemsize) const {
+  const std::vector<int> order = axes();
+  int64_t stride = itemsize;
+  for (auto d = order.rbegin(); d != order.rend(); stride *= shape[*d++])
+    if (strides[*d] != stride) return false;
+  return true;
+}
+
+bool same_order(const Layout& layout, int64_t itemsize, const Array& a) {
+  const int64_t own = int64_t(bytes_of(a.dtype));
+  for (int d = 0; d < a.ndim; ++d)
+    if (a.shape[d] > 1 && a.strides[d] * itemsize != layout.strides[d] * own) return false;
+  return true;
+}
+
+Walk walk_like(const Layout& layout, const Array& a) {
+  Walk walk{};
+  for (const int d : layout.axes()) {
+    walk.shape[walk.ndim] = a.shape[d];
+    walk.stride[walk.ndim++] = a.strides[d];
+  }
+  return walk;
+}
+
+Range range_of(const Array& a) {
+  int64_t low = 0, high = int64_t(bytes_of(a.dtype));
+  for (int d = 0; d < a.ndim; ++d) {
+    if (a.shape[d] == 0) return {a.data, a.data};
+    const int64_t reach = (a.shape[d] - 1) * a.strides[d];
+    (reach < 0 ? low : high) += reach;
+  }
+  return {a.data + low, a.data + high};
+}
+
+std::string tuple_text(const py::ssize_t* numbers, int count) {
+  py::tuple t(count);
+  for (int i = 0; i < count; ++i) t[i] = numbers[i];
+  return std::string(py::str(t));
+}
+
+void require_shape(const Array& a, const Where& at, const Array& like, const Where& like_at) {
+  if (a.ndim == like.ndim && std::equal(a.shape, a.shape + a.ndim, like.shape)) return;
+  throw py::value_error(at.text() + " has shape " + tuple_text(a.shape, a.ndim) + ", but " +
+                        like_at.text() + " has " + tuple_text(like.shape, like.ndim));
+}
+
+void require_dtype(const Array& a, const Where& at, const Array& like, const Where& like_at) {
+  if (a.dtype == like.dtype) return;
+  throw py::type_error(at.text() + " has dtype " + name_of(a.dtype) + ", but " + like_at.text() +
+                       " has " + name_of(like.dtype));
+}
+
+void require_target(const Array& a, const Where& at) {
+  if (!a.writable) throw py::value_error(at.text() + " is read-only, expected an array to write to");
+  if (!Layout(a).dense(int64_t(bytes_of(a.dtype))) && a.size() > 0)
+    throw py::value_error(at.text() + " has shape " + tuple_text(a.shape, a.ndim) + " and strides " +
+                          tuple_text(a.strides, a.ndim) +
+                          ", expected a dense array: its elements in one stretch of memory, in "
+                          "whatever order of axes, no stride negative");
+}
+
+void Overlaps::write(const Array& a, const Where& where) {
+  const Range range = range_of(a);
+  if (range.begin != range.end) writes_.push_back({range, where});
+}
+
+void Overlaps::check_writes() {
+  std::sort(writes_.begin(), writes_.end(),
+            [](const Entry& a, const Entry& b) { return a.range.begin < b.range.begin; });
+  for (size_t i = 1; i < writes_.size(); ++i)
+    if (writes_[i].range.begin < writes_[i - 1].range.end)
+      throw py::value_error(writes_[i - 1].where.text() + " and " + writes_[i].where.text() +
+                            " overlap in memory");
+}
+
+void Overlaps::check_read(const Array& a, const Where& where) const {
+  const Range range = range_of(a);
+  const auto next = std::partition_point(writes_.begin(), writes_.end(),
+                                         [&](const Entry& e) { return e.range.end <= range.begin; });
+  if (next != writes_.end() && next->range.begin < range.end && range.begin != range.end)
+    throw py::value_error(where.text() + " and " + next->where.text() + " overlap in memory");
+}
+
+}  // namespace fastopt::bind

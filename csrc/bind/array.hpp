@@ -1,0 +1,93 @@
+// Arrays as Python hands them over: read where they lie, described, never copied.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/backend.hpp"
+
+namespace fastopt::bind {
+
+namespace py = pybind11;
+
+// Which argument is spoken of: "params[3]", "grads['W1']", or "param" alone.
+struct Where {
+  std::string role;
+  py::ssize_t index = -1;  // -1: the role is the whole name
+  py::object names = py::none();
+
+  std::string text() const;
+};
+
+// What an array says of itself. The pointers stay valid while `owner` lives.
+struct Array {
+  char* data = nullptr;
+  DType dtype = DType::float32;
+  bool writable = false;
+  int ndim = 0;
+  const py::ssize_t* shape = nullptr;
+  const py::ssize_t* strides = nullptr;  // bytes
+  py::object owner;
+  std::unique_ptr<py::ssize_t[]> numbers;  // shape and strides, where the owner keeps none in bytes
+
+  int64_t size() const;
+  int64_t bytes() const { return size() * int64_t(bytes_of(dtype)); }
+};
+
+// Takes NumPy arrays, and through a NumPy view or DLPack everything else that lives in host memory.
+// Throws TypeError for what is no array of a floating type fastopt computes with.
+Array read_array(py::handle object, const Where& where);
+
+// Shape and strides of an array, kept.
+struct Layout {
+  std::vector<py::ssize_t> shape, strides;
+
+  Layout() = default;
+  explicit Layout(const Array& a);
+  bool is_of(const Array& a) const;
+
+  // The axes longer than 1, from the largest stride to the smallest.
+  std::vector<int> axes() const;
+  // Whether the elements fill one stretch of memory without gap or overlap.
+  bool dense(int64_t itemsize) const;
+};
+
+// Whether an array of that shape has its elements in the same order in memory as one of this layout.
+bool same_order(const Layout& layout, int64_t itemsize, const Array& a);
+
+// How to visit `a` in the memory order of a dense array of this layout.
+Walk walk_like(const Layout& layout, const Array& a);
+
+// First byte and one past the last.
+struct Range {
+  const char *begin, *end;
+};
+Range range_of(const Array& a);
+
+std::string tuple_text(const py::ssize_t* numbers, int count);
+
+// The refusals that several callers share.
+void require_shape(const Array& a, const Where& at, const Array& like, const Where& like_at);
+void require_dtype(const Array& a, const Where& at, const Array& like, const Where& like_at);
+void require_target(const Array& a, const Where& at);  // writable, dense
+
+// Written buffers must not overlap each other, nor those that are only read.
+class Overlaps {
+ public:
+  void write(const Array& a, const Where& where);
+  void check_writes();  // after the last write()
+  void check_read(const Array& a, const Where& where) const;
+
+ private:
+  struct Entry {
+    Range range;
+    Where where;
+  };
+  std::vector<Entry> writes_;
+};
+
+}  // namespace fastopt::bind

@@ -1,0 +1,45 @@
+// The compiled module: what Python sees of the floors below.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdlib>
+
+#include "bind/hyper.hpp"
+#include "bind/norms.hpp"
+#include "bind/stepper.hpp"
+#include "cpu/parallel.hpp"
+#include "cpu/select.hpp"
+
+namespace py = pybind11;
+using namespace fastopt;
+
+namespace {
+
+void set_threads(int n) {
+  if (n < 0) throw py::value_error("the number of threads must be 0 or more, got " + std::to_string(n));
+  cpu::set_threads(n);
+}
+
+void register_machine(py::module_& m) {
+  m.attr("COMPILER") = FASTOPT_COMPILER;
+  m.def("isas_built", cpu::isas_built);
+  m.def("isas_supported", cpu::isas_supported);
+  m.def("isa", [] { return std::string(cpu::kernels().isa); });
+  m.def("select_isa", cpu::select_isa, py::arg("name"));
+  m.def("get_num_threads", cpu::max_threads);
+  m.def("set_num_threads", set_threads, py::arg("n"));
+  m.def("set_parallel_cutoff", cpu::set_parallel_cutoff, py::arg("bytes"));
+  m.attr("PARALLEL_CUTOFF") = cpu::kParallelBytes;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "fastopt's kernels. Use the fastopt package instead.";
+  const char* wanted = std::getenv("FASTOPT_ISA");
+  cpu::select_isa(wanted ? wanted : "");
+  register_machine(m);
+  bind::register_hyper(m);
+  bind::register_stepper(m);
+  bind::register_norms(m);
+}

@@ -1,0 +1,95 @@
+// Norms of lists of arrays, and clipping in place.
+#include "bind/norms.hpp"
+
+#include "bind/array.hpp"
+#include "bind/hyper.hpp"
+#include "cpu/engine.hpp"
+#include "rules/around.hpp"
+
+namespace fastopt::bind {
+namespace {
+
+// A list of arrays and, for those not dense in memory, how to walk them.
+struct Arrays {
+  std::vector<Array> arrays;
+  std::vector<std::unique_ptr<Walk>> walks;
+  std::vector<NormTensor> tensors;
+
+  Arrays(const py::list& list, const std::string& role, bool written) {
+    Overlaps overlaps;
+    for (size_t i = 0; i < list.size(); ++i) {
+      const Where at{role, py::ssize_t(i)};
+      Array a = read_array(list[i], at);
+      if (written) {
+        require_target(a, at);
+        overlaps.write(a, at);
+      }
+      const Layout layout(a);
+      const bool dense = layout.dense(int64_t(bytes_of(a.dtype)));
+      walks.push_back(dense ? nullptr : std::make_unique<Walk>(walk_like(layout, a)));
+      tensors.push_back({{a.data, walks.back().get()}, a.dtype, a.size()});
+      arrays.push_back(std::move(a));
+    }
+    overlaps.check_writes();
+  }
+};
+
+double norm_of(const NormTensor* first, size_t count, ClipNorm kind) {
+  py::gil_scoped_release unlocked;
+  return cpu::backend.norm(first, int64_t(count), kind);
+}
+
+void scale_all(const Arrays& list, const std::vector<double>& coefs, double limit) {
+  std::vector<ScaleTensor> targets;
+  for (size_t i = 0; i < coefs.size(); ++i)
+    targets.push_back({list.arrays[i].data, list.arrays[i].dtype, list.tensors[i].size, coefs[i]});
+  py::gil_scoped_release unlocked;
+  cpu::backend.scale(targets.data(), int64_t(targets.size()), limit);
+}
+
+Hyper clipping(const py::dict& values) {
+  return read_hyper(InfoTable<RuleList>::rules[rule_index("sgd")], values);
+}
+
+double global_norm(const py::list& arrays, const py::dict& options) {
+  const Hyper h = clipping(options);
+  const Arrays list(arrays, "arrays", false);
+  return norm_of(list.tensors.data(), list.tensors.size(), h.clip_norm_type);
+}
+
+py::object clip_grad_norm(const py::list& grads, const py::dict& options) {
+  const Hyper h = clipping(options);
+  const Arrays list(grads, "grads", true);
+  const size_t n = list.tensors.size();
+  const auto coefficient = [&](double norm) { return clip_coefficient(norm, h.clip_norm, h.clip_eps); };
+  if (h.clip_scope == ClipScope::global) {
+    const double norm = norm_of(list.tensors.data(), n, h.clip_norm_type);
+    scale_all(list, std::vector<double>(n, coefficient(norm)), kNone);
+    return py::float_(norm);
+  }
+  py::list norms;
+  std::vector<double> coefs;
+  for (const NormTensor& t : list.tensors) {
+    const double norm = norm_of(&t, 1, h.clip_norm_type);
+    norms.append(norm);
+    coefs.push_back(coefficient(norm));
+  }
+  scale_all(list, coefs, kNone);
+  return norms;
+}
+
+void clip_grad_value(const py::list& grads, const py::dict& options) {
+  const Hyper h = clipping(options);
+  const Arrays list(grads, "grads", true);
+  scale_all(list, std::vector<double>(list.tensors.size(), 1.0), h.clip_value);
+}
+
+}  // namespace
+
+void register_norms(py::module_& m) {
+  m.def("global_norm", global_norm, py::arg("arrays"), py::arg("options"));
+  m.def("clip_grad_norm", clip_grad_norm, py::arg("grads"), py::arg("options"));
+  m.def("clip_grad_value", clip_grad_value, py::arg("grads"), py::arg("options"));
+}
+
+}  // namespace fastopt::bind

@@ -1,0 +1,234 @@
+#include "bind/stepper.hpp"
+
+#include <pybind11/stl.h>
+
+#include "cpu/engine.hpp"
+
+namespace fastopt::bind {
+namespace {
+
+Storage storage_of(DType param, bool wide) {
+  if (!wide) return static_cast<Storage>(param);
+  return param == DType::float16 ? Storage::float16_wide : Storage::bfloat16_wide;
+}
+
+bool is_16_bit(DType t) { return t == DType::float16 || t == DType::bfloat16; }
+
+}  // namespace
+
+// Two threads in one optimizer would both read the old count and the old state.
+struct Stepper::Busy {
+  std::atomic<bool>& flag;
+  explicit Busy(std::atomic<bool>& f) : flag(f) {
+    if (flag.exchange(true))
+      throw std::runtime_error("this optimizer is being stepped by another thread");
+  }
+  ~Busy() { flag = false; }
+};
+
+Stepper::Stepper(const std::string& rule, py::list params, py::list states,
+                 std::vector<int64_t> group_sizes, py::object names, std::string param_role,
+                 std::string grad_role)
+    : rule_(InfoTable<RuleList>::rules[rule_index(rule)]),
+      rule_index_(rule_index(rule)),
+      params_(std::move(params)),
+      states_(std::move(states)),
+      group_sizes_(std::move(group_sizes)),
+      names_(std::move(names)),
+      param_role_(std::move(param_role)),
+      grad_role_(std::move(grad_role)),
+      single_(param_role_ == "param"),
+      hypers_(group_sizes_.size()) {}
+
+void Stepper::set_hyper(size_t group, const py::dict& values) {
+  hypers_.at(group) = read_hyper(rule_, values);
+}
+
+void Stepper::set_whole(const py::dict& values) { whole_ = read_hyper(rule_, values); }
+
+// ---- parameters and state ----
+
+// Whether every parameter and state array lies where it lay, in the type and layout it had.
+bool Stepper::unchanged() {
+  const int64_t n = int64_t(tensors_.size());
+  if (!checked_ || int64_t(params_.size()) != n) return false;
+  const Known* known = known_.data();
+  const auto same = [&](py::handle object, const Where& where) {
+    const Array a = read_array(object, where);
+    const bool is =
+        a.data == known->data && a.dtype == known->dtype && a.writable && known->layout.is_of(a);
+    ++known;
+    return is;
+  };
+  const Where anywhere{param_role_};
+  for (int64_t i = 0; i < n; ++i) {
+    if (!same(PyList_GET_ITEM(params_.ptr(), i), anywhere)) return false;
+    for (int k = 0; k < rule_.slots; ++k) {
+      PyObject* list = PyList_GET_ITEM(states_.ptr(), k);
+      if (PyList_GET_SIZE(list) != n || !same(PyList_GET_ITEM(list, i), anywhere)) return false;
+    }
+  }
+  return true;
+}
+
+void Stepper::check_target(int64_t i, std::vector<Storage>& storages) {
+  const auto keep = [&](Array& a, const Where& where) {
+    require_target(a, where);
+    overlaps_.write(a, where);
+    known_.push_back({a.data, a.dtype, Layout(a)});
+    owners_.push_back(std::move(a.owner));
+    return a.data;
+  };
+  Array param = read_array(params_[i], param_at(i));
+  StepTensor t{};
+  t.param = keep(param, param_at(i));
+  t.size = param.size();
+  const Layout layout(param);
+  bool wide = false;
+  for (int k = 0; k < rule_.slots; ++k) {
+    const Where at = state_at(k, i);
+    Array state = read_array(py::list(states_[k])[i], at);
+    require_shape(state, at, param, param_at(i));
+    const bool this_wide = is_16_bit(param.dtype) && state.dtype == DType::float32;
+    if (!this_wide) require_dtype(state, at, param, param_at(i));
+    if (k > 0 && this_wide != wide)
+      throw py::type_error(at.text() + " has dtype " + name_of(state.dtype) + ", unlike " +
+                           state_at(0, i).text());
+    wide = this_wide;
+    if (t.size > 0 && !same_order(layout, int64_t(bytes_of(param.dtype)), state))
+      throw py::value_error(at.text() + " has strides " + tuple_text(state.strides, state.ndim) +
+                            ", but " + param_at(i).text() + " has " +
+                            tuple_text(param.strides, param.ndim) +
+                            ": their elements must have the same order in memory");
+    t.state[k] = keep(state, at);
+  }
+  tensors_.push_back(t);
+  storages.push_back(storage_of(param.dtype, wide));
+}
+
+// A run ends where the group or the storage changes.
+void Stepper::cut_runs(const std::vector<Storage>& storages) {
+  runs_.clear();
+  int64_t i = 0;
+  for (size_t group = 0; group < group_sizes_.size(); ++group)
+    for (int64_t left = group_sizes_[group]; left > 0; --left, ++i) {
+      const bool fresh = left == group_sizes_[group] || storages[i] != storages[i - 1];
+      if (fresh) runs_.push_back({rule_index_, storages[i], &hypers_[group], &tensors_[i], 0});
+      ++runs_.back().count;
+    }
+}
+
+void Stepper::check_targets() {
+  checked_ = false;
+  tensors_.clear();
+  known_.clear();
+  owners_.clear();
+  overlaps_ = {};
+  const int64_t n = int64_t(params_.size());
+  for (int k = 0; k < rule_.slots; ++k)
+    if (int64_t(py::len(states_[k])) != n)
+      throw py::value_error(std::string(rule_.states[k]) + " has " +
+                            std::to_string(py::len(states_[k])) + " arrays, but " + param_role_ +
+                            " has " + std::to_string(n));
+  std::vector<Storage> storages;
+  for (int64_t i = 0; i < n; ++i) check_target(i, storages);
+  overlaps_.check_writes();
+  cut_runs(storages);
+  grads_.resize(n);
+  walks_.resize(n);
+  checked_ = true;
+}
+
+// ---- gradients ----
+
+void Stepper::read_grad(int64_t i, py::handle grad) {
+  const size_t own = i * (1 + rule_.slots);
+  const Known& param = known_[own];
+  Array& g = grads_[i];
+  g = read_array(grad, {grad_role_});
+  const bool twin = g.dtype == param.dtype && param.layout.is_of(g);
+  if (!twin) {  // slower, and with all there is to say
+    const Where at = grad_at(i);
+    const Array p = read_array(params_[i], param_at(i));
+    require_shape(g, at, p, param_at(i));
+    require_dtype(g, at, p, param_at(i));
+  }
+  overlaps_.check_read(g, grad_at(i));
+  const int64_t itemsize = int64_t(bytes_of(param.dtype));
+  const bool flat = twin || tensors_[i].size <= 1 || same_order(param.layout, itemsize, g);
+  if (!flat) walks_[i] = std::make_unique<Walk>(walk_like(param.layout, g));
+  tensors_[i].grad = {g.data, flat ? nullptr : walks_[i].get()};
+}
+
+void Stepper::read_grads(py::handle grads) {
+  if (!PyList_Check(grads.ptr()) && !PyTuple_Check(grads.ptr()))
+    throw py::type_error(grad_role_ + " has type " +
+                         std::string(py::str(py::type::handle_of(grads).attr("__name__"))) +
+                         ", expected a list or tuple of arrays");
+  const int64_t n = int64_t(tensors_.size());
+  const int64_t found = PySequence_Fast_GET_SIZE(grads.ptr());
+  if (found != n)
+    throw py::value_error(grad_role_ + " has " + std::to_string(found) + " arrays, but " + param_role_ +
+                          " has " + std::to_string(n));
+  PyObject** items = PySequence_Fast_ITEMS(grads.ptr());
+  for (int64_t i = 0; i < n; ++i) read_grad(i, items[i]);
+}
+
+// ---- the step ----
+
+void Stepper::check() {
+  if (!unchanged()) check_targets();
+}
+
+bool Stepper::step(py::handle grads) {
+  const Busy busy(busy_);
+  check();
+  read_grads(grads);
+  const StepCall call{runs_.data(), int64_t(runs_.size()), step_count + 1, &whole_};
+  StepReport report;
+  {
+    // Safe without the lock: the buffers' owners are held by owners_ and grads_, and Busy keeps every
+    // other thread out of what this call points at.
+    py::gil_scoped_release unlocked;
+    report = cpu::backend.step(call);
+  }
+  for (Array& g : grads_) g.owner = {};
+  if (report.nonfinite < 0) {
+    ++step_count;
+    return true;
+  }
+  ++skipped_steps;
+  if (whole_.on_nonfinite == OnNonfinite::raise) {
+    PyErr_SetString(PyExc_FloatingPointError,
+                    (grad_at(report.nonfinite).text() + " has a NaN or an infinity").c_str());
+    throw py::error_already_set();
+  }
+  return false;
+}
+
+void register_stepper(py::module_& m) {
+  m.def(
+      "check_targets",
+      [](const py::list& arrays, const std::string& role, const py::object& names) {
+        for (size_t i = 0; i < arrays.size(); ++i) {
+          const Where at{role, role == "param" ? -1 : py::ssize_t(i), names};
+          require_target(read_array(arrays[i], at), at);
+        }
+      },
+      py::arg("arrays"), py::arg("role"), py::arg("names") = py::none(),
+      "Raise what an optimizer would raise of arrays it cannot write to.");
+  py::class_<Stepper>(m, "Stepper", "One optimizer's arrays and hyper-parameters.")
+      .def(py::init<const std::string&, py::list, py::list, std::vector<int64_t>, py::object,
+                    std::string, std::string>(),
+           py::arg("rule"), py::arg("params"), py::arg("states"), py::arg("group_sizes"),
+           py::arg("names") = py::none(), py::arg("param_role") = "params",
+           py::arg("grad_role") = "grads")
+      .def("set_hyper", &Stepper::set_hyper, py::arg("group"), py::arg("values"))
+      .def("set_whole", &Stepper::set_whole, py::arg("values"))
+      .def("check", &Stepper::check)
+      .def("step", &Stepper::step, py::arg("grads"))
+      .def_readwrite("step_count", &Stepper::step_count)
+      .def_readwrite("skipped_steps", &Stepper::skipped_steps);
+}
+
+}  // namespace fastopt::bind

@@ -1,0 +1,75 @@
+// One optimizer's arrays and hyper-parameters, checked once, and stepped again and again.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bind/array.hpp"
+#include "bind/hyper.hpp"
+
+namespace fastopt::bind {
+
+class Stepper {
+ public:
+  // `states` holds one list for each slot of the rule, each as long as `params`; `group_sizes` cuts the
+  // lists into groups. The lists are kept and looked at again in every step, so that an array replaced
+  // in them is noticed. Nothing is checked before the first step.
+  Stepper(const std::string& rule, py::list params, py::list states, std::vector<int64_t> group_sizes,
+          py::object names, std::string param_role, std::string grad_role);
+
+  void set_hyper(size_t group, const py::dict& values);
+  void set_whole(const py::dict& values);
+
+  // True if stepped, false if skipped for a non-finite gradient. All is checked before the first byte
+  // is written; the count advances only after the last.
+  bool step(py::handle grads);
+  void check();  // all but the gradients
+
+  int64_t step_count = 0;
+  int64_t skipped_steps = 0;
+
+ private:
+  struct Known {  // an array as it was when it was last checked
+    const void* data = nullptr;
+    DType dtype = DType::float32;
+    Layout layout;
+  };
+  struct Busy;
+
+  Where param_at(int64_t i) const { return {param_role_, single_ ? -1 : i, names_}; }
+  Where grad_at(int64_t i) const { return {grad_role_, single_ ? -1 : i, names_}; }
+  Where state_at(int slot, int64_t i) const { return {rule_.states[slot], single_ ? -1 : i, names_}; }
+
+  bool unchanged();
+  void check_targets();
+  void check_target(int64_t i, std::vector<Storage>& storages);
+  void cut_runs(const std::vector<Storage>& storages);
+  void read_grads(py::handle grads);
+  void read_grad(int64_t i, py::handle grad);
+
+  const RuleInfo& rule_;
+  const int rule_index_;
+  py::list params_, states_;
+  const std::vector<int64_t> group_sizes_;
+  const py::object names_;
+  const std::string param_role_, grad_role_;
+  const bool single_;
+
+  Hyper whole_;
+  std::vector<Hyper> hypers_;
+  std::vector<StepTensor> tensors_;
+  std::vector<StepRun> runs_;
+  std::vector<Known> known_;        // parameter, then states, tensor by tensor
+  std::vector<py::object> owners_;  // of all targets
+  std::vector<Array> grads_;        // as long as a step lasts
+  std::vector<std::unique_ptr<Walk>> walks_;
+  Overlaps overlaps_;
+  bool checked_ = false;
+  std::atomic<bool> busy_{false};
+};
+
+void register_stepper(py::module_& m);
+
+}  // namespace fastopt::bind

@@ -1,0 +1,60 @@
+// The hyper-parameters of a step: those of every rule, and those that stand around any rule.
+// Plain doubles and enums, as the user gave them; a rule turns the ones it needs into constants.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+namespace fastopt {
+
+enum class EpsMode : uint8_t { outside, inside, hat };        // where epsilon stands
+enum class FirstStep : uint8_t { grad, zero };                // what the velocity starts from
+enum class AmsgradMax : uint8_t { raw, corrected };           // which v the maximum is taken of
+enum class L1Mode : uint8_t { subgradient, proximal };        // before the rule, or after it
+enum class DecayOrder : uint8_t { before, after };            // decay, then update; or the reverse
+enum class DecayScale : uint8_t { lr, none };                 // factor 1 - lr*decay, or 1 - decay
+enum class ClipScope : uint8_t { global, tensor };            // one norm for all, or one a tensor
+enum class ClipNorm : uint8_t { two, one, max };              // which norm
+enum class OnNonfinite : uint8_t { propagate, skip, raise };  // what a NaN or inf gradient does
+
+inline constexpr double kNone = std::numeric_limits<double>::infinity();  // a limit that is off
+
+struct Hyper {
+  double lr = 1e-3;
+
+  // the rules' own
+  double momentum = 0.0;
+  double dampening = 0.0;
+  double rho = 0.9;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double eps_root = 0.0;
+  double lr_decay = 0.0;
+  EpsMode eps_mode = EpsMode::outside;
+  FirstStep first_step = FirstStep::grad;
+  AmsgradMax amsgrad_max = AmsgradMax::raw;
+  bool lr_in_velocity = true;
+  bool bias_correction = true;
+  bool nesterov = false;
+
+  // around any rule
+  double l1 = 0.0;
+  double l2 = 0.0;
+  double weight_decay = 0.0;
+  L1Mode l1_mode = L1Mode::subgradient;
+  DecayOrder decay_order = DecayOrder::before;
+  DecayScale decay_scale = DecayScale::lr;
+  bool maximize = false;
+  double grad_scale = 1.0;
+  double clip_value = kNone;
+
+  // over the whole list
+  double clip_norm = kNone;
+  double clip_eps = 1e-6;
+  ClipScope clip_scope = ClipScope::global;
+  ClipNorm clip_norm_type = ClipNorm::two;
+  OnNonfinite on_nonfinite = OnNonfinite::propagate;
+};
+
+}  // namespace fastopt

@@ -1,0 +1,146 @@
+#include "cpu/engine.hpp"
+
+#include <cmath>
+#include <vector>
+
+#include "cpu/lists.hpp"
+#include "cpu/norm.hpp"
+#include "cpu/parallel.hpp"
+#include "cpu/select.hpp"
+#include "rules/around.hpp"
+
+namespace fastopt::cpu {
+namespace {
+
+struct StorageBytes {
+  DType dtype;
+  int64_t param, state;
+};
+constexpr StorageBytes kStorageBytes[kStorages] = {{DType::float16, 2, 2}, {DType::bfloat16, 2, 2},
+                                                   {DType::float32, 4, 4}, {DType::float64, 8, 8},
+                                                   {DType::float16, 2, 4}, {DType::bfloat16, 2, 4}};
+
+// Bytes that a step moves for one element: parameter and state twice, the gradient once.
+int64_t step_bytes(const StepRun& run) {
+  const StorageBytes& s = kStorageBytes[int(run.storage)];
+  return 3 * s.param + 2 * s.state * InfoTable<RuleList>::rules[run.rule].slots;
+}
+
+template <class Visit>
+void each_tensor(const StepCall& call, Visit&& visit) {
+  for (const StepRun* run = call.runs; run < call.runs + call.count; ++run)
+    for (StepTensor* t = run->tensors; t < run->tensors + run->count; ++t) visit(*run, *t);
+}
+
+// The gradients as a norm sees them: as they enter the step, or raw.
+std::vector<NormTensor> gradients(const StepCall& call, bool raw) {
+  std::vector<NormTensor> list;
+  each_tensor(call, [&](const StepRun& run, const StepTensor& t) {
+    list.push_back({t.grad, kStorageBytes[int(run.storage)].dtype, t.size,
+                    raw ? 1.0 : gradient_factor(*run.hyper), raw ? kNone : run.hyper->clip_value});
+  });
+  return list;
+}
+
+// ---- clipping by norm: sets each tensor's coefficient; false if a norm is not finite ----
+
+bool clip(const StepCall& call, const std::vector<NormTensor>& grads) {
+  const Hyper& h = *call.whole;
+  bool finite = true;
+  const auto coefficient = [&](const NormTensor* first, int64_t count) {
+    const double size = norm(first, count, h.clip_norm_type);
+    finite = finite && std::isfinite(size);
+    return clip_coefficient(size, h.clip_norm, h.clip_eps);
+  };
+  const bool each = h.clip_scope == ClipScope::tensor;
+  const double all = each ? 1.0 : coefficient(grads.data(), int64_t(grads.size()));
+  const NormTensor* own = grads.data();
+  each_tensor(call, [&](const StepRun&, StepTensor& t) {
+    t.clip = each ? coefficient(own, 1) : all;
+    ++own;
+  });
+  return finite;
+}
+
+// ---- the non-finite policy ----
+
+int64_t first_nonfinite(const std::vector<NormTensor>& grads) {
+  for (size_t i = 0; i < grads.size(); ++i)
+    if (!std::isfinite(norm(&grads[i], 1, ClipNorm::max))) return int64_t(i);
+  return -1;
+}
+
+// The clip norm has already told whether all is finite, unless a limit by value hid an infinity from
+// it.
+int64_t look_for_nonfinite(const StepCall& call, bool clipped, bool norm_is_finite) {
+  bool limited = false;
+  each_tensor(call, [&](const StepRun& run, const StepTensor&) {
+    limited = limited || run.hyper->clip_value != kNone;
+  });
+  if (clipped && norm_is_finite && !limited) return -1;
+  const std::vector<NormTensor> raw = gradients(call, true);
+  if (std::isfinite(norm(raw.data(), int64_t(raw.size()), ClipNorm::max))) {
+    return clipped && !norm_is_finite ? first_nonfinite(gradients(call, false)) : -1;
+  }
+  return first_nonfinite(raw);
+}
+
+// ---- the step ----
+
+void run_all(const StepCall& call) {
+  thread_local std::vector<Constants> constants;
+  constants.resize(call.count);
+  int64_t total = 0;
+  for (int64_t i = 0; i < call.count; ++i) {
+    const StepRun& run = call.runs[i];
+    kernels().step[run.rule][int(run.storage)].prepare(*run.hyper, call.step, constants[i]);
+    for (int64_t t = 0; t < run.count; ++t) total += run.tensors[t].size * step_bytes(run);
+  }
+  const Constants* const prepared = constants.data();
+  on_threads(threads_for(total), [&](int thread, int threads) {
+    Share share(total, thread, threads);
+    for (int64_t i = 0; i < call.count; ++i) {
+      const StepRun& run = call.runs[i];
+      const auto range = kernels().step[run.rule][int(run.storage)].range;
+      for (const StepTensor* t = run.tensors; t < run.tensors + run.count; ++t)
+        share.take(t->size, step_bytes(run),
+                   [&](int64_t begin, int64_t end) { range(prepared[i], *t, begin, end); });
+    }
+  });
+}
+
+StepReport step(const StepCall& call) {
+  const Hyper& h = *call.whole;
+  const bool clips = h.clip_norm != kNone;
+  bool finite = true;
+  if (clips)
+    finite = clip(call, gradients(call, false));
+  else
+    each_tensor(call, [](const StepRun&, StepTensor& t) { t.clip = 1.0; });
+  if (h.on_nonfinite != OnNonfinite::propagate) {
+    const int64_t found = look_for_nonfinite(call, clips, finite);
+    if (found >= 0) return {found};
+  }
+  run_all(call);
+  return {-1};
+}
+
+void scale(const ScaleTensor* tensors, int64_t count, double limit) {
+  int64_t total = 0;
+  for (int64_t i = 0; i < count; ++i) total += tensors[i].size * int64_t(bytes_of(tensors[i].dtype));
+  on_threads(threads_for(2 * total), [&](int thread, int threads) {
+    Share share(total, thread, threads);
+    for (const ScaleTensor* t = tensors; t < tensors + count; ++t) {
+      const auto range = kernels().scale[int(t->dtype)].range;
+      share.take(t->size, int64_t(bytes_of(t->dtype)), [&](int64_t begin, int64_t end) {
+        if (t->coef != 1.0 || limit != kNone) range(*t, limit, begin, end);
+      });
+    }
+  });
+}
+
+}  // namespace
+
+const Backend backend = {"cpu", step, norm, scale};
+
+}  // namespace fastopt::cpu

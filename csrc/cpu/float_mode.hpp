@@ -1,0 +1,43 @@
+// IEEE's default floating-point mode while a kernel runs. A library built with -ffast-math, or
+// torch.set_flush_denormal, may have told this thread to flush denormals or to round otherwise, and the
+// bits would then depend on who was imported first.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+namespace fastopt::cpu {
+
+class IeeeMode {
+ public:
+  IeeeMode() : saved_(get()) { set(kDefault); }
+  ~IeeeMode() { set(saved_); }
+  IeeeMode(const IeeeMode&) = delete;
+  IeeeMode& operator=(const IeeeMode&) = delete;
+
+ private:
+#if defined(__x86_64__)
+  using Word = uint32_t;
+  static constexpr Word kDefault = 0x1f80;  // all exceptions masked, to nearest, no flushing
+  static Word get() { return _mm_getcsr(); }
+  static void set(Word w) { _mm_setcsr(w); }
+#elif defined(__aarch64__)
+  using Word = uint64_t;
+  static constexpr Word kDefault = 0;
+  static Word get() {
+    Word w;
+    asm volatile("mrs %0, fpcr" : "=r"(w));
+    return w;
+  }
+  static void set(Word w) { asm volatile("msr fpcr, %0" ::"r"(w)); }
+#else
+#error "fastopt knows x86-64 and AArch64"
+#endif
+
+  Word saved_;
+};
+
+}  // namespace fastopt::cpu

@@ -1,0 +1,43 @@
+// Sharing a list of tensors among threads, by bytes over the whole list rather than tensor by tensor.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace fastopt::cpu {
+
+// Threads part a tensor only at multiples of this many elements: whole tiles, and at least two cache
+// lines of the smallest type.
+inline constexpr int64_t kGrain = 1024;
+
+// Walks a list for one thread: take(size, weight, visit) moves past the next tensor and calls
+// visit(begin, end) for the part of it that is this thread's. Weights are bytes an element; cuts depend
+// on the list and the number of threads alone, so every element has exactly one owner.
+class Share {
+ public:
+  Share(int64_t total, int thread, int threads)
+      : first_(cut(total, thread, threads)), last_(cut(total, thread + 1, threads)) {}
+
+  template <class Visit>
+  void take(int64_t size, int64_t weight, Visit&& visit) {
+    const int64_t begin = part(first_ - at_, size, weight), end = part(last_ - at_, size, weight);
+    at_ += size * weight;
+    if (begin < end) visit(begin, end);
+  }
+
+  // The same for `threads` even stretches of [0, total).
+  static int64_t cut(int64_t total, int thread, int threads) {
+    return total / threads * thread + total % threads * thread / threads;
+  }
+
+ private:
+  static int64_t part(int64_t bytes, int64_t size, int64_t weight) {
+    if (bytes <= 0) return 0;
+    const int64_t element = bytes / weight / kGrain * kGrain;
+    return bytes >= size * weight ? size : std::min(element, size);
+  }
+
+  int64_t at_ = 0, first_, last_;
+};
+
+}  // namespace fastopt::cpu

@@ -1,0 +1,112 @@
+// rules/norms.hpp fixes the tree; here threads are given stretches of it.
+#include "cpu/norm.hpp"
+
+#include <cmath>
+#include <vector>
+
+#include "cpu/lists.hpp"
+#include "cpu/parallel.hpp"
+#include "cpu/select.hpp"
+#include "rules/norms.hpp"
+
+namespace fastopt::cpu {
+namespace {
+
+// A group of blocks is one thread's work and one value in memory: 256 KiB of float32, and 16 bytes of
+// scratch for a million parameters.
+constexpr int kGroup = 16;
+constexpr int64_t kGroupSize = int64_t(kGroup) * kNormBlock;
+static_assert((kGroup & (kGroup - 1)) == 0, "groups must be whole subtrees");
+
+// Where a thread stands in the sequence.
+struct Cursor {
+  const NormTensor* tensor;
+  int64_t at = 0;  // in this tensor
+
+  Cursor(const NormTensor* first, int64_t element) : tensor(first) {
+    for (at = element; at > 0 && at >= tensor->size; ++tensor) at -= tensor->size;
+  }
+};
+
+template <class Norm>
+double block(Cursor& c, int64_t size, ClipNorm kind) {
+  const auto& add = kernels().norm[int(kind)];
+  double lanes[kNormLanes] = {};
+  for (int64_t done = 0; done < size;) {
+    const int64_t n = std::min(size - done, c.tensor->size - c.at);
+    if (n > 0) add[int(c.tensor->dtype)].add(*c.tensor, c.at, c.at + n, int(done % kNormLanes), lanes);
+    done += n;
+    c.at += n;
+    if (c.at == c.tensor->size && done < size) ++c.tensor, c.at = 0;
+  }
+  return join_lanes<Norm>(lanes);
+}
+
+template <class Norm>
+double group(Cursor& c, int64_t size, ClipNorm kind) {
+  double sums[kGroup];
+  int count = 0;
+  for (int64_t done = 0; done < size; done += kNormBlock)
+    sums[count++] = block<Norm>(c, std::min<int64_t>(kNormBlock, size - done), kind);
+  return join_tree<Norm>(sums, count);
+}
+
+template <class Norm>
+double reduce(const NormTensor* tensors, int64_t count, ClipNorm kind) {
+  int64_t elements = 0, bytes = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    elements += tensors[i].size;
+    bytes += tensors[i].size * int64_t(bytes_of(tensors[i].dtype));
+  }
+  if (elements == 0) return 0.0;
+  const int64_t groups = (elements + kGroupSize - 1) / kGroupSize;
+  std::vector<double> sums(groups);
+  on_threads(threads_for(bytes), [&](int thread, int threads) {
+    const int64_t first = Share::cut(groups, thread, threads);
+    const int64_t last = Share::cut(groups, thread + 1, threads);
+    if (first == last) return;
+    Cursor cursor(tensors, first * kGroupSize);
+    for (int64_t g = first; g < last; ++g)
+      sums[g] = group<Norm>(cursor, std::min(kGroupSize, elements - g * kGroupSize), kind);
+  });
+  return join_tree<Norm>(sums.data(), groups);
+}
+
+// Squares of doubles may leave the range of a double where the norm itself does not. Then the sequence
+// is read again, times a power of two that brings every square that matters into range; against those
+// doubles whatever is stored in fewer bits counts for nothing.
+double norm2_rescaled(const NormTensor* tensors, int64_t count) {
+  const double most = reduce<NormMax>(tensors, count, ClipNorm::max);
+  if (most == 0.0 || !std::isfinite(most)) return most;
+  const int shift = most > 1.0 ? -600 : 600;
+  std::vector<NormTensor> shifted(tensors, tensors + count);
+  for (NormTensor& t : shifted) {
+    t.scale = t.dtype == DType::float64 ? std::ldexp(t.scale, shift) : 0.0;
+    t.limit = std::ldexp(t.limit, shift);
+  }
+  return std::ldexp(Norm2::whole(reduce<Norm2>(shifted.data(), count, ClipNorm::two)), -shift);
+}
+
+double norm2(const NormTensor* tensors, int64_t count) {
+  const double sum = reduce<Norm2>(tensors, count, ClipNorm::two);
+  const bool in_range = std::isfinite(sum) && sum > 0x1p-900;
+  const bool doubles = std::any_of(tensors, tensors + count,
+                                   [](const NormTensor& t) { return t.dtype == DType::float64; });
+  return in_range || !doubles ? Norm2::whole(sum) : norm2_rescaled(tensors, count);
+}
+
+}  // namespace
+
+double norm(const NormTensor* tensors, int64_t count, ClipNorm kind) {
+  switch (kind) {
+    case ClipNorm::one:
+      return Norm1::whole(reduce<Norm1>(tensors, count, kind));
+    case ClipNorm::max:
+      return NormMax::whole(reduce<NormMax>(tensors, count, kind));
+    case ClipNorm::two:
+      break;
+  }
+  return norm2(tensors, count);
+}
+
+}  // namespace fastopt::cpu

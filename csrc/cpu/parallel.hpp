@@ -1,0 +1,42 @@
+// Threads: how many, and a region in which each does its share.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/float_mode.hpp"
+
+namespace fastopt::cpu {
+
+// What a parallel region costs (some 5 us when the threads sleep) is paid back above this much memory
+// traffic, which one core moves in about 10 us.
+inline constexpr int64_t kParallelBytes = 256 << 10;
+
+// The number of threads a kernel may use: what set_threads said, else what OpenMP says
+// (OMP_NUM_THREADS, threadpoolctl), and 1 in a forked child: libgomp's threads do not survive a fork,
+// and waiting for them would hang.
+int max_threads();
+void set_threads(int n);  // 0: as OpenMP says
+
+// For tests: a cutoff of 0 makes every call parallel.
+int64_t parallel_cutoff();
+void set_parallel_cutoff(int64_t bytes);
+
+inline int threads_for(int64_t bytes) { return bytes < parallel_cutoff() ? 1 : max_threads(); }
+
+namespace detail {
+void run(int threads, void (*work)(void*, int thread, int threads), void* self);
+}
+
+// Calls work(thread, threads) on each thread, all in IEEE's default mode.
+template <class Work>
+void on_threads(int threads, Work&& work) {
+  detail::run(
+      threads,
+      [](void* self, int thread, int of) {
+        const IeeeMode mode;
+        (*static_cast<Work*>(self))(thread, of);
+      },
+      &work);
+}
+
+}  // namespace fastopt::cpu

@@ -1,0 +1,60 @@
+#include "cpu/select.hpp"
+
+#include <stdexcept>
+
+namespace fastopt::cpu {
+namespace {
+
+struct Built {
+  const Kernels* kernels;
+  bool (*supported)();
+};
+
+#if defined(__x86_64__)
+const Built built[] = {
+    {&kernels_v4, [] { return bool(__builtin_cpu_supports("x86-64-v4")); }},
+    {&kernels_v3, [] { return bool(__builtin_cpu_supports("x86-64-v3")); }},
+    {&kernels_v2, [] { return bool(__builtin_cpu_supports("x86-64-v2")); }},
+};
+#elif defined(__aarch64__)
+const Built built[] = {{&kernels_neon, [] { return true; }}};
+#endif
+
+const Kernels* in_use = nullptr;
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text.empty() ? "none" : text;
+}
+
+}  // namespace
+
+std::vector<std::string> isas_built() {
+  std::vector<std::string> names;
+  for (const Built& b : built) names.push_back(b.kernels->isa);
+  return names;
+}
+
+std::vector<std::string> isas_supported() {
+  std::vector<std::string> names;
+  for (const Built& b : built)
+    if (b.supported()) names.push_back(b.kernels->isa);
+  return names;
+}
+
+void select_isa(const std::string& name) {
+  for (const Built& b : built)
+    if (b.supported() && (name.empty() || name == b.kernels->isa)) {
+      in_use = b.kernels;
+      return;
+    }
+  const std::string what = name.empty() ? "no instruction set fits this CPU"
+                                        : "instruction set '" + name + "' is not to be had";
+  throw std::invalid_argument(what + "; built: " + joined(isas_built()) +
+                              "; supported by this CPU: " + joined(isas_supported()));
+}
+
+const Kernels& kernels() { return *in_use; }
+
+}  // namespace fastopt::cpu

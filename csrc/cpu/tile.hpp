@@ -1,0 +1,103 @@
+// Tiles: short stretches of an array, brought to the compute type and back. A tile of float or double
+// is the array itself; 16-bit storage is widened into a buffer that stays in the first-level cache, and
+// so is what the vector loops could not read in place: unaligned and strided arrays.
+//
+// Everything is in an unnamed namespace: the one file that includes this is compiled once for each
+// instruction set, and no two of its copies may share a symbol.
+#pragma once
+
+#include <string.h>
+
+#include <type_traits>
+
+#include "core/backend.hpp"
+#include "cpu/convert.hpp"
+
+namespace fastopt::cpu {
+namespace {
+
+inline constexpr int kTile = 512;  // five buffers of float32 and five of float16 make 15 KiB
+
+inline bool aligned(const void* p, size_t to) { return reinterpret_cast<uintptr_t>(p) % to == 0; }
+
+inline const char* at(const void* base, int64_t bytes) {
+  return static_cast<const char*>(base) + bytes;
+}
+
+// Elements [begin, begin + n) of a strided array, in the order of its walk.
+template <class P>
+void gather(const Source& source, int64_t begin, int n, P* out) {
+  const Walk& walk = *source.walk;
+  const int last = walk.ndim - 1;
+  int64_t index[kMaxDims];
+  for (int d = last; d >= 0; begin /= walk.shape[d--]) index[d] = begin % walk.shape[d];
+  for (int i = 0; i < n;) {
+    int64_t offset = 0;
+    for (int d = 0; d <= last; ++d) offset += index[d] * walk.stride[d];
+    for (; i < n && index[last] < walk.shape[last]; ++i, ++index[last], offset += walk.stride[last])
+      memcpy(out + i, at(source.data, offset), sizeof(P));
+    for (int d = last; d > 0 && index[d] == walk.shape[d]; --d) {
+      index[d] = 0;
+      ++index[d - 1];
+    }
+  }
+}
+
+template <class P>
+class Tile {
+  using F = Compute<P>;
+  static constexpr bool same = std::is_same_v<P, F>;
+
+ public:
+  // Elements [begin, begin + n) as values: in place if that can be, else a copy that may be changed.
+  F* open(const void* base, int64_t begin, int n) {
+    const char* p = at(base, begin * int64_t(sizeof(P)));
+    if (aligned(p, alignof(P))) return values(reinterpret_cast<const P*>(p), n);
+    memcpy(raw_, p, n * sizeof(P));
+    return values(raw_, n);
+  }
+
+  F* open(const Source& source, int64_t begin, int n) {
+    if (!source.walk) return open(source.data, begin, n);
+    gather(source, begin, n, raw_);
+    return values(raw_, n);
+  }
+
+  // A buffer for values that must not be changed where they are.
+  F* scratch() {
+    if constexpr (same)
+      return raw_;
+    else
+      return wide_;
+  }
+
+  // Puts opened values back; nothing is left to do if they were changed in place.
+  void close(const F* values, void* base, int64_t begin, int n) {
+    char* p = const_cast<char*>(at(base, begin * int64_t(sizeof(P))));
+    const bool direct = aligned(p, alignof(P));
+    if constexpr (same) {
+      if (direct) return;
+    } else {
+      P* to = direct ? reinterpret_cast<P*>(p) : raw_;
+      narrow_tile(values, to, n);
+      if (direct) return;
+    }
+    memcpy(p, raw_, n * sizeof(P));
+  }
+
+ private:
+  F* values(const P* from, int n) {
+    if constexpr (same) {
+      return const_cast<F*>(from);
+    } else {
+      widen_tile(from, wide_, n);
+      return wide_;
+    }
+  }
+
+  alignas(64) P raw_[kTile];
+  alignas(64) F wide_[same ? 1 : kTile];
+};
+
+}  // namespace
+}  // namespace fastopt::cpu

@@ -1,0 +1,73 @@
+// float16 and bfloat16, widened to float and rounded back to nearest even. Integer and IEEE
+// operations without branches, so that a compiler vectorises them and every device agrees.
+#pragma once
+
+#include "core/dtype.hpp"
+#include "rules/host_device.hpp"
+
+namespace fastopt {
+
+FASTOPT_HD uint32_t bits_of(float x) {
+  uint32_t u;
+  __builtin_memcpy(&u, &x, 4);
+  return u;
+}
+FASTOPT_HD float float_of(uint32_t u) {
+  float x;
+  __builtin_memcpy(&x, &u, 4);
+  return x;
+}
+
+FASTOPT_HD float widen(float x) { return x; }
+FASTOPT_HD double widen(double x) { return x; }
+FASTOPT_HD float widen(BFloat16 x) { return float_of(uint32_t(x.bits) << 16); }
+
+// A half's exponent and mantissa stand 13 bits higher in a float, whose bias is 112 larger. A normal
+// number is rebiased by adding; a subnormal one is built under an exponent of 2^-14 and that exponent
+// subtracted again, which is exact and never meets a float denormal.
+FASTOPT_HD float widen(Half x) {
+  const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16;
+  const uint32_t body = uint32_t(x.bits & 0x7fffu) << 13;
+  const uint32_t top = body & 0x0f800000u;  // the exponent
+  const uint32_t normal = body + (112u << 23);
+  const uint32_t special = body + (224u << 23);  // inf and NaN: exponent 31 becomes 255
+  const uint32_t subnormal = bits_of(float_of(body + (113u << 23)) - float_of(113u << 23));
+  const uint32_t finite = top == 0 ? subnormal : normal;
+  return float_of(sign | (top == 0x0f800000u ? special : finite));
+}
+
+template <class P>
+FASTOPT_HD P narrow(Compute<P> x);
+
+template <>
+FASTOPT_HD float narrow<float>(float x) {
+  return x;
+}
+template <>
+FASTOPT_HD double narrow<double>(double x) {
+  return x;
+}
+
+template <>
+FASTOPT_HD BFloat16 narrow<BFloat16>(float x) {
+  const uint32_t u = bits_of(x);
+  const uint32_t rounded = u + 0x7fffu + ((u >> 16) & 1u);
+  const uint32_t quiet = u | 0x00400000u;
+  return {uint16_t((x != x ? quiet : rounded) >> 16)};
+}
+
+// Normal results round by adding half an ulp less one, plus one if the kept part is odd. Subnormal
+// ones are added to 0.5, whose ulp is a half's smallest step: the addition does the rounding.
+template <>
+FASTOPT_HD Half narrow<Half>(float x) {
+  const uint32_t u = bits_of(x);
+  const uint32_t body = u & 0x7fffffffu;
+  const uint32_t normal = (body - (112u << 23) + 0xfffu + ((u >> 13) & 1u)) >> 13;
+  const uint32_t subnormal = bits_of(float_of(body) + 0.5f) - bits_of(0.5f);
+  const uint32_t nan = 0x7e00u | ((body >> 13) & 0x3ffu);
+  const uint32_t finite = body < (113u << 23) ? subnormal : normal;
+  const uint32_t large = body > 0x7f800000u ? nan : 0x7c00u;  // from 65520 up: inf
+  return {uint16_t(((u >> 16) & 0x8000u) | (body >= 0x477ff000u ? large : finite))};
+}
+
+}  // namespace fastopt

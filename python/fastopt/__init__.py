@@ -1,0 +1,28 @@
+"""Fused optimizer steps for any array code."""
+
+from importlib import metadata as _metadata
+
+from fastopt import functional
+from fastopt._around import Around
+from fastopt._base import Group, Optimizer
+from fastopt._config import get_num_threads, set_num_threads, show_config
+from fastopt.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
+
+__version__ = _metadata.version("fastopt")
+
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "Around",
+    "Group",
+    "Momentum",
+    "Nesterov",
+    "Optimizer",
+    "RMSprop",
+    "functional",
+    "get_num_threads",
+    "set_num_threads",
+    "show_config",
+]

@@ -1,0 +1,305 @@
+"""What all optimizers share: their arrays, their hyper-parameters, a step, a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fastopt import _core
+from fastopt._around import DEFAULTS
+from fastopt._params import Array, Params, full_like
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_BETAS = "betas"
+
+
+def _spell_out(values: dict[str, Any]) -> dict[str, Any]:
+    """``betas=(b1, b2)`` as ``beta1`` and ``beta2``."""
+    values = dict(values)
+    if _BETAS in values:
+        betas = values.pop(_BETAS)
+        try:
+            values["beta1"], values["beta2"] = betas
+        except (TypeError, ValueError):
+            raise ValueError(f"betas must be two numbers, got {betas!r}") from None
+    return values
+
+
+class Group:
+    """A stretch of the parameters with hyper-parameters of its own.
+
+    What it does not set itself is the optimizer's: ``opt.groups[1].lr = 0.1`` lets the second group part
+    from ``opt.lr``.
+    """
+
+    _opt: Optimizer
+    _own: dict[str, Any]
+
+    def __init__(self, opt: Optimizer, own: dict[str, Any]) -> None:
+        object.__setattr__(self, "_opt", opt)
+        object.__setattr__(self, "_own", {})
+        for name, value in _spell_out(own).items():
+            setattr(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == _BETAS:
+            return (self.beta1, self.beta2)
+        if name in self._own:
+            return self._own[name]
+        return getattr(self._opt, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _core.WHOLE:
+            raise TypeError(f"{name} belongs to the whole optimizer, not to one of its groups")
+        values = self._opt._checked({name: value})
+        self._own.update(values)
+        self._opt._stale = True
+
+    def __repr__(self) -> str:
+        return f"Group({', '.join(f'{k}={v!r}' for k, v in self._own.items())})"
+
+
+class Optimizer:
+    """The base of :class:`SGD`, :class:`Adam` and the others; not for use by itself."""
+
+    #: Options that decide which arrays there are, and so are fixed once the optimizer is made.
+    _fixed: ClassVar[tuple[str, ...]] = ()
+
+    step_count: int
+    skipped_steps: int
+    groups: tuple[Group, ...]
+    lr: float
+    l1: float
+    l2: float
+    weight_decay: float
+    l1_mode: str
+    decay_order: str
+    decay_scale: str
+    maximize: bool
+    grad_scale: float
+    clip_value: float | None
+    clip_norm: float | None
+    clip_eps: float
+    clip_scope: str
+    clip_norm_type: float | str
+    on_nonfinite: str
+
+    def __init__(
+        self,
+        params: Any,
+        rule: str | Callable[[list[dict[str, Any]]], str],
+        hyper: dict[str, Any],
+        *,
+        fixed: dict[str, Any] | None = None,
+        state_dtype: str | None = None,
+        initial: float = 0.0,
+    ) -> None:
+        layout = Params.read(params)
+        if callable(rule):
+            rule = rule([{**hyper, **own} for own in layout.overrides])
+        role = "param" if layout.form == "array" else "params"
+        _core.check_targets(layout.arrays, role, layout.names)
+        if state_dtype not in (None, "float32"):
+            raise ValueError(f"state_dtype must be None or 'float32', got {state_dtype!r}")
+        states = {
+            name: [full_like(p, initial if i == 0 else 0.0, state_dtype) for p in layout.arrays]
+            for i, name in enumerate(_core.RULES[rule]["states"])
+        }
+        self._build(layout, rule, states, {**DEFAULTS, **hyper}, layout.overrides, fixed or {})
+
+    def _build(
+        self,
+        layout: Params,
+        rule: str,
+        states: dict[str, list[Array]],
+        hyper: dict[str, Any],
+        own: list[dict[str, Any]],
+        fixed: dict[str, Any],
+    ) -> None:
+        keep = self.__dict__
+        keep.update(_layout=layout, _rule=rule, _states=states, _constants=fixed, _hyper={})
+        known = {*_core.RULES[rule]["hyper"], *_core.AROUND, *_core.WHOLE}
+        keep["_names"] = known
+        keep["_hyper"] = self._checked({k: v for k, v in hyper.items()})
+        keep["groups"] = tuple(Group(self, values) for values in own)
+        self._assemble()
+        self._stepper.check()
+
+    def _assemble(self) -> None:
+        """A new stepper over the lists as they are now; it notices later changes *in* them itself."""
+        layout, old = self._layout, self.__dict__.get("_stepper")
+        single = layout.form == "array"
+        stepper = _core.Stepper(
+            self._rule,
+            layout.arrays,
+            list(self._states.values()),
+            layout.group_sizes,
+            layout.names,
+            "param" if single else "params",
+            "grad" if single else "grads",
+        )
+        if old is not None:
+            stepper.step_count, stepper.skipped_steps = old.step_count, old.skipped_steps
+        self.__dict__.update(_stepper=stepper, _stale=True)
+
+    def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
+        values = _spell_out(values)
+        _core.check_hyper(self._rule, values)
+        return values
+
+    # ---- attributes: hyper-parameters, state, counts ----
+
+    def __getattr__(self, name: str) -> Any:
+        keep = self.__dict__
+        for place in ("_hyper", "_states", "_constants"):
+            if name in keep.get(place, ()):
+                return keep[place][name]
+        if name == _BETAS and "beta1" in keep.get("_hyper", ()):
+            return (keep["_hyper"]["beta1"], keep["_hyper"]["beta2"])
+        if name in ("step_count", "skipped_steps") and "_stepper" in keep:
+            return getattr(keep["_stepper"], name)
+        raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._names or name == _BETAS:
+            self._hyper.update(self._checked({name: value}))
+            self.__dict__["_stale"] = True
+        elif name in self._states:
+            self._states[name] = list(value)
+            self._assemble()
+        elif name in ("step_count", "skipped_steps"):
+            setattr(self._stepper, name, value)
+        elif name in self._constants:
+            raise AttributeError(f"{name} is fixed when the optimizer is made")
+        elif name == "_stale":
+            self.__dict__[name] = value
+        else:
+            raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
+
+    @property
+    def params(self) -> Any:
+        """The parameters, in the form they were given in (groups as one flat list)."""
+        return self._layout.restore(self._layout.arrays)
+
+    # ---- the step ----
+
+    def step(self, grads: Any) -> None:
+        """Step every parameter, in place.
+
+        Args:
+            grads: gradients in the form of ``params``: one array, a sequence, a dict with the same
+                names, or a list of groups (dicts with ``grads``); for groups a flat sequence does too.
+                Each has the shape and dtype of its parameter; they are only read, in any layout.
+
+        Raises:
+            TypeError, ValueError: an array that does not fit its parameter; nothing has been written.
+            FloatingPointError: a NaN or an infinity, with ``on_nonfinite="raise"``; likewise.
+        """
+        if self._stale:
+            self._push()
+        if type(grads) is not list or self._layout.form != "list":
+            grads = self._layout.flatten(grads)
+        self._stepper.step(grads)
+
+    def _push(self) -> None:
+        """Hand the hyper-parameters down; they were checked when they were set."""
+        for i, group in enumerate(self.groups):
+            self._stepper.set_hyper(i, {**self._hyper, **group._own})
+        self._stepper.set_whole(self._hyper)
+        self._stale = False
+
+    # ---- checkpoints ----
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later :meth:`load_state_dict` needs to go on to the bit: state (copied), counts,
+        hyper-parameters. The parameters themselves are the caller's to save."""
+        return {
+            "optimizer": type(self).__name__,
+            "rule": self._rule,
+            "names": self._layout.names,
+            "group_sizes": list(self._layout.group_sizes),
+            "hyper": dict(self._hyper),
+            "groups": [dict(group._own) for group in self.groups],
+            "step_count": self.step_count,
+            "skipped_steps": self.skipped_steps,
+            "state": {name: copy.deepcopy(arrays) for name, arrays in self._states.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a :meth:`state_dict`, in place. Everything is checked first: an optimizer of another
+        kind, or over other parameters, raises ``ValueError`` and changes nothing."""
+        mine = self.state_dict_header()
+        for key, value in mine.items():
+            if state.get(key) != value:
+                raise ValueError(f"state_dict has {key} {state.get(key)!r}, expected {value!r}")
+        hyper = self._checked(state["hyper"])
+        for own in state["groups"]:
+            self._checked(own)
+        for name, arrays in self._states.items():
+            self._check_state(name, arrays, state["state"][name])
+
+        for name, arrays in self._states.items():
+            for to, value in zip(arrays, state["state"][name], strict=True):
+                to[...] = value
+        self._hyper.clear()
+        self._hyper.update(hyper)
+        for group, own in zip(self.groups, state["groups"], strict=True):
+            group._own.clear()
+            group._own.update(own)
+        self.step_count, self.skipped_steps = state["step_count"], state["skipped_steps"]
+        self._stale = True
+
+    def state_dict_header(self) -> dict[str, Any]:
+        """What a checkpoint must agree in with the optimizer that loads it."""
+        return {
+            "optimizer": type(self).__name__,
+            "rule": self._rule,
+            "names": self._layout.names,
+            "group_sizes": list(self._layout.group_sizes),
+        }
+
+    @staticmethod
+    def _check_state(name: str, mine: list[Array], theirs: list[Array]) -> None:
+        if len(theirs) != len(mine):
+            raise ValueError(f"state_dict has {len(theirs)} arrays for {name}, expected {len(mine)}")
+        for i, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+            for what in ("shape", "dtype"):
+                if getattr(a, what) != getattr(b, what):
+                    raise ValueError(
+                        f"state_dict's {name}[{i}] has {what} {getattr(b, what)}, "
+                        f"expected {getattr(a, what)}"
+                    )
+
+    def __getstate__(self) -> dict[str, Any]:
+        keep = ("_layout", "_rule", "_states", "_hyper", "_constants")
+        return {
+            **{name: self.__dict__[name] for name in keep},
+            "own": [group._own for group in self.groups],
+            "counts": (self.step_count, self.skipped_steps),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._build(
+            state["_layout"],
+            state["_rule"],
+            state["_states"],
+            state["_hyper"],
+            state["own"],
+            state["_constants"],
+        )
+        self.step_count, self.skipped_steps = state["counts"]
+
+    def __copy__(self) -> Self:
+        raise TypeError(
+            "a shallow copy would step the same arrays with a count of its own; use copy.deepcopy"
+        )
+
+    def __repr__(self) -> str:
+        own = {k: self._hyper[k] for k in _core.RULES[self._rule]["hyper"]}
+        changed = {k: v for k, v in DEFAULTS.items() if self._hyper[k] != v}
+        shown = {**own, **self._constants, **{k: self._hyper[k] for k in changed}}
+        values = ", ".join(f"{k}={v!r}" for k, v in shown.items())
+        return f"{type(self).__name__}({len(self._layout.arrays)} arrays, {values})"

@@ -1,0 +1,48 @@
+"""What this build of fastopt is and runs on."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from fastopt import _core
+
+_OPTIONAL = ("ml_dtypes", "cupy-cuda12x", "cupy-cuda13x", "torch", "threadpoolctl")
+
+
+def get_num_threads() -> int:
+    """The number of threads a large enough step uses: what :func:`set_num_threads` said, else OpenMP's
+    (``OMP_NUM_THREADS``, threadpoolctl); 1 in a forked child."""
+    return _core.get_num_threads()
+
+
+def set_num_threads(n: int) -> None:
+    """Use ``n`` threads; 0 leaves it to OpenMP. Results do not depend on it. ``ValueError`` below 0."""
+    _core.set_num_threads(n)
+
+
+def config() -> dict[str, str]:
+    """What :func:`show_config` prints, name by name."""
+    lines = {
+        "fastopt": metadata.version("fastopt"),
+        "compiler": _core.COMPILER,
+        "instruction sets built": ", ".join(_core.isas_built()),
+        "instruction sets here": ", ".join(_core.isas_supported()),
+        "instruction set used": _core.isa(),
+        "threads": str(get_num_threads()),
+        "CUDA": "not built",
+        "numpy": metadata.version("numpy"),
+    }
+    for name in _OPTIONAL:
+        try:
+            lines[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            lines[name] = "not installed"
+    return lines
+
+
+def show_config() -> None:
+    """Print version, compiler, instruction sets built and chosen, threads, CUDA, optional packages."""
+    lines = config()
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        print(f"{name:<{width}}  {value}")

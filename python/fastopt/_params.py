@@ -1,0 +1,133 @@
+"""Parameters and gradients as users write them, made into flat lists and back.
+
+One array, a sequence, a dict name -> array, or a list of groups, each a dict with ``params`` and the
+hyper-parameters of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Array = Any  # NumPy, CuPy, torch, or whatever else speaks a protocol that csrc/bind/array.cpp reads
+
+
+def is_array(obj: object) -> bool:
+    """Whether ``obj`` is one array rather than a collection of arrays."""
+    if isinstance(obj, np.ndarray):
+        return True
+    if isinstance(obj, (list, tuple, Mapping)):
+        return False
+    names = ("__dlpack__", "__cuda_array_interface__", "__array_interface__")
+    if any(hasattr(obj, name) for name in names):
+        return True
+    try:
+        memoryview(obj)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
+@dataclass
+class Params:
+    """A flat list of arrays, and what it looked like before."""
+
+    arrays: list[Array]
+    form: str  # "array", "list", "dict" or "groups"
+    names: list[Any] | None = None  # of dict entries, for messages and checkpoints
+    group_sizes: list[int] = field(default_factory=list)
+    overrides: list[dict[str, Any]] = field(default_factory=list)  # a dict for each group
+
+    @classmethod
+    def read(cls, params: object) -> Params:
+        if isinstance(params, Mapping):
+            arrays = list(params.values())
+            return cls(arrays, "dict", list(params), [len(arrays)], [{}])
+        if is_array(params):
+            return cls([params], "array", None, [1], [{}])
+        if not isinstance(params, Iterable):
+            raise TypeError(
+                f"params has type {type(params).__name__}, expected an array, a sequence, "
+                "a dict of arrays, or a list of groups"
+            )
+        items = list(params)
+        if items and all(isinstance(item, Mapping) for item in items):
+            return cls._read_groups(items)
+        return cls(items, "list", None, [len(items)], [{}])
+
+    @classmethod
+    def _read_groups(cls, groups: list[Mapping[str, Any]]) -> Params:
+        whole = cls([], "groups")
+        names: list[Any] = []
+        for i, group in enumerate(groups):
+            if "params" not in group:
+                raise ValueError(f"params[{i}] is a group without the key 'params'")
+            part = cls.read(group["params"])
+            if part.form == "groups":
+                raise TypeError(f"params[{i}]['params'] holds groups, expected arrays")
+            first = len(whole.arrays)
+            names += part.names or range(first, first + len(part.arrays))
+            whole.arrays += part.arrays
+            whole.group_sizes.append(len(part.arrays))
+            whole.overrides.append({k: v for k, v in group.items() if k != "params"})
+        if any(isinstance(name, str) for name in names):
+            whole.names = names
+        return whole
+
+    def flatten(self, grads: Any, role: str = "grads") -> list[Array] | tuple[Array, ...]:
+        """Gradients in the shape of the parameters, or already flat, as a flat sequence."""
+        if self.form == "array":
+            return [grads] if is_array(grads) or not isinstance(grads, (list, tuple)) else grads
+        if isinstance(grads, Mapping):
+            return self._by_name(grads, role)
+        if not isinstance(grads, (list, tuple)):
+            grads = list(grads) if isinstance(grads, Iterable) and not is_array(grads) else grads
+        if self.form == "groups" and grads and all(isinstance(g, Mapping) for g in grads):
+            return self._by_group(grads, role)
+        return grads  # type: ignore[no-any-return]  # Stepper.step says what is wrong with it
+
+    def _by_name(self, grads: Mapping[Any, Array], role: str) -> list[Array]:
+        names = self.names if self.names is not None else []
+        missing = [name for name in names if name not in grads]
+        unknown = [name for name in grads if name not in names]
+        if self.names is None or missing or unknown:
+            raise ValueError(
+                f"{role} has the names {list(grads)}, but params has "
+                f"{names if self.names is not None else 'no names'}"
+            )
+        return [grads[name] for name in names]
+
+    def _by_group(self, grads: Iterable[Mapping[str, Any]], role: str) -> list[Array]:
+        flat: list[Array] = []
+        for i, group in enumerate(grads):
+            key = "grads" if "grads" in group else "params"
+            if key not in group:
+                raise ValueError(f"{role}[{i}] is a group without the key 'grads'")
+            flat += Params.read(group[key]).arrays
+        return flat
+
+    def restore(self, arrays: list[Array]) -> Any:
+        """A flat list in the shape the parameters were given in (groups as a flat list)."""
+        if self.form == "array":
+            return arrays[0]
+        if self.form == "dict" and self.names is not None:
+            return dict(zip(self.names, arrays, strict=True))
+        return arrays
+
+
+def full_like(array: Array, fill: float, dtype: str | None = None) -> Array:
+    """A new array of the same library, device, shape and order in memory."""
+    library = type(array).__module__.partition(".")[0]
+    if library == "torch":
+        torch = sys.modules["torch"]
+        own = array.detach()
+        return torch.full_like(own, fill, dtype=getattr(torch, dtype) if dtype else own.dtype)
+    if library == "cupy":
+        return sys.modules["cupy"].full_like(array, fill, dtype=dtype)
+    if not isinstance(array, np.ndarray) and hasattr(array, "__array_namespace__"):
+        return array.__array_namespace__().full_like(array, fill, dtype=dtype)
+    return np.full_like(np.asarray(array), fill, dtype=dtype, order="K", subok=False)

@@ -1,0 +1,391 @@
+"""The same steps without an object: on one array or a list of arrays, all in place.
+
+Every ``*_step`` function takes the options of :class:`fastopt.Around` by keyword, returns whether it stepped
+(``False`` only with ``on_nonfinite="skip"``), and raises ``ValueError`` or ``TypeError`` before it writes.
+Arrays and formulas are those of the classes in :mod:`fastopt.optim`.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastopt import _core
+from fastopt._params import Array, full_like
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from fastopt._around import Around
+
+Arrays = Any  # one array, or a list of arrays
+
+
+def _step(
+    rule: str, param: Arrays, grad: Arrays, states: list[Arrays], step: int, hyper: dict[str, Any]
+) -> bool:
+    single = not isinstance(param, (list, tuple))
+    params = [param] if single else list(param)
+    lists = [[s] if single else list(s) for s in states]
+    grads = [grad] if single else list(grad)
+    step = operator.index(step)
+    if step < 1:
+        raise ValueError(f"step must be 1 or more (the first is 1), got {step}")
+    stepper = _core.Stepper(
+        rule,
+        params,
+        lists,
+        [len(params)],
+        None,
+        "param" if single else "params",
+        "grad" if single else "grads",
+    )
+    stepper.set_hyper(0, hyper)
+    stepper.set_whole(hyper)
+    stepper.step_count = step - 1
+    return stepper.step(grads)
+
+
+def sgd_step(param: Arrays, grad: Arrays, *, lr: float, **around: Unpack[Around]) -> bool:
+    r"""One step of gradient descent, :math:`\theta \leftarrow \theta - \eta g`; writes ``param``.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> w = np.array([1.0, -2.0])
+    >>> F.sgd_step(w, np.array([1.0, 1.0]), lr=0.5)
+    True
+    >>> w
+    array([ 0.5, -2.5])
+
+    See :class:`fastopt.SGD`.
+    """
+    return _step("sgd", param, grad, [], 1, {"lr": lr, **around})
+
+
+def _velocity_hyper(
+    name: str,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    first_step: str,
+    lr_in_velocity: bool,
+    step: int | None,
+) -> tuple[dict[str, Any], int]:
+    """Hyper-parameters of a velocity, and the step: it matters only to a dampened first one."""
+    if step is None and dampening != 0.0 and first_step == "grad":
+        raise ValueError(f"{name} with dampening needs step=, for the first step is not dampened")
+    hyper = {
+        "lr": lr,
+        "momentum": momentum,
+        "dampening": dampening,
+        "first_step": first_step,
+        "lr_in_velocity": lr_in_velocity,
+    }
+    return hyper, 1 if step is None else step
+
+
+def momentum_step(
+    param: Arrays,
+    grad: Arrays,
+    velocity: Arrays,
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    dampening: float = 0.0,
+    first_step: Literal["grad", "zero"] = "grad",
+    lr_in_velocity: bool = True,
+    step: int | None = None,
+    **around: Unpack[Around],
+) -> bool:
+    r"""One step with momentum, :math:`v \leftarrow \gamma v + \eta g`, :math:`\theta \leftarrow \theta - v`;
+    writes ``param`` and ``velocity``. ``step`` (from 1) is needed with dampening only.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> w, v = np.array([1.0]), np.array([0.5])
+    >>> F.momentum_step(w, np.array([1.0]), v, lr=0.25, momentum=0.5)
+    True
+    >>> w, v
+    (array([0.5]), array([0.5]))
+
+    See :class:`fastopt.Momentum`.
+    """
+    hyper, t = _velocity_hyper(
+        "momentum_step", lr, momentum, dampening, first_step, lr_in_velocity, step
+    )
+    return _step("momentum", param, grad, [velocity], t, {**hyper, **around})
+
+
+def nesterov_rule(form: str) -> str:
+    """The rule that makes the step of this form of Nesterov's momentum. ``"lookahead"`` has momentum's:
+    it differs in where the gradient is taken."""
+    rules = {"lookahead": "momentum", "applied": "nesterov"}
+    if form not in rules:
+        raise ValueError(f"form must be one of 'lookahead', 'applied', got {form!r}")
+    return rules[form]
+
+
+def nesterov_step(
+    param: Arrays,
+    grad: Arrays,
+    velocity: Arrays,
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    form: Literal["lookahead", "applied"] = "lookahead",
+    dampening: float = 0.0,
+    first_step: Literal["grad", "zero"] = "grad",
+    lr_in_velocity: bool = True,
+    step: int | None = None,
+    **around: Unpack[Around],
+) -> bool:
+    r"""One step with Nesterov's momentum; writes ``param`` and ``velocity``. With ``form="lookahead"`` the
+    gradient must have been taken at :func:`nesterov_lookahead`'s point; with ``"applied"``, at ``param``.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> w, v = np.array([1.0]), np.array([0.5])
+    >>> F.nesterov_step(w, np.array([1.0]), v, lr=0.25, momentum=0.5, form="applied")
+    True
+    >>> w, v
+    (array([0.5]), array([0.5]))
+
+    See :class:`fastopt.Nesterov`.
+    """
+    hyper, t = _velocity_hyper(
+        "nesterov_step", lr, momentum, dampening, first_step, lr_in_velocity, step
+    )
+    return _step(nesterov_rule(form), param, grad, [velocity], t, {**hyper, **around})
+
+
+def nesterov_lookahead(
+    param: Arrays,
+    velocity: Arrays,
+    *,
+    lr: float = 0.0,
+    momentum: float = 0.9,
+    lr_in_velocity: bool = True,
+) -> Arrays:
+    r"""The point :math:`\theta - \gamma v` (with ``lr_in_velocity=False`` :math:`\theta - \eta \gamma v`) where
+    ``form="lookahead"`` takes its gradient: a new array, or a list of them. Nothing is written.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> F.nesterov_lookahead(np.array([1.0]), np.array([0.5]), momentum=0.5)
+    array([0.75])
+    """
+    if not isinstance(param, (list, tuple)):
+        return nesterov_lookahead(
+            [param], [velocity], lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity
+        )[0]
+    # Where momentum carries the parameters when there is no gradient.
+    points = [copy.deepcopy(p) for p in param]
+    velocities = [copy.deepcopy(v) for v in velocity]
+    still = [full_like(p, 0.0) for p in param]
+    momentum_step(points, still, velocities, lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity)
+    return points
+
+
+def adagrad_step(
+    param: Arrays,
+    grad: Arrays,
+    sum_sq: Arrays,
+    *,
+    lr: float,
+    eps: float = 1e-8,
+    eps_mode: Literal["outside", "inside"] = "outside",
+    lr_decay: float = 0.0,
+    step: int | None = None,
+    **around: Unpack[Around],
+) -> bool:
+    r"""One step of AdaGrad, :math:`G \leftarrow G + g^2`,
+    :math:`\theta \leftarrow \theta - \eta g / (\sqrt G + \epsilon)`; writes ``param`` and ``sum_sq``. ``step``
+    (from 1) is needed with ``lr_decay`` only.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> w, G = np.array([1.0]), np.array([9.0])
+    >>> F.adagrad_step(w, np.array([4.0]), G, lr=0.5, eps=0.0)
+    True
+    >>> w, G
+    (array([0.6]), array([25.]))
+
+    See :class:`fastopt.AdaGrad`.
+    """
+    if step is None and lr_decay != 0.0:
+        raise ValueError("adagrad_step with lr_decay needs step=")
+    hyper = {"lr": lr, "eps": eps, "eps_mode": eps_mode, "lr_decay": lr_decay}
+    return _step("adagrad", param, grad, [sum_sq], 1 if step is None else step, {**hyper, **around})
+
+
+def rmsprop_rule(centered: bool, with_momentum: bool) -> str:
+    """The rule's name for this kind of RMSprop."""
+    return "rmsprop" + "_centered" * centered + "_momentum" * with_momentum
+
+
+def rmsprop_step(
+    param: Arrays,
+    grad: Arrays,
+    mean_sq: Arrays,
+    *,
+    lr: float,
+    rho: float = 0.9,
+    eps: float = 1e-8,
+    eps_mode: Literal["outside", "inside"] = "outside",
+    mean_grad: Arrays | None = None,
+    velocity: Arrays | None = None,
+    momentum: float = 0.0,
+    lr_in_velocity: bool = False,
+    **around: Unpack[Around],
+) -> bool:
+    r"""One step of RMSprop, :math:`E \leftarrow \rho E + (1 - \rho) g^2`,
+    :math:`\theta \leftarrow \theta - \eta g / (\sqrt E + \epsilon)`; writes ``param`` and ``mean_sq``. Given
+    ``mean_grad`` it is centred, given ``velocity`` it has momentum; these are written too.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> w, E = np.array([1.0]), np.array([0.0])
+    >>> F.rmsprop_step(w, np.array([4.0]), E, lr=0.25, rho=0.75, eps=0.0)
+    True
+    >>> w, E
+    (array([0.5]), array([4.]))
+
+    See :class:`fastopt.RMSprop`.
+    """
+    if velocity is None and momentum != 0.0:
+        raise ValueError("rmsprop_step with momentum needs velocity=")
+    hyper = {
+        "lr": lr,
+        "rho": rho,
+        "eps": eps,
+        "eps_mode": eps_mode,
+        "momentum": momentum,
+        "lr_in_velocity": lr_in_velocity,
+    }
+    rule = rmsprop_rule(mean_grad is not None, velocity is not None)
+    states = [s for s in (mean_sq, mean_grad, velocity) if s is not None]
+    return _step(rule, param, grad, states, 1, {**hyper, **around})
+
+
+def adam_step(
+    param: Arrays,
+    grad: Arrays,
+    m: Arrays,
+    v: Arrays,
+    *,
+    step: int,
+    lr: float = 1e-3,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    eps_mode: Literal["outside", "hat"] = "outside",
+    eps_root: float = 0.0,
+    bias_correction: bool = True,
+    nesterov: bool = False,
+    v_max: Arrays | None = None,
+    amsgrad_max: Literal["raw", "corrected"] = "raw",
+    **around: Unpack[Around],
+) -> bool:
+    r"""One step of Adam, the ``step``-th (from 1); writes ``param``, ``m`` and ``v``. Given ``v_max`` it is
+    AMSGrad, and that is written too.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> w, m, v = np.array([1.0]), np.zeros(1), np.zeros(1)
+    >>> F.adam_step(w, np.array([4.0]), m, v, step=1, lr=0.5, eps=0.0)
+    True
+    >>> w.round(12), m.round(12), v.round(12)
+    (array([0.5]), array([0.4]), array([0.016]))
+
+    See :class:`fastopt.Adam`.
+    """
+    hyper = {
+        "lr": lr,
+        "beta1": beta1,
+        "beta2": beta2,
+        "eps": eps,
+        "eps_mode": eps_mode,
+        "eps_root": eps_root,
+        "bias_correction": bias_correction,
+        "nesterov": nesterov,
+        "amsgrad_max": amsgrad_max,
+    }
+    rule = "adam" if v_max is None else "adam_amsgrad"
+    states = [m, v] if v_max is None else [m, v, v_max]
+    return _step(rule, param, grad, states, step, {**hyper, **around})
+
+
+def global_norm(arrays: Arrays, *, norm_type: float | Literal["2", "1", "max"] = 2) -> float:
+    r"""The norm of all elements of all arrays, :math:`\sqrt{\sum_i x_i^2}`, in one read.
+
+    It does not overflow or vanish where the result is itself in range, and has the same bits however
+    the elements are cut into arrays.
+
+    Args:
+        arrays: one array or a list of arrays, only read.
+        norm_type: 2, 1 (:math:`\sum |x_i|`), or ``float("inf")`` or ``"max"`` (:math:`\max |x_i|`).
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> F.global_norm([np.array([3.0]), np.array([0.0, 4.0])])
+    5.0
+    """
+    return _core.global_norm(_listed(arrays), {"clip_norm_type": norm_type})
+
+
+def clip_grad_norm(
+    grads: Arrays,
+    max_norm: float,
+    *,
+    norm_type: float | Literal["2", "1", "max"] = 2,
+    clip_eps: float = 1e-6,
+    scope: Literal["global", "tensor"] = "global",
+) -> float | list[float]:
+    r"""Scale gradients in place by :math:`\min(1, c / (\lVert g \rVert + \text{clip\_eps}))`; a step with
+    ``clip_norm`` does the same without the extra write.
+
+    Args:
+        grads: one array or a list of arrays, written in place.
+        max_norm: :math:`c`, 0 or more.
+        norm_type: as in :func:`global_norm`.
+        clip_eps: 1e-6 as in torch, or 0 as in optax and Keras.
+        scope: one norm for all, or one for each array.
+
+    Returns:
+        The norm before clipping; a list of norms with ``scope="tensor"``.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> g = np.array([3.0, 4.0])
+    >>> F.clip_grad_norm(g, 1.0, clip_eps=0.0)
+    5.0
+    >>> g
+    array([0.6, 0.8])
+
+    Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063.
+    """
+    options = {
+        "clip_norm": max_norm,
+        "clip_norm_type": norm_type,
+        "clip_eps": clip_eps,
+        "clip_scope": scope,
+    }
+    return _core.clip_grad_norm(_listed(grads), options)
+
+
+def clip_grad_value(grads: Arrays, value: float) -> None:
+    r"""Limit every element to :math:`[-\text{value}, \text{value}]`, in place; NaN stays NaN.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> g = np.array([3.0, -0.5])
+    >>> F.clip_grad_value(g, 1.0)
+    >>> g
+    array([ 1. , -0.5])
+    """
+    _core.clip_grad_value(_listed(grads), {"clip_value": value})
+
+
+def _listed(arrays: Arrays) -> list[Array]:
+    return list(arrays) if isinstance(arrays, (list, tuple)) else [arrays]
