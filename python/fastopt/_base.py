@@ -123,7 +123,7 @@ class Optimizer:
         keep.update(_layout=layout, _rule=rule, _states=states, _constants=fixed, _hyper={})
         known = {*_core.RULES[rule]["hyper"], *_core.AROUND, *_core.WHOLE}
         keep["_names"] = known
-        keep["_hyper"] = self._checked({k: v for k, v in hyper.items()})
+        keep["_hyper"] = self._checked(hyper)
         keep["groups"] = tuple(Group(self, values) for values in own)
         self._assemble()
         self._stepper.check()
