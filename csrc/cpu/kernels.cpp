@@ -3,102 +3,99 @@
 #include "cpu/kernels.hpp"
 
 #include "cpu/tile.hpp"
-#include "rules/around.hpp"
 #include "rules/norms.hpp"
+#include "rules/update.hpp"
 
 namespace fastopt::cpu {
 namespace {
 
-inline int tile_at(int64_t i, int64_t end) { return end - i < kTile ? int(end - i) : kTile; }
-
 // ---- steps ----
 
 template <class Rule, class F>
-struct StepConstants {
-  Rule rule;
-  Around<F> around;
-};
-
-template <class Rule, class F>
 void prepare(const Hyper& h, int64_t step, Constants& out) {
-  using C = StepConstants<Rule, F>;
-  static_assert(sizeof(C) <= sizeof(out.bytes) && std::is_trivially_copyable_v<C>);
-  const C constants{Rule(h, step), Around<F>(h)};
-  memcpy(out.bytes, &constants, sizeof(constants));
+  using U = Update<Rule, F>;
+  static_assert(sizeof(U) <= sizeof(out.bytes) && std::is_trivially_copyable_v<U>);
+  const U update(h, step);
+  memcpy(out.bytes, &update, sizeof(update));
 }
 
-// The gradient on its way to the rule: unscale, limit, clip, penalise. What is switched off costs a
-// branch a tile; `out` may be g.
-template <class F>
-const F* shaped(const Around<F>& around, F clip, const F* g, const F* w, F* out, int n) {
-  if (around.shape.acts()) {
-#pragma omp simd
-    for (int i = 0; i < n; ++i) out[i] = around.shape(g[i]);
-    g = out;
-  }
-  if (clip != F(1)) {
-#pragma omp simd
-    for (int i = 0; i < n; ++i) out[i] = g[i] * clip;
-    g = out;
-  }
-  if (around.penalises()) {
-#pragma omp simd
-    for (int i = 0; i < n; ++i) out[i] = around.penalise(g[i], w[i]);
-    g = out;
-  }
-  return g;
-}
-
-// The rule itself, on a tile. Separate pointers, for the vectoriser's sake.
-template <class Rule, class F>
-void apply(const StepConstants<Rule, F>& c, F* __restrict w, const F* __restrict g, F* __restrict a,
-           F* __restrict b, F* __restrict d, int n) {
-  const Rule rule = c.rule;
-  const F before = c.around.decay_before, after = c.around.decay_after;
+// The step on n values. A copy of the constants and separate pointers, so that the compiler need not
+// fear that a store changes them.
+template <Wrap wrap, class Rule, class F>
+inline __attribute__((always_inline)) void apply(const Update<Rule, F> u, F clip, F* __restrict w,
+                                                 const F* __restrict g, F* const* states, int64_t n) {
+  F *__restrict a = states[0], *__restrict b = states[1], *__restrict c = states[2];
 #pragma GCC ivdep
-  for (int i = 0; i < n; ++i) {
+  for (int64_t i = 0; i < n; ++i) {
     F s[kMaxSlots] = {};
     if constexpr (Rule::slots > 0) s[0] = a[i];
     if constexpr (Rule::slots > 1) s[1] = b[i];
-    if constexpr (Rule::slots > 2) s[2] = d[i];
-    w[i] = rule(w[i] * before, g[i], s) * after;
+    if constexpr (Rule::slots > 2) s[2] = c[i];
+    w[i] = u.template step<wrap>(w[i], g[i], s, clip);
     if constexpr (Rule::slots > 0) a[i] = s[0];
     if constexpr (Rule::slots > 1) b[i] = s[1];
-    if constexpr (Rule::slots > 2) d[i] = s[2];
+    if constexpr (Rule::slots > 2) c[i] = s[2];
   }
+}
+
+// Arrays of the compute type, aligned and in one order: one loop over all of them, nothing in between.
+template <Wrap wrap, class Rule, class F>
+void step_direct(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, int64_t end) {
+  F* states[kMaxSlots] = {};
+  for (int k = 0; k < Rule::slots; ++k) states[k] = static_cast<F*>(t.state[k]) + begin;
+  apply<wrap>(u, F(t.clip), static_cast<F*>(t.param) + begin,
+              static_cast<const F*>(t.grad.data) + begin, states, end - begin);
+}
+
+// All others, tile by tile: load, compute, store.
+template <Wrap wrap, class Rule, class P, class S, class F = Compute<P>>
+void step_tiles(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, int64_t end) {
+  const F clip = F(t.clip);
+  Tile<P> params, grads;
+  Tile<S> states[kMaxSlots];
+  each_tile(begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+    F* w = params.open(t.param, i, n);
+    const F* g = grads.open(t.grad, i, n);
+    F* s[kMaxSlots] = {};
+    for (int k = 0; k < Rule::slots; ++k) s[k] = states[k].open(t.state[k], i, n);
+
+    apply<wrap>(u, clip, w, g, s, n);
+
+    params.close(w, t.param, i, n);
+    for (int k = 0; k < Rule::slots; ++k) states[k].close(s[k], t.state[k], i, n);
+  });
+}
+
+template <class Rule, class F>
+bool direct(const StepTensor& t) {
+  bool all = !t.grad.walk && aligned(t.param, alignof(F)) && aligned(t.grad.data, alignof(F));
+  for (int k = 0; k < Rule::slots; ++k) all = all && aligned(t.state[k], alignof(F));
+  return all;
+}
+
+template <Wrap wrap, class Rule, class P, class S>
+void step_wrapped(const Update<Rule, Compute<P>>& u, const StepTensor& t, int64_t begin, int64_t end) {
+  if constexpr (std::is_same_v<P, Compute<P>>)
+    if (direct<Rule, P>(t)) return step_direct<wrap>(u, t, begin, end);
+  step_tiles<wrap, Rule, P, S>(u, t, begin, end);
 }
 
 template <class Rule, class P, class S>
 void step(const Constants& constants, const StepTensor& t, int64_t begin, int64_t end) {
   using F = Compute<P>;
-  const auto& c = *reinterpret_cast<const StepConstants<Rule, F>*>(constants.bytes);
-  const F clip = F(t.clip);
-  Tile<P> params, grads;
-  Tile<S> states[kMaxSlots];
-  for (int64_t i = begin; i < end; i += kTile) {
-    const int n = tile_at(i, end);
-    F* w = params.open(t.param, i, n);
-    F* s[kMaxSlots] = {};
-    for (int k = 0; k < Rule::slots; ++k) s[k] = states[k].open(t.state[k], i, n);
-    const F* g = grads.open(t.grad, i, n);
-    g = shaped(c.around, clip, g, w, grads.scratch(), n);
-
-    apply(c, w, g, s[0], s[1], s[2], n);
-    if (c.around.shrinks()) {
-#pragma omp simd
-      for (int j = 0; j < n; ++j) w[j] = c.around.shrink(w[j]);
-    }
-
-    params.close(w, t.param, i, n);
-    for (int k = 0; k < Rule::slots; ++k) states[k].close(s[k], t.state[k], i, n);
+  const auto& u = *reinterpret_cast<const Update<Rule, F>*>(constants.bytes);
+  switch (u.wrap(F(t.clip))) {
+    case Wrap::none: return step_wrapped<Wrap::none, Rule, P, S>(u, t, begin, end);
+    case Wrap::scaled: return step_wrapped<Wrap::scaled, Rule, P, S>(u, t, begin, end);
+    case Wrap::full: return step_wrapped<Wrap::full, Rule, P, S>(u, t, begin, end);
   }
 }
 
 // ---- norms and scaling ----
 
 template <class Norm, class F>
-void add_values(const F* x, int n, int lane, double* lanes) {
-  int i = 0;
+void add_values(const F* x, int64_t n, int lane, double* lanes) {
+  int64_t i = 0;
   for (; i < n && lane % kNormLanes; ++i, ++lane)
     lanes[lane % kNormLanes] = Norm::join(lanes[lane % kNormLanes], Norm::part(x[i]));
   double sums[kNormLanes];
@@ -114,18 +111,17 @@ template <class Norm, class P>
 void norm(const NormTensor& t, int64_t begin, int64_t end, int lane, double* lanes) {
   using F = Compute<P>;
   const Shape<F> shape(t.scale, t.limit);
+  if constexpr (std::is_same_v<P, F>)
+    if (!t.data.walk && aligned(t.data.data, alignof(F)) && !shape.acts())
+      return add_values<Norm>(static_cast<const F*>(t.data.data) + begin, end - begin, lane, lanes);
   Tile<P> tile;
-  for (int64_t i = begin; i < end; i += kTile) {
-    const int n = tile_at(i, end);
+  each_tile(begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
     const F* x = tile.open(t.data, i, n);
-    if (shape.acts()) {
-      F* out = tile.scratch();
+    F* shaped = tile.scratch();
 #pragma omp simd
-      for (int j = 0; j < n; ++j) out[j] = shape(x[j]);
-      x = out;
-    }
-    add_values<Norm>(x, n, int((lane + (i - begin)) % kNormLanes), lanes);
-  }
+    for (int j = 0; j < n; ++j) shaped[j] = shape(x[j]);
+    add_values<Norm>(shaped, n, int((lane + (i - begin)) % kNormLanes), lanes);
+  });
 }
 
 template <class P>
@@ -133,13 +129,12 @@ void scale(const ScaleTensor& t, double limit, int64_t begin, int64_t end) {
   using F = Compute<P>;
   const F most = F(limit), coef = F(t.coef);
   Tile<P> tile;
-  for (int64_t i = begin; i < end; i += kTile) {
-    const int n = tile_at(i, end);
+  each_tile(begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
     F* x = tile.open(t.data, i, n);
 #pragma omp simd
     for (int j = 0; j < n; ++j) x[j] = clamp(x[j], most) * coef;
     tile.close(x, t.data, i, n);
-  }
+  });
 }
 
 // ---- the table ----

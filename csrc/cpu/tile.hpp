@@ -16,7 +16,9 @@
 namespace fastopt::cpu {
 namespace {
 
-inline constexpr int kTile = 512;  // five buffers of float32 and five of float16 make 15 KiB
+// Long enough to pay for its loops, short enough that the CPU still fetches the next tile while it computes
+// this one: from DRAM, 512 takes 1.6 times as long (Adam, one thread, Zen 4).
+inline constexpr int kTile = 128;
 
 inline bool aligned(const void* p, size_t to) { return reinterpret_cast<uintptr_t>(p) % to == 0; }
 
@@ -41,6 +43,14 @@ void gather(const Source& source, int64_t begin, int n, P* out) {
       ++index[d - 1];
     }
   }
+}
+
+// Calls visit(i, n) for each tile of [begin, end). For whole tiles n is a constant to the compiler.
+template <class Visit>
+inline __attribute__((always_inline)) void each_tile(int64_t begin, int64_t end, Visit&& visit) {
+  int64_t i = begin;
+  for (; i + kTile <= end; i += kTile) visit(i, kTile);
+  if (i < end) visit(i, int(end - i));
 }
 
 template <class P>
