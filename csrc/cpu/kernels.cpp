@@ -11,6 +11,9 @@ namespace {
 
 // ---- steps ----
 
+inline constexpr uintptr_t kLine = 64;
+inline constexpr int64_t kAlignFrom = 8192;  // elements; below, a loop more costs more than it brings
+
 template <class Rule, class F>
 void prepare(const Hyper& h, int64_t step, Constants& out) {
   using U = Update<Rule, F>;
@@ -24,7 +27,7 @@ void prepare(const Hyper& h, int64_t step, Constants& out) {
 template <Wrap wrap, class Rule, class F>
 inline __attribute__((always_inline)) void apply(const Update<Rule, F> u, F clip, F* __restrict w,
                                                  const F* __restrict g, F* const* states, int64_t n) {
-  F *__restrict a = states[0], *__restrict b = states[1], *__restrict c = states[2];
+  F* __restrict a = states[0], * __restrict b = states[1], * __restrict c = states[2];
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
     F s[kMaxSlots] = {};
@@ -38,13 +41,26 @@ inline __attribute__((always_inline)) void apply(const Update<Rule, F> u, F clip
   }
 }
 
-// Arrays of the compute type, aligned and in one order: one loop over all of them, nothing in between.
 template <Wrap wrap, class Rule, class F>
-void step_direct(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, int64_t end) {
+void step_stretch(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, int64_t end) {
   F* states[kMaxSlots] = {};
   for (int k = 0; k < Rule::slots; ++k) states[k] = static_cast<F*>(t.state[k]) + begin;
   apply<wrap>(u, F(t.clip), static_cast<F*>(t.param) + begin,
               static_cast<const F*>(t.grad.data) + begin, states, end - begin);
+}
+
+// Arrays of the compute type, aligned and in one order: one loop over all of them, nothing in between,
+// that starts on a cache line. Large arrays often lie at one distance from such a line, and then every
+// vector stays within one. On AMD that matters when the distances between arrays are such (64 MiB and a
+// page, as NumPy's large arrays may have) that their lines fight for one place in the first-level
+// cache's way predictor: Adam took 1.15 to 1.3 times as long there without this, 1.04 to 1.05 with it.
+template <Wrap wrap, class Rule, class F>
+void step_direct(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, int64_t end) {
+  const auto start = reinterpret_cast<uintptr_t>(static_cast<F*>(t.param) + begin);
+  const int64_t head = int64_t(-start % kLine / sizeof(F));
+  const int64_t body = end - begin < kAlignFrom ? begin : begin + head;
+  step_stretch<wrap>(u, t, begin, body);
+  step_stretch<wrap>(u, t, body, end);
 }
 
 // All others, tile by tile: load, compute, store.
@@ -85,9 +101,12 @@ void step(const Constants& constants, const StepTensor& t, int64_t begin, int64_
   using F = Compute<P>;
   const auto& u = *reinterpret_cast<const Update<Rule, F>*>(constants.bytes);
   switch (u.wrap(F(t.clip))) {
-    case Wrap::none: return step_wrapped<Wrap::none, Rule, P, S>(u, t, begin, end);
-    case Wrap::scaled: return step_wrapped<Wrap::scaled, Rule, P, S>(u, t, begin, end);
-    case Wrap::full: return step_wrapped<Wrap::full, Rule, P, S>(u, t, begin, end);
+    case Wrap::none:
+      return step_wrapped<Wrap::none, Rule, P, S>(u, t, begin, end);
+    case Wrap::scaled:
+      return step_wrapped<Wrap::scaled, Rule, P, S>(u, t, begin, end);
+    case Wrap::full:
+      return step_wrapped<Wrap::full, Rule, P, S>(u, t, begin, end);
   }
 }
 

@@ -16,8 +16,8 @@
 namespace fastopt::cpu {
 namespace {
 
-// Long enough to pay for its loops, short enough that the CPU still fetches the next tile while it computes
-// this one: from DRAM, 512 takes 1.6 times as long (Adam, one thread, Zen 4).
+// Long enough to pay for its loops, short enough that the CPU still fetches the next tile while it
+// computes this one: from DRAM, 512 takes 1.6 times as long (Adam, one thread, Zen 4).
 inline constexpr int kTile = 128;
 
 inline bool aligned(const void* p, size_t to) { return reinterpret_cast<uintptr_t>(p) % to == 0; }
