@@ -4,6 +4,7 @@
 #include "bind/array.hpp"
 #include "bind/hyper.hpp"
 #include "cpu/engine.hpp"
+#include "cpu/float_mode.hpp"
 #include "rules/around.hpp"
 
 namespace fastopt::bind {
@@ -60,6 +61,7 @@ double global_norm(const py::list& arrays, const py::dict& options) {
 py::object clip_grad_norm(const py::list& grads, const py::dict& options) {
   const Hyper h = clipping(options);
   const Arrays list(grads, "grads", true);
+  const cpu::IeeeMode mode;  // for the coefficient
   const size_t n = list.tensors.size();
   const auto coefficient = [&](double norm) { return clip_coefficient(norm, h.clip_norm, h.clip_eps); };
   if (h.clip_scope == ClipScope::global) {

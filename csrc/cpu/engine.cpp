@@ -32,12 +32,12 @@ void each_tensor(const StepCall& call, Visit&& visit) {
     for (StepTensor* t = run->tensors; t < run->tensors + run->count; ++t) visit(*run, *t);
 }
 
-// The gradients as a norm sees them: as they enter the step, or raw.
-std::vector<NormTensor> gradients(const StepCall& call, bool raw) {
+// The gradients as a norm sees them: unscaled and, as they enter the step, limited by value.
+std::vector<NormTensor> gradients(const StepCall& call, bool limited) {
   std::vector<NormTensor> list;
   each_tensor(call, [&](const StepRun& run, const StepTensor& t) {
-    list.push_back({t.grad, kStorageBytes[int(run.storage)].dtype, t.size,
-                    raw ? 1.0 : gradient_factor(*run.hyper), raw ? kNone : run.hyper->clip_value});
+    list.push_back({t.grad, kStorageBytes[int(run.storage)].dtype, t.size, gradient_factor(*run.hyper),
+                    limited ? run.hyper->clip_value : kNone});
   });
   return list;
 }
@@ -78,11 +78,9 @@ int64_t look_for_nonfinite(const StepCall& call, bool clipped, bool norm_is_fini
     limited = limited || run.hyper->clip_value != kNone;
   });
   if (clipped && norm_is_finite && !limited) return -1;
-  const std::vector<NormTensor> raw = gradients(call, true);
-  if (std::isfinite(norm(raw.data(), int64_t(raw.size()), ClipNorm::max))) {
-    return clipped && !norm_is_finite ? first_nonfinite(gradients(call, false)) : -1;
-  }
-  return first_nonfinite(raw);
+  const std::vector<NormTensor> grads = gradients(call, false);
+  if (std::isfinite(norm(grads.data(), int64_t(grads.size()), ClipNorm::max))) return -1;
+  return first_nonfinite(grads);
 }
 
 // ---- the step ----
@@ -110,11 +108,12 @@ void run_all(const StepCall& call) {
 }
 
 StepReport step(const StepCall& call) {
+  const IeeeMode mode;  // for the constants and the clip coefficient, which this thread computes
   const Hyper& h = *call.whole;
   const bool clips = h.clip_norm != kNone;
   bool finite = true;
   if (clips)
-    finite = clip(call, gradients(call, false));
+    finite = clip(call, gradients(call, true));
   else
     each_tensor(call, [](const StepRun&, StepTensor& t) { t.clip = 1.0; });
   if (h.on_nonfinite != OnNonfinite::propagate) {

@@ -98,6 +98,7 @@ double norm2(const NormTensor* tensors, int64_t count) {
 }  // namespace
 
 double norm(const NormTensor* tensors, int64_t count, ClipNorm kind) {
+  const IeeeMode mode;  // for the top of the tree, which this thread joins
   switch (kind) {
     case ClipNorm::one:
       return Norm1::whole(reduce<Norm1>(tensors, count, kind));

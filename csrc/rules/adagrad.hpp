@@ -22,7 +22,7 @@ template <class F>
 struct AdaGrad {
   static constexpr const char* name = "adagrad";
   static constexpr int slots = 1;
-  static constexpr const char* states[] = {"sum_sq", nullptr};
+  static constexpr const char* states[] = {"sum_sq"};
   static constexpr const char* hyper[] = {"lr", "eps", "eps_mode", "lr_decay", nullptr};
   static constexpr EpsMode eps_modes[] = {EpsMode::outside, EpsMode::inside};
 

@@ -11,7 +11,7 @@ template <class F, bool Amsgrad>
 struct Adam {
   static constexpr const char* name = Amsgrad ? "adam_amsgrad" : "adam";
   static constexpr int slots = 2 + Amsgrad;
-  static constexpr const char* states[] = {"m", "v", Amsgrad ? "v_max" : nullptr, nullptr};
+  static constexpr const char* states[] = {"m", "v", "v_max"};
   static constexpr const char* hyper[] = {"lr",          "beta1",    "beta2",           "eps",
                                           "eps_root",    "eps_mode", "bias_correction", "nesterov",
                                           "amsgrad_max", nullptr};

@@ -52,10 +52,11 @@ struct Around {
 };
 
 // The coefficient that brings a gradient of this norm down to max_norm. With clip_eps 0:
-// max_norm / norm if norm > max_norm, else 1.
+// max_norm / norm if norm > max_norm, else 1. Compared before it is divided: 0 / 0 and inf / inf are
+// within the limit. A NaN goes on into the gradient.
 FASTOPT_HD double clip_coefficient(double norm, double max_norm, double clip_eps) {
-  const double ratio = max_norm / (norm + clip_eps);
-  return ratio < 1.0 || ratio != ratio ? ratio : 1.0;
+  const double size = norm + clip_eps;
+  return size <= max_norm ? 1.0 : max_norm / size;
 }
 
 }  // namespace fastopt

@@ -32,7 +32,7 @@ template <class F>
 struct Momentum {
   static constexpr const char* name = "momentum";
   static constexpr int slots = 1;
-  static constexpr const char* states[] = {"velocity", nullptr};
+  static constexpr const char* states[] = {"velocity"};
   static constexpr const char* hyper[] = {"lr",         "momentum",       "dampening",
                                           "first_step", "lr_in_velocity", nullptr};
   static constexpr const EpsMode* eps_modes = nullptr;
@@ -52,7 +52,7 @@ template <class F>
 struct Nesterov {
   static constexpr const char* name = "nesterov";
   static constexpr int slots = 1;
-  static constexpr const char* states[] = {"velocity", nullptr};
+  static constexpr const char* states[] = {"velocity"};
   static constexpr const char* hyper[] = {"lr",         "momentum",       "dampening",
                                           "first_step", "lr_in_velocity", nullptr};
   static constexpr const EpsMode* eps_modes = nullptr;

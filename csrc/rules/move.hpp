@@ -12,7 +12,7 @@ struct Move {
   static constexpr const char* names[] = {"move0", "move1", "move2", "move3"};
   static constexpr const char* name = names[Slots];
   static constexpr int slots = Slots;
-  static constexpr const char* states[] = {"a", "b", "c", nullptr};
+  static constexpr const char* states[] = {"a", "b", "c"};
   static constexpr const char* hyper[] = {nullptr};
   static constexpr const EpsMode* eps_modes = nullptr;
 

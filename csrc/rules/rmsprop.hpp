@@ -14,8 +14,7 @@ struct RMSprop {
       Centered ? (WithMomentum ? "rmsprop_centered_momentum" : "rmsprop_centered")
                : (WithMomentum ? "rmsprop_momentum" : "rmsprop");
   static constexpr int slots = 1 + Centered + WithMomentum;
-  static constexpr const char* states[] = {"mean_sq", Centered ? "mean_grad" : "velocity",
-                                           Centered && WithMomentum ? "velocity" : nullptr, nullptr};
+  static constexpr const char* states[] = {"mean_sq", Centered ? "mean_grad" : "velocity", "velocity"};
   static constexpr const char* hyper[] = {
       "lr", "rho", "eps", "eps_mode", "momentum", "lr_in_velocity", nullptr};
   static constexpr EpsMode eps_modes[] = {EpsMode::outside, EpsMode::inside};

@@ -20,6 +20,8 @@ def _spell_out(values: dict[str, Any]) -> dict[str, Any]:
     """``betas=(b1, b2)`` as ``beta1`` and ``beta2``."""
     values = dict(values)
     if _BETAS in values:
+        if "beta1" in values or "beta2" in values:
+            raise TypeError("betas already says what beta1 and beta2 would; give one or the other")
         betas = values.pop(_BETAS)
         try:
             values["beta1"], values["beta2"] = betas

@@ -1,0 +1,25 @@
+"""Fixtures for all tests: the machine's settings, restored after each test that turns them."""
+
+from __future__ import annotations
+
+import pytest
+
+import fastopt
+from fastopt import _core
+
+
+@pytest.fixture
+def machine():
+    """Leave to turn threads, cutoff and instruction set."""
+    isa = _core.isa()
+    yield
+    _core.select_isa(isa)
+    _core.set_parallel_cutoff(_core.PARALLEL_CUTOFF)
+    fastopt.set_num_threads(0)
+
+
+@pytest.fixture(params=_core.isas_supported())
+def isa(request, machine):
+    """Each instruction set of this machine in turn, forced."""
+    _core.select_isa(request.param)
+    return request.param

@@ -1,0 +1,291 @@
+"""The numerical contract: the same bits for any thread count, any instruction set, any alignment and any split
+into arrays, whatever floating-point mode the caller is in. Everything here is asserted with equality."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import fastopt
+from cases import (
+    EVERYTHING,
+    PLAIN,
+    RULES,
+    STORAGES,
+    TILE,
+    Case,
+    around,
+    gradients,
+    image,
+    parameters,
+)
+from fastopt import _core
+from fastopt import functional as F
+from tolerance import DTYPES
+
+BLOCK, GROUP = 4096, 16  # csrc/rules/norms.hpp; csrc/cpu/norm.cpp hands out groups of blocks
+LENGTHS = (0, 1, TILE - 1, TILE, TILE + 1, 0, 2 * BLOCK + 3, 9 * TILE, 40_001)
+
+# Each rule by itself, and each with everything around it.
+CASES = [
+    *PLAIN.values(),
+    *(around(case, "everything", EVERYTHING) for case in PLAIN.values()),
+    around(PLAIN["momentum"], "proximal", {"l1": 0.5, "l1_mode": "proximal"}),
+    around(PLAIN["sgd"], "clip-one", {"clip_norm": 1.0, "clip_norm_type": 1}),
+    around(PLAIN["sgd"], "clip-max", {"clip_norm": 1.0, "clip_norm_type": "max"}),
+    around(PLAIN["sgd"], "clip-tensor", {"clip_norm": 1.0, "clip_scope": "tensor"}),
+]
+
+
+def walk(case: Case, storage: str, lengths=LENGTHS, steps=3) -> str:
+    """The bits of parameters and state after a few steps from a fixed start."""
+    dtype, state_dtype = STORAGES[storage]
+    rng = np.random.default_rng(41)
+    params = parameters(rng, lengths, dtype)
+    opt = case.make(params, state_dtype)
+    for _ in range(steps):
+        opt.step(gradients(rng, params))
+    return image(params, *case.states(opt).values())
+
+
+# ---- threads, instruction sets ----
+
+ISAS = _core.isas_supported()
+MACHINES = [*((isa, 1) for isa in ISAS), *((ISAS[0], threads) for threads in (2, 3, 7)), (ISAS[-1], 3)]
+
+
+def turn(isa: str, threads: int) -> None:
+    """Force this many threads, however little there is to do."""
+    _core.select_isa(isa)
+    _core.set_parallel_cutoff(0)
+    fastopt.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_threads_and_instruction_sets(case, storage, machine):
+    results = {}
+    for isa, threads in MACHINES:
+        turn(isa, threads)
+        results[isa, threads] = walk(case, storage)
+    assert len(set(results.values())) == 1, results
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", [1, 2, "max"])
+def test_norms_on_threads_and_instruction_sets(kind, dtype, machine):
+    rng = np.random.default_rng(43)
+    arrays = [rng.standard_normal(n).astype(DTYPES[dtype]) for n in (*LENGTHS, 5 * GROUP * BLOCK + 7)]
+    found = set()
+    for isa, threads in MACHINES:
+        turn(isa, threads)
+        found.add(F.global_norm(arrays, norm_type=kind).hex())
+    assert len(found) == 1
+
+
+# ---- alignment ----
+
+
+def placed(array: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray]:
+    """A copy that starts ``offset`` bytes after a multiple of 64, and the bytes around it."""
+    size, margin = array.nbytes, 64
+    room = np.full(size + offset + 3 * margin, 0xA5, np.uint8)
+    start = -room.ctypes.data % 64 + margin + offset
+    view = room[start : start + size].view(array.dtype)
+    view[...] = array
+    return view, room
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("rule", RULES)
+def test_any_byte_offset(rule, storage, isa):
+    """Parameters, gradients and state at unlike offsets; and nothing around them is touched."""
+    case = around(PLAIN[rule], "", {"clip_norm": 3.0, "l2": 0.1})
+    dtype, state_dtype = STORAGES[storage]
+    rng = np.random.default_rng(47)
+    n = TILE + 37
+    (param,) = parameters(rng, (n,), dtype)
+    grads = gradients(rng, [param])
+    results = set()
+    for offset in range(64):
+        p, room = placed(param, offset)
+        g, _ = placed(grads[0], (5 * offset + 3) % 64)
+        opt = case.make(p, state_dtype)
+        for k, name in enumerate(RULES[rule]):
+            setattr(opt, name, [placed(getattr(opt, name)[0], (offset + 7 * k + 1) % 64)[0]])
+        opt.step(g)
+        results.add(image([p], *case.states(opt).values()))
+        start = p.ctypes.data - room.ctypes.data
+        assert (room[:start] == 0xA5).all()
+        assert (room[start + p.nbytes :] == 0xA5).all()
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norm_at_any_byte_offset(dtype, isa):
+    values = np.random.default_rng(53).standard_normal(BLOCK + 37).astype(DTYPES[dtype])
+    assert len({F.global_norm(placed(values, offset)[0]) for offset in range(64)}) == 1
+
+
+# ---- splits ----
+
+WHOLE = 3 * BLOCK + TILE + 11
+cuts = st.lists(st.integers(0, WHOLE), max_size=12).map(sorted)
+many = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@many
+@given(cuts=cuts, storage=st.sampled_from(list(STORAGES)), rule=st.sampled_from(list(RULES)))
+def test_any_split_steps_alike(cuts, storage, rule):
+    """One array or any list of its parts: the same bits, with one norm for all of them."""
+    case = around(PLAIN[rule], "clipped", {"clip_norm": 5.0})
+    dtype, state_dtype = STORAGES[storage]
+    rng = np.random.default_rng(59)
+    whole = parameters(rng, (WHOLE,), dtype)
+    grads = gradients(rng, whole)
+    parts = np.split(whole[0].copy(), cuts)
+    opt, cut = case.make(whole, state_dtype), case.make(parts, state_dtype)
+    for _ in range(2):
+        opt.step(grads)
+        cut.step(np.split(grads[0], cuts))
+    assert image(parts, *case.states(cut).values()) == image(whole, *case.states(opt).values())
+
+
+@many
+@given(cuts=cuts, dtype=st.sampled_from(list(DTYPES)), kind=st.sampled_from([1, 2, "max"]))
+def test_any_split_has_the_same_norm(cuts, dtype, kind):
+    values = np.random.default_rng(61).standard_normal(WHOLE).astype(DTYPES[dtype])
+    whole = F.global_norm(values, norm_type=kind)
+    assert F.global_norm(np.split(values, cuts), norm_type=kind).hex() == whole.hex()
+
+
+@pytest.mark.parametrize("length", [0, 1, TILE - 1, TILE, TILE + 1, 2 * TILE, 20 * TILE + 3])
+@pytest.mark.parametrize("rule", RULES)
+def test_an_element_does_not_know_its_neighbours(rule, length, isa):
+    """Vector body, tail and tile edges round alike: a long array of one value stays an array of one value,
+    the one that the element gets alone."""
+    case = PLAIN[rule]
+    for storage in STORAGES:
+        dtype, state_dtype = STORAGES[storage]
+        alone, row = np.full(1, 1.2345, dtype), np.full(length, 1.2345, dtype)
+        for array in (alone, row):
+            opt = case.make(array, state_dtype)
+            for _ in range(2):
+                opt.step(np.full_like(array, 0.777))
+        assert row.tobytes() == alone.tobytes() * length
+
+
+# ---- the norm's tree, pinned ----
+
+
+def tree_norm(values: list[float]) -> float:
+    """The 2-norm in double precision, joined as rules/norms.hpp has it."""
+    sums = []
+    for start in range(0, len(values), BLOCK):
+        lanes = [0.0] * 16
+        for i, x in enumerate(values[start : start + BLOCK]):
+            lanes[i % 16] += x * x
+        while len(lanes) > 1:
+            half = len(lanes) // 2
+            lanes = [a + b for a, b in zip(lanes[:half], lanes[half:], strict=True)]
+        sums += lanes
+    while len(sums) > 1:
+        odd = sums[len(sums) // 2 * 2 :]
+        sums = [a + b for a, b in zip(sums[::2], sums[1::2], strict=False)] + odd
+    return float(np.sqrt(sums[0]))
+
+
+@pytest.mark.parametrize(
+    ("count", "pinned"),
+    [
+        (5, "0x1.00000409a8d5bp+0"),
+        (BLOCK, "0x1.0b022d9242828p+0"),
+        (BLOCK + 1, "0x1.0b022e36bef02p+0"),
+        (19 * BLOCK + 4001, "0x1.e237b9454d620p+1"),
+    ],
+)
+def test_norm_tree_is_pinned(count, pinned, isa):
+    """Another order of additions is another result: a new major version."""
+    values = [1.0 / (1 + i * 7919 % 10007) for i in range(count)]
+    assert tree_norm(values).hex() == pinned
+    assert F.global_norm(np.array(values)).hex() == pinned
+
+
+def test_mixed_dtypes_are_one_sequence(isa):
+    """A list of all dtypes is normed as the same values in float64 are, and stepped as each would be alone."""
+    rng = np.random.default_rng(67)
+    params = [p for dtype in DTYPES.values() for p in parameters(rng, (TILE + 9, 0, 3), dtype)]
+    grads = gradients(rng, params)
+    grads[-1][0] = 2.0  # the largest there is
+    wide = np.concatenate([g.astype(np.float64) for g in grads])
+    assert F.global_norm(grads).hex() == F.global_norm(wide).hex()
+    alone = [p.copy() for p in params]
+    fastopt.Adam(params, clip_norm=0.5, clip_eps=0.0, clip_norm_type="max").step(grads)
+    for p, g in zip(alone, grads, strict=True):
+        fastopt.Adam(p, grad_scale=4.0).step(g)
+    assert image(params) == image(alone)
+
+
+# ---- the caller's floating-point mode ----
+
+
+def denormal_inputs() -> dict[str, np.ndarray]:
+    full = np.full
+    return {
+        "elements": full(TILE + 3, 1e-40, np.float32),
+        "halves": np.arange(1, 1024, dtype=np.uint16).view(np.float16),
+        "constant": full(3, -1e30, np.float32),
+        "adam": full(3, -1.0, np.float32),
+        "scaled": full(5, 1e-310),
+        "normed": np.arange(1, 9 * GROUP * BLOCK) * 5e-324,
+    }
+
+
+def among_denormals(x: dict[str, np.ndarray]) -> list[str]:
+    """Results that flushing denormals to zero would change, wherever in a call it were left on."""
+    for name, lr in (("elements", 0.5), ("halves", 0.5), ("constant", 1e-40)):
+        F.sgd_step(x[name], x[name].copy(), lr=lr)
+    zeros = [np.zeros(3, np.float32) for _ in "mv"]
+    F.adam_step(x["adam"], zeros[0].copy(), *zeros, step=1, lr=1.0, eps=1e-40)
+    F.clip_grad_norm(x["scaled"], 1e-311, clip_eps=0.0)
+    norms = [np.array(F.global_norm(x["normed"], norm_type=kind)) for kind in (1, 2, "max")]
+    return [image([a]) for a in (*x.values(), *norms)]
+
+
+def test_flush_to_zero_changes_nothing(machine):
+    torch = pytest.importorskip("torch", reason="torch is what switches flushing on")
+    _core.set_parallel_cutoff(0)
+    fastopt.set_num_threads(2)
+    before = among_denormals(denormal_inputs())
+    inputs = denormal_inputs()
+    half = np.array([np.finfo(np.float32).tiny, 0.5], np.float32)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU cannot flush denormals")
+    try:
+        during = among_denormals(inputs)
+        left_on = float(half[0] * half[1]) == 0.0
+    finally:
+        torch.set_flush_denormal(False)
+    assert during == before
+    assert left_on  # as the caller had it
+
+
+# ---- beyond 2**31 elements ----
+
+
+@pytest.mark.slow
+def test_more_than_2_to_the_31_elements(machine):
+    """4.3 GB of float16; the gradient is one value, broadcast. Element after element is stepped once."""
+    n = 2**31 + 4 * TILE + 3
+    w = np.zeros(n, np.float16)
+    w[-5:] = 7.0
+    gradient = np.broadcast_to(np.float16(1.0), w.shape)
+    F.sgd_step(w, gradient, lr=0.5, clip_norm=1e6)
+    assert (w[-5:] == 6.5).all()
+    assert all((w[i : i + 2**24] == -0.5).all() for i in range(0, n - 2**24, 2**24))
+    assert (w[-(2**24) : -5] == -0.5).all()
+    assert F.global_norm(gradient) == np.sqrt(float(n))
