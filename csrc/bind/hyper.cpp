@@ -170,9 +170,9 @@ void set_one(Hyper& h, const RuleInfo& rule, const std::string& name, py::handle
     if (name == c.name) return set_choice(h, rule, c, value);
 }
 
-py::list list_of(const char* const* names) {
+py::list list_of(const char* const* names, int most = std::numeric_limits<int>::max()) {
   py::list out;
-  for (; names && *names; ++names) out.append(*names);
+  for (; *names && most > 0; ++names, --most) out.append(*names);
   return out;
 }
 
@@ -194,7 +194,7 @@ void register_hyper(py::module_& m) {
   py::dict rules;
   for (const RuleInfo& rule : InfoTable<RuleList>::rules) {
     py::dict info;
-    info["states"] = list_of(rule.states);
+    info["states"] = list_of(rule.states, rule.slots);
     info["hyper"] = list_of(rule.hyper);
     rules[rule.name] = info;
   }
