@@ -132,29 +132,34 @@ class Optimizer:
             except (TypeError, ValueError) as e:
                 raise type(e)(f"params[{i}]: {e}") from None
         keep["groups"] = tuple(groups)
-        keep.update(_stepper=self._stepper_over(states), _stale=True)
+        self._assemble()
+        self._stepper.check()
 
-    def _stepper_over(self, states: dict[str, list[Array]]) -> _core.Stepper:
-        """A stepper over lists it has checked; it notices later changes *in* them itself."""
-        layout = self._layout
+    def _assemble(self) -> None:
+        """A new stepper over the lists as they are now; it notices later changes *in* them itself."""
+        layout, old = self._layout, self.__dict__.get("_stepper")
         single = layout.form == "array"
         stepper = _core.Stepper(
             self._rule,
             layout.arrays,
-            list(states.values()),
+            list(self._states.values()),
             layout.group_sizes,
             layout.names,
             "param" if single else "params",
             "grad" if single else "grads",
         )
-        stepper.check()
-        return stepper
+        if old is not None:
+            stepper.step_count, stepper.skipped_steps = old.step_count, old.skipped_steps
+        self.__dict__.update(_stepper=stepper, _stale=True)
 
     def _replace_state(self, name: str, arrays: list[Array]) -> None:
-        states = {**self._states, name: arrays}
-        stepper = self._stepper_over(states)
-        stepper.step_count, stepper.skipped_steps = self.step_count, self.skipped_steps
-        self.__dict__.update(_states=states, _stepper=stepper, _stale=True)
+        """Shapes and types are for the next step to check: other arrays may be about to follow."""
+        expected = len(self._layout.arrays)
+        if len(arrays) != expected:
+            raise ValueError(f"{name} has {len(arrays)} arrays, but params has {expected}")
+        _core.check_targets(arrays, name, self._layout.names)
+        self._states[name] = arrays
+        self._assemble()
 
     def _is_hyper(self, name: str) -> bool:
         return name in self._hyper or (name == _BETAS and "beta1" in self._hyper)
