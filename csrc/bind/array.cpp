@@ -1,6 +1,7 @@
 #include "bind/array.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "bind/dlpack.hpp"
@@ -15,8 +16,14 @@ bool is_bfloat16(const py::dtype& t) {
   return t.itemsize() == 2 && std::string(py::str(t.attr("name"))) == "bfloat16";
 }
 
+// NumPy writes the machine's own order as '=', or as what it is.
+bool is_native(char order) {
+  return order == '=' || order == '|' ||
+         order == (std::endian::native == std::endian::little ? '<' : '>');
+}
+
 DType dtype_of(const py::dtype& t, const Where& where) {
-  const bool native = t.byteorder() == '=' || t.byteorder() == '|';
+  const bool native = is_native(t.byteorder());
   if (native) {
     if (t.num() == py::detail::npy_api::NPY_FLOAT_) return DType::float32;
     if (t.num() == py::detail::npy_api::NPY_DOUBLE_) return DType::float64;
@@ -88,7 +95,13 @@ Array read_array(py::handle object, const Where& where) {
         throw py::type_error(where.text() +
                              " cannot be viewed as an array: " + std::string(py::str(e.value())));
     }
-    if (view && py::isinstance<py::array>(view)) return read_numpy(view, where);
+    if (view && py::isinstance<py::array>(view)) {
+      Array a = read_numpy(view, where);
+      // NumPy copies its scalars: what is written to the copy would be lost.
+      if (py::detail::array_proxy(view.ptr())->flags & py::detail::npy_api::NPY_ARRAY_OWNDATA_)
+        a.writable = false;
+      return a;
+    }
   }
   if (py::hasattr(object, "__dlpack__")) return read_dlpack(object, where);
   throw py::type_error(where.text() + " has type " + type_name(object) + ", expected an array of " +

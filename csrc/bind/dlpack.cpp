@@ -29,16 +29,22 @@ constexpr uint64_t kReadOnly = 1;
 constexpr int kCpu = 1, kCudaHost = 3, kFloat = 2, kBfloat = 4;
 
 // Producers older than DLPack 1.0 do not know max_version.
-py::object capsule_of(py::handle object, const Where& where) {
+py::object capsule_of(py::handle object) {
   try {
     return object.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 0));
   } catch (py::error_already_set& e) {
-    if (!e.matches(PyExc_TypeError)) {
-      throw py::type_error(where.text() +
-                           " cannot be read through DLPack: " + std::string(py::str(e.value())));
-    }
+    if (!e.matches(PyExc_TypeError)) throw;
   }
   return object.attr("__dlpack__")();
+}
+
+py::object capsule_of(py::handle object, const Where& where) {
+  try {
+    return capsule_of(object);
+  } catch (py::error_already_set& e) {
+    throw py::type_error(where.text() +
+                         " cannot be read through DLPack: " + std::string(py::str(e.value())));
+  }
 }
 
 DType dtype_of(const Tensor& t, const Where& where) {

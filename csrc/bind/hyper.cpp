@@ -35,6 +35,8 @@ constexpr Number kNumbers[] = {
     {"clip_value", &Hyper::clip_value, 0, kInf},
     {"clip_norm", &Hyper::clip_norm, 0, kInf},
     {"clip_eps", &Hyper::clip_eps, 0, kInf, false, true},
+    {"max_norm", &Hyper::clip_norm, 0, kInf},  // as clip_grad_norm and clip_grad_value call them
+    {"value", &Hyper::clip_value, 0, kInf},
 };
 
 struct Switch {
@@ -72,6 +74,8 @@ const std::vector<Choice>& choices() {
       {"clip_scope", set<&Hyper::clip_scope>, {"global", "tensor"}},
       {"clip_norm_type", set<&Hyper::clip_norm_type>, {"2", "1", "max"}},
       {"on_nonfinite", set<&Hyper::on_nonfinite>, {"propagate", "skip", "raise"}},
+      {"scope", set<&Hyper::clip_scope>, {"global", "tensor"}},  // as clip_grad_norm calls them
+      {"norm_type", set<&Hyper::clip_norm_type>, {"2", "1", "max"}},
   };
   return all;
 }
@@ -91,10 +95,16 @@ void set_number(Hyper& h, const Number& n, py::handle value) {
     h.*n.at = kNone;
     return;
   }
-  const double x = PyFloat_AsDouble(value.ptr());
-  if (x == -1.0 && PyErr_Occurred()) {
+  // momentum=True would be momentum 1, which nobody means.
+  double x = PyBool_Check(value.ptr()) ? 0.0 : PyFloat_AsDouble(value.ptr());
+  const bool huge = PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError);
+  if (PyBool_Check(value.ptr()) || (PyErr_Occurred() && !huge)) {
     PyErr_Clear();
     throw py::type_error(std::string(n.name) + " must be a number, got " + shown(value));
+  }
+  if (huge) {  // an integer beyond every double
+    PyErr_Clear();
+    x = std::numeric_limits<double>::quiet_NaN();
   }
   const bool inside = (n.low_open ? x > n.low : x >= n.low) && (n.high_open ? x < n.high : x <= n.high);
   if (inside) {
@@ -160,9 +170,9 @@ void set_one(Hyper& h, const RuleInfo& rule, const std::string& name, py::handle
     if (name == c.name) return set_choice(h, rule, c, value);
 }
 
-py::list list_of(const char* const* names) {
+py::list list_of(const char* const* names, int most = std::numeric_limits<int>::max()) {
   py::list out;
-  for (; names && *names; ++names) out.append(*names);
+  for (; *names && most > 0; ++names, --most) out.append(*names);
   return out;
 }
 
@@ -184,9 +194,7 @@ void register_hyper(py::module_& m) {
   py::dict rules;
   for (const RuleInfo& rule : InfoTable<RuleList>::rules) {
     py::dict info;
-    py::list states;
-    for (int k = 0; k < rule.slots; ++k) states.append(rule.states[k]);
-    info["states"] = states;
+    info["states"] = list_of(rule.states, rule.slots);
     info["hyper"] = list_of(rule.hyper);
     rules[rule.name] = info;
   }

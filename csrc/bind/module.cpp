@@ -32,12 +32,20 @@ void register_machine(py::module_& m) {
   m.attr("PARALLEL_CUTOFF") = cpu::kParallelBytes;
 }
 
+void select_isa() {
+  const char* wanted = std::getenv("FASTOPT_ISA");
+  try {
+    cpu::select_isa(wanted ? wanted : "");
+  } catch (const std::invalid_argument& e) {
+    throw py::import_error((wanted ? std::string("FASTOPT_ISA: ") : "fastopt: ") + e.what());
+  }
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "fastopt's kernels. Use the fastopt package instead.";
-  const char* wanted = std::getenv("FASTOPT_ISA");
-  cpu::select_isa(wanted ? wanted : "");
+  select_isa();
   register_machine(m);
   bind::register_hyper(m);
   bind::register_stepper(m);

@@ -48,8 +48,11 @@ void scale_all(const Arrays& list, const std::vector<double>& coefs, double limi
   cpu::backend.scale(targets.data(), int64_t(targets.size()), limit);
 }
 
+// The options of these functions, read as if they were a rule's.
 Hyper clipping(const py::dict& values) {
-  return read_hyper(InfoTable<RuleList>::rules[rule_index("sgd")], values);
+  static constexpr const char* names[] = {"max_norm", "norm_type", "clip_eps",
+                                          "scope",    "value",     nullptr};
+  return read_hyper({"clipping", 0, nullptr, names, nullptr}, values);
 }
 
 double global_norm(const py::list& arrays, const py::dict& options) {

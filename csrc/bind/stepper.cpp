@@ -16,7 +16,8 @@ bool is_16_bit(DType t) { return t == DType::float16 || t == DType::bfloat16; }
 
 }  // namespace
 
-// Two threads in one optimizer would both read the old count and the old state.
+// Two threads in one optimizer would both read the old count and the old state; nor may one set what
+// another computes with.
 struct Stepper::Busy {
   std::atomic<bool>& flag;
   explicit Busy(std::atomic<bool>& f) : flag(f) {
@@ -24,6 +25,14 @@ struct Stepper::Busy {
       throw std::runtime_error("this optimizer is being stepped by another thread");
   }
   ~Busy() { flag = false; }
+};
+
+// However a step ends, it keeps no gradient.
+struct Stepper::Borrowed {
+  std::vector<Array>& grads;
+  ~Borrowed() {
+    for (Array& g : grads) g.owner = {};
+  }
 };
 
 Stepper::Stepper(const std::string& rule, py::list params, py::list states,
@@ -41,10 +50,14 @@ Stepper::Stepper(const std::string& rule, py::list params, py::list states,
       hypers_(group_sizes_.size()) {}
 
 void Stepper::set_hyper(size_t group, const py::dict& values) {
+  const Busy busy(busy_);
   hypers_.at(group) = read_hyper(rule_, values);
 }
 
-void Stepper::set_whole(const py::dict& values) { whole_ = read_hyper(rule_, values); }
+void Stepper::set_whole(const py::dict& values) {
+  const Busy busy(busy_);
+  whole_ = read_hyper(rule_, values);
+}
 
 // ---- parameters and state ----
 
@@ -176,13 +189,19 @@ void Stepper::read_grads(py::handle grads) {
 
 // ---- the step ----
 
-void Stepper::check() {
+void Stepper::watch_targets() {
   if (!unchanged()) check_targets();
+}
+
+void Stepper::check() {
+  const Busy busy(busy_);
+  watch_targets();
 }
 
 bool Stepper::step(py::handle grads) {
   const Busy busy(busy_);
-  check();
+  watch_targets();
+  const Borrowed borrowed{grads_};
   read_grads(grads);
   const StepCall call{runs_.data(), int64_t(runs_.size()), step_count + 1, &whole_};
   StepReport report;
@@ -192,7 +211,6 @@ bool Stepper::step(py::handle grads) {
     py::gil_scoped_release unlocked;
     report = cpu::backend.step(call);
   }
-  for (Array& g : grads_) g.owner = {};
   if (report.nonfinite < 0) {
     ++step_count;
     return true;

@@ -37,12 +37,14 @@ class Stepper {
     Layout layout;
   };
   struct Busy;
+  struct Borrowed;
 
   Where param_at(int64_t i) const { return {param_role_, single_ ? -1 : i, names_}; }
   Where grad_at(int64_t i) const { return {grad_role_, single_ ? -1 : i, names_}; }
   Where state_at(int slot, int64_t i) const { return {rule_.states[slot], single_ ? -1 : i, names_}; }
 
   bool unchanged();
+  void watch_targets();
   void check_targets();
   void check_target(int64_t i, std::vector<Storage>& storages);
   void cut_runs(const std::vector<Storage>& storages);

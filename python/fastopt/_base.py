@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from fastopt import _core
+from fastopt import _checks, _core
 from fastopt._around import DEFAULTS
 from fastopt._params import Array, Params, full_like
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _BETAS = "betas"
+_COUNTS = ("step_count", "skipped_steps")
 
 
 def _spell_out(values: dict[str, Any]) -> dict[str, Any]:
@@ -39,25 +40,30 @@ class Group:
 
     _opt: Optimizer
     _own: dict[str, Any]
+    _part: slice  # of the optimizer's list of parameters
 
-    def __init__(self, opt: Optimizer, own: dict[str, Any]) -> None:
-        object.__setattr__(self, "_opt", opt)
-        object.__setattr__(self, "_own", {})
-        for name, value in _spell_out(own).items():
-            setattr(self, name, value)
+    def __init__(self, opt: Optimizer, own: dict[str, Any], part: slice) -> None:
+        self.__dict__.update(_opt=opt, _part=part, _own=opt._checked_own(own))
+
+    @property
+    def params(self) -> list[Array]:
+        """The group's parameters, as a flat list."""
+        return self._opt._layout.arrays[self._part]
 
     def __getattr__(self, name: str) -> Any:
-        if name == _BETAS:
+        if name.startswith("_"):  # copy asks before there is an _opt
+            raise AttributeError(name)
+        for values in (self._own, self._opt._hyper):
+            if name in values:
+                return values[name]
+        if name == _BETAS and "beta1" in self._opt._hyper:
             return (self.beta1, self.beta2)
-        if name in self._own:
-            return self._own[name]
-        return getattr(self._opt, name)
+        raise AttributeError(f"a group of {type(self._opt).__name__} has no attribute '{name}'")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _core.WHOLE:
-            raise TypeError(f"{name} belongs to the whole optimizer, not to one of its groups")
-        values = self._opt._checked({name: value})
-        self._own.update(values)
+        if not self._opt._is_hyper(name):
+            raise AttributeError(f"a group of {type(self._opt).__name__} has no attribute '{name}'")
+        self._own.update(self._opt._checked_own({name: value}))
         self._opt._stale = True
 
     def __repr__(self) -> str:
@@ -66,9 +72,6 @@ class Group:
 
 class Optimizer:
     """The base of :class:`SGD`, :class:`Adam` and the others; not for use by itself."""
-
-    #: Options that decide which arrays there are, and so are fixed once the optimizer is made.
-    _fixed: ClassVar[tuple[str, ...]] = ()
 
     step_count: int
     skipped_steps: int
@@ -122,11 +125,15 @@ class Optimizer:
         fixed: dict[str, Any],
     ) -> None:
         keep = self.__dict__
-        keep.update(_layout=layout, _rule=rule, _states=states, _constants=fixed, _hyper={})
-        known = {*_core.RULES[rule]["hyper"], *_core.AROUND, *_core.WHOLE}
-        keep["_names"] = known
+        keep.update(_layout=layout, _rule=rule, _states=states, _constants=fixed)
         keep["_hyper"] = self._checked(hyper)
-        keep["groups"] = tuple(Group(self, values) for values in own)
+        groups: list[Group] = []
+        for i, (values, part) in enumerate(zip(own, layout.parts(), strict=True)):
+            try:
+                groups.append(Group(self, values, part))
+            except (TypeError, ValueError) as e:
+                raise type(e)(f"params[{i}]: {e}") from None
+        keep["groups"] = tuple(groups)
         self._assemble()
         self._stepper.check()
 
@@ -147,10 +154,29 @@ class Optimizer:
             stepper.step_count, stepper.skipped_steps = old.step_count, old.skipped_steps
         self.__dict__.update(_stepper=stepper, _stale=True)
 
+    def _replace_state(self, name: str, arrays: list[Array]) -> None:
+        """Shapes and types are for the next step to check: other arrays may be about to follow."""
+        expected = len(self._layout.arrays)
+        if len(arrays) != expected:
+            raise ValueError(f"{name} has {len(arrays)} arrays, but params has {expected}")
+        _core.check_targets(arrays, name, self._layout.names)
+        self._states[name] = arrays
+        self._assemble()
+
+    def _is_hyper(self, name: str) -> bool:
+        return name in self._hyper or (name == _BETAS and "beta1" in self._hyper)
+
     def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
         values = _spell_out(values)
         _core.check_hyper(self._rule, values)
         return values
+
+    def _checked_own(self, values: dict[str, Any]) -> dict[str, Any]:
+        """A group's values."""
+        for name in values:
+            if name in _core.WHOLE:
+                raise TypeError(f"{name} belongs to the whole optimizer, not to one of its groups")
+        return self._checked(values)
 
     # ---- attributes: hyper-parameters, state, counts ----
 
@@ -161,19 +187,18 @@ class Optimizer:
                 return keep[place][name]
         if name == _BETAS and "beta1" in keep.get("_hyper", ()):
             return (keep["_hyper"]["beta1"], keep["_hyper"]["beta2"])
-        if name in ("step_count", "skipped_steps") and "_stepper" in keep:
+        if name in _COUNTS and "_stepper" in keep:
             return getattr(keep["_stepper"], name)
         raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._names or name == _BETAS:
+        if self._is_hyper(name):
             self._hyper.update(self._checked({name: value}))
             self.__dict__["_stale"] = True
         elif name in self._states:
-            self._states[name] = list(value)
-            self._assemble()
-        elif name in ("step_count", "skipped_steps"):
-            setattr(self._stepper, name, value)
+            self._replace_state(name, list(value))
+        elif name in _COUNTS:
+            setattr(self._stepper, name, _checks.count(name, value))
         elif name in self._constants:
             raise AttributeError(f"{name} is fixed when the optimizer is made")
         elif name == "_stale":
@@ -219,10 +244,7 @@ class Optimizer:
         """All that a later :meth:`load_state_dict` needs to go on to the bit: state (copied), counts,
         hyper-parameters. The parameters themselves are the caller's to save."""
         return {
-            "optimizer": type(self).__name__,
-            "rule": self._rule,
-            "names": self._layout.names,
-            "group_sizes": list(self._layout.group_sizes),
+            **self._identity(),
             "hyper": dict(self._hyper),
             "groups": [dict(group._own) for group in self.groups],
             "step_count": self.step_count,
@@ -233,28 +255,31 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a :meth:`state_dict`, in place. Everything is checked first: an optimizer of another
         kind, or over other parameters, raises ``ValueError`` and changes nothing."""
-        mine = self.state_dict_header()
-        for key, value in mine.items():
+        for key, value in self._identity().items():
             if state.get(key) != value:
                 raise ValueError(f"state_dict has {key} {state.get(key)!r}, expected {value!r}")
+        missing = [k for k in ("hyper", "groups", *_COUNTS, "state") if k not in state]
+        if missing:
+            raise ValueError(f"state_dict lacks {missing}")
+        counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
+        same_entries("hyper", state["hyper"], self._hyper)
         hyper = self._checked(state["hyper"])
-        for own in state["groups"]:
-            self._checked(own)
+        same_length("groups", state["groups"], self.groups)
+        groups = [self._checked_own(own) for own in state["groups"]]
+        same_entries("state", state["state"], self._states)
         for name, arrays in self._states.items():
-            self._check_state(name, arrays, state["state"][name])
+            same_arrays(name, state["state"][name], arrays)
 
         for name, arrays in self._states.items():
             for to, value in zip(arrays, state["state"][name], strict=True):
                 to[...] = value
-        self._hyper.clear()
         self._hyper.update(hyper)
-        for group, own in zip(self.groups, state["groups"], strict=True):
-            group._own.clear()
-            group._own.update(own)
-        self.step_count, self.skipped_steps = state["step_count"], state["skipped_steps"]
+        for group, own in zip(self.groups, groups, strict=True):
+            group.__dict__["_own"] = own
+        self.step_count, self.skipped_steps = counts.values()
         self._stale = True
 
-    def state_dict_header(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         """What a checkpoint must agree in with the optimizer that loads it."""
         return {
             "optimizer": type(self).__name__,
@@ -262,18 +287,6 @@ class Optimizer:
             "names": self._layout.names,
             "group_sizes": list(self._layout.group_sizes),
         }
-
-    @staticmethod
-    def _check_state(name: str, mine: list[Array], theirs: list[Array]) -> None:
-        if len(theirs) != len(mine):
-            raise ValueError(f"state_dict has {len(theirs)} arrays for {name}, expected {len(mine)}")
-        for i, (a, b) in enumerate(zip(mine, theirs, strict=True)):
-            for what in ("shape", "dtype"):
-                if getattr(a, what) != getattr(b, what):
-                    raise ValueError(
-                        f"state_dict's {name}[{i}] has {what} {getattr(b, what)}, "
-                        f"expected {getattr(a, what)}"
-                    )
 
     def __getstate__(self) -> dict[str, Any]:
         keep = ("_layout", "_rule", "_states", "_hyper", "_constants")
@@ -305,3 +318,25 @@ class Optimizer:
         shown = {**own, **self._constants, **{k: self._hyper[k] for k in changed}}
         values = ", ".join(f"{k}={v!r}" for k, v in shown.items())
         return f"{type(self).__name__}({len(self._layout.arrays)} arrays, {values})"
+
+
+# ---- what a checkpoint is checked for ----
+
+
+def same_length(name: str, theirs: Any, mine: Any) -> None:
+    if len(theirs) != len(mine):
+        raise ValueError(f"state_dict's {name} has length {len(theirs)}, expected {len(mine)}")
+
+
+def same_entries(name: str, theirs: Any, mine: dict[str, Any]) -> None:
+    if set(theirs) != set(mine):
+        raise ValueError(f"state_dict's {name} has the entries {list(theirs)}, expected {list(mine)}")
+
+
+def same_arrays(name: str, theirs: list[Array], mine: list[Array]) -> None:
+    same_length(name, theirs, mine)
+    for i, (a, b) in enumerate(zip(theirs, mine, strict=True)):
+        for what in ("shape", "dtype"):
+            found, expected = getattr(a, what, None), getattr(b, what)
+            if found != expected:
+                raise ValueError(f"state_dict's {name}[{i}] has {what} {found}, expected {expected}")

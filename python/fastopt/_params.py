@@ -7,8 +7,9 @@ hyper-parameters of its own.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,13 @@ def is_array(obj: object) -> bool:
         return True
     if isinstance(obj, (list, tuple, Mapping)):
         return False
-    names = ("__dlpack__", "__cuda_array_interface__", "__array_interface__")
-    if any(hasattr(obj, name) for name in names):
+    names = ("__dlpack__", "__cuda_array_interface__")
+    return any(hasattr(obj, name) for name in names) or _is_viewable(obj)
+
+
+def _is_viewable(obj: object) -> bool:
+    """Whether ``np.asarray`` makes a view of it."""
+    if hasattr(obj, "__array_interface__"):
         return True
     try:
         memoryview(obj)  # type: ignore[arg-type]
@@ -41,6 +47,7 @@ class Params:
     names: list[Any] | None = None  # of dict entries, for messages and checkpoints
     group_sizes: list[int] = field(default_factory=list)
     overrides: list[dict[str, Any]] = field(default_factory=list)  # a dict for each group
+    groups: list[Params] = field(default_factory=list)  # their forms and names; the arrays are here
 
     @classmethod
     def read(cls, params: object) -> Params:
@@ -62,21 +69,26 @@ class Params:
     @classmethod
     def _read_groups(cls, groups: list[Mapping[str, Any]]) -> Params:
         whole = cls([], "groups")
-        names: list[Any] = []
         for i, group in enumerate(groups):
             if "params" not in group:
                 raise ValueError(f"params[{i}] is a group without the key 'params'")
             part = cls.read(group["params"])
             if part.form == "groups":
                 raise TypeError(f"params[{i}]['params'] holds groups, expected arrays")
-            first = len(whole.arrays)
-            names += part.names or range(first, first + len(part.arrays))
             whole.arrays += part.arrays
+            whole.groups.append(replace(part, arrays=[]))
             whole.group_sizes.append(len(part.arrays))
             whole.overrides.append({k: v for k, v in group.items() if k != "params"})
-        if any(isinstance(name, str) for name in names):
-            whole.names = names
+        if any(part.names is not None for part in whole.groups):
+            whole.names = []
+            for part, stretch in zip(whole.groups, whole.parts(), strict=True):
+                whole.names += part.names or range(stretch.start, stretch.stop)
         return whole
+
+    def parts(self) -> list[slice]:
+        """Where each group lies in the list."""
+        ends = list(accumulate(self.group_sizes, initial=0))
+        return [slice(a, b) for a, b in pairwise(ends)]
 
     def flatten(self, grads: Any, role: str = "grads") -> list[Array] | tuple[Array, ...]:
         """Gradients in the shape of the parameters, or already flat, as a flat sequence."""
@@ -92,22 +104,30 @@ class Params:
 
     def _by_name(self, grads: Mapping[Any, Array], role: str) -> list[Array]:
         names = self.names if self.names is not None else []
-        missing = [name for name in names if name not in grads]
-        unknown = [name for name in grads if name not in names]
-        if self.names is None or missing or unknown:
+        if set(names) != set(grads) or self.names is None:
             raise ValueError(
-                f"{role} has the names {list(grads)}, but params has "
-                f"{names if self.names is not None else 'no names'}"
+                f"{role} has the names {list(grads)}, but {_params_of(role)} has {names or 'no names'}"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"{role} is one dict, but params has a name in two groups ({names}): give a list of groups"
             )
         return [grads[name] for name in names]
 
-    def _by_group(self, grads: Iterable[Mapping[str, Any]], role: str) -> list[Array]:
+    def _by_group(self, grads: Sequence[Mapping[str, Any]], role: str) -> list[Array]:
+        if len(grads) != len(self.groups):
+            raise ValueError(f"{role} has {len(grads)} groups, but params has {len(self.groups)}")
         flat: list[Array] = []
-        for i, group in enumerate(grads):
-            key = "grads" if "grads" in group else "params"
-            if key not in group:
+        for i, (group, part, size) in enumerate(zip(grads, self.groups, self.group_sizes, strict=True)):
+            if "grads" not in group:
                 raise ValueError(f"{role}[{i}] is a group without the key 'grads'")
-            flat += Params.read(group[key]).arrays
+            own = f"{role}[{i}]['grads']"
+            arrays = part.flatten(group["grads"], own)
+            if not isinstance(arrays, (list, tuple)):
+                raise TypeError(f"{own} has type {type(arrays).__name__}, expected a list of arrays")
+            if len(arrays) != size:
+                raise ValueError(f"{own} has {len(arrays)} arrays, but {_params_of(own)} has {size}")
+            flat += arrays
         return flat
 
     def restore(self, arrays: list[Array]) -> Any:
@@ -117,6 +137,10 @@ class Params:
         if self.form == "dict" and self.names is not None:
             return dict(zip(self.names, arrays, strict=True))
         return arrays
+
+
+def _params_of(role: str) -> str:
+    return role.replace("grads", "params")
 
 
 def full_like(array: Array, fill: float, dtype: str | None = None) -> Array:
@@ -130,4 +154,5 @@ def full_like(array: Array, fill: float, dtype: str | None = None) -> Array:
         return sys.modules["cupy"].full_like(array, fill, dtype=dtype)
     if not isinstance(array, np.ndarray) and hasattr(array, "__array_namespace__"):
         return array.__array_namespace__().full_like(array, fill, dtype=dtype)
-    return np.full_like(np.asarray(array), fill, dtype=dtype, order="K", subok=False)
+    view = np.asarray(array) if _is_viewable(array) else np.from_dlpack(array)
+    return np.full_like(view, fill, dtype=dtype, order="K", subok=False)

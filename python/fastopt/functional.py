@@ -8,10 +8,9 @@ Arrays and formulas are those of the classes in :mod:`fastopt.optim`.
 from __future__ import annotations
 
 import copy
-import operator
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastopt import _core
+from fastopt import _checks, _core
 from fastopt._params import Array, full_like
 
 if TYPE_CHECKING:
@@ -27,15 +26,15 @@ def _step(
 ) -> bool:
     single = not isinstance(param, (list, tuple))
     params = [param] if single else list(param)
-    lists = [[s] if single else list(s) for s in states]
-    grads = [grad] if single else list(grad)
-    step = operator.index(step)
-    if step < 1:
-        raise ValueError(f"step must be 1 or more (the first is 1), got {step}")
+    lists = [[s] if single else s for s in states]
+    for name, arrays in zip(_core.RULES[rule]["states"], lists, strict=True):
+        if not isinstance(arrays, (list, tuple)):
+            raise TypeError(f"{name} has type {type(arrays).__name__}, expected a list of arrays")
+    step = _checks.count("step", step, least=1)
     stepper = _core.Stepper(
         rule,
         params,
-        lists,
+        [list(arrays) for arrays in lists],
         [len(params)],
         None,
         "param" if single else "params",
@@ -44,7 +43,7 @@ def _step(
     stepper.set_hyper(0, hyper)
     stepper.set_whole(hyper)
     stepper.step_count = step - 1
-    return stepper.step(grads)
+    return stepper.step([grad] if single else grad)
 
 
 def sgd_step(param: Arrays, grad: Arrays, *, lr: float, **around: Unpack[Around]) -> bool:
@@ -331,7 +330,7 @@ def global_norm(arrays: Arrays, *, norm_type: float | Literal["2", "1", "max"] =
     >>> F.global_norm([np.array([3.0]), np.array([0.0, 4.0])])
     5.0
     """
-    return _core.global_norm(_listed(arrays), {"clip_norm_type": norm_type})
+    return _core.global_norm(_listed(arrays), {"norm_type": norm_type})
 
 
 def clip_grad_norm(
@@ -365,12 +364,7 @@ def clip_grad_norm(
 
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063.
     """
-    options = {
-        "clip_norm": max_norm,
-        "clip_norm_type": norm_type,
-        "clip_eps": clip_eps,
-        "clip_scope": scope,
-    }
+    options = {"max_norm": max_norm, "norm_type": norm_type, "clip_eps": clip_eps, "scope": scope}
     return _core.clip_grad_norm(_listed(grads), options)
 
 
@@ -384,7 +378,7 @@ def clip_grad_value(grads: Arrays, value: float) -> None:
     >>> g
     array([ 1. , -0.5])
     """
-    _core.clip_grad_value(_listed(grads), {"clip_value": value})
+    _core.clip_grad_value(_listed(grads), {"value": value})
 
 
 def _listed(arrays: Arrays) -> list[Array]:

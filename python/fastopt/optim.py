@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from fastopt import _checks
 from fastopt import functional as F
 from fastopt._base import Array, Optimizer
 
@@ -144,7 +145,6 @@ class Nesterov(Optimizer):
     Source: Nesterov 1983; Sutskever, Martens, Dahl & Hinton 2013, section 2.
     """
 
-    _fixed = ("form",)
     velocity: list[Array]
     momentum: float
     dampening: float
@@ -184,11 +184,10 @@ class Nesterov(Optimizer):
         r"""The point :math:`\theta - \gamma v` to take the next gradient at (:math:`\theta - \eta \gamma v`
         with ``lr_in_velocity=False``): new arrays, in the form of the parameters."""
         points: list[Array] = []
-        for group, size in zip(self.groups, self._layout.group_sizes, strict=True):
-            part = slice(len(points), len(points) + size)
+        for group in self.groups:
             points += F.nesterov_lookahead(
-                self._layout.arrays[part],
-                self.velocity[part],
+                group.params,
+                self.velocity[group._part],
                 lr=group.lr,
                 momentum=group.momentum,
                 lr_in_velocity=group.lr_in_velocity,
@@ -224,7 +223,6 @@ class AdaGrad(Optimizer):
     Source: Duchi, Hazan & Singer 2011, JMLR 12.
     """
 
-    _fixed = ("initial_accumulator",)
     sum_sq: list[Array]
     eps: float
     eps_mode: str
@@ -248,7 +246,7 @@ class AdaGrad(Optimizer):
             params,
             "adagrad",
             {**hyper, **around},
-            fixed={"initial_accumulator": _accumulator(initial_accumulator)},
+            fixed={"initial_accumulator": _checks.accumulator(initial_accumulator)},
             state_dtype=state_dtype,
             initial=initial_accumulator,
         )
@@ -292,7 +290,6 @@ class RMSprop(Optimizer):
     Source: Tieleman & Hinton 2012, lecture 6e; Graves 2013, arXiv:1308.0850, equations 38 to 45.
     """
 
-    _fixed = ("centered", "initial_accumulator")
     mean_sq: list[Array]
     mean_grad: list[Array]
     velocity: list[Array]
@@ -329,11 +326,13 @@ class RMSprop(Optimizer):
         }
         super().__init__(
             params,
-            lambda groups: F.rmsprop_rule(centered, any(group["momentum"] for group in groups)),
+            lambda groups: F.rmsprop_rule(
+                _checks.switch("centered", centered), any(group["momentum"] for group in groups)
+            ),
             {**hyper, **around},
             fixed={
                 "centered": centered,
-                "initial_accumulator": _accumulator(initial_accumulator),
+                "initial_accumulator": _checks.accumulator(initial_accumulator),
             },
             state_dtype=state_dtype,
             initial=initial_accumulator,
@@ -385,7 +384,6 @@ class Adam(Optimizer):
     Source: Kingma & Ba 2015, Algorithm 1, arXiv:1412.6980; Reddi, Kale & Kumar 2018 (AMSGrad).
     """
 
-    _fixed = ("amsgrad",)
     m: list[Array]
     v: list[Array]
     v_max: list[Array]
@@ -428,7 +426,7 @@ class Adam(Optimizer):
         }
         super().__init__(
             params,
-            "adam_amsgrad" if amsgrad else "adam",
+            "adam_amsgrad" if _checks.switch("amsgrad", amsgrad) else "adam",
             {**hyper, **around},
             fixed={"amsgrad": amsgrad},
             state_dtype=state_dtype,
@@ -453,9 +451,3 @@ class AdamW(Adam):
 
     def __init__(self, params: Any, lr: float = 1e-3, **options: Any) -> None:
         super().__init__(params, lr, **{"weight_decay": 1e-2, **options})
-
-
-def _accumulator(value: float) -> float:
-    if not value >= 0.0:
-        raise ValueError(f"initial_accumulator must be 0 or more, got {value!r}")
-    return value

@@ -1,0 +1,257 @@
+"""However arrays lie in memory and whatever object holds them, a step gives the bits that it gives on
+plain contiguous NumPy arrays, and writes where it was told to."""
+
+import copy
+
+import fastopt
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from fastopt import functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layouts import (
+    FOREIGN,
+    GRADS,
+    SHAPE,
+    TARGETS,
+    OldDLPack,
+    OnlyDLPack,
+    memory_of,
+    permuted,
+    shifted,
+    spread,
+)
+from steps import CASES, DTYPES, all_bits, bits, state_bits, values
+
+
+def stepped(params, grads, **options):
+    """What two steps of Adam make of the parameters and of the state."""
+    opt = fastopt.Adam(params, lr=0.1, **options)
+    for _ in range(2):
+        opt.step(grads)
+    return all_bits(opt.params), state_bits(opt)
+
+
+# ---- layouts ----
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("grad_layout", GRADS)
+@pytest.mark.parametrize("layout", TARGETS)
+def test_a_layout_changes_nothing(layout, grad_layout, dtype):
+    param, grad = (values(SHAPE, DTYPES[dtype], seed) for seed in (1, 2))
+    param, grad = TARGETS[layout](param), GRADS[grad_layout](grad)
+    plain_param, plain_grad = np.array(param, order="C"), np.array(grad, order="C")
+    # With a clip the norm counts too: it is taken in the order of the parameter's memory.
+    twin_param, twin_grad = param.copy(order="K"), np.empty_like(param)
+    twin_grad[...] = grad
+    twin = stepped([twin_param], [twin_grad], clip_norm=1.0)
+    assert stepped([param.copy(order="K")], [grad], clip_norm=1.0) == twin
+    assert stepped([param], [grad]) == stepped([plain_param], [plain_grad])
+
+
+def orders(ndim):
+    return st.permutations(range(ndim)).map(tuple)
+
+
+@st.composite
+def tensors(draw):
+    """A dtype, a parameter in some dense layout, and a gradient in any."""
+    dtype = DTYPES[draw(st.sampled_from(sorted(DTYPES)))]
+    shape = tuple(draw(st.lists(st.integers(0, 9), max_size=4)))
+    param, grad = (values(shape, dtype, draw(st.integers(0, 99))) for _ in range(2))
+    param = permuted(param, draw(orders(len(shape))))
+    if param.flags.c_contiguous:
+        param = shifted(param, draw(st.integers(0, 63)))
+    steps = draw(st.tuples(*[st.sampled_from([-3, -1, 1, 2]) for _ in shape]))
+    order = draw(orders(len(shape)))
+    grad = spread(grad.transpose(order), steps).transpose(np.argsort(order))
+    broadcast = draw(st.tuples(*[st.booleans() for _ in shape]))
+    first = tuple(slice(0, 1) if b else slice(None) for b in broadcast)
+    return param, np.broadcast_to(grad[first], shape)
+
+
+@given(st.lists(tensors(), max_size=4), st.sampled_from(sorted(CASES)))
+@settings(max_examples=150, deadline=None)
+def test_any_list_steps_like_its_contiguous_copies(pairs, rule):
+    params, grads = [list(column) for column in zip(*pairs, strict=True)] or ([], [])
+    copies = [np.array(p, order="C") for p in params]
+    grad_bits = all_bits(grads)
+    ours, plain = CASES[rule].make(params), CASES[rule].make(copies)
+    ours.step(grads)
+    plain.step([np.array(g, order="C") for g in grads])
+    assert all_bits(params) == all_bits(copies)
+    assert state_bits(ours) == state_bits(plain)
+    assert all_bits(grads) == grad_bits
+
+
+def test_state_lies_as_its_parameter():
+    param = permuted(values((3, 4, 5, 6)), (3, 0, 2, 1))
+    assert fastopt.Momentum(param).velocity[0].strides == param.strides
+
+
+def test_memmap_is_written_to_the_file(tmp_path):
+    start, grad = values(1000), values(1000, seed=1)
+    start.tofile(tmp_path / "w")
+    mapped = np.memmap(tmp_path / "w", np.float32, "r+")
+    fastopt.SGD(mapped, lr=0.5).step(grad)
+    mapped.flush()
+    assert bits(np.fromfile(tmp_path / "w", np.float32)) == bits(start - np.float32(0.5) * grad)
+
+
+# ---- objects that are not NumPy's ----
+
+
+@pytest.mark.parametrize("as_grad", FOREIGN)
+@pytest.mark.parametrize("as_param", FOREIGN)
+def test_foreign_objects_step_like_numpy(as_param, as_grad):
+    param, grad = values(1000), values(1000, seed=1)
+    made = FOREIGN[as_param](param.copy())
+    opt = fastopt.Adam(made, lr=0.1)
+    opt.step(FOREIGN[as_grad](grad))
+    assert opt.params is made
+    fastopt.Adam(param, lr=0.1).step(grad)
+    assert bits(memory_of(made)) == bits(param)
+
+
+@pytest.mark.parametrize("as_param", FOREIGN)
+def test_functions_take_foreign_objects_too(as_param):
+    param, grad = values(1000), values(1000, seed=1)
+    made = [FOREIGN[as_param](a) for a in (param.copy(), grad, np.zeros_like(param))]
+    F.momentum_step(*made, lr=0.1)
+    velocity = np.zeros_like(param)
+    F.momentum_step(param, grad, velocity, lr=0.1)
+    assert [bits(memory_of(m)) for m in made] == all_bits([param, grad, velocity])
+
+
+TORCH = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+
+
+@pytest.mark.parametrize("dtype", TORCH)
+def test_torch_tensors_stay_torch_and_get_numpys_bits(dtype):
+    param, grad = (torch.randn(4, 3, 50).to(TORCH[dtype]) for _ in range(2))
+    param = param.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    as_int = torch.int16 if param.element_size() == 2 else param.dtype
+    twins = [t.clone().view(as_int).numpy().view(DTYPES[dtype]) for t in (param, grad)]
+    opt, twin = fastopt.Adam([param], lr=0.1), fastopt.Adam([twins[0]], lr=0.1)
+    opt.step([grad])
+    twin.step([twins[1]])
+    for ours, theirs in ((param, twins[0]), (opt.m[0], twin.m[0]), (opt.v[0], twin.v[0])):
+        assert bits(ours)[2] == theirs.tobytes()
+        assert (type(ours), ours.dtype, ours.stride()) == (torch.Tensor, param.dtype, param.stride())
+
+
+def test_wide_state_of_torch_is_torchs():
+    opt = fastopt.Adam(torch.ones(5, dtype=torch.bfloat16), state_dtype="float32")
+    opt.step(torch.ones(5, dtype=torch.bfloat16))
+    assert opt.m[0].dtype == torch.float32
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+READ_ONLY = {
+    "NumPy": read_only,
+    "memoryview": lambda a: memoryview(read_only(a)),
+    "bytes": lambda a: memoryview(a.tobytes()).cast("f"),
+    "__dlpack__": lambda a: OnlyDLPack(read_only(a)),
+}
+
+
+@pytest.mark.parametrize("make", READ_ONLY.values(), ids=READ_ONLY)
+def test_read_only_is_fine_for_a_gradient_alone(make):
+    param, grad = values(10), values(10, seed=1)
+    expected = param - np.float32(0.5) * grad
+    fastopt.SGD(param, lr=0.5).step(make(grad))
+    assert bits(param) == bits(expected)
+    with pytest.raises(ValueError, match=r"^param is read-only"):
+        fastopt.SGD(make(param))
+
+
+def test_old_dlpack_cannot_hand_over_what_is_read_only():
+    with pytest.raises(TypeError, match=r"^grad cannot be read through DLPack: .*readonly"):
+        fastopt.SGD(values(10)).step(OldDLPack(read_only(values(10))))
+
+
+# ---- nothing to do, little to do ----
+
+EMPTY = {"(0,)": (0,), "(3, 0)": (3, 0), "(0, 5) among others": (0, 5)}
+
+
+@pytest.mark.parametrize("rule", CASES)
+@pytest.mark.parametrize("shape", EMPTY.values(), ids=EMPTY)
+@pytest.mark.parametrize("around", [{}, {"clip_norm": 1.0}, {"on_nonfinite": "skip"}], ids=str)
+def test_empty_arrays_do_nothing(rule, shape, around):
+    full, twin, grad = values(7), values(7), values(7, seed=1)
+    opt = CASES[rule].make([np.empty(shape, np.float32), full], **around)
+    opt.step([np.empty(shape, np.float32), grad])
+    CASES[rule].make([twin], **around).step([grad])
+    assert bits(full) == bits(twin)
+    alone = CASES[rule].make([np.empty(shape)], **around)
+    alone.step([np.empty(shape)])
+    assert alone.step_count == 1
+
+
+@pytest.mark.parametrize("rule", CASES)
+@pytest.mark.parametrize("none", [[], (), {}], ids=repr)
+def test_empty_lists_do_nothing(rule, none):
+    opt = CASES[rule].make(none, clip_norm=1.0, on_nonfinite="raise")
+    opt.step(none)
+    assert (opt.params, opt.step_count) == (none if none != () else [], 1)
+
+
+def test_zero_dimensions():
+    param, one = np.array(2.0), np.array([2.0])
+    assert stepped([param], [np.array(3.0)])[0][0][3] == stepped([one], [np.array([3.0])])[0][0][3]
+
+
+# ---- what is replaced between steps ----
+
+
+def test_replaced_arrays_are_noticed():
+    old, grad = values(50), values(50, seed=1)
+    opt = fastopt.Adam([old], lr=0.1)
+    opt.step([grad])
+    frozen = [bits(a) for a in (old, opt.m[0], opt.v[0])]
+    before = old, opt.m[0], opt.v[0]
+    opt.params[0], opt.m[0], opt.v[0] = (copy.deepcopy(a) for a in before)
+    opt.step([grad])
+    assert [bits(a) for a in before] == frozen
+    plain = values(50)
+    assert stepped([plain], [grad]) == (all_bits(opt.params), state_bits(opt))
+
+
+def test_resized_arrays_are_noticed():
+    param = values(50)
+    opt = fastopt.Adam([param], lr=0.1)
+    opt.step([values(50, seed=1)])
+    param.resize(5000, refcheck=False)
+    with pytest.raises(ValueError, match=r"^m\[0\] has shape \(50,\), but params\[0\] has \(5000,\)"):
+        opt.step([values(5000)])
+    opt.m, opt.v = [np.zeros_like(param)], [np.zeros_like(param)]
+    expected = param.copy()
+    opt.step([values(5000)])
+    F.adam_step(expected, values(5000), np.zeros_like(param), np.zeros_like(param), step=2, lr=0.1)
+    assert bits(param) == bits(expected)
+
+
+def test_a_bfloat16_of_ml_dtypes_is_known_in_any_guise():
+    dtype = np.dtype(ml_dtypes.bfloat16)
+    for same in (dtype, np.dtype("bfloat16"), dtype.newbyteorder("=")):
+        fastopt.SGD(np.zeros(3, same)).step(np.zeros(3, dtype))
+
+
+@pytest.mark.parametrize("order", ["=", "<" if np.little_endian else ">"])
+def test_native_byte_order_is_known_by_both_its_names(order):
+    dtype = np.dtype(np.float32).newbyteorder(order)
+    fastopt.SGD(np.zeros(3, dtype)).step(np.zeros(3, np.float32))
