@@ -184,7 +184,9 @@ void register_hyper(py::module_& m) {
   py::dict rules;
   for (const RuleInfo& rule : InfoTable<RuleList>::rules) {
     py::dict info;
-    info["states"] = list_of(rule.states);
+    py::list states;
+    for (int k = 0; k < rule.slots; ++k) states.append(rule.states[k]);
+    info["states"] = states;
     info["hyper"] = list_of(rule.hyper);
     rules[rule.name] = info;
   }

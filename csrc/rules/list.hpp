@@ -36,8 +36,8 @@ using RuleList = List<SGD, Momentum, Nesterov, AdaGrad, RMSpropPlain, RMSpropMom
 struct RuleInfo {
   const char* name;
   int slots;
-  const char* const* states;  // up to a nullptr
-  const char* const* hyper;   // likewise
+  const char* const* states;  // the first `slots` names are this rule's
+  const char* const* hyper;   // up to a nullptr
   const EpsMode* eps_modes;   // the two places its epsilon may stand, or null
 };
 
