@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastopt import functional as F
-from fastopt._base import Array, Optimizer
+from fastopt._base import Optimizer
+from fastopt._params import Array
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
