@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 #include "bind/dlpack.hpp"
 
@@ -112,9 +111,8 @@ Layout::Layout(const Array& a)
     : shape(a.shape, a.shape + a.ndim), strides(a.strides, a.strides + a.ndim) {}
 
 bool Layout::is_of(const Array& a) const {
-  const size_t bytes = shape.size() * sizeof(py::ssize_t);
-  return size_t(a.ndim) == shape.size() && !memcmp(a.shape, shape.data(), bytes) &&
-         !memcmp(a.strides, strides.data(), bytes);
+  return size_t(a.ndim) == shape.size() && std::equal(shape.begin(), shape.end(), a.shape) &&
+         std::equal(strides.begin(), strides.end(), a.strides);
 }
 
 std::vector<int> Layout::axes() const {

@@ -3,6 +3,7 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/typing.h>
 
 #include <memory>
 #include <string>
@@ -13,6 +14,9 @@
 namespace fastopt::bind {
 
 namespace py = pybind11;
+
+// A list of arrays.
+using Arrays = py::typing::List<py::object>;
 
 // Which argument is spoken of: "params[3]", "grads['W1']", or "param" alone.
 struct Where {

@@ -184,7 +184,7 @@ int rule_index(const std::string& name) {
   throw py::value_error("there is no rule '" + name + "'");
 }
 
-Hyper read_hyper(const RuleInfo& rule, const py::dict& values) {
+Hyper read_hyper(const RuleInfo& rule, const Values& values) {
   Hyper h;
   for (const auto& [name, value] : values) set_one(h, rule, std::string(py::str(name)), value);
   return h;
@@ -203,7 +203,7 @@ void register_hyper(py::module_& m) {
   m.attr("WHOLE") = list_of(kWhole);
   m.def(
       "check_hyper",
-      [](const std::string& rule, const py::dict& values) {
+      [](const std::string& rule, const Values& values) {
         read_hyper(InfoTable<RuleList>::rules[rule_index(rule)], values);
       },
       py::arg("rule"), py::arg("values"),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
+#include <pybind11/typing.h>
 
 #include "core/hyper.hpp"
 #include "rules/list.hpp"
@@ -10,12 +11,15 @@ namespace fastopt::bind {
 
 namespace py = pybind11;
 
+// Hyper-parameters by name, as Python gives them.
+using Values = py::typing::Dict<py::str, py::object>;
+
 // The index of a rule in RuleList; ValueError if there is none of that name.
 int rule_index(const std::string& name);
 
 // Defaults, then what the dict says. TypeError or ValueError, naming the hyper-parameter, for an
 // unknown name, a wrong kind, a value outside its range, an unknown choice.
-Hyper read_hyper(const RuleInfo& rule, const py::dict& values);
+Hyper read_hyper(const RuleInfo& rule, const Values& values);
 
 void register_hyper(py::module_& m);
 

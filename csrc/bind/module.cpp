@@ -22,13 +22,14 @@ void set_threads(int n) {
 
 void register_machine(py::module_& m) {
   m.attr("COMPILER") = FASTOPT_COMPILER;
-  m.def("isas_built", cpu::isas_built);
-  m.def("isas_supported", cpu::isas_supported);
-  m.def("isa", [] { return std::string(cpu::kernels().isa); });
-  m.def("select_isa", cpu::select_isa, py::arg("name"));
-  m.def("get_num_threads", cpu::max_threads);
-  m.def("set_num_threads", set_threads, py::arg("n"));
-  m.def("set_parallel_cutoff", cpu::set_parallel_cutoff, py::arg("bytes"));
+  m.def("isas_built", cpu::isas_built, "The instruction sets of this build, best first.");
+  m.def("isas_supported", cpu::isas_supported, "Those of them that this CPU has.");
+  m.def("isa", [] { return std::string(cpu::kernels().isa); }, "The one in use.");
+  m.def("select_isa", cpu::select_isa, py::arg("name"), "Use this one; an empty name means the best.");
+  m.def("get_num_threads", cpu::max_threads, "How many threads a large enough step uses.");
+  m.def("set_num_threads", set_threads, py::arg("n"), "Use n threads; 0 leaves it to OpenMP.");
+  m.def("set_parallel_cutoff", cpu::set_parallel_cutoff, py::arg("bytes"),
+        "Use threads from this much memory traffic on. For tests.");
   m.attr("PARALLEL_CUTOFF") = cpu::kParallelBytes;
 }
 

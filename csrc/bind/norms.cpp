@@ -11,12 +11,12 @@ namespace fastopt::bind {
 namespace {
 
 // A list of arrays and, for those not dense in memory, how to walk them.
-struct Arrays {
+struct Checked {
   std::vector<Array> arrays;
   std::vector<std::unique_ptr<Walk>> walks;
   std::vector<NormTensor> tensors;
 
-  Arrays(const py::list& list, const std::string& role, bool written) {
+  Checked(const Arrays& list, const std::string& role, bool written) {
     Overlaps overlaps;
     for (size_t i = 0; i < list.size(); ++i) {
       const Where at{role, py::ssize_t(i)};
@@ -40,7 +40,7 @@ double norm_of(const NormTensor* first, size_t count, ClipNorm kind) {
   return cpu::backend.norm(first, int64_t(count), kind);
 }
 
-void scale_all(const Arrays& list, const std::vector<double>& coefs, double limit) {
+void scale_all(const Checked& list, const std::vector<double>& coefs, double limit) {
   std::vector<ScaleTensor> targets;
   for (size_t i = 0; i < coefs.size(); ++i)
     targets.push_back({list.arrays[i].data, list.arrays[i].dtype, list.tensors[i].size, coefs[i]});
@@ -49,21 +49,24 @@ void scale_all(const Arrays& list, const std::vector<double>& coefs, double limi
 }
 
 // The options of these functions, read as if they were a rule's.
-Hyper clipping(const py::dict& values) {
+Hyper clipping(const Values& values) {
   static constexpr const char* names[] = {"max_norm", "norm_type", "clip_eps",
                                           "scope",    "value",     nullptr};
   return read_hyper({"clipping", 0, nullptr, names, nullptr}, values);
 }
 
-double global_norm(const py::list& arrays, const py::dict& options) {
+double global_norm(const Arrays& arrays, const Values& options) {
   const Hyper h = clipping(options);
-  const Arrays list(arrays, "arrays", false);
+  const Checked list(arrays, "arrays", false);
   return norm_of(list.tensors.data(), list.tensors.size(), h.clip_norm_type);
 }
 
-py::object clip_grad_norm(const py::list& grads, const py::dict& options) {
+// One norm, or one an array.
+using Norms = py::typing::Union<py::float_, py::typing::List<py::float_>>;
+
+Norms clip_grad_norm(const Arrays& grads, const Values& options) {
   const Hyper h = clipping(options);
-  const Arrays list(grads, "grads", true);
+  const Checked list(grads, "grads", true);
   const cpu::IeeeMode mode;  // for the coefficient
   const size_t n = list.tensors.size();
   const auto coefficient = [&](double norm) { return clip_coefficient(norm, h.clip_norm, h.clip_eps); };
@@ -83,18 +86,22 @@ py::object clip_grad_norm(const py::list& grads, const py::dict& options) {
   return norms;
 }
 
-void clip_grad_value(const py::list& grads, const py::dict& options) {
+void clip_grad_value(const Arrays& grads, const Values& options) {
   const Hyper h = clipping(options);
-  const Arrays list(grads, "grads", true);
+  const Checked list(grads, "grads", true);
   scale_all(list, std::vector<double>(list.tensors.size(), 1.0), h.clip_value);
 }
 
 }  // namespace
 
 void register_norms(py::module_& m) {
-  m.def("global_norm", global_norm, py::arg("arrays"), py::arg("options"));
-  m.def("clip_grad_norm", clip_grad_norm, py::arg("grads"), py::arg("options"));
-  m.def("clip_grad_value", clip_grad_value, py::arg("grads"), py::arg("options"));
+  m.def("global_norm", global_norm, py::arg("arrays"), py::arg("options"),
+        "The norm of the list taken as one sequence.");
+  m.def(
+      "clip_grad_norm", clip_grad_norm, py::arg("grads"), py::arg("options"),
+      "Scale in place to a norm of at most clip_norm; the norm or, each on its own, the norms before.");
+  m.def("clip_grad_value", clip_grad_value, py::arg("grads"), py::arg("options"),
+        "Limit every element in place to clip_value.");
 }
 
 }  // namespace fastopt::bind

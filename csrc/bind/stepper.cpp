@@ -49,12 +49,12 @@ Stepper::Stepper(const std::string& rule, py::list params, py::list states,
       single_(param_role_ == "param"),
       hypers_(group_sizes_.size()) {}
 
-void Stepper::set_hyper(size_t group, const py::dict& values) {
+void Stepper::set_hyper(size_t group, const Values& values) {
   const Busy busy(busy_);
   hypers_.at(group) = read_hyper(rule_, values);
 }
 
-void Stepper::set_whole(const py::dict& values) {
+void Stepper::set_whole(const Values& values) {
   const Busy busy(busy_);
   whole_ = read_hyper(rule_, values);
 }
@@ -227,7 +227,7 @@ bool Stepper::step(py::handle grads) {
 void register_stepper(py::module_& m) {
   m.def(
       "check_targets",
-      [](const py::list& arrays, const std::string& role, const py::object& names) {
+      [](const Arrays& arrays, const std::string& role, const py::object& names) {
         for (size_t i = 0; i < arrays.size(); ++i) {
           const Where at{role, role == "param" ? -1 : py::ssize_t(i), names};
           require_target(read_array(arrays[i], at), at);
@@ -235,16 +235,23 @@ void register_stepper(py::module_& m) {
       },
       py::arg("arrays"), py::arg("role"), py::arg("names") = py::none(),
       "Raise what an optimizer would raise of arrays it cannot write to.");
+  using States = py::typing::List<Arrays>;
   py::class_<Stepper>(m, "Stepper", "One optimizer's arrays and hyper-parameters.")
-      .def(py::init<const std::string&, py::list, py::list, std::vector<int64_t>, py::object,
-                    std::string, std::string>(),
+      .def(py::init<const std::string&, Arrays, States, std::vector<int64_t>, py::object, std::string,
+                    std::string>(),
            py::arg("rule"), py::arg("params"), py::arg("states"), py::arg("group_sizes"),
            py::arg("names") = py::none(), py::arg("param_role") = "params",
-           py::arg("grad_role") = "grads")
-      .def("set_hyper", &Stepper::set_hyper, py::arg("group"), py::arg("values"))
-      .def("set_whole", &Stepper::set_whole, py::arg("values"))
-      .def("check", &Stepper::check)
-      .def("step", &Stepper::step, py::arg("grads"))
+           py::arg("grad_role") = "grads",
+           "Keep the lists: one of arrays to step and, for each of the rule's states, one as long.\n"
+           "Arrays replaced in them later are noticed. Messages use `names` and the roles.")
+      .def("set_hyper", &Stepper::set_hyper, py::arg("group"), py::arg("values"),
+           "The hyper-parameters of one group, by its index; what is not named has its default.")
+      .def("set_whole", &Stepper::set_whole, py::arg("values"),
+           "Those that act on the whole list (WHOLE): clipping by norm and the non-finite policy.")
+      .def("check", &Stepper::check, "Raise what a step would raise of the targets, else return.")
+      .def("step", &Stepper::step, py::arg("grads"),
+           "Step all arrays, in place; False if skipped for a non-finite gradient.\n"
+           "Every check comes before the first write.")
       .def_readwrite("step_count", &Stepper::step_count)
       .def_readwrite("skipped_steps", &Stepper::skipped_steps);
 }

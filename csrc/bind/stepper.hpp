@@ -19,8 +19,8 @@ class Stepper {
   Stepper(const std::string& rule, py::list params, py::list states, std::vector<int64_t> group_sizes,
           py::object names, std::string param_role, std::string grad_role);
 
-  void set_hyper(size_t group, const py::dict& values);
-  void set_whole(const py::dict& values);
+  void set_hyper(size_t group, const Values& values);
+  void set_whole(const Values& values);
 
   // True if stepped, false if skipped for a non-finite gradient. All is checked before the first byte
   // is written; the count advances only after the last.

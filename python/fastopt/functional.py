@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 
     from fastopt._around import Around
 
+__all__ = [
+    "adagrad_step",
+    "adam_step",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "global_norm",
+    "momentum_step",
+    "nesterov_lookahead",
+    "nesterov_step",
+    "rmsprop_step",
+    "sgd_step",
+]
+
 Arrays = Any  # one array, or a list of arrays
 
 

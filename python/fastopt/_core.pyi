@@ -1,0 +1,121 @@
+# Written by tools/stubs.py from the compiled module.
+"""
+fastopt's kernels. Use the fastopt package instead.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import typing
+
+class Stepper:
+    """
+    One optimizer's arrays and hyper-parameters.
+    """
+    def __init__(
+        self,
+        rule: str,
+        params: list[typing.Any],
+        states: list[list[typing.Any]],
+        group_sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        names: typing.Any = None,
+        param_role: str = "params",
+        grad_role: str = "grads",
+    ) -> None:
+        """
+        Keep the lists: one of arrays to step and, for each of the rule's states, one as long.
+        Arrays replaced in them later are noticed. Messages use `names` and the roles.
+        """
+    def check(self) -> None:
+        """
+        Raise what a step would raise of the targets, else return.
+        """
+    def set_hyper(
+        self, group: typing.SupportsInt | typing.SupportsIndex, values: dict[str, typing.Any]
+    ) -> None:
+        """
+        The hyper-parameters of one group, by its index; what is not named has its default.
+        """
+    def set_whole(self, values: dict[str, typing.Any]) -> None:
+        """
+        Those that act on the whole list (WHOLE): clipping by norm and the non-finite policy.
+        """
+    def step(self, grads: typing.Any) -> bool:
+        """
+        Step all arrays, in place; False if skipped for a non-finite gradient.
+        Every check comes before the first write.
+        """
+    @property
+    def skipped_steps(self) -> int: ...
+    @skipped_steps.setter
+    def skipped_steps(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def step_count(self) -> int: ...
+    @step_count.setter
+    def step_count(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+
+def check_hyper(rule: str, values: dict[str, typing.Any]) -> None:
+    """
+    Raise what a step of this rule with these hyper-parameters would raise, else return.
+    """
+
+def check_targets(arrays: list[typing.Any], role: str, names: typing.Any = None) -> None:
+    """
+    Raise what an optimizer would raise of arrays it cannot write to.
+    """
+
+def clip_grad_norm(grads: list[typing.Any], options: dict[str, typing.Any]) -> float | list[float]:
+    """
+    Scale in place to a norm of at most clip_norm; the norm or, each on its own, the norms before.
+    """
+
+def clip_grad_value(grads: list[typing.Any], options: dict[str, typing.Any]) -> None:
+    """
+    Limit every element in place to clip_value.
+    """
+
+def get_num_threads() -> int:
+    """
+    How many threads a large enough step uses.
+    """
+
+def global_norm(arrays: list[typing.Any], options: dict[str, typing.Any]) -> float:
+    """
+    The norm of the list taken as one sequence.
+    """
+
+def isa() -> str:
+    """
+    The one in use.
+    """
+
+def isas_built() -> list[str]:
+    """
+    The instruction sets of this build, best first.
+    """
+
+def isas_supported() -> list[str]:
+    """
+    Those of them that this CPU has.
+    """
+
+def select_isa(name: str) -> None:
+    """
+    Use this one; an empty name means the best.
+    """
+
+def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    Use n threads; 0 leaves it to OpenMP.
+    """
+
+def set_parallel_cutoff(bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    Use threads from this much memory traffic on. For tests.
+    """
+
+AROUND: list[str]
+COMPILER: str
+PARALLEL_CUTOFF: int
+RULES: dict[str, dict[str, list[str]]]
+WHOLE: list[str]

@@ -1,0 +1,180 @@
+"""Everything public says what it is: every rule has its class, its reference and its formula, every function
+its example, and the package its version and configuration.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import _core
+from fastopt import functional as F
+
+ROOT = Path(__file__).parents[1]
+RULES = [
+    rule for rule in _core.RULES if not rule.startswith("move")
+]  # those only move bytes, for bench/
+CLASSES = [
+    value
+    for value in vars(fastopt).values()
+    if isinstance(value, type)
+    and issubclass(value, fastopt.Optimizer)
+    and value is not fastopt.Optimizer
+]
+FUNCTIONS = [getattr(F, name) for name in F.__all__]
+
+
+def own_name(value: Any) -> str:
+    return str(value.__name__)
+
+
+def examples(value: Any) -> list[doctest.Example]:
+    return doctest.DocTestParser().get_examples(value.__doc__ or "")
+
+
+# ---- rules ----
+
+
+def choices(cls: type) -> Iterator[dict[str, Any]]:
+    """All combinations of the options that decide which rule an optimizer of this class steps with."""
+    options: dict[str, tuple[Any, ...]] = {}
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+        annotation = str(parameter.annotation)
+        if annotation == "bool":
+            options[name] = (False, True)
+        elif annotation.startswith("Literal"):
+            options[name] = get_args(eval(annotation, {"Literal": Literal}))
+        elif name == "momentum":
+            options[name] = (0.0, 0.5)
+    deciding = [name for name in options if name in (*cls._fixed, "momentum")]
+    for values in itertools.product(*(options[name] for name in deciding)):
+        yield dict(zip(deciding, values, strict=True))
+
+
+def rules_of(cls: type) -> dict[str, fastopt.Optimizer]:
+    """An optimizer of this class for every rule that it knows."""
+    made = [cls(np.zeros(1), **options) for options in choices(cls)]
+    return {opt._rule: opt for opt in made}
+
+
+STEPPED = [(cls, rule, opt) for cls in CLASSES for rule, opt in rules_of(cls).items()]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_has_a_class(rule: str) -> None:
+    assert [cls for cls, stepped, _ in STEPPED if stepped == rule]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_has_a_reference(rule: str) -> None:
+    if not (Path(__file__).parent / "reference.py").exists():
+        pytest.skip("tests/reference.py is not written yet")
+    assert callable(importlib.import_module("reference").REFERENCES[rule])
+
+
+@pytest.mark.parametrize(
+    ("cls", "rule", "opt"), STEPPED, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_state_is_what_the_rule_and_the_docstring_name(cls: type, rule: str, opt: Any) -> None:
+    assert list(opt.state_dict()["state"]) == _core.RULES[rule]["states"]
+    for state in _core.RULES[rule]["states"]:
+        assert [array.shape for array in getattr(opt, state)] == [(1,)]
+        described = " ".join(base.__doc__ or "" for base in cls.__mro__)
+        assert re.search(rf"State: .*``{state}``", described)
+
+
+# ---- documentation ----
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=own_name)
+def test_every_class_has_formula_source_and_example(cls: type) -> None:
+    text = cls.__doc__ or ""
+    assert ".. math::" in text
+    assert re.search(r"Source: .*\d{4}", text)
+    assert examples(cls)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=own_name)
+def test_every_argument_of_a_class_is_described(cls: type) -> None:
+    described = " ".join(base.__doc__ or "" for base in cls.__mro__)
+    listed = re.findall(r"^\s+(\*{0,2}\w+(?:, \w+)*):", described, re.MULTILINE)
+    known = {name.strip("*") for names in listed for name in names.split(", ")}
+    assert set(inspect.signature(cls).parameters) - {"options"} <= known
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=own_name)
+def test_every_function_has_an_example(function: Callable[..., Any]) -> None:
+    assert examples(function)
+
+
+def test_functional_has_a_step_for_every_class() -> None:
+    assert {f"{cls.__name__.lower()}_step" for cls in CLASSES} - {"adamw_step"} <= set(F.__all__)
+
+
+@pytest.mark.parametrize("name", fastopt.__all__)
+def test_every_public_name_is_documented(name: str) -> None:
+    value = getattr(fastopt, name)
+    assert inspect.getdoc(value)
+    if isinstance(value, type):
+        members = [m for key, m in vars(value).items() if not key.startswith("_")]
+        for member in members:
+            if inspect.isfunction(member) or isinstance(member, property):
+                assert member.__doc__, f"{name}.{own_name(getattr(member, 'fget', member))}"
+
+
+# ---- the package ----
+
+
+def test_there_is_one_version() -> None:
+    project = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    latest = re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert project
+    assert latest
+    assert fastopt.__version__ == project[1] == latest[1]
+
+
+def printed(code: list[str], isa: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "FASTOPT_ISA": isa, "OMP_NUM_THREADS": "3"}
+    return subprocess.run(
+        [sys.executable, *code], env=environment, text=True, capture_output=True, check=False
+    )
+
+
+@pytest.mark.parametrize("isa", _core.isas_supported())
+def test_configuration_is_printed(isa: str) -> None:
+    run = printed(["-m", "fastopt"], isa)
+    assert run.returncode == 0, run.stderr
+    shown = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in run.stdout.splitlines())
+    expected = {
+        "fastopt": fastopt.__version__,
+        "compiler": _core.COMPILER,
+        "instruction sets built": ", ".join(_core.isas_built()),
+        "instruction sets here": ", ".join(_core.isas_supported()),
+        "instruction set used": isa,
+        "threads": "3",
+        "numpy": np.__version__,
+    }
+    assert shown.items() >= expected.items()
+    assert {"CUDA", "ml_dtypes", "cupy-cuda12x", "cupy-cuda13x", "torch"} <= set(shown)
+
+
+def test_unknown_instruction_set_is_refused_with_a_list_of_what_there_is() -> None:
+    run = printed(["-c", "import fastopt"], "v9")
+    assert run.returncode != 0
+    message = run.stderr.splitlines()[-1]
+    assert "'v9'" in message
+    for isa in _core.isas_built():
+        assert isa in message

@@ -1,0 +1,220 @@
+"""The house stands as DESIGN draws it: arrows point downward only, what must never be is not there, and no
+instruction set's code can leak into a CPU that lacks it.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CSRC, PYTHON = ROOT / "csrc", ROOT / "python" / "fastopt"
+CMAKE = (ROOT / "CMakeLists.txt").read_text()
+SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in {".cpp", ".hpp", ".cu", ".cuh"})
+
+# What the files of a folder may include.
+FLOORS = {
+    "core": {"core"},
+    "rules": {"core", "rules"},
+    "cpu": {"core", "rules", "cpu"},
+    "cuda": {"core", "rules", "cuda"},
+    "bind": {"core", "rules", "cpu", "bind"},
+}
+
+# A Python module imports only modules that stand before it.
+MODULES = (
+    "_core",
+    "_around",
+    "_params",
+    "_config",
+    "functional",
+    "_base",
+    "optim",
+    "__init__",
+    "__main__",
+)
+
+# Headers without a function of external linkage that a compiler might emit. Another may join if `nm` finds
+# nothing weak; <algorithm>, <functional>, <vector> and their like may not.
+PLAIN_HEADERS = {
+    "cfloat",
+    "cstddef",
+    "cstdint",
+    "immintrin.h",
+    "limits",
+    "string.h",
+    "type_traits",
+}
+
+# Lines of a file, docstrings of the public face aside: they are read where they are printed.
+MOST_LINES = 280
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def own_includes(path: Path) -> list[str]:
+    return re.findall(r'^\s*#\s*include\s*"(.*)"', path.read_text(), re.MULTILINE)
+
+
+def library_includes(path: Path) -> list[str]:
+    return re.findall(r"^\s*#\s*include\s*<(.*)>", path.read_text(), re.MULTILINE)
+
+
+def with_includes(path: Path) -> set[Path]:
+    """A file and all of ours that it includes, directly or not."""
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        found.add(path := waiting.pop())
+        waiting += [CSRC / include for include in own_includes(path) if CSRC / include not in found]
+    return found
+
+
+def code_of(path: Path) -> str:
+    """A source without its comments."""
+    return re.sub(r"//.*", "", path.read_text())
+
+
+# ---- the floors ----
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_includes_point_downward(path: Path) -> None:
+    floor = path.relative_to(CSRC).parts[0]
+    assert floor in FLOORS, f"csrc/{floor} has no place in FLOORS"
+    for include in own_includes(path):
+        assert (CSRC / include).exists(), f'"{include}" is not written from csrc/'
+        assert include.split("/")[0] in FLOORS[floor]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_each_world_stays_on_its_floor(path: Path) -> None:
+    floor = path.relative_to(CSRC).parts[0]
+    for header in library_includes(path):
+        if header.startswith(("pybind11", "Python.h", "numpy")):
+            assert floor == "bind"
+        if header.startswith("cuda"):
+            assert floor == "cuda"
+        if header in {"omp.h", "immintrin.h", "xmmintrin.h", "pthread.h"}:
+            assert floor == "cpu"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_mathematics_stands_in_rules_alone(path: Path) -> None:
+    if path.relative_to(CSRC).parts[0] != "rules":
+        assert not re.search(r"\b(sqrt|rsqrt|pow|exp|log|tanh)f?\(", code_of(path))
+
+
+def imports_of(path: Path) -> set[str]:
+    """What a module imports at run time, as ``numpy`` or ``fastopt.optim``."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            source = node.module or ""
+            found |= {f"{source}.{a.name}" for a in node.names} if source == "fastopt" else {source}
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PYTHON.rglob("*.py")), ids=name)
+def test_python_imports_point_downward(path: Path) -> None:
+    below = MODULES[: MODULES.index(path.relative_to(PYTHON).parts[0].removesuffix(".py"))]
+    for imported in imports_of(path):
+        package, _, module = imported.partition(".")
+        if package != "fastopt":
+            assert package in {*sys.stdlib_module_names, "numpy"}, "NumPy is the only dependency"
+        elif path.stem != "__main__":
+            assert module.partition(".")[0] in below
+
+
+# ---- the nevers ----
+
+
+def test_build_keeps_ieee_arithmetic_and_names_its_sources() -> None:
+    without_comments = re.sub(r"#.*", "", CMAKE)
+    for never in ("fast-math", "unsafe-math", "Ofast", "march=native", "GLOB", "fp-contract=fast"):
+        assert never not in without_comments
+    assert "-ffp-contract=off" in without_comments
+    listed = set(re.findall(r"csrc/\S+\.cpp", without_comments))
+    assert listed == {name(path) for path in SOURCES if path.suffix == ".cpp"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_no_source_changes_the_arithmetic(path: Path) -> None:
+    for never in ("GCC optimize", "fast-math", "FP_CONTRACT", "__attribute__((optimize", "std::fma"):
+        assert never not in code_of(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for folder in ("csrc", "python", "bench", "examples", "tests", "tools")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in {".cpp", ".hpp", ".cu", ".cuh", ".py"}
+    ],
+    ids=name,
+)
+def test_files_are_a_page_or_two(path: Path) -> None:
+    text = path.read_text()
+    if path.suffix == ".py":
+        text = re.sub(r'^\s*r?""".*?"""$', "", text, flags=re.MULTILINE | re.DOTALL)
+    lines = len(text.splitlines())
+    assert lines <= MOST_LINES
+
+
+# ---- code compiled for one instruction set ----
+
+
+@pytest.mark.parametrize("path", sorted(with_includes(CSRC / "cpu" / "kernels.cpp")), ids=name)
+def test_kernels_include_plain_headers_only(path: Path) -> None:
+    assert set(library_includes(path)) <= PLAIN_HEADERS
+
+
+def marches() -> dict[str, str]:
+    """The instruction sets CMakeLists.txt builds for this machine, each with its -march."""
+    for section in re.split(r"\b(?:else)?if\(CMAKE_SYSTEM_PROCESSOR MATCHES ", CMAKE)[1:]:
+        machine = re.match(r'"(.*?)"', section)
+        if machine and re.match(machine[1], platform.machine()):
+            return dict(re.findall(r"set\(march_(\w+) (\S+)\)", section))
+    return {}
+
+
+def compile_flags() -> list[str]:
+    options = re.search(r"target_compile_options\(fastopt_options INTERFACE(.*?)\$", CMAKE, re.DOTALL)
+    assert options, "CMakeLists.txt no longer gives fastopt_options its flags in one place"
+    return options[1].split()
+
+
+@pytest.mark.parametrize("isa", marches())
+def test_kernels_hold_one_table_and_nothing_weak(isa: str, tmp_path: Path) -> None:
+    """The linker keeps one copy of a weak symbol for all: were it the AVX-512 one, older CPUs would crash."""
+    compiler, nm = shutil.which(os.environ.get("CXX", "c++")), shutil.which("nm")
+    if not compiler or not nm:
+        pytest.skip("needs a C++ compiler and nm")
+    built = tmp_path / "kernels.o"
+    command = [compiler, "-std=c++20", "-fPIC", "-fvisibility=hidden", f"-I{CSRC}", *compile_flags()]
+    command += [f"-march={marches()[isa]}", f"-DFASTOPT_ISA={isa}", "-c", "-o", str(built)]
+    subprocess.run([*command, str(CSRC / "cpu" / "kernels.cpp")], check=True)
+    lines = subprocess.run([nm, "-C", built], check=True, text=True, stdout=subprocess.PIPE).stdout
+    symbols = [re.match(r"[\da-f ]{16} (\w) (.*)", line) for line in lines.splitlines()]
+    weak = [s[2] for s in symbols if s and s[1] in "WwVvu"]
+    defined = [s[2] for s in symbols if s and s[1].isupper() and s[1] != "U"]
+    assert not weak
+    assert defined == [f"fastopt::cpu::kernels_{isa}"]
