@@ -7,9 +7,9 @@
 
 namespace fastopt::cpu {
 
-// What a parallel region costs (some 5 us when the threads sleep) is paid back above this much memory
-// traffic, which one core moves in about 10 us.
-inline constexpr int64_t kParallelBytes = 256 << 10;
+// Below this much memory traffic the calling thread does it all, in some 15 us. Two threads would bring
+// a few of them at best, and lose milliseconds where another process holds the second core.
+inline constexpr int64_t kParallelBytes = 1 << 20;
 
 // The number of threads a kernel may use: what set_threads said, else what OpenMP says
 // (OMP_NUM_THREADS, threadpoolctl), and 1 in a forked child: libgomp's threads do not survive a fork,
