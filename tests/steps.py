@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import fastopt
 import ml_dtypes
 import numpy as np
+
+import fastopt
 from fastopt import _core
 from fastopt import functional as F
 

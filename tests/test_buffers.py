@@ -3,14 +3,15 @@ plain contiguous NumPy arrays, and writes where it was told to."""
 
 import copy
 
-import fastopt
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from fastopt import functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import fastopt
+from fastopt import functional as F
 from layouts import (
     FOREIGN,
     GRADS,
