@@ -54,3 +54,4 @@ class Case:
 class Contestant:
     step: Callable[[], object]
     params: Callable[[], list[np.ndarray]]
+    limit: Callable[[], object] | None = None  # fastopt brings the limit along
