@@ -28,7 +28,8 @@ DTYPES = {
 
 def wide(array) -> np.ndarray:
     """The values in float64, in which every dtype's are exact."""
-    return np.asarray(array).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN among them
+        return np.asarray(array).astype(np.float64)
 
 
 def ulp(x, dtype) -> np.ndarray:

@@ -1,0 +1,165 @@
+"""Norms stay in range and clipping does what it says: the global norm of finite gradients is finite, tiny ones
+do not vanish, and clipping inside a step is clipping before it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import reference
+from cases import STORAGES, TILE, gradients, image, parameters
+from fastopt import functional as F
+from tolerance import DTYPES, assert_close, wide
+
+NORMS = [1, 2, "max"]
+EPS = 2.0**-52
+
+
+def exact_norm(values, kind) -> float:
+    """The sum is exact; the largest is brought near 1, so that no square leaves its range."""
+    x = [abs(float(v)) for v in values]
+    if kind == 2:
+        shift = max(math.frexp(max(x, default=0.0))[1], -1000)
+        return math.ldexp(math.sqrt(math.fsum(math.ldexp(v, -shift) ** 2 for v in x)), shift)
+    return math.fsum(x) if kind == 1 else max(x, default=0.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", NORMS)
+@pytest.mark.parametrize("length", [1, 15, 16, 17, TILE + 1, 4096, 4097, 70_001])
+def test_norm_against_exact_sums(kind, dtype, length, isa):
+    values = np.random.default_rng(length).standard_normal(length).astype(DTYPES[dtype])
+    exact = exact_norm(values, kind)
+    # Sixteen lanes of 256 additions each, then a tree: no element passes through more than 300 roundings.
+    assert F.global_norm(values, norm_type=kind) == pytest.approx(exact, rel=300 * EPS, abs=0)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        ("float16", 65504.0),
+        ("float16", 6e-8),
+        ("bfloat16", 1e38),
+        ("bfloat16", 1e-38),
+        ("float32", 1e30),
+        ("float32", 1e-30),
+        ("float32", 1e-45),
+        ("float64", 1e200),
+        ("float64", 1e-200),
+        ("float64", 1e300),
+        ("float64", 5e-324),
+    ],
+)
+def test_huge_does_not_overflow_and_tiny_does_not_vanish(dtype, size, kind, isa):
+    x = np.full(10_000, size, DTYPES[dtype])
+    count = {1: 10_000, 2: 100, "max": 1}[kind]
+    assert F.global_norm(x, norm_type=kind) == pytest.approx(count * float(x[0]), rel=300 * EPS, abs=0)
+
+
+@settings(max_examples=200, deadline=None)
+@example([1.7e308, -1.7e308])
+@example([5e-324, 3e-320])
+@example([1e-200, 1e200])
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=40))
+def test_any_finite_doubles_have_a_norm(values):
+    """However their sizes are mixed."""
+    try:
+        exact = exact_norm(values, 2)
+    except OverflowError:  # the norm itself is beyond the largest double
+        exact = math.inf
+    assert F.global_norm(np.array(values)) == pytest.approx(exact, rel=300 * EPS, abs=5e-324)
+
+
+def test_small_doubles_beside_large_floats():
+    """Rescaling for the doubles must not lose what is stored in fewer bits, where that is the larger."""
+    tiny, one = np.full(3, 1e-200), np.array([3.0, 4.0], np.float32)
+    assert F.global_norm([tiny, one]) == 5.0
+    assert F.global_norm([np.array([3e200, 4e200]), one]) == pytest.approx(5e200, rel=4 * EPS)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_nothing_has_no_norm(kind):
+    for nothing in ([], [np.zeros(0)], [np.zeros(0), np.zeros(5000, np.float32)], np.zeros((0, 3))):
+        assert F.global_norm(nothing, norm_type=kind) == 0.0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", NORMS)
+@pytest.mark.parametrize("place", [0, TILE, 5000, -1])
+def test_infinity_and_nan_come_through(kind, dtype, place, isa):
+    x = np.ones(9000, DTYPES[dtype])
+    x[place] = -np.inf
+    assert F.global_norm([x[:3000], x[3000:]], norm_type=kind) == np.inf
+    x[place // 2] = np.nan
+    assert math.isnan(F.global_norm([x[:3000], x[3000:]], norm_type=kind))
+
+
+# ---- clipping ----
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", NORMS)
+@pytest.mark.parametrize("scope", ["global", "tensor"])
+@pytest.mark.parametrize("clip_eps", [1e-6, 0.0])
+def test_clip_grad_norm_against_reference(dtype, kind, scope, clip_eps):
+    rng = np.random.default_rng(71)
+    grads = [rng.standard_normal(n).astype(DTYPES[dtype]) for n in (3, 0, TILE + 1)]
+    options = {"clip_eps": clip_eps, "clip_scope": scope, "clip_norm_type": kind}
+    expected = reference.shape_gradients([wide(g) for g in grads], clip_norm=2.0, **options)
+    sizes = [reference.norm([wide(g)], kind) for g in grads]
+    before = F.clip_grad_norm(grads, 2.0, norm_type=kind, clip_eps=clip_eps, scope=scope)
+    whole = reference.norm([np.array(sizes)], kind)
+    assert before == pytest.approx(whole if scope == "global" else sizes, rel=300 * EPS)
+    for g, want in zip(grads, expected, strict=True):
+        assert_close(g, want)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float64"])
+@pytest.mark.parametrize("kind", NORMS)
+@pytest.mark.parametrize("scope", ["global", "tensor"])
+def test_clipping_in_a_step_is_clipping_before_it(storage, kind, scope):
+    rng = np.random.default_rng(73)
+    dtype, _ = STORAGES[storage]
+    params = parameters(rng, (3, TILE + 1, 0, 9000), dtype)
+    twins, grads = [p.copy() for p in params], gradients(rng, params)
+    raw = [g.copy() for g in grads]
+    F.sgd_step(params, grads, lr=0.1, clip_norm=1.5, clip_norm_type=kind, clip_scope=scope)
+    assert image(grads) == image(raw)
+    F.clip_grad_norm(raw, 1.5, norm_type=kind, scope=scope)
+    F.sgd_step(twins, raw, lr=0.1)
+    assert image(params) == image(twins)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("max_norm", [5.0, 5.5, 1e30, float("inf")])
+def test_within_the_limit_nothing_changes(dtype, max_norm):
+    """The coefficient is then exactly 1, at the limit itself too."""
+    g = np.array([3.0, 0.0, -4.0], DTYPES[dtype])
+    given = image([g])
+    assert F.clip_grad_norm(g, max_norm, clip_eps=0.0) == 5.0
+    assert image([g]) == given
+
+
+def test_a_zero_gradient_stays_zero():
+    """0 / 0 must not enter: the norm is within the limit, even a limit of 0."""
+    g, w = np.zeros(5), np.ones(5)
+    assert F.clip_grad_norm(g, 0.0, clip_eps=0.0) == 0.0
+    F.sgd_step(w, g, lr=1.0, clip_norm=0.0, clip_eps=0.0)
+    assert not g.any()
+    assert (w == 1.0).all()
+    F.sgd_step(w, g + 1.0, lr=1.0, clip_norm=0.0, clip_eps=0.0)
+    assert (w == 1.0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_clip_grad_value(dtype, isa):
+    g = np.array([np.nan, np.inf, -np.inf, 3.0, -3.0, 0.5, -0.0] * 100, DTYPES[dtype])
+    F.clip_grad_value(g, 1.0)
+    expected = np.array([np.nan, 1.0, -1.0, 1.0, -1.0, 0.5, -0.0] * 100, DTYPES[dtype])
+    np.testing.assert_array_equal(wide(g), wide(expected))
+    assert np.signbit(g[6])
