@@ -33,9 +33,11 @@ FLOORS = {
 MODULES = (
     "_core",
     "_around",
+    "_checks",
     "_params",
     "_config",
     "functional",
+    "_group",
     "_base",
     "optim",
     "__init__",
