@@ -3,8 +3,8 @@
 #
 #     tests/sanitize.sh [pytest arguments]
 #
-# Takes g++, and a Python (PYTHON, else python3) that has fastopt with the test extra installed: for its
-# dependencies, the package itself is the one built here. What would say nothing of our own code is left out.
+# Needs g++, and a Python (PYTHON, else python3) that has the packages of the test extra. Left out is what
+# would say nothing of our own code: other libraries, and the compiler.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -12,25 +12,28 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The package, with the module built here, in a folder that comes first on the path.
+# A fastopt of its own, in a folder that comes first on the path. Debug keeps the names in a report.
 "$python" -m pip install --quiet --target "$work/site" --no-deps "$root" \
-  --config-settings=cmake.define.FASTOPT_SANITIZE=address,undefined \
   --config-settings=cmake.build-type=Debug \
-  --config-settings=install.strip=false
+  --config-settings=cmake.define.FASTOPT_SANITIZE=address,undefined
 
-# Python itself is not built with the sanitizers, so they must be loaded before it.
-export LD_PRELOAD="$(g++ -print-file-name=libasan.so):$(g++ -print-file-name=libubsan.so):$(g++ -print-file-name=libstdc++.so)"
+# Python is not built with the sanitizers, so they must be loaded before it.
+export LD_PRELOAD
+for library in asan ubsan stdc++; do
+  LD_PRELOAD=${LD_PRELOAD:+$LD_PRELOAD:}$(LD_PRELOAD='' g++ -print-file-name=lib$library.so)
+done
 # Python leaks by design. A wrong address or an undefined operation ends the run.
-export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:allocator_may_return_null=1
+export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-export PYTHONPATH="$work/site" HYPOTHESIS_PROFILE=small
+export PYTHONPATH=$work/site
 
 cd "$root"
-"$python" - <<'CHECK'
-import ctypes, fastopt._core
+"$python" - "$work" <<'CHECK'
+import pathlib, sys
+from fastopt import _core
 
-assert "/site/fastopt/" in fastopt._core.__file__, fastopt._core.__file__
-module = ctypes.CDLL(fastopt._core.__file__)
-assert hasattr(module, "__asan_init"), "the module is not built with AddressSanitizer"
+module = pathlib.Path(_core.__file__)
+assert module.is_relative_to(sys.argv[1]), f"the tests would run on {module}"
+assert b"__asan_init" in module.read_bytes() and b"__ubsan_handle" in module.read_bytes()
 CHECK
-"$python" -m pytest -q -p no:cacheprovider "$@"
+"$python" -m pytest -q "$@" --ignore=tests/test_house.py --ignore=tests/test_torch.py --ignore=tests/test_examples.py
