@@ -22,6 +22,8 @@ def _spell_out(values: dict[str, Any]) -> dict[str, Any]:
     values = dict(values)
     if _BETAS in values:
         betas = values.pop(_BETAS)
+        if "beta1" in values or "beta2" in values:
+            raise TypeError("betas are beta1 and beta2: give one or the other")
         try:
             values["beta1"], values["beta2"] = betas
         except (TypeError, ValueError):
