@@ -327,7 +327,8 @@ class RMSprop(Optimizer):
         super().__init__(
             params,
             lambda groups: F.rmsprop_rule(
-                _checks.switch("centered", centered), any(_moves(group["momentum"]) for group in groups)
+                _checks.switch("centered", centered),
+                _moves(momentum) or any(_moves(group["momentum"]) for group in groups),
             ),
             {**hyper, **around},
             fixed={
@@ -457,5 +458,5 @@ def _moves(momentum: Any) -> bool:
     """Whether it asks for a velocity. What is no number at all is refused later, by name."""
     try:
         return float(momentum) != 0.0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return True
