@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fastopt import _checks
 from fastopt import functional as F
-from fastopt._base import Array, Optimizer
+from fastopt._base import Optimizer
+from fastopt._params import Array
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
