@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import ml_dtypes
@@ -39,7 +40,7 @@ class Case:
 
     def call(self, param: Any, grad: Any, states: dict[str, Any], **hyper: Any) -> bool:
         options = {k: v for k, v in self.options.items() if k not in ("centered", "amsgrad")}
-        if self.rule.startswith("adam"):
+        if "step" in signature(self.function).parameters:
             options["step"] = 1
         return self.function(param, grad, **states, **{"lr": 0.1, **options, **hyper})
 

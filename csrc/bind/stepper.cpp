@@ -108,12 +108,12 @@ void Stepper::check_target(int64_t i, std::vector<Storage>& storages) {
       throw py::type_error(at.text() + " has dtype " + name_of(state.dtype) + ", unlike " +
                            state_at(0, i).text());
     wide = this_wide;
+    t.state[k] = keep(state, at);
     if (t.size > 0 && !same_order(layout, int64_t(bytes_of(param.dtype)), state))
       throw py::value_error(at.text() + " has strides " + tuple_text(state.strides, state.ndim) +
                             ", but " + param_at(i).text() + " has " +
                             tuple_text(param.strides, param.ndim) +
                             ": their elements must have the same order in memory");
-    t.state[k] = keep(state, at);
   }
   tensors_.push_back(t);
   storages.push_back(storage_of(param.dtype, wide));
@@ -158,15 +158,15 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
   const size_t own = i * (1 + rule_.slots);
   const Known& param = known_[own];
   Array& g = grads_[i];
-  g = read_array(grad, {grad_role_});
+  const Where at = grad_at(i);
+  g = read_array(grad, at);
   const bool twin = g.dtype == param.dtype && param.layout.is_of(g);
   if (!twin) {  // slower, and with all there is to say
-    const Where at = grad_at(i);
     const Array p = read_array(params_[i], param_at(i));
     require_shape(g, at, p, param_at(i));
     require_dtype(g, at, p, param_at(i));
   }
-  overlaps_.check_read(g, grad_at(i));
+  overlaps_.check_read(g, at);
   const int64_t itemsize = int64_t(bytes_of(param.dtype));
   const bool flat = twin || tensors_[i].size <= 1 || same_order(param.layout, itemsize, g);
   if (!flat) walks_[i] = std::make_unique<Walk>(walk_like(param.layout, g));

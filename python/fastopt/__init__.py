@@ -4,8 +4,9 @@ from importlib import metadata as _metadata
 
 from fastopt import functional
 from fastopt._around import Around
-from fastopt._base import Group, Optimizer
+from fastopt._base import Optimizer
 from fastopt._config import get_num_threads, set_num_threads, show_config
+from fastopt._group import Group
 from fastopt.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 
 __version__ = _metadata.version("fastopt")

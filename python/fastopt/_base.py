@@ -8,66 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 from fastopt import _checks, _core
 from fastopt._around import DEFAULTS
+from fastopt._group import BETAS, Group
 from fastopt._params import Array, Params, full_like
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_BETAS = "betas"
 _COUNTS = ("step_count", "skipped_steps")
 
 
 def _spell_out(values: dict[str, Any]) -> dict[str, Any]:
     """``betas=(b1, b2)`` as ``beta1`` and ``beta2``."""
     values = dict(values)
-    if _BETAS in values:
+    if BETAS in values:
+        betas = values.pop(BETAS)
         if "beta1" in values or "beta2" in values:
-            raise TypeError("betas already says what beta1 and beta2 would; give one or the other")
-        betas = values.pop(_BETAS)
+            raise TypeError("betas are beta1 and beta2: give one or the other")
         try:
             values["beta1"], values["beta2"] = betas
         except (TypeError, ValueError):
             raise ValueError(f"betas must be two numbers, got {betas!r}") from None
     return values
-
-
-class Group:
-    """A stretch of the parameters with hyper-parameters of its own.
-
-    What it does not set itself is the optimizer's: ``opt.groups[1].lr = 0.1`` lets the second group part
-    from ``opt.lr``.
-    """
-
-    _opt: Optimizer
-    _own: dict[str, Any]
-    _part: slice  # of the optimizer's list of parameters
-
-    def __init__(self, opt: Optimizer, own: dict[str, Any], part: slice) -> None:
-        self.__dict__.update(_opt=opt, _part=part, _own=opt._checked_own(own))
-
-    @property
-    def params(self) -> list[Array]:
-        """The group's parameters, as a flat list."""
-        return self._opt._layout.arrays[self._part]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # copy asks before there is an _opt
-            raise AttributeError(name)
-        for values in (self._own, self._opt._hyper):
-            if name in values:
-                return values[name]
-        if name == _BETAS and "beta1" in self._opt._hyper:
-            return (self.beta1, self.beta2)
-        raise AttributeError(f"a group of {type(self._opt).__name__} has no attribute '{name}'")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not self._opt._is_hyper(name):
-            raise AttributeError(f"a group of {type(self._opt).__name__} has no attribute '{name}'")
-        self._own.update(self._opt._checked_own({name: value}))
-        self._opt._stale = True
-
-    def __repr__(self) -> str:
-        return f"Group({', '.join(f'{k}={v!r}' for k, v in self._own.items())})"
 
 
 class Optimizer:
@@ -164,7 +125,7 @@ class Optimizer:
         self._assemble()
 
     def _is_hyper(self, name: str) -> bool:
-        return name in self._hyper or (name == _BETAS and "beta1" in self._hyper)
+        return name in self._hyper or (name == BETAS and "beta1" in self._hyper)
 
     def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
         values = _spell_out(values)
@@ -185,7 +146,7 @@ class Optimizer:
         for place in ("_hyper", "_states", "_constants"):
             if name in keep.get(place, ()):
                 return keep[place][name]
-        if name == _BETAS and "beta1" in keep.get("_hyper", ()):
+        if name == BETAS and "beta1" in keep.get("_hyper", ()):
             return (keep["_hyper"]["beta1"], keep["_hyper"]["beta2"])
         if name in _COUNTS and "_stepper" in keep:
             return getattr(keep["_stepper"], name)
@@ -262,13 +223,13 @@ class Optimizer:
         if missing:
             raise ValueError(f"state_dict lacks {missing}")
         counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
-        same_entries("hyper", state["hyper"], self._hyper)
+        _checks.same_entries("hyper", state["hyper"], self._hyper)
         hyper = self._checked(state["hyper"])
-        same_length("groups", state["groups"], self.groups)
+        _checks.same_length("groups", state["groups"], self.groups)
         groups = [self._checked_own(own) for own in state["groups"]]
-        same_entries("state", state["state"], self._states)
+        _checks.same_entries("state", state["state"], self._states)
         for name, arrays in self._states.items():
-            same_arrays(name, state["state"][name], arrays)
+            _checks.same_arrays(name, state["state"][name], arrays)
 
         for name, arrays in self._states.items():
             for to, value in zip(arrays, state["state"][name], strict=True):
@@ -318,25 +279,3 @@ class Optimizer:
         shown = {**own, **self._constants, **{k: self._hyper[k] for k in changed}}
         values = ", ".join(f"{k}={v!r}" for k, v in shown.items())
         return f"{type(self).__name__}({len(self._layout.arrays)} arrays, {values})"
-
-
-# ---- what a checkpoint is checked for ----
-
-
-def same_length(name: str, theirs: Any, mine: Any) -> None:
-    if len(theirs) != len(mine):
-        raise ValueError(f"state_dict's {name} has length {len(theirs)}, expected {len(mine)}")
-
-
-def same_entries(name: str, theirs: Any, mine: dict[str, Any]) -> None:
-    if set(theirs) != set(mine):
-        raise ValueError(f"state_dict's {name} has the entries {list(theirs)}, expected {list(mine)}")
-
-
-def same_arrays(name: str, theirs: list[Array], mine: list[Array]) -> None:
-    same_length(name, theirs, mine)
-    for i, (a, b) in enumerate(zip(theirs, mine, strict=True)):
-        for what in ("shape", "dtype"):
-            found, expected = getattr(a, what, None), getattr(b, what)
-            if found != expected:
-                raise ValueError(f"state_dict's {name}[{i}] has {what} {found}, expected {expected}")

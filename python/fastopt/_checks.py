@@ -1,4 +1,4 @@
-"""Checks of what never reaches the compiled module as a hyper-parameter."""
+"""Checks of what the compiled module never sees: counts, options of the classes, checkpoints."""
 
 from __future__ import annotations
 
@@ -28,6 +28,26 @@ def switch(name: str, value: Any) -> bool:
 def accumulator(value: Any) -> float:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"initial_accumulator must be a number, got {value!r}")
-    if not (value >= 0 and math.isfinite(value)):
+    start = float(value)
+    if not (start >= 0.0 and math.isfinite(start)):
         raise ValueError(f"initial_accumulator must lie in [0, inf), got {value!r}")
-    return float(value)
+    return start
+
+
+def same_length(name: str, theirs: Any, mine: Any) -> None:
+    if len(theirs) != len(mine):
+        raise ValueError(f"state_dict's {name} has length {len(theirs)}, expected {len(mine)}")
+
+
+def same_entries(name: str, theirs: Any, mine: dict[str, Any]) -> None:
+    if set(theirs) != set(mine):
+        raise ValueError(f"state_dict's {name} has the entries {list(theirs)}, expected {list(mine)}")
+
+
+def same_arrays(name: str, theirs: list[Any], mine: list[Any]) -> None:
+    same_length(name, theirs, mine)
+    for i, (a, b) in enumerate(zip(theirs, mine, strict=True)):
+        for what in ("shape", "dtype"):
+            found, expected = getattr(a, what, None), getattr(b, what)
+            if found != expected:
+                raise ValueError(f"state_dict's {name}[{i}] has {what} {found}, expected {expected}")

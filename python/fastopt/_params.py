@@ -50,7 +50,7 @@ class Params:
     groups: list[Params] = field(default_factory=list)  # their forms and names; the arrays are here
 
     @classmethod
-    def read(cls, params: object) -> Params:
+    def read(cls, params: object, role: str = "params") -> Params:
         if isinstance(params, Mapping):
             arrays = list(params.values())
             return cls(arrays, "dict", list(params), [len(arrays)], [{}])
@@ -58,7 +58,7 @@ class Params:
             return cls([params], "array", None, [1], [{}])
         if not isinstance(params, Iterable):
             raise TypeError(
-                f"params has type {type(params).__name__}, expected an array, a sequence, "
+                f"{role} has type {type(params).__name__}, expected an array, a sequence, "
                 "a dict of arrays, or a list of groups"
             )
         items = list(params)
@@ -72,9 +72,10 @@ class Params:
         for i, group in enumerate(groups):
             if "params" not in group:
                 raise ValueError(f"params[{i}] is a group without the key 'params'")
-            part = cls.read(group["params"])
+            role = f"params[{i}]['params']"
+            part = cls.read(group["params"], role)
             if part.form == "groups":
-                raise TypeError(f"params[{i}]['params'] holds groups, expected arrays")
+                raise TypeError(f"{role} holds groups, expected arrays")
             whole.arrays += part.arrays
             whole.groups.append(replace(part, arrays=[]))
             whole.group_sizes.append(len(part.arrays))

@@ -328,7 +328,8 @@ class RMSprop(Optimizer):
         super().__init__(
             params,
             lambda groups: F.rmsprop_rule(
-                _checks.switch("centered", centered), any(group["momentum"] for group in groups)
+                _checks.switch("centered", centered),
+                _moves(momentum) or any(_moves(group["momentum"]) for group in groups),
             ),
             {**hyper, **around},
             fixed={
@@ -452,3 +453,11 @@ class AdamW(Adam):
 
     def __init__(self, params: Any, lr: float = 1e-3, **options: Any) -> None:
         super().__init__(params, lr, **{"weight_decay": 1e-2, **options})
+
+
+def _moves(momentum: Any) -> bool:
+    """Whether it asks for a velocity. What is no number at all is refused later, by name."""
+    try:
+        return float(momentum) != 0.0
+    except (TypeError, ValueError, OverflowError):
+        return True

@@ -1,0 +1,52 @@
+"""A group of parameters: what it sets for itself, and what it leaves to its optimizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastopt._params import Array
+
+if TYPE_CHECKING:
+    from fastopt._base import Optimizer
+
+BETAS = "betas"
+
+
+class Group:
+    """A stretch of the parameters with hyper-parameters of its own.
+
+    What it does not set itself is the optimizer's: ``opt.groups[1].lr = 0.1`` lets the second group part
+    from ``opt.lr``.
+    """
+
+    _opt: Optimizer
+    _own: dict[str, Any]
+    _part: slice  # of the optimizer's list of parameters
+
+    def __init__(self, opt: Optimizer, own: dict[str, Any], part: slice) -> None:
+        self.__dict__.update(_opt=opt, _part=part, _own=opt._checked_own(own))
+
+    @property
+    def params(self) -> list[Array]:
+        """The group's parameters, as a flat list."""
+        arrays: list[Array] = self._opt._layout.arrays[self._part]
+        return arrays
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # copy asks before there is an _opt
+            raise AttributeError(name)
+        for values in (self._own, self._opt._hyper):
+            if name in values:
+                return values[name]
+        if name == BETAS and "beta1" in self._opt._hyper:
+            return (self.beta1, self.beta2)
+        raise AttributeError(f"a group of {type(self._opt).__name__} has no attribute '{name}'")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not self._opt._is_hyper(name):
+            raise AttributeError(f"a group of {type(self._opt).__name__} has no attribute '{name}'")
+        self._own.update(self._opt._checked_own({name: value}))
+        self._opt._stale = True
+
+    def __repr__(self) -> str:
+        return f"Group({', '.join(f'{k}={v!r}' for k, v in self._own.items())})"

@@ -1,0 +1,30 @@
+"""Python programs run in a process of their own, with this fastopt and a chosen environment."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fastopt
+
+PACKAGES = str(Path(fastopt.__file__).parents[1])
+
+
+def run(program: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(filter(None, (PACKAGES, os.environ.get("PYTHONPATH"))))
+    env = {k: v for k, v in os.environ.items() if k not in ("FASTOPT_ISA", "OMP_NUM_THREADS")}
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**env, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def output(program: str, **options: str) -> str:
+    """What a program prints; it must end well and say nothing else."""
+    done = run(program, **options)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()

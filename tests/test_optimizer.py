@@ -1,0 +1,256 @@
+"""An optimizer takes parameters and gradients in any form its users write them in, its hyper-parameters
+are attributes that act from the next step on, and it counts its steps once."""
+
+import re
+
+import fastopt
+import numpy as np
+import pytest
+from steps import CASES, DTYPES, all_bits, bits, state_bits, values
+
+SHAPES = ((5, 7), (11,), (2, 3, 4))
+NAMES = ("a", "b", "c")
+
+
+def arrays(seed, dtype=np.float32):
+    return [values(shape, dtype, seed + i) for i, shape in enumerate(SHAPES)]
+
+
+def by_name(x):
+    return dict(zip(NAMES, x, strict=True))
+
+
+def backwards(mapping):
+    return dict(reversed(mapping.items()))
+
+
+def grouped(key, first, second):
+    return [{key: first}, {key: second}]
+
+
+# How three parameters may be given, and their gradients then. In groups the third has its own.
+FORMS = {
+    "list": (list, (list, tuple, iter)),
+    "tuple": (tuple, (list, tuple, iter)),
+    "generator": (iter, (list, tuple, iter)),
+    "dict": (by_name, (by_name, lambda x: backwards(by_name(x)), list, tuple)),
+    "groups of lists": (
+        lambda x: grouped("params", x[:2], x[2:]),
+        (
+            list,
+            iter,
+            lambda x: grouped("grads", x[:2], x[2:]),
+            lambda x: grouped("grads", tuple(x[:2]), [x[2]]),
+            lambda x: iter(grouped("grads", iter(x[:2]), x[2:])),
+        ),
+    ),
+    "a list and an array": (
+        lambda x: grouped("params", x[:2], x[2]),
+        (tuple, lambda x: grouped("grads", x[:2], x[2])),
+    ),
+    "groups of dicts": (
+        lambda x: grouped("params", {"a": x[0], "b": x[1]}, {"c": x[2]}),
+        (list, by_name, lambda x: grouped("grads", {"b": x[1], "a": x[0]}, [x[2]])),
+    ),
+    "the same names in two groups": (
+        lambda x: grouped("params", {"a": x[0], "b": x[1]}, {"a": x[2]}),
+        (list, lambda x: grouped("grads", {"b": x[1], "a": x[0]}, {"a": x[2]})),
+    ),
+}
+PAIRS = [(form, i) for form, (_, grads) in FORMS.items() for i in range(len(grads))]
+
+
+@pytest.mark.parametrize(("form", "grad_form"), PAIRS)
+def test_the_form_changes_nothing(form, grad_form):
+    ours, plain = arrays(0), arrays(0)
+    as_params, as_grads = FORMS[form][0], FORMS[form][1][grad_form]
+    opt, twin = fastopt.Adam(as_params(ours), clip_norm=1.0), fastopt.Adam(plain, clip_norm=1.0)
+    for seed in (10, 20):
+        opt.step(as_grads(arrays(seed)))
+        twin.step(arrays(seed))
+    assert all_bits(ours) == all_bits(plain)
+    assert state_bits(opt) == state_bits(twin)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_params_come_back_in_their_form(form):
+    given = arrays(0)
+    found = fastopt.SGD(FORMS[form][0](given)).params
+    assert list(found) == list(NAMES) if form == "dict" else type(found) is list
+    flat = found.values() if form == "dict" else found
+    assert all(a is b for a, b in zip(flat, given, strict=True))
+
+
+def test_one_array_is_a_form_too():
+    ours, plain = values(9), values(9)
+    opt = fastopt.SGD(ours)
+    assert opt.params is ours
+    opt.step(values(9, seed=1))
+    opt.step([values(9, seed=2)])
+    twin = fastopt.SGD([plain])
+    twin.step([values(9, seed=1)])
+    twin.step([values(9, seed=2)])
+    assert bits(ours) == bits(plain)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("lr_in_velocity", [True, False])
+def test_lookahead_is_where_momentum_carries(form, lr_in_velocity):
+    params = arrays(0, np.float64)
+    options = {"lr": 0.25, "momentum": 0.5, "lr_in_velocity": lr_in_velocity}
+    opt = fastopt.Nesterov(FORMS[form][0](params), **options)
+    opt.step(arrays(1, np.float64))
+    if opt.groups[1:]:
+        opt.groups[1].momentum = 0.75
+    before = all_bits(params), state_bits(opt)
+    points = opt.lookahead()
+    assert type(points) is type(opt.params)
+    points = list(points.values()) if form == "dict" else points
+    for i, (point, w, v) in enumerate(zip(points, params, opt.velocity, strict=True)):
+        momentum = opt.groups[1].momentum if opt.groups[1:] and i == 2 else 0.5
+        assert bits(point) == bits(w - momentum * v * (1.0 if lr_in_velocity else 0.25))
+    assert (all_bits(params), state_bits(opt)) == before
+
+
+def test_lookahead_of_one_array_is_an_array():
+    w = values(9)
+    assert bits(fastopt.Nesterov(w).lookahead()) == bits(w)
+
+
+# ---- hyper-parameters ----
+
+
+@pytest.mark.parametrize("rule", CASES)
+def test_attributes_act_from_the_next_step_on(rule):
+    case = CASES[rule]
+    ours, plain = values(50), values(50)
+    changed = {"lr": 0.3, "l2": 0.1, "weight_decay": 0.2, "clip_value": 0.5, "clip_norm": 2.0}
+    opt, twin = case.make(ours), case.make(plain, **changed)
+    for name, value in changed.items():
+        setattr(opt, name, value)
+        assert getattr(opt, name) == getattr(opt.groups[0], name) == value
+    for o in (opt, twin):
+        o.step(values(50, seed=1))
+    assert bits(ours) == bits(plain)
+    opt.clip_norm = None
+    opt.step(values(50, seed=2))
+    twin.step(values(50, seed=2))
+    assert bits(ours) != bits(plain)
+
+
+def test_betas_are_beta1_and_beta2():
+    opt = fastopt.Adam([{"params": values(3)}, {"params": values(3), "betas": (0.1, 0.2)}])
+    opt.beta1 = 0.5
+    assert (opt.betas, opt.groups[0].betas, opt.groups[1].betas) == (
+        (0.5, 0.999),
+        (0.5, 0.999),
+        (0.1, 0.2),
+    )
+    opt.betas, opt.groups[1].beta2 = (0.3, 0.4), 0.9
+    assert (opt.beta1, opt.beta2, opt.groups[1].betas) == (0.3, 0.4, (0.1, 0.9))
+    assert not hasattr(fastopt.SGD(values(3)), "betas")
+
+
+OWN = {
+    "lr": 0.7,
+    "l1": 0.1,
+    "weight_decay": 0.3,
+    "grad_scale": 4.0,
+    "clip_value": 0.05,
+    "maximize": True,
+}
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("rule", CASES)
+def test_groups_have_hyper_parameters_of_their_own(rule, later):
+    case = CASES[rule]
+    ours, plain = arrays(0), arrays(0)
+    opt = case.make([{"params": ours[:1]}, {"params": ours[1:], **({} if later else OWN)}])
+    if later:
+        for name, value in OWN.items():
+            setattr(opt.groups[1], name, value)
+    assert [p.shape for g in opt.groups for p in g.params] == list(SHAPES)
+    opt.lr = 0.2  # the first group follows, the second has parted
+    twins = case.make(plain[:1], lr=0.2), case.make(plain[1:], **OWN)
+    for seed in (1, 2):
+        grads = arrays(seed)
+        opt.step(grads)
+        twins[0].step(grads[:1])
+        twins[1].step(grads[1:])
+    assert all_bits(ours) == all_bits(plain)
+    assert (opt.groups[0].lr, opt.groups[1].lr) == (0.2, 0.7)
+
+
+@pytest.mark.parametrize("momentum", [(0.0, 0.9), (0.9, 0.0)])
+def test_rmsprop_has_a_velocity_if_any_group_asks_for_one(momentum):
+    ours, plain = arrays(0)[:2], arrays(0)[:2]
+    opt = fastopt.RMSprop([{"params": p, "momentum": m} for p, m in zip(ours, momentum, strict=True)])
+    twins = [fastopt.RMSprop(p, momentum=m) for p, m in zip(plain, momentum, strict=True)]
+    assert [hasattr(t, "velocity") for t in twins] == [m > 0 for m in momentum]
+    for seed in (1, 2):
+        opt.step(arrays(seed)[:2])
+        for twin, grad in zip(twins, arrays(seed), strict=False):
+            twin.step(grad)
+    assert all_bits(ours) == all_bits(plain)
+
+
+# ---- counts ----
+
+
+def test_steps_are_counted_once_for_all_groups_and_dtypes():
+    ours = [values(40, dtype, 1) for dtype in DTYPES.values() for _ in range(2)]
+    plain = [p.copy() for p in ours]
+    opt = fastopt.Adam([{"params": ours[:3], "lr": 0.1}, {"params": ours[3:4]}, {"params": ours[4:]}])
+    opt.lr = 0.1
+    twins = [fastopt.Adam(p, lr=0.1) for p in plain]
+    for t in range(1, 4):
+        opt.step([p * 2 for p in ours])
+        for p, twin in zip(plain, twins, strict=True):
+            twin.step(p * 2)
+        assert opt.step_count == t
+    assert all_bits(ours) == all_bits(plain)
+
+
+CLIPS = [{}, {"clip_norm": 1}, {"clip_value": 1}, {"clip_norm": 1, "clip_value": 1}]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("around", CLIPS)
+@pytest.mark.parametrize("policy", ["skip", "raise"])
+@pytest.mark.parametrize("rule", CASES)
+def test_a_skipped_step_changes_one_count(rule, policy, around, bad):
+    params, grads = arrays(0), arrays(1)
+    opt = CASES[rule].make(by_name(params), on_nonfinite=policy, **around)
+    opt.step(grads)
+    before = all_bits(params), state_bits(opt)
+    grads[2][-1, -1, -1] = bad
+    if policy == "raise":
+        with pytest.raises(FloatingPointError, match=re.escape("grads['c'] has a NaN or an infinity")):
+            opt.step(grads)
+    else:
+        opt.step(grads)
+    assert (opt.step_count, opt.skipped_steps) == (1, 1)
+    opt.skipped_steps = 0
+    assert (all_bits(params), state_bits(opt)) == before
+
+
+def test_by_default_what_is_not_finite_goes_on():
+    w = np.ones(3)
+    opt = fastopt.SGD(w)
+    opt.step(np.array([1.0, np.nan, np.inf]))
+    assert (np.isfinite(w).tolist(), opt.step_count, opt.skipped_steps) == ([True, False, False], 1, 0)
+
+
+def test_repr_shows_what_it_is_and_what_was_changed():
+    opt = fastopt.AdamW(arrays(0), lr=0.5, clip_norm=1.0)
+    for part in (
+        "AdamW(3 arrays, lr=0.5",
+        "beta1=0.9",
+        "amsgrad=False",
+        "weight_decay=0.01",
+        "clip_norm=1.0",
+    ):
+        assert part in repr(opt)
+    assert "maximize" not in repr(opt)
+    assert repr(fastopt.SGD([{"params": [], "lr": 1}]).groups[0]) == "Group(lr=1)"

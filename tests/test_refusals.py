@@ -1,0 +1,244 @@
+"""Arrays that do not fit are refused by class and function alike, in words that name the argument, its
+index, what was found and what was expected; and then every byte is as it was before."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import fastopt
+import numpy as np
+import pytest
+from fastopt import functional as F
+from scenes import FACES, LAST, SHAPE, flat, refused, scene
+from steps import values
+
+ANY_TYPE = "float16, bfloat16, float32 or float64"
+
+# ---- one array of a list ----
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+class Cuda:
+    """What an array on a GPU looks like from outside."""
+
+    def __init__(self, a):
+        pointer = {"data": (a.ctypes.data, False), "version": 3}
+        self.__cuda_array_interface__ = {"shape": a.shape, "typestr": a.dtype.str, **pointer}
+
+
+# What makes a bad array of a good one, the kind of error, and what is said of it.
+NO_ARRAY = {
+    "None": (lambda a: None, f"has type NoneType, expected an array of {ANY_TYPE}"),
+    "a list": (lambda a: a.tolist(), f"has type list, expected an array of {ANY_TYPE}"),
+    "a number": (lambda a: 1.0, f"has type float, expected an array of {ANY_TYPE}"),
+    "a CUDA array": (Cuda, "is a CUDA array (Cuda), but this build of fastopt has no CUDA part"),
+}
+NO_DTYPE = {
+    name: (lambda a, d=name: a.astype(d), f"has dtype {np.dtype(name)}, expected {ANY_TYPE}")
+    for name in ("int32", "uint8", "bool", "complex64", "longdouble", "object", "S4")
+}
+NO_DTYPE["the other byte order"] = (
+    lambda a: a.astype(a.dtype.newbyteorder("S")),
+    f"has dtype {np.dtype(np.float32).newbyteorder('S')}, expected {ANY_TYPE} in native byte order",
+)
+GAPS = "has shape (4, 25) and strides {strides}, expected a dense array"
+NO_TARGET = {
+    "read-only": (read_only, "is read-only, expected an array to write to"),
+    "gaps": (lambda a: np.repeat(a, 2, 1)[:, ::2], GAPS.format(strides=(200, 8))),
+    "gaps outside": (lambda a: np.repeat(a, 2, 0)[::2], GAPS.format(strides=(200, 4))),
+    "backwards": (lambda a: a.copy()[::-1], GAPS.format(strides=(-100, 4))),
+    "broadcast": (
+        lambda a: np.lib.stride_tricks.as_strided(a.copy(), a.shape, (0, 4)),
+        GAPS.format(strides=(0, 4)),
+    ),
+}
+
+
+@dataclass
+class Row:
+    place: str
+    bad: Any
+    kind: type[Exception]
+    message: str
+
+
+def table():
+    for place in ("params", "m", "v", "grads"):
+        at = f"{place}[{LAST}]"
+        for what, (bad, says) in (NO_ARRAY | NO_DTYPE).items():
+            yield f"{place}: {what}", Row(place, bad, TypeError, f"{at} {says}")
+        if place == "params":
+            continue
+        of = f"params[{LAST}] has"
+        for dtype in ("float16", "float64"):
+            says = f"{at} has dtype {dtype}, but {of} float32"
+            yield f"{place}: {dtype}", Row(place, lambda a, d=dtype: a.astype(d), TypeError, says)
+        for shape in ((25, 4), (100,), (4, 25, 1)):
+            says = f"{at} has shape {shape}, but {of} (4, 25)"
+            yield f"{place}: {shape}", Row(place, lambda a, s=shape: a.reshape(s), ValueError, says)
+    for place in ("params", "m", "v"):
+        for what, (bad, says) in NO_TARGET.items():
+            yield f"{place}: {what}", Row(place, bad, ValueError, f"{place}[{LAST}] {says}")
+    says = "has strides (4, 16), but params[2] has (100, 4): their elements must have the same order"
+    yield "m: another order", Row("m", np.asfortranarray, ValueError, f"m[2] {says}")
+
+
+ROWS = dict(table())
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_a_bad_array_is_named(row, face):
+    s = scene()
+    good = s[row.place][LAST]
+    s[row.place][LAST] = row.bad(good)
+    everything = [good, *flat(s)]
+    with refused(row.kind, "^" + re.escape(row.message), everything):
+        FACES[face](s)
+
+
+PLAIN = (
+    "None",
+    "a list",
+    "a number",
+)  # as params they are a sequence, or refused in other words (below)
+MADE = [
+    (name, form)
+    for name, row in ROWS.items()
+    for form in ("list", "array", "dict", "groups")
+    if row.place == "params" and not (form in ("array", "groups") and name.endswith(PLAIN))
+]
+
+
+@pytest.mark.parametrize(("name", "form"), MADE)
+def test_a_bad_parameter_is_refused_when_the_optimizer_is_made(name, form):
+    row = ROWS[name]
+    a, bad = values(SHAPE), row.bad(values(SHAPE))
+    params, at = {
+        "list": ([a, a.copy(), bad], "params[2]"),
+        "array": (bad, "param"),
+        "dict": ({"a": a, "b": bad}, "params['b']"),
+        "groups": ([{"params": [a, a.copy()]}, {"params": bad}], "params[2]"),
+    }[form]
+    with refused(row.kind, "^" + re.escape(row.message.replace("params[2]", at)), [a]):
+        fastopt.Adam(params)
+
+
+def test_what_is_neither_array_nor_collection_is_refused():
+    with pytest.raises(TypeError, match=r"^params has type float, expected an array, a sequence"):
+        fastopt.Adam(1.0)
+    with pytest.raises(TypeError, match=r"^params\[1\]\['params'\] has type NoneType, expected"):
+        fastopt.Adam([{"params": values(SHAPE)}, {"params": None}])
+
+
+def test_a_numpy_scalar_is_no_target():
+    with pytest.raises(ValueError, match=r"^params\[0\] is read-only"):
+        fastopt.SGD([np.float32(3)])
+
+
+def test_mixed_widths_of_state_are_refused():
+    s = {k: [a.astype(np.float16) for a in v] for k, v in scene().items()}
+    s["m"] = [a.astype(np.float32) for a in s["m"]]
+    for face in FACES.values():
+        with refused(TypeError, r"^v\[0\] has dtype float16, unlike m\[0\]", flat(s)):
+            face({k: list(v) for k, v in s.items()})
+
+
+# ---- buffers that overlap ----
+
+
+def shares(place, other, index):
+    """The last array of one list is an array of another, or lies half in it."""
+
+    def whole(s):
+        s[place][LAST] = s[other][index]
+
+    def partly(s):
+        a = s[other][index]
+        memory = np.zeros(a.size + 50, a.dtype)
+        s[other][index], s[place][LAST] = (memory[i : a.size + i].reshape(a.shape) for i in (0, 50))
+
+    return {"whole": whole, "partly": partly}
+
+
+OVERLAPS = [
+    *(("params", "params", 0), ("m", "m", 1), ("m", "params", LAST), ("v", "m", LAST)),
+    *(("v", "params", 0), ("grads", "params", LAST), ("grads", "params", 0), ("grads", "v", 1)),
+]
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("how", ["whole", "partly"])
+@pytest.mark.parametrize(("place", "other", "index"), OVERLAPS)
+def test_overlaps_are_refused(place, other, index, how, face):
+    s = scene()
+    shares(place, other, index)[how](s)
+    one, two = re.escape(f"{place}[{LAST}]"), re.escape(f"{other}[{index}]")
+    says = f"^({one} and {two}|{two} and {one}) overlap in memory$"
+    with refused(ValueError, says, flat(s)):
+        FACES[face](s)
+
+
+@pytest.mark.parametrize("face", FACES.values(), ids=FACES)
+def test_neighbours_and_shared_gradients_are_no_overlap(face):
+    s = scene()
+    memory = np.zeros((4, 3, *SHAPE), np.float32)
+    s = {place: list(block) for place, block in zip(s, memory, strict=True)}
+    s["grads"][1] = s["grads"][0]
+    face(s)
+
+
+# ---- lists as a whole ----
+
+LISTS = {
+    "one gradient short": (
+        "grads",
+        lambda x: x[:2],
+        ValueError,
+        "grads has 2 arrays, but params has 3",
+    ),
+    "one too many": ("grads", lambda x: x + x[:1], ValueError, "grads has 4 arrays, but params has 3"),
+    "none": ("grads", lambda x: None, TypeError, "grads has type NoneType, expected a list or tuple"),
+    "one array": (
+        "grads",
+        lambda x: x[0],
+        TypeError,
+        "grads has type ndarray, expected a list or tuple",
+    ),
+    "one m short": ("m", lambda x: x[:2], ValueError, "m has 2 arrays, but params has 3"),
+    "one v too many": ("v", lambda x: x + x[:1], ValueError, "v has 4 arrays, but params has 3"),
+}
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("row", LISTS.values(), ids=LISTS)
+def test_lists_of_another_length_are_refused(row, face):
+    place, bad, kind, says = row
+    s = scene()
+    everything = flat(s)
+    s[place] = bad(s[place])
+    with refused(kind, "^" + says, everything):
+        FACES[face](s)
+
+
+def test_a_function_wants_a_list_of_state_for_a_list_of_parameters():
+    s = scene()
+    with refused(TypeError, r"^m has type ndarray, expected a list of arrays", flat(s)):
+        F.adam_step(s["params"], s["grads"], s["m"][0], s["v"], step=1)
+
+
+@pytest.mark.parametrize("clip", [F.clip_grad_norm, F.clip_grad_value], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("what", NO_ARRAY | NO_DTYPE | NO_TARGET)
+def test_clipping_in_place_refuses_the_same(clip, what):
+    bad, says = (NO_ARRAY | NO_DTYPE | NO_TARGET)[what]
+    grads = [values(SHAPE), values(SHAPE, seed=1)]
+    kind = ValueError if what in NO_TARGET else TypeError
+    with refused(kind, "^" + re.escape(f"grads[2] {says}"), grads):
+        clip([*grads, bad(grads[0])], 0.1)
+    with refused(ValueError, r"^grads\[0\] and grads\[1\] overlap in memory$", grads):
+        clip([grads[0], grads[0]], 0.1)

@@ -1,0 +1,199 @@
+"""Calls that make no sense, a line each: what is refused, with which error, in which words. Nothing is
+written then."""
+
+import math
+
+import fastopt
+import numpy as np
+import pytest
+from fastopt import functional as F
+from steps import bits, values
+
+W = values(10)
+V = np.zeros_like(W)
+G = np.ones_like(W)  # a gradient
+GROUPS = [{"params": {"a": W}}, {"params": [V, V.copy()]}]
+
+
+def adam(**options):
+    return fastopt.Adam(W, **options)
+
+
+def named():
+    return fastopt.SGD({"a": W, "b": V})
+
+
+def grouped():
+    return fastopt.SGD(GROUPS)
+
+
+def setting(make, name, value):
+    return lambda: setattr(make(), name, value)
+
+
+LINES = [
+    # names
+    (lambda: adam(foo=1), TypeError, "adam has no hyper-parameter 'foo'"),
+    (lambda: fastopt.SGD(W, momentum=0.9), TypeError, "sgd has no hyper-parameter 'momentum'"),
+    (lambda: adam(beta1=0.5), TypeError, "betas are beta1 and beta2: give one or the other"),
+    (lambda: F.sgd_step(W, V, lr=1, momentum=0.9), TypeError, "sgd has no hyper-parameter 'momentum'"),
+    (
+        lambda: fastopt.SGD([{"params": W, "foo": 1}]),
+        TypeError,
+        r"params\[0\]: sgd has no hyper-.* 'foo'",
+    ),
+    (
+        lambda: fastopt.SGD([{"params": W}, {"lr": 1}]),
+        ValueError,
+        r"params\[1\] is a group without the key",
+    ),
+    (lambda: fastopt.SGD([{"params": GROUPS}]), TypeError, r"params\[0\]\['params'\] holds groups"),
+    (setting(adam, "foo", 1), AttributeError, "Adam has no attribute 'foo'"),
+    (
+        setting(lambda: grouped().groups[0], "foo", 1),
+        AttributeError,
+        "a group of SGD has no attribute 'foo'",
+    ),
+    (lambda: adam().foo, AttributeError, "Adam has no attribute 'foo'"),
+    (lambda: grouped().groups[0].step, AttributeError, "a group of SGD has no attribute 'step'"),
+    # what is fixed, and what is counted
+    (setting(adam, "amsgrad", True), AttributeError, "amsgrad is fixed when the optimizer is made"),
+    (setting(adam, "step_count", -1), ValueError, "step_count must be 0 or more, got -1"),
+    (setting(adam, "step_count", 1.5), TypeError, "step_count must be a whole number, got 1.5"),
+    (setting(adam, "m", []), ValueError, "m has 0 arrays, but params has 1"),
+    (setting(adam, "m", ["x"]), TypeError, r"m\[0\] has type str, expected an array of"),
+    (lambda: adam(amsgrad="no"), TypeError, "amsgrad must be True or False, got 'no'"),
+    (lambda: fastopt.RMSprop(W, centered=2), TypeError, "centered must be True or False, got 2"),
+    (
+        setting(lambda: fastopt.RMSprop(W), "momentum", 0.9),
+        ValueError,
+        "momentum must be above 0 from the",
+    ),
+    (
+        lambda: fastopt.Nesterov(W, form="x"),
+        ValueError,
+        "form must be one of 'lookahead', 'applied', got 'x'",
+    ),
+    (lambda: F.nesterov_step(W, V, V, lr=1, form=2), ValueError, "form must be one of .*, got 2"),
+    # options of the arrays
+    (lambda: adam(betas=0.9), ValueError, "betas must be two numbers, got 0.9"),
+    (lambda: adam(betas=(0.9,)), ValueError, r"betas must be two numbers, got \(0.9,\)"),
+    (
+        lambda: adam(state_dtype="float16"),
+        ValueError,
+        "state_dtype must be None or 'float32', got 'float16'",
+    ),
+    (
+        lambda: fastopt.AdaGrad(W, initial_accumulator=-1),
+        ValueError,
+        r"initial_accumulator must lie in \[0, inf",
+    ),
+    (
+        lambda: fastopt.RMSprop(W, initial_accumulator="1"),
+        TypeError,
+        "initial_accumulator must be a number",
+    ),
+    (
+        lambda: fastopt.AdaGrad(W, initial_accumulator=math.nan),
+        ValueError,
+        "initial_accumulator must lie",
+    ),
+    # gradients by name and by group
+    (
+        lambda: named().step({"a": G}),
+        ValueError,
+        r"grads has the names \['a'\], but params has \['a', 'b'\]",
+    ),
+    (
+        lambda: named().step({"a": G, "c": G}),
+        ValueError,
+        r"grads has the names \['a', 'c'\], but params",
+    ),
+    (
+        lambda: named().step({"a": G, "b": None}),
+        TypeError,
+        r"grads\['b'\] has type NoneType, expected an array",
+    ),
+    (
+        lambda: named().step({"a": G, "b": G[:3]}),
+        ValueError,
+        r"grads\['b'\] has shape \(3,\), but params\['b'\]",
+    ),
+    (lambda: adam().step({"a": G}), TypeError, "grad has type dict, expected an array"),
+    (
+        lambda: fastopt.SGD([W]).step({"a": G}),
+        ValueError,
+        r"grads has the names \['a'\], but params has no names",
+    ),
+    (lambda: grouped().step([{"grads": {"a": G}}]), ValueError, "grads has 1 groups, but params has 2"),
+    (
+        lambda: grouped().step([{}, {"grads": [G, G]}]),
+        ValueError,
+        r"grads\[0\] is a group without the key 'grads'",
+    ),
+    (
+        lambda: grouped().step([{"grads": {"b": G}}, {"grads": [G, G]}]),
+        ValueError,
+        r"grads\[0\]\['grads'\] has the names \['b'\], but params\[0\]\['params'\] has \['a'\]",
+    ),
+    (
+        lambda: grouped().step([{"grads": {"a": G}}, {"grads": [G]}]),
+        ValueError,
+        r"grads\[1\]\['grads'\] has 1 arrays, but params\[1\]\['params'\] has 2",
+    ),
+    (
+        lambda: fastopt.SGD([{"params": {"a": W}}, {"params": {"a": G}}]).step({"a": G.copy()}),
+        ValueError,
+        "grads is one dict, but params has a name in two groups",
+    ),
+    # functions
+    (lambda: F.adam_step(W, V, V, V, step=0), ValueError, "step must be 1 or more, got 0"),
+    (lambda: F.adam_step(W, V, V, V, step=2**80), ValueError, "step must be 1 or more, got"),
+    (lambda: F.adam_step(W, V, V, V, step="1"), TypeError, "step must be a whole number, got '1'"),
+    (
+        lambda: F.momentum_step(W, V, V, lr=1, dampening=0.5),
+        ValueError,
+        "momentum_step with dampening needs step=",
+    ),
+    (
+        lambda: F.adagrad_step(W, V, V, lr=1, lr_decay=0.5),
+        ValueError,
+        "adagrad_step with lr_decay needs step=",
+    ),
+    (
+        lambda: F.rmsprop_step(W, V, V, lr=1, momentum=0.5),
+        ValueError,
+        "rmsprop_step with momentum needs velocity=",
+    ),
+    (lambda: F.clip_grad_norm(W, -1), ValueError, r"max_norm must lie in \[0, inf\], got -1"),
+    (
+        lambda: F.clip_grad_norm(W, 1, norm_type=3),
+        ValueError,
+        "norm_type must be one of '2', '1', 'max', got 3",
+    ),
+    (
+        lambda: F.clip_grad_norm(W, 1, scope="x"),
+        ValueError,
+        "scope must be one of 'global', 'tensor', got 'x'",
+    ),
+    (
+        lambda: F.clip_grad_norm(W, 1, clip_eps=-1),
+        ValueError,
+        r"clip_eps must lie in \[0, inf\), got -1",
+    ),
+    (lambda: F.clip_grad_value(W, math.nan), ValueError, r"value must lie in \[0, inf\], got nan"),
+    (
+        lambda: F.global_norm(W, norm_type="3"),
+        ValueError,
+        "norm_type must be one of '2', '1', 'max', got '3'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("refuse", "kind", "says"), LINES, ids=[line[2] for line in LINES])
+def test_it_is_refused_in_these_words(refuse, kind, says):
+    before = bits(W), bits(V)
+    with pytest.raises(kind, match="^" + says) as caught:
+        refuse()
+    assert type(caught.value) is kind
+    assert (bits(W), bits(V)) == before

@@ -1,0 +1,112 @@
+"""Hyper-parameters outside their range or of the wrong kind are refused wherever they can be given, in
+words that name them and say what is allowed; and then nothing has changed."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from fastopt import _core
+from steps import CASES, bits, values
+
+# Where each number may lie; None switches off those that may be infinite.
+RANGES = {
+    **dict.fromkeys(
+        ("lr", "eps", "eps_root", "lr_decay", "l1", "l2", "weight_decay", "clip_eps"), "[0, inf)"
+    ),
+    **dict.fromkeys(("momentum", "dampening", "rho"), "[0, 1]"),
+    **dict.fromkeys(("beta1", "beta2"), "[0, 1)"),
+    **dict.fromkeys(("clip_value", "clip_norm"), "[0, inf]"),
+    "grad_scale": "(0, inf)",
+}
+OUTSIDE = {
+    "[0, inf)": (-1e-9, -math.inf, math.inf, 10**400),
+    "[0, inf]": (-1e-9, -math.inf, -1),
+    "(0, inf)": (0, 0.0, -1.0, math.inf),
+    "[0, 1]": (-1e-9, 1.000001, math.inf),
+    "[0, 1)": (-1e-9, 1.0, 2, math.inf),
+}
+SWITCHES = ("lr_in_velocity", "bias_correction", "nesterov", "maximize")
+CHOICES = {
+    "first_step": "'grad', 'zero'",
+    "amsgrad_max": "'raw', 'corrected'",
+    "l1_mode": "'subgradient', 'proximal'",
+    "decay_order": "'before', 'after'",
+    "decay_scale": "'lr', 'none'",
+    "clip_scope": "'global', 'tensor'",
+    "clip_norm_type": "'2', '1', 'max'",
+    "on_nonfinite": "'propagate', 'skip', 'raise'",
+}
+
+
+def wrong_values(rule, name):
+    """Each wrong value of a hyper-parameter with the error it deserves."""
+    if name in RANGES:
+        must = f"{name} must lie in {RANGES[name]}, got "
+        for value in (*OUTSIDE[RANGES[name]], math.nan):
+            yield value, ValueError, must + repr(value)
+        none = () if RANGES[name].endswith("inf]") else (None,)
+        for value in ("0.1", True, 1j, [0.1], np.zeros(2), *none):
+            yield value, TypeError, f"{name} must be a number, got {value!r}"
+    elif name in SWITCHES:
+        for value in (1, 0.0, "yes", None):
+            yield value, TypeError, f"{name} must be True or False, got {value!r}"
+    else:
+        eps_modes = "'outside', 'hat'" if rule.startswith("adam") else "'outside', 'inside'"
+        valid = CHOICES[name] if name != "eps_mode" else eps_modes
+        for value in ("nonsense", "", None, 3, True, math.nan):
+            yield value, ValueError, f"{name} must be one of {valid}, got {value!r}"
+
+
+def all_names(case):
+    own = _core.RULES[case.rule]["hyper"]
+    if "velocity" not in case.states:
+        own = [name for name in own if name != "momentum"]  # has a message of its own
+    return [*own, *_core.AROUND, *_core.WHOLE]
+
+
+PAIRS = [(rule, name) for rule, case in CASES.items() for name in all_names(case)]
+
+
+def test_the_tables_know_every_name():
+    named = {name for _, name in PAIRS}
+    assert named == {*RANGES, *SWITCHES, *CHOICES, "eps_mode"}
+
+
+def as_argument(case, name, value):
+    if name in ("beta1", "beta2"):
+        return {"betas": (value, 0.5) if name == "beta1" else (0.5, value)}
+    return {name: value}
+
+
+@pytest.mark.parametrize(("rule", "name"), PAIRS)
+def test_a_class_refuses_it_when_made_when_set_and_in_a_group(rule, name):
+    case, w = CASES[rule], values(10)
+    opt = case.make([{"params": [w]}])
+    before, good = bits(w), getattr(opt, name)
+    for value, kind, says in wrong_values(rule, name):
+        says = re.escape(says)
+        with pytest.raises(kind, match="^" + says):
+            case.make(w, **as_argument(case, name, value))
+        with pytest.raises(kind, match="^" + says):
+            setattr(opt, name, value)
+        if name in _core.WHOLE:
+            kind, says = TypeError, f"{name} belongs to the whole optimizer, not to one of its groups"
+        with pytest.raises(kind, match="^" + says):
+            setattr(opt.groups[0], name, value)
+        with pytest.raises(kind, match=r"^params\[0\]: " + says):
+            case.make([{"params": [w], name: value}])
+        assert getattr(opt, name) is getattr(opt.groups[0], name) is good
+    assert bits(w) == before
+
+
+@pytest.mark.parametrize(("rule", "name"), PAIRS)
+def test_a_function_refuses_it(rule, name):
+    case = CASES[rule]
+    arrays = [values(10, seed=i) for i in range(2 + len(case.states))]
+    before = [bits(a) for a in arrays]
+    states = dict(zip(case.states, arrays[2:], strict=True))
+    for value, kind, says in wrong_values(rule, name):
+        with pytest.raises(kind, match="^" + re.escape(says)):
+            case.call(arrays[0], arrays[1], states, **{name: value})
+    assert [bits(a) for a in arrays] == before

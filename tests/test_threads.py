@@ -1,0 +1,198 @@
+"""Threads never change a result nor meet in one optimizer; the environment's word on threads and on the
+instruction set is followed, and what it asks in vain is said."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import fastopt
+import numpy as np
+import pytest
+import threadpoolctl
+from children import output, run
+from fastopt import _core
+from steps import CASES, all_bits, state_bits, values
+
+
+@pytest.fixture
+def parallel():
+    """Every step in a parallel region of three threads, however small it is."""
+    _core.set_parallel_cutoff(0)
+    fastopt.set_num_threads(3)
+    yield
+    _core.set_parallel_cutoff(_core.PARALLEL_CUTOFF)
+    fastopt.set_num_threads(0)
+
+
+# ---- Python's threads ----
+
+
+def trained(job):
+    """Parameters and state after thirty steps; each job has its own rule, sizes and numbers."""
+    case = list(CASES.values())[job]
+    params = [values(n, seed=job) for n in (40_000, 100 * job, 3)]
+    opt = case.make(params, clip_norm=1.0, lr=0.01 * job)
+    for _ in range(30):
+        opt.step([p.copy() for p in params])
+    return all_bits(params), state_bits(opt)
+
+
+@pytest.mark.usefixtures("parallel")
+def test_eight_threads_step_eight_optimizers_as_one_does():
+    jobs = range(1, 9)
+    alone = [trained(job) for job in jobs]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        assert list(pool.map(trained, jobs)) == alone
+
+
+def test_one_optimizer_is_for_one_thread_at_a_time():
+    """The second thread is turned away; what the first one does is whole."""
+    size = 4_000_000
+    params, twin = np.ones(size, np.float32), np.ones(size, np.float32)
+    grads = np.ones(size, np.float32)
+    opt = fastopt.Adam(params)
+    messages, steps, done = [], 0, threading.Event()
+
+    def meddle():
+        while not done.is_set():
+            opt.lr = opt.lr  # to be handed down, too
+            try:
+                opt.step(grads)
+                done.wait(0.001)
+            except RuntimeError as e:
+                messages.append(str(e))
+
+    other = threading.Thread(target=meddle)
+    other.start()
+    deadline = time.monotonic() + 20
+    while not (messages and steps > 5) and time.monotonic() < deadline:
+        try:
+            opt.step(grads)
+            steps += 1
+        except RuntimeError as e:
+            messages.append(str(e))
+    done.set()
+    other.join()
+    assert set(messages) == {"this optimizer is being stepped by another thread"}
+    alone = fastopt.Adam(twin)
+    for _ in range(opt.step_count):
+        alone.step(grads)
+    assert np.array_equal(params, twin)
+    assert state_bits(opt) == state_bits(alone)
+
+
+def test_an_optimizer_is_not_stepped_from_within_its_own_step():
+    opt = fastopt.SGD(values(10))
+
+    class Sly:
+        def __dlpack__(self, **_):
+            opt.step(values(10))
+
+    with pytest.raises(TypeError, match=r"^grad cannot be read .*: this optimizer is being stepped"):
+        opt.step(Sly())
+    assert opt.step_count == 0
+
+
+# ---- forks ----
+
+
+@pytest.mark.usefixtures("parallel")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_steps():
+    """OpenMP's threads do not survive a fork, and to wait for them would be forever."""
+    trained(8)
+    expected = trained(8)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if fastopt.get_num_threads() == 1 and trained(8) == expected else 1)
+    deadline = time.monotonic() + 30
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)
+    assert fastopt.get_num_threads() == 3
+    assert trained(8) == expected
+
+
+# ---- how many threads ----
+
+THREADS = "import fastopt; print(fastopt.get_num_threads())"
+BUSY = """
+import os, numpy as np, fastopt
+from fastopt import _core
+_core.set_parallel_cutoff(0)
+fastopt.SGD(w := np.ones(1000)).step(np.ones(1000))
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_omp_num_threads_is_followed(n):
+    assert output(THREADS, OMP_NUM_THREADS=str(n)) == str(n)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc counts the threads")
+@pytest.mark.parametrize("n", [1, 4])
+def test_that_many_threads_there_are(n):
+    # NumPy's linear algebra may start some of its own, but is told not to.
+    assert output(BUSY, OMP_NUM_THREADS=str(n), OPENBLAS_NUM_THREADS="1") == str(n)
+
+
+def test_threadpoolctl_is_followed():
+    before = fastopt.get_num_threads()
+    with threadpoolctl.threadpool_limits(1, user_api="openmp"):
+        assert fastopt.get_num_threads() == 1
+    assert fastopt.get_num_threads() == before
+
+
+def test_set_num_threads_comes_first_until_it_is_0():
+    before = fastopt.get_num_threads()
+    fastopt.set_num_threads(7)
+    with threadpoolctl.threadpool_limits(1, user_api="openmp"):
+        assert fastopt.get_num_threads() == 7
+    fastopt.set_num_threads(0)
+    assert fastopt.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("n", "kind"), [(-1, ValueError), ("2", TypeError), (1.5, TypeError), (None, TypeError)]
+)
+def test_set_num_threads_refuses(n, kind):
+    before = fastopt.get_num_threads()
+    with pytest.raises(kind, match=r"number of threads must be|set_num_threads"):
+        fastopt.set_num_threads(n)
+    assert fastopt.get_num_threads() == before
+
+
+# ---- which instruction set ----
+
+ISA = "from fastopt import _core; print(_core.isa())"
+
+
+@pytest.mark.parametrize("name", _core.isas_supported())
+def test_the_instruction_set_asked_for_is_used(name):
+    assert output(ISA, FASTOPT_ISA=name) == name
+
+
+def test_unasked_it_is_the_best_there_is():
+    assert output(ISA) == output(ISA, FASTOPT_ISA="") == _core.isas_supported()[0]
+
+
+NOT_HERE = set(_core.isas_built()) - set(_core.isas_supported())
+
+
+@pytest.mark.parametrize("name", ["v9", "avx2", *NOT_HERE])
+def test_an_instruction_set_that_is_not_there_is_an_error_that_lists_what_is(name):
+    done = run("import fastopt", FASTOPT_ISA=name)
+    assert done.returncode == 1
+    says = done.stderr.strip().splitlines()[-1]
+    assert says == (
+        f"ImportError: FASTOPT_ISA: instruction set '{name}' is not to be had; "
+        f"built: {', '.join(_core.isas_built())}; "
+        f"supported by this CPU: {', '.join(_core.isas_supported())}"
+    )
