@@ -18,6 +18,12 @@ def machine():
     fastopt.set_num_threads(0)
 
 
+@pytest.fixture
+def torch():
+    """torch, or the test is skipped: it is no dependency of the suite."""
+    return pytest.importorskip("torch", reason="torch is not installed")
+
+
 @pytest.fixture(params=_core.isas_supported())
 def isa(request, machine):
     """Each instruction set of this machine in turn, forced."""

@@ -7,6 +7,7 @@ import ctypes
 from typing import Any
 
 import numpy as np
+import pytest
 
 SHAPE = (3, 1, 20, 17)  # 1020 elements: two tiles, the second not full
 
@@ -99,8 +100,7 @@ class OldDLPack(OnlyDLPack):
 
 
 def torch_tensor(a: np.ndarray) -> Any:
-    import torch
-
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     return torch.from_numpy(a)
 
 

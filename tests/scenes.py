@@ -3,9 +3,10 @@
 from contextlib import contextmanager
 from itertools import chain
 
-import fastopt
 import numpy as np
 import pytest
+
+import fastopt
 from fastopt import functional as F
 from steps import all_bits, values
 

@@ -6,7 +6,6 @@ import copy
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -127,17 +126,9 @@ def test_functions_take_foreign_objects_too(as_param):
     assert [bits(memory_of(m)) for m in made] == all_bits([param, grad, velocity])
 
 
-TORCH = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-}
-
-
-@pytest.mark.parametrize("dtype", TORCH)
-def test_torch_tensors_stay_torch_and_get_numpys_bits(dtype):
-    param, grad = (torch.randn(4, 3, 50).to(TORCH[dtype]) for _ in range(2))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_torch_tensors_stay_torch_and_get_numpys_bits(torch, dtype):
+    param, grad = (torch.randn(4, 3, 50).to(getattr(torch, dtype)) for _ in range(2))
     param = param.permute(2, 0, 1).contiguous().permute(1, 2, 0)
     as_int = torch.int16 if param.element_size() == 2 else param.dtype
     twins = [t.clone().view(as_int).numpy().view(DTYPES[dtype]) for t in (param, grad)]
@@ -149,7 +140,7 @@ def test_torch_tensors_stay_torch_and_get_numpys_bits(dtype):
         assert (type(ours), ours.dtype, ours.stride()) == (torch.Tensor, param.dtype, param.stride())
 
 
-def test_wide_state_of_torch_is_torchs():
+def test_wide_state_of_torch_is_torchs(torch):
     opt = fastopt.Adam(torch.ones(5, dtype=torch.bfloat16), state_dtype="float32")
     opt.step(torch.ones(5, dtype=torch.bfloat16))
     assert opt.m[0].dtype == torch.float32

@@ -4,9 +4,10 @@ with their size, nor with the number of steps."""
 import gc
 import sys
 
-import fastopt
 import numpy as np
 import pytest
+
+import fastopt
 from children import output
 from layouts import FOREIGN, OnlyDLPack, spread
 from steps import CASES, values

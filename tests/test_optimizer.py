@@ -3,9 +3,10 @@ are attributes that act from the next step on, and it counts its steps once."""
 
 import re
 
-import fastopt
 import numpy as np
 import pytest
+
+import fastopt
 from steps import CASES, DTYPES, all_bits, bits, state_bits, values
 
 SHAPES = ((5, 7), (11,), (2, 3, 4))

@@ -5,9 +5,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import fastopt
 import numpy as np
 import pytest
+
+import fastopt
 from fastopt import functional as F
 from scenes import FACES, LAST, SHAPE, flat, refused, scene
 from steps import values

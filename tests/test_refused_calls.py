@@ -3,9 +3,10 @@ written then."""
 
 import math
 
-import fastopt
 import numpy as np
 import pytest
+
+import fastopt
 from fastopt import functional as F
 from steps import bits, values
 

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+
 from fastopt import _core
 from steps import CASES, bits, values
 

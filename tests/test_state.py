@@ -5,11 +5,11 @@ import copy
 import json
 import pickle
 
-import fastopt
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
+
+import fastopt
 from steps import CASES, DTYPES, all_bits, bits, state_bits, values
 
 SHAPES = ((5, 7), (11,), (2, 3, 4))
@@ -194,7 +194,7 @@ def test_a_model_and_its_optimizer_copied_together_stay_together():
     assert bits(twin["w"]) == bits(opt.params["w"]) != bits(model["w"])
 
 
-def test_torch_goes_on_too():
+def test_torch_goes_on_too(torch):
     params = [torch.ones(5, dtype=torch.bfloat16)]
     opt = fastopt.Adam(params, state_dtype="float32")
     opt.step([params[0] * 3])

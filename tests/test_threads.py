@@ -8,10 +8,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import fastopt
 import numpy as np
 import pytest
 import threadpoolctl
+
+import fastopt
 from children import output, run
 from fastopt import _core
 from steps import CASES, all_bits, state_bits, values

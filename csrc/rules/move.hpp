@@ -19,7 +19,8 @@ struct Move {
 
   FASTOPT_HD Move(const Hyper&, int64_t) {}
 
-  // What the gradient's NaN would overwrite is written back; the compiler cannot know that there is none.
+  // What the gradient's NaN would overwrite is written back; the compiler cannot know that there is
+  // none.
   FASTOPT_HD F operator()(F w, F g, F* s) const {
     const bool never = g != g;
     for (int k = 0; k < Slots; ++k) s[k] = never ? g : s[k];
