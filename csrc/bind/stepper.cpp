@@ -66,20 +66,21 @@ bool Stepper::unchanged() {
   const int64_t n = int64_t(tensors_.size());
   if (!checked_ || int64_t(params_.size()) != n) return false;
   const Known* known = known_.data();
-  const auto same = [&](py::handle object, const Where& where) {
-    const Array a = read_array(object, where);
+  const Where anywhere{param_role_};
+  // The list is asked for its length each time: reading an array may run Python code.
+  const auto same = [&](PyObject* list, int64_t i) {
+    if (PyList_GET_SIZE(list) != n) return false;
+    const auto object = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(list, i));
+    const Array a = read_array(object, anywhere);
     const bool is =
         a.data == known->data && a.dtype == known->dtype && a.writable && known->layout.is_of(a);
     ++known;
     return is;
   };
-  const Where anywhere{param_role_};
   for (int64_t i = 0; i < n; ++i) {
-    if (!same(PyList_GET_ITEM(params_.ptr(), i), anywhere)) return false;
-    for (int k = 0; k < rule_.slots; ++k) {
-      PyObject* list = PyList_GET_ITEM(states_.ptr(), k);
-      if (PyList_GET_SIZE(list) != n || !same(PyList_GET_ITEM(list, i), anywhere)) return false;
-    }
+    if (!same(params_.ptr(), i)) return false;
+    for (int k = 0; k < rule_.slots; ++k)
+      if (!same(PyList_GET_ITEM(states_.ptr(), k), i)) return false;
   }
   return true;
 }
@@ -179,11 +180,11 @@ void Stepper::read_grads(py::handle grads) {
                          std::string(py::str(py::type::handle_of(grads).attr("__name__"))) +
                          ", expected a list or tuple of arrays");
   const int64_t n = int64_t(tensors_.size());
-  const int64_t found = PySequence_Fast_GET_SIZE(grads.ptr());
-  if (found != n)
-    throw py::value_error(grad_role_ + " has " + std::to_string(found) + " arrays, but " + param_role_ +
-                          " has " + std::to_string(n));
-  PyObject** items = PySequence_Fast_ITEMS(grads.ptr());
+  // A tuple of our own: reading an array may run Python code, which may change the user's list.
+  const auto items = py::reinterpret_steal<py::tuple>(PySequence_Tuple(grads.ptr()));
+  if (int64_t(items.size()) != n)
+    throw py::value_error(grad_role_ + " has " + std::to_string(items.size()) + " arrays, but " +
+                          param_role_ + " has " + std::to_string(n));
   for (int64_t i = 0; i < n; ++i) read_grad(i, items[i]);
 }
 

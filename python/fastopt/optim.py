@@ -440,6 +440,11 @@ class AdamW(Adam):
 
     .. math:: \theta \leftarrow \theta (1 - \eta \lambda), \quad \text{then Adam's step.}
 
+    Args:
+        params, lr, betas, eps: as in :class:`Adam`.
+        weight_decay: :math:`\lambda`, 0 or more.
+        **options: the others of :class:`Adam`.
+
     >>> import numpy as np, fastopt
     >>> w = np.array([1.0])
     >>> opt = fastopt.AdamW(w, lr=0.1, weight_decay=0.5)
@@ -451,8 +456,17 @@ class AdamW(Adam):
     is ``decay_scale="none"``.
     """
 
-    def __init__(self, params: Any, lr: float = 1e-3, **options: Any) -> None:
-        super().__init__(params, lr, **{"weight_decay": 1e-2, **options})
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        *,
+        weight_decay: float = 1e-2,
+        **options: Any,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay=weight_decay, **options)
 
 
 def _moves(momentum: Any) -> bool:
