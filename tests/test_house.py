@@ -36,6 +36,7 @@ MODULES = (
     "_checks",
     "_params",
     "_config",
+    "_norms",
     "functional",
     "_group",
     "_base",

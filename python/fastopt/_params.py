@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 Array = Any  # NumPy, CuPy, torch, or whatever else speaks a protocol that csrc/bind/array.cpp reads
+Arrays = Any  # one of them, or a list
 
 
 def is_array(obj: object) -> bool:

@@ -1,0 +1,78 @@
+"""Norms of lists of arrays, and clipping by them; public as part of :mod:`fastopt.functional`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastopt import _core
+from fastopt._params import Array, Arrays
+
+
+def global_norm(arrays: Arrays, *, norm_type: float | Literal["2", "1", "max"] = 2) -> float:
+    r"""The norm of all elements of all arrays, :math:`\sqrt{\sum_i x_i^2}`, in one read.
+
+    It does not overflow or vanish where the result is itself in range, and has the same bits however
+    the elements are cut into arrays.
+
+    Args:
+        arrays: one array or a list of arrays, only read.
+        norm_type: 2, 1 (:math:`\sum |x_i|`), or ``float("inf")`` or ``"max"`` (:math:`\max |x_i|`).
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> F.global_norm([np.array([3.0]), np.array([0.0, 4.0])])
+    5.0
+    """
+    return _core.global_norm(_listed(arrays), {"norm_type": norm_type})
+
+
+def clip_grad_norm(
+    grads: Arrays,
+    max_norm: float,
+    *,
+    norm_type: float | Literal["2", "1", "max"] = 2,
+    clip_eps: float = 1e-6,
+    scope: Literal["global", "tensor"] = "global",
+) -> float | list[float]:
+    r"""Scale gradients in place by :math:`\min(1, c / (\lVert g \rVert + \text{clip\_eps}))`; a step with
+    ``clip_norm`` does the same without the extra write.
+
+    Args:
+        grads: one array or a list of arrays, written in place.
+        max_norm: :math:`c`, 0 or more.
+        norm_type: as in :func:`global_norm`.
+        clip_eps: 1e-6 as in torch, or 0 as in optax and Keras.
+        scope: one norm for all, or one for each array.
+
+    Returns:
+        The norm before clipping; a list of norms with ``scope="tensor"``.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> g = np.array([3.0, 4.0])
+    >>> F.clip_grad_norm(g, 1.0, clip_eps=0.0)
+    5.0
+    >>> g
+    array([0.6, 0.8])
+
+    Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063.
+    """
+    options = {"max_norm": max_norm, "norm_type": norm_type, "clip_eps": clip_eps, "scope": scope}
+    return _core.clip_grad_norm(_listed(grads), options)
+
+
+def clip_grad_value(grads: Arrays, value: float) -> None:
+    r"""Limit every element to :math:`[-\text{value}, \text{value}]`, in place; NaN stays NaN.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> g = np.array([3.0, -0.5])
+    >>> F.clip_grad_value(g, 1.0)
+    >>> g
+    array([ 1. , -0.5])
+    """
+    _core.clip_grad_value(_listed(grads), {"value": value})
+
+
+def _listed(arrays: Arrays) -> list[Array]:
+    return list(arrays) if isinstance(arrays, (list, tuple)) else [arrays]
