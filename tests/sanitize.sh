@@ -36,4 +36,5 @@ module = pathlib.Path(_core.__file__)
 assert module.is_relative_to(sys.argv[1]), f"the tests would run on {module}"
 assert b"__asan_init" in module.read_bytes() and b"__ubsan_handle" in module.read_bytes()
 CHECK
-"$python" -m pytest -q "$@" --ignore=tests/test_house.py --ignore=tests/test_torch.py --ignore=tests/test_examples.py
+"$python" -m pytest -q "$@" --ignore=tests/test_house.py --ignore=tests/test_torch.py \
+  --ignore=tests/test_examples.py --ignore=tests/test_bench.py
