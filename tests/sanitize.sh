@@ -4,7 +4,8 @@
 #     tests/sanitize.sh [pytest arguments]
 #
 # Needs g++, and a Python (PYTHON, else python3) that has the packages of the test extra. Left out is what
-# would say nothing of our own code: other libraries, and the compiler.
+# would say nothing of our own code: other libraries, the compiler, and the size of a process whose freed
+# memory AddressSanitizer holds back.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -37,4 +38,5 @@ assert module.is_relative_to(sys.argv[1]), f"the tests would run on {module}"
 assert b"__asan_init" in module.read_bytes() and b"__ubsan_handle" in module.read_bytes()
 CHECK
 "$python" -m pytest -q "$@" --ignore=tests/test_house.py --ignore=tests/test_torch.py \
-  --ignore=tests/test_examples.py --ignore=tests/test_bench.py
+  --ignore=tests/test_examples.py --ignore=tests/test_bench.py \
+  --deselect=tests/test_memory.py::test_ten_thousand_steps_leak_nothing
