@@ -51,8 +51,8 @@ void step_stretch(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, 
 
 // Arrays of the compute type, aligned and in one order: one loop over all of them, nothing in between,
 // that starts on a cache line. Large arrays often lie at one distance from such a line, and then every
-// vector stays within one. On AMD that matters where the distances between arrays are such (64 MiB and a
-// page, as NumPy's large arrays may have) that their lines seem to fight for one place in the way
+// vector stays within one. On AMD that matters where the distances between arrays are such (64 MiB and
+// a page, as NumPy's large arrays may have) that their lines seem to fight for one place in the way
 // predictor: on a Zen 4 Adam took 1.15 to 1.3 times as long there without this, 1.03 to 1.07 with it.
 template <Wrap wrap, class Rule, class F>
 void step_direct(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, int64_t end) {
