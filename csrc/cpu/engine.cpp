@@ -91,7 +91,7 @@ void run_all(const StepCall& call) {
   int64_t total = 0;
   for (int64_t i = 0; i < call.count; ++i) {
     const StepRun& run = call.runs[i];
-    kernels().step[run.rule][int(run.storage)].prepare(*run.hyper, call.step, constants[i]);
+    kernels().steps.step[run.rule][int(run.storage)].prepare(*run.hyper, call.step, constants[i]);
     for (int64_t t = 0; t < run.count; ++t) total += run.tensors[t].size * step_bytes(run);
   }
   const Constants* const prepared = constants.data();
@@ -99,7 +99,7 @@ void run_all(const StepCall& call) {
     Share share(total, thread, threads);
     for (int64_t i = 0; i < call.count; ++i) {
       const StepRun& run = call.runs[i];
-      const auto range = kernels().step[run.rule][int(run.storage)].range;
+      const auto range = kernels().steps.step[run.rule][int(run.storage)].range;
       for (const StepTensor* t = run.tensors; t < run.tensors + run.count; ++t)
         share.take(t->size, step_bytes(run),
                    [&](int64_t begin, int64_t end) { range(prepared[i], *t, begin, end); });
@@ -130,7 +130,7 @@ void scale(const ScaleTensor* tensors, int64_t count, double limit) {
   on_threads(threads_for(2 * total), [&](int thread, int threads) {
     Share share(total, thread, threads);
     for (const ScaleTensor* t = tensors; t < tensors + count; ++t) {
-      const auto range = kernels().scale[int(t->dtype)].range;
+      const auto range = kernels().steps.scale[int(t->dtype)].range;
       share.take(t->size, int64_t(bytes_of(t->dtype)), [&](int64_t begin, int64_t end) {
         if (t->coef != 1.0 || limit != kNone) range(*t, limit, begin, end);
       });

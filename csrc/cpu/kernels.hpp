@@ -1,5 +1,5 @@
-// What one instruction set offers: loops over a stretch of one tensor, on the calling thread. Filled at
-// compile time from RuleList (kernels.cpp), one table for each instruction set.
+// What one instruction set offers: loops over a stretch of one tensor, on the calling thread. Each
+// kernels_*.cpp is compiled once for each instruction set and fills one table at compile time.
 #pragma once
 
 #include "core/backend.hpp"
@@ -28,13 +28,23 @@ struct ScaleKernel {
 
 inline constexpr int kNorms = 3;
 
-struct Kernels {
-  const char* isa;
+struct StepKernels {
   StepKernel step[RuleList::size][kStorages];
   NormKernel norm[kNorms][kDTypes];
   ScaleKernel scale[kDTypes];
 };
 
-extern const Kernels kernels_v2, kernels_v3, kernels_v4, kernels_neon;
+// All tables of one instruction set.
+struct Kernels {
+  const char* isa;
+  const StepKernels& steps;
+};
+
+// What a kernels_*.cpp calls its table: FASTOPT_ISA, given by the build, ends its name. constexpr, so
+// that no initialiser of an instruction set the machine may lack runs when the module loads.
+#define FASTOPT_JOIN(a, b) a##b
+#define FASTOPT_TABLE(kind, isa) FASTOPT_JOIN(kind, isa)
+
+extern const StepKernels steps_v2, steps_v3, steps_v4, steps_neon;
 
 }  // namespace fastopt::cpu

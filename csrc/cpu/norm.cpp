@@ -30,7 +30,7 @@ struct Cursor {
 
 template <class Norm>
 double block(Cursor& c, int64_t size, ClipNorm kind) {
-  const auto& add = kernels().norm[int(kind)];
+  const auto& add = kernels().steps.norm[int(kind)];
   double lanes[kNormLanes] = {};
   for (int64_t done = 0; done < size;) {
     const int64_t n = std::min(size - done, c.tensor->size - c.at);

@@ -6,18 +6,18 @@ namespace fastopt::cpu {
 namespace {
 
 struct Built {
-  const Kernels* kernels;
+  Kernels kernels;
   bool (*supported)();
 };
 
 #if defined(__x86_64__)
 const Built built[] = {
-    {&kernels_v4, [] { return bool(__builtin_cpu_supports("x86-64-v4")); }},
-    {&kernels_v3, [] { return bool(__builtin_cpu_supports("x86-64-v3")); }},
-    {&kernels_v2, [] { return bool(__builtin_cpu_supports("x86-64-v2")); }},
+    {{"v4", steps_v4}, [] { return bool(__builtin_cpu_supports("x86-64-v4")); }},
+    {{"v3", steps_v3}, [] { return bool(__builtin_cpu_supports("x86-64-v3")); }},
+    {{"v2", steps_v2}, [] { return bool(__builtin_cpu_supports("x86-64-v2")); }},
 };
 #elif defined(__aarch64__)
-const Built built[] = {{&kernels_neon, [] { return true; }}};
+const Built built[] = {{{"neon", steps_neon}, [] { return true; }}};
 #endif
 
 const Kernels* in_use = nullptr;
@@ -32,21 +32,21 @@ std::string joined(const std::vector<std::string>& names) {
 
 std::vector<std::string> isas_built() {
   std::vector<std::string> names;
-  for (const Built& b : built) names.push_back(b.kernels->isa);
+  for (const Built& b : built) names.push_back(b.kernels.isa);
   return names;
 }
 
 std::vector<std::string> isas_supported() {
   std::vector<std::string> names;
   for (const Built& b : built)
-    if (b.supported()) names.push_back(b.kernels->isa);
+    if (b.supported()) names.push_back(b.kernels.isa);
   return names;
 }
 
 void select_isa(const std::string& name) {
   for (const Built& b : built)
-    if (b.supported() && (name.empty() || name == b.kernels->isa)) {
-      in_use = b.kernels;
+    if (b.supported() && (name.empty() || name == b.kernels.isa)) {
+      in_use = &b.kernels;
       return;
     }
   const std::string what = name.empty() ? "no instruction set fits this CPU"

@@ -1,5 +1,5 @@
-// The loops, for one instruction set. Compiled once for each with FASTOPT_ISA naming it; see tile.hpp
-// for what may not stand here.
+// The loops of steps, norms and scaling, for one instruction set; see tile.hpp for what may not stand
+// here.
 #include "cpu/kernels.hpp"
 
 #include "cpu/tile.hpp"
@@ -183,8 +183,8 @@ constexpr void fill_steps(StepKernel (&row)[kStorages]) {
 }
 
 template <template <class> class... R>
-constexpr Kernels table(const char* isa, List<R...>) {
-  Kernels k{isa, {}, {}, {{scale<Half>}, {scale<BFloat16>}, {scale<float>}, {scale<double>}}};
+constexpr StepKernels table(List<R...>) {
+  StepKernels k{{}, {}, {{scale<Half>}, {scale<BFloat16>}, {scale<float>}, {scale<double>}}};
   int rule = 0;
   (fill_steps<R>(k.step[rule++]), ...);
   fill_norms<Norm2>(k.norm[int(ClipNorm::two)]);
@@ -195,12 +195,6 @@ constexpr Kernels table(const char* isa, List<R...>) {
 
 }  // namespace
 
-#define FASTOPT_JOIN(a, b) a##b
-#define FASTOPT_TABLE(isa) FASTOPT_JOIN(kernels_, isa)
-#define FASTOPT_TEXT(isa) #isa
-#define FASTOPT_NAME(isa) FASTOPT_TEXT(isa)
-
-// constexpr: no initialiser of an instruction set the machine may lack runs when the module loads.
-constexpr Kernels FASTOPT_TABLE(FASTOPT_ISA) = table(FASTOPT_NAME(FASTOPT_ISA), RuleList{});
+constexpr StepKernels FASTOPT_TABLE(steps_, FASTOPT_ISA) = table(RuleList{});
 
 }  // namespace fastopt::cpu
