@@ -37,6 +37,7 @@ MODULES = (
     "_params",
     "_config",
     "_norms",
+    "_batch_norm",
     "functional",
     "_group",
     "_base",

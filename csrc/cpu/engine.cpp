@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "cpu/batch_norm.hpp"
 #include "cpu/lists.hpp"
 #include "cpu/norm.hpp"
 #include "cpu/parallel.hpp"
@@ -140,6 +141,7 @@ void scale(const ScaleTensor* tensors, int64_t count, double limit) {
 
 }  // namespace
 
-const Backend backend = {"cpu", step, norm, scale};
+const Backend backend = {
+    "cpu", step, norm, scale, batch_moments, batch_norm_forward, batch_norm_backward};
 
 }  // namespace fastopt::cpu

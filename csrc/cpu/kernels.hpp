@@ -34,10 +34,43 @@ struct StepKernels {
   ScaleKernel scale[kDTypes];
 };
 
+// ---- BatchNorm ----
+
+// An array's part in a stretch of rows; `step` bytes from one row to the next.
+struct Rows {
+  char* data;
+  int64_t step;
+};
+
+// `rows` rows of `n` elements: of n neighbouring channels, or of one channel. A kernel reads and writes
+// those of the members it names; without data, an array takes no part.
+struct ChannelPiece {
+  int64_t rows, n;
+  Rows x, residual, y;     // forward
+  Rows dy, dx, dresidual;  // backward
+  Rows kept;               // a bit an element, rows of whole bytes
+  bool relu;
+  const double* constants[4];  // of Normalize or NormalizeBackward, the first channel's
+  double *first, *second;      // the two numbers a reduction gives, the first channel's
+};
+using ChannelKernel = void (*)(const ChannelPiece&);
+
+inline constexpr int kMostChannels =
+    512;  // of one piece: their constants and sums fit a first-level cache
+
+// By form: 0 for one channel, 1 for neighbouring ones.
+struct BatchNormKernels {
+  ChannelKernel moments[2][kDTypes];
+  ChannelKernel normalize[2][kDTypes];
+  ChannelKernel reduce[2][kDTypes];
+  ChannelKernel gradient[2][kDTypes];
+};
+
 // All tables of one instruction set.
 struct Kernels {
   const char* isa;
   const StepKernels& steps;
+  const BatchNormKernels& batch_norm;
 };
 
 // What a kernels_*.cpp calls its table: FASTOPT_ISA, given by the build, ends its name. constexpr, so
@@ -46,5 +79,6 @@ struct Kernels {
 #define FASTOPT_TABLE(kind, isa) FASTOPT_JOIN(kind, isa)
 
 extern const StepKernels steps_v2, steps_v3, steps_v4, steps_neon;
+extern const BatchNormKernels batch_norm_v2, batch_norm_v3, batch_norm_v4, batch_norm_neon;
 
 }  // namespace fastopt::cpu

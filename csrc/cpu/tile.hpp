@@ -81,18 +81,24 @@ class Tile {
       return wide_;
   }
 
-  // Puts opened values back; nothing is left to do if they were changed in place.
+  // Where to compute values that will be put there: in place if that can be.
+  F* place(void* base, int64_t begin) {
+    if constexpr (same)
+      if (F* p = reinterpret_cast<F*>(base) + begin; aligned(p, alignof(F))) return p;
+    return scratch();
+  }
+
+  // Puts values there, wherever they stand; nothing is left to do if that is where they are.
   void close(const F* values, void* base, int64_t begin, int n) {
     char* p = const_cast<char*>(at(base, begin * int64_t(sizeof(P))));
-    const bool direct = aligned(p, alignof(P));
     if constexpr (same) {
-      if (direct) return;
+      if (reinterpret_cast<const char*>(values) != p) memcpy(p, values, n * sizeof(P));
+    } else if (aligned(p, alignof(P))) {
+      narrow_tile(values, reinterpret_cast<P*>(p), n);
     } else {
-      P* to = direct ? reinterpret_cast<P*>(p) : raw_;
-      narrow_tile(values, to, n);
-      if (direct) return;
+      narrow_tile(values, raw_, n);
+      memcpy(p, raw_, n * sizeof(P));
     }
-    memcpy(p, raw_, n * sizeof(P));
   }
 
  private:

@@ -8,12 +8,17 @@ from numbers import Real
 from typing import Any
 
 
-def count(name: str, value: Any, least: int = 0) -> int:
-    """``value`` as a whole number that C++ can count on from."""
+def whole(name: str, value: Any) -> int:
+    """``value`` as a whole number of either sign, as an axis may be."""
     try:
-        n = operator.index(value)
+        return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+
+
+def count(name: str, value: Any, least: int = 0) -> int:
+    """``value`` as a whole number that C++ can count on from."""
+    n = whole(name, value)
     if not least <= n < 2**63 - 1:
         raise ValueError(f"{name} must be {least} or more, got {value!r}")
     return n
@@ -25,13 +30,24 @@ def switch(name: str, value: Any) -> bool:
     return value
 
 
-def accumulator(value: Any) -> float:
+def number(name: str, value: Any, low: float, high: float) -> float:
+    """``value`` as a float in ``[low, high]``; an infinite ``high`` is not reached."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"initial_accumulator must be a number, got {value!r}")
-    start = float(value)
-    if not (start >= 0.0 and math.isfinite(start)):
-        raise ValueError(f"initial_accumulator must lie in [0, inf), got {value!r}")
-    return start
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    x = float(value)
+    if not (low <= x <= high and math.isfinite(x)):
+        end = "inf)" if math.isinf(high) else f"{high:g}]"
+        raise ValueError(f"{name} must lie in [{low:g}, {end}, got {value!r}")
+    return x
+
+
+def accumulator(value: Any) -> float:
+    return number("initial_accumulator", value, 0.0, math.inf)
+
+
+def choice(name: str, value: Any, valid: tuple[Any, ...]) -> None:
+    if value not in valid:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
 
 
 def same_length(name: str, theirs: Any, mine: Any) -> None:

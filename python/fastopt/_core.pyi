@@ -8,6 +8,9 @@ from __future__ import annotations
 import collections.abc
 import typing
 
+import numpy
+import numpy.typing
+
 class Stepper:
     """
     One optimizer's arrays and hyper-parameters.
@@ -53,6 +56,111 @@ class Stepper:
     def step_count(self) -> int: ...
     @step_count.setter
     def step_count(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+
+class BatchNormOptions:
+    """
+    The options of a forward pass, checked before.
+    """
+    def __init__(
+        self,
+        evaluate: bool,
+        keep: typing.SupportsFloat | typing.SupportsIndex | None,
+        take: typing.SupportsFloat | typing.SupportsIndex | None,
+        unbiased: bool,
+        single_value: bool,
+        eps: typing.SupportsFloat | typing.SupportsIndex,
+        axis: typing.SupportsInt | typing.SupportsIndex,
+        relu: bool,
+    ) -> None:
+        """
+        Without keep and take, running statistics are the average of all batches.
+        """
+
+class BatchNormSaved:
+    """
+    What a forward pass leaves for the backward pass.
+    """
+    @property
+    def beta(self) -> typing.Any: ...
+    @property
+    def count(self) -> float: ...
+    @property
+    def gamma(self) -> typing.Any: ...
+    @property
+    def has_relu(self) -> bool: ...
+    @property
+    def has_residual(self) -> bool: ...
+    @property
+    def invstd(self) -> numpy.typing.NDArray[numpy.float64]: ...
+    @property
+    def mean(self) -> numpy.typing.NDArray[numpy.float64]: ...
+    @property
+    def var(self) -> numpy.typing.NDArray[numpy.float64]: ...
+
+def batch_moments(
+    x: typing.Any, axis: typing.SupportsInt | typing.SupportsIndex
+) -> tuple[float, numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]:
+    """
+    Count, means and sums of squared deviations, channel by channel.
+    """
+
+def batch_moments_join(
+    parts: collections.abc.Sequence[
+        tuple[
+            typing.SupportsFloat | typing.SupportsIndex,
+            typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+            typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+        ]
+    ],
+) -> tuple[float, numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]:
+    """
+    Those of all parts together.
+    """
+
+def batch_norm_backward(
+    dy: typing.Any,
+    saved: BatchNormSaved,
+    out: typing.Any,
+    dgamma: typing.Any,
+    dbeta: typing.Any,
+    dresidual: typing.Any,
+    sums: tuple[
+        typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+        typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+    ]
+    | None,
+) -> None:
+    """
+    Write the gradients, with the sums over x and dy or those given.
+    """
+
+def batch_norm_forward(
+    options: BatchNormOptions,
+    x: typing.Any,
+    out: typing.Any,
+    gamma: typing.Any,
+    beta: typing.Any,
+    running_mean: typing.Any,
+    running_var: typing.Any,
+    residual: typing.Any,
+    moments: tuple[
+        typing.SupportsFloat | typing.SupportsIndex,
+        typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+        typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+    ]
+    | None,
+    batch: typing.SupportsInt | typing.SupportsIndex,
+) -> BatchNormSaved:
+    """
+    Normalise x into out, with its own statistics or those of `moments`.
+    """
+
+def batch_norm_reduce(
+    dy: typing.Any, saved: BatchNormSaved
+) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]:
+    """
+    The sums of dy and of dy (x - mean), channel by channel.
+    """
 
 def check_hyper(rule: str, values: dict[str, typing.Any]) -> None:
     """

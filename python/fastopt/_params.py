@@ -158,3 +158,12 @@ def full_like(array: Array, fill: float, dtype: str | None = None) -> Array:
         return array.__array_namespace__().full_like(array, fill, dtype=dtype)
     view = np.asarray(array) if _is_viewable(array) else np.from_dlpack(array)
     return np.full_like(view, fill, dtype=dtype, order="K", subok=False)
+
+
+def empty_like(array: Array, role: str) -> Array:
+    """The same, with nothing in it yet."""
+    if type(array) is np.ndarray:
+        return np.empty_like(array)
+    if not is_array(array):
+        raise TypeError(f"{role} has type {type(array).__name__}, expected an array")
+    return full_like(array, 0.0)

@@ -11,6 +11,19 @@ import copy
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastopt import _checks, _core
+from fastopt._batch_norm import (
+    BatchMoments,
+    BatchNormGrads,
+    BatchNormResidualGrads,
+    BatchNormSums,
+    batch_norm_apply,
+    batch_norm_backward,
+    batch_norm_backward_apply,
+    batch_norm_backward_reduce,
+    batch_norm_forward,
+    batch_norm_join,
+    batch_norm_moments,
+)
 from fastopt._norms import clip_grad_norm, clip_grad_value, global_norm
 from fastopt._params import Arrays, full_like
 
@@ -20,8 +33,19 @@ if TYPE_CHECKING:
     from fastopt._around import Around
 
 __all__ = [
+    "BatchMoments",
+    "BatchNormGrads",
+    "BatchNormResidualGrads",
+    "BatchNormSums",
     "adagrad_step",
     "adam_step",
+    "batch_norm_apply",
+    "batch_norm_backward",
+    "batch_norm_backward_apply",
+    "batch_norm_backward_reduce",
+    "batch_norm_forward",
+    "batch_norm_join",
+    "batch_norm_moments",
     "clip_grad_norm",
     "clip_grad_value",
     "global_norm",

@@ -1,0 +1,202 @@
+#include "bind/batch_norm.hpp"
+
+#include <pybind11/stl.h>
+
+#include "cpu/engine.hpp"
+#include "rules/moments.hpp"
+
+namespace fastopt::bind {
+namespace {
+
+bool coincide(const Array& a, const Array& b) { return a.data == b.data && Layout(a).is_of(b); }
+
+}  // namespace
+
+Array read_like(py::handle object, const char* role, const Array& x) {
+  if (object.is_none()) return {};
+  Array a = read_array(object, {role});
+  require_shape(a, {role}, x, {"x"});
+  require_dtype(a, {role}, x, {"x"});
+  return a;
+}
+
+void require_apart(const Overlaps& written, const Array& result, const Array& input, const char* role) {
+  if (input.owner && !coincide(result, input)) written.check_read(input, {role});
+}
+
+double* statistics(Numbers& a, const char* role, int64_t channels) {
+  if (a.ndim() == 1 && a.shape(0) == channels) return a.mutable_data();
+  throw py::value_error(std::string(role) + " has shape " + tuple_text(a.shape(), int(a.ndim())) +
+                        ", expected (" + std::to_string(channels) + ",)");
+}
+
+namespace {
+
+struct ForwardArrays {
+  Array x, y, residual;
+  int axis;
+  PerChannelArray gamma, beta, mean, var;
+
+  int64_t channels() const { return x.shape[axis]; }
+
+  void check_overlaps(bool evaluate) {
+    Overlaps written;
+    require_target(y, {"out"});
+    written.write(y, {"out"});
+    if (!evaluate) {
+      for (auto [a, role] : {std::pair(&mean.array, "running_mean"), {&var.array, "running_var"}})
+        if (a->owner) require_target(*a, {role}), written.write(*a, {role});
+    }
+    written.check_writes();
+    require_apart(written, y, x, "x");
+    require_apart(written, y, residual, "residual");
+    if (gamma.array.owner) written.check_read(gamma.array, {"gamma"});
+    if (beta.array.owner) written.check_read(beta.array, {"beta"});
+  }
+
+  ChannelSpace space(BatchNormForward& call) const {
+    if (!residual.owner) return read_space(axis, {{x, "x", call.x}, {y, "out", call.y}});
+    return read_space(axis,
+                      {{x, "x", call.x}, {residual, "residual", call.residual}, {y, "out", call.y}});
+  }
+};
+
+Running running_of(const BatchNormOptions& o, const ForwardArrays& a, int64_t batch) {
+  const double take = o.take ? *o.take : 1.0 / double(batch);
+  return {a.mean.vector, a.var.vector, o.keep ? *o.keep : 1.0 - take, take, o.unbiased};
+}
+
+void require_enough(const BatchNormOptions& o, double count, const Array& x) {
+  if (o.evaluate || o.single_value || count != 1.0) return;
+  throw py::value_error("x has shape " + tuple_text(x.shape, x.ndim) +
+                        ": one value for each channel, which has no variance to train with; "
+                        "single_value=\"zero_var\" takes it for 0");
+}
+
+size_t kept_bytes(const ChannelSpace& s) {
+  return size_t(s.rows ? s.outer * ((s.channels + 7) / 8) : s.channels * ((s.count() + 7) / 8));
+}
+
+std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::object& x,
+                                        const py::object& out, const py::object& gamma,
+                                        const py::object& beta, const py::object& running_mean,
+                                        const py::object& running_var, const py::object& residual,
+                                        std::optional<MomentsTuple> moments, int64_t batch) {
+  ForwardArrays a;
+  a.x = read_array(x, {"x"});
+  a.axis = read_axis(o.axis, a.x);
+  const int64_t channels = a.channels();
+  a.y = read_like(out, "out", a.x);
+  a.residual = read_like(residual, "residual", a.x);
+  a.gamma = read_per_channel(gamma, "gamma", channels);
+  a.beta = read_per_channel(beta, "beta", channels);
+  a.mean = read_per_channel(running_mean, "running_mean", channels);
+  a.var = read_per_channel(running_var, "running_var", channels);
+  a.check_overlaps(o.evaluate);
+
+  BatchNormForward call{};
+  call.space = a.space(call);
+  call.dtype = a.x.dtype;
+  call.gamma = a.gamma.vector;
+  call.beta = a.beta.vector;
+  call.running = running_of(o, a, batch);
+  call.evaluate = o.evaluate;
+  call.eps = o.eps;
+  call.relu = o.relu;
+  double count = double(call.space.count());
+  if (moments) {
+    auto& [n, mean, m2] = *moments;
+    count = n;
+    call.given = {statistics(mean, "moments.mean", channels), statistics(m2, "moments.m2", channels),
+                  n};
+  }
+  require_enough(o, count, a.x);
+
+  std::unique_ptr<BatchNormSaved> saved(new BatchNormSaved{
+      x, gamma, beta, coincide(a.x, a.y), o.evaluate, !residual.is_none(), a.axis, Layout(a.x),
+      a.x.dtype, o.evaluate ? 0.0 : count, channels, std::vector<double>(4 * channels), nullptr});
+  if (saved->overwritten) saved->x = py::none();
+  if (o.relu) saved->kept.reset(new uint8_t[kept_bytes(call.space)]);
+  call.kept = saved->kept.get();
+  call.mean = saved->mean();
+  call.var = saved->var();
+  call.invstd = saved->invstd();
+  call.scale = saved->scale();
+  py::gil_scoped_release unlocked;
+  cpu::backend.batch_norm_forward(call);
+  return saved;
+}
+
+MomentsTuple moments(const py::object& x_object, int axis) {
+  const Array x = read_array(x_object, {"x"});
+  BatchMoments call{};
+  const int at = read_axis(axis, x);
+  call.space = read_space(at, {{x, "x", call.x}});
+  call.dtype = x.dtype;
+  Numbers mean(x.shape[at]), m2(x.shape[at]);
+  call.out = {mean.mutable_data(), m2.mutable_data(), double(call.space.count())};
+  {
+    py::gil_scoped_release unlocked;
+    cpu::backend.batch_moments(call);
+  }
+  return {call.out.count, mean, m2};
+}
+
+// Joins into the first part's numbers, which are copies.
+MomentsTuple join(std::vector<MomentsTuple> parts) {
+  const int64_t channels = std::get<1>(parts.at(0)).size();
+  for (auto& [n, mean, m2] : parts) {
+    statistics(mean, "moments.mean", channels);
+    statistics(m2, "moments.m2", channels);
+    mean = Numbers(channels, mean.data());
+    m2 = Numbers(channels, m2.data());
+  }
+  walk_tree(int64_t(parts.size()), [&](int64_t left, int64_t right, int64_t) {
+    auto& [n, mean, m2] = parts[left];
+    auto& [n_b, mean_b, m2_b] = parts[right];
+    if (n_b == 0.0) return;
+    for (int64_t c = 0; c < channels; ++c)
+      JoinMoments::join(mean.mutable_data()[c], m2.mutable_data()[c], mean_b.at(c), m2_b.at(c), n, n_b);
+    n += n_b;
+  });
+  return parts[0];
+}
+
+}  // namespace
+
+void register_batch_norm(py::module_& m) {
+  py::class_<BatchNormOptions>(m, "BatchNormOptions", "The options of a forward pass, checked before.")
+      .def(
+          py::init<bool, std::optional<double>, std::optional<double>, bool, bool, double, int, bool>(),
+          py::arg("evaluate"), py::arg("keep"), py::arg("take"), py::arg("unbiased"),
+          py::arg("single_value"), py::arg("eps"), py::arg("axis"), py::arg("relu"),
+          "Without keep and take, running statistics are the average of all batches.");
+
+  const auto column = [](double* (BatchNormSaved::*which)()) {
+    return [which](BatchNormSaved& s) { return Numbers(s.channels, (s.*which)()); };
+  };
+  py::class_<BatchNormSaved>(m, "BatchNormSaved", "What a forward pass leaves for the backward pass.")
+      .def_property_readonly("mean", column(&BatchNormSaved::mean))
+      .def_property_readonly("var", column(&BatchNormSaved::var))
+      .def_property_readonly("invstd", column(&BatchNormSaved::invstd))
+      .def_readonly("gamma", &BatchNormSaved::gamma)
+      .def_readonly("beta", &BatchNormSaved::beta)
+      .def_readonly("has_residual", &BatchNormSaved::residual)
+      .def_property_readonly("has_relu", [](const BatchNormSaved& s) { return bool(s.kept); })
+      .def_readonly("count", &BatchNormSaved::count);
+
+  m.def("batch_norm_forward", forward, py::arg("options"), py::arg("x"), py::arg("out"),
+        py::arg("gamma"), py::arg("beta"), py::arg("running_mean"), py::arg("running_var"),
+        py::arg("residual"), py::arg("moments"), py::arg("batch"),
+        "Normalise x into out, with its own statistics or those of `moments`.");
+  m.def("batch_norm_backward", batch_norm_backward, py::arg("dy"), py::arg("saved"), py::arg("out"),
+        py::arg("dgamma"), py::arg("dbeta"), py::arg("dresidual"), py::arg("sums"),
+        "Write the gradients, with the sums over x and dy or those given.");
+  m.def("batch_norm_reduce", batch_norm_reduce, py::arg("dy"), py::arg("saved"),
+        "The sums of dy and of dy (x - mean), channel by channel.");
+  m.def("batch_moments", moments, py::arg("x"), py::arg("axis"),
+        "Count, means and sums of squared deviations, channel by channel.");
+  m.def("batch_moments_join", join, py::arg("parts"), "Those of all parts together.");
+}
+
+}  // namespace fastopt::bind

@@ -1,0 +1,62 @@
+// BatchNorm: arrays in, checked structs down. Options come checked from python/fastopt/_batch_norm.py.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <optional>
+#include <tuple>
+
+#include "bind/channels.hpp"
+
+namespace fastopt::bind {
+
+using Numbers = py::array_t<double>;
+using MomentsTuple = std::tuple<double, Numbers, Numbers>;  // count, means, squared deviations
+using SumsTuple = std::tuple<Numbers, Numbers>;             // of dy, of dy (x - mean)
+
+struct BatchNormOptions {
+  bool evaluate;
+  std::optional<double> keep, take;  // of running statistics; without: the average of all batches
+  bool unbiased;
+  bool single_value;  // one value a channel is enough to train with
+  double eps;
+  int axis;
+  bool relu;
+};
+
+// What forward leaves for backward.
+struct BatchNormSaved {
+  py::object x, gamma, beta;
+  bool overwritten, evaluate, residual;
+  int axis;
+  Layout layout;  // of x
+  DType dtype;
+  double count;
+  int64_t channels;
+  std::vector<double> numbers;  // four for each channel
+  std::unique_ptr<uint8_t[]> kept;
+
+  double* column(int k) { return numbers.data() + k * channels; }
+  double* mean() { return column(0); }
+  double* var() { return column(1); }
+  double* invstd() { return column(2); }
+  double* scale() { return column(3); }
+};
+
+// A result may lie exactly where an input does, and not otherwise on it.
+void require_apart(const Overlaps& written, const Array& result, const Array& input, const char* role);
+
+// Of x's shape and dtype; none if the object is None.
+Array read_like(py::handle object, const char* role, const Array& x);
+
+// Given numbers, one for each channel.
+double* statistics(Numbers& a, const char* role, int64_t channels);
+
+SumsTuple batch_norm_reduce(const py::object& dy, BatchNormSaved& saved);
+void batch_norm_backward(const py::object& dy, BatchNormSaved& saved, const py::object& out,
+                         const py::object& dgamma, const py::object& dbeta, const py::object& dresidual,
+                         std::optional<SumsTuple> sums);
+
+void register_batch_norm(py::module_& m);
+
+}  // namespace fastopt::bind

@@ -1,0 +1,12 @@
+// BatchNorm on the CPU, as core/batch_norm.hpp asks for it.
+#pragma once
+
+#include "core/batch_norm.hpp"
+
+namespace fastopt::cpu {
+
+void batch_moments(const BatchMoments&);
+void batch_norm_forward(const BatchNormForward&);
+void batch_norm_backward(const BatchNormBackward&);
+
+}  // namespace fastopt::cpu

@@ -1,0 +1,161 @@
+#include "cpu/channels.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace fastopt::cpu {
+namespace {
+
+// Where index `outer` of the axes that are walked lies, for one channel.
+char* at(const ChannelSpace& s, const ChannelArray& a, int64_t channel, int64_t outer) {
+  char* p = a.data + channel * a.channel;
+  for (int d = s.ndim - 1; d > 0; outer /= s.shape[d--]) p += outer % s.shape[d] * a.stride[d];
+  return s.ndim > 0 ? p + outer * a.stride[0] : p;
+}
+
+// Calls visit(index, from, n) for each part of [begin, end) in one of the runs of `length`.
+template <class Visit>
+void each_run(int64_t length, int64_t begin, int64_t end, Visit&& visit) {
+  int64_t index = begin / length, from = begin % length;
+  for (; begin < end; ++index, from = 0) {
+    const int64_t n = std::min(length - from, end - begin);
+    visit(index, from, n);
+    begin += n;
+  }
+}
+
+bool in_one_run(int64_t length, int64_t begin, int64_t end) {
+  return begin / length == (end - 1) / length;
+}
+
+// Rows at one distance from each other.
+int64_t even_rows(const ChannelSpace& s) { return s.ndim > 1 ? s.shape[s.ndim - 1] : s.outer; }
+int64_t row_step(const ChannelSpace& s, const ChannelArray& a) {
+  return s.ndim > 0 ? a.stride[s.ndim - 1] : 0;
+}
+
+// Room for a gathered piece of one array.
+constexpr int64_t kRoom = 1 << 16;
+static_assert(kRoom >= kPlaneBlock * 8 && kRoom >= kRowBlock * 8);
+
+}  // namespace
+
+ChannelPass::ChannelPass(const ChannelSpace& space, DType dtype,
+                         const ChannelKernel (&kernels)[2][kDTypes], const Parts& parts,
+                         const uint8_t* kept)
+    : space_(space),
+      itemsize_(int64_t(bytes_of(dtype))),
+      kernel_(kernels[space.rows][int(dtype)]),
+      parts_(parts),
+      kept_(reinterpret_cast<char*>(const_cast<uint8_t*>(kept))) {}
+
+ChannelPiece ChannelPass::start(int64_t channel, int64_t begin) const {
+  ChannelPiece p = piece;
+  for (const double*& constant : p.constants)
+    if (constant) constant += channel;
+  if (kept_)
+    p.kept = {kept_ + (space_.rows ? begin * line_of(space_) + channel / 8
+                                   : channel * line_of(space_) + begin / 8),
+              line_of(space_)};
+  if (parts_.first) {
+    const int64_t own = channel * parts_.channel_step + begin / block_of(space_) * parts_.block_step;
+    p.first = parts_.first + own;
+    p.second = parts_.second + own;
+  }
+  return p;
+}
+
+void ChannelPass::operator()(int64_t c0, int64_t c1, int64_t b0, int64_t b1) const {
+  const int64_t block = block_of(space_), end = std::min(b1 * block, space_.count());
+  for (int64_t begin = b0 * block; begin < end;) {
+    // Only a reduction minds where a block ends.
+    const int64_t stop = parts_.first ? std::min(begin + block, end) : end;
+    if (space_.rows) {
+      for (int64_t c = c0; c < c1; c += kMostChannels)
+        rows(c, std::min(c + kMostChannels, c1), begin, stop);
+    } else {
+      for (int64_t c = c0; c < c1; ++c) plane(c, begin, stop);
+    }
+    begin = stop;
+  }
+}
+
+// ---- planes ----
+
+void ChannelPass::plane(int64_t channel, int64_t begin, int64_t end) const {
+  const bool cut_anywhere = !parts_.first && (!kept_ || space_.inner % 8 == 0);
+  if (!cut_anywhere && !in_one_run(space_.inner, begin, end)) {
+    for (; begin < end; begin += kPlaneBlock)
+      plane_gathered(channel, begin, std::min(begin + kPlaneBlock, end));
+    return;
+  }
+  each_run(space_.inner, begin, end, [&](int64_t segment, int64_t from, int64_t n) {
+    ChannelPiece p = start(channel, segment * space_.inner + from);
+    p.rows = 1;
+    p.n = n;
+    for (const Operand* o = operands_; o < operands_ + count_; ++o)
+      p.*(o->place) = {at(space_, *o->array, channel, segment) + from * itemsize_, 0};
+    kernel_(p);
+  });
+}
+
+// A block whose values lie in several segments.
+void ChannelPass::plane_gathered(int64_t channel, int64_t begin, int64_t end) const {
+  alignas(64) char rooms[4][kPlaneBlock * 8];
+  ChannelPiece p = start(channel, begin);
+  p.rows = 1;
+  p.n = end - begin;
+  const auto each_segment = [&](const Operand& o, auto&& copy) {
+    char* room = rooms[&o - operands_];
+    each_run(space_.inner, begin, end, [&](int64_t segment, int64_t from, int64_t n) {
+      copy(at(space_, *o.array, channel, segment) + from * itemsize_, room, n * itemsize_);
+      room += n * itemsize_;
+    });
+  };
+  for (const Operand* o = operands_; o < operands_ + count_; ++o) {
+    p.*(o->place) = {rooms[o - operands_], 0};
+    if (!o->written)
+      each_segment(*o, [](char* array, char* room, int64_t n) { memcpy(room, array, n); });
+  }
+  kernel_(p);
+  for (const Operand* o = operands_; o < operands_ + count_; ++o)
+    if (o->written)
+      each_segment(*o, [](char* array, char* room, int64_t n) { memcpy(array, room, n); });
+}
+
+// ---- rows ----
+
+void ChannelPass::rows(int64_t c0, int64_t c1, int64_t begin, int64_t end) const {
+  const int64_t even = even_rows(space_);
+  if (parts_.first && !in_one_run(even, begin, end)) return rows_gathered(c0, c1, begin, end);
+  each_run(even, begin, end, [&](int64_t run, int64_t from, int64_t n) {
+    ChannelPiece p = start(c0, run * even + from);
+    p.rows = n;
+    p.n = c1 - c0;
+    for (const Operand* o = operands_; o < operands_ + count_; ++o)
+      p.*(o->place) = {at(space_, *o->array, c0, run * even + from), row_step(space_, *o->array)};
+    kernel_(p);
+  });
+}
+
+// A block of rows at uneven distances, for a reduction; as many channels at a time as there is room
+// for.
+void ChannelPass::rows_gathered(int64_t c0, int64_t c1, int64_t begin, int64_t end) const {
+  alignas(64) char rooms[2][kRoom];
+  const int64_t most = kRoom / (kRowBlock * itemsize_);
+  for (; c0 < c1; c0 += most) {
+    ChannelPiece p = start(c0, begin);
+    p.rows = end - begin;
+    p.n = std::min(most, c1 - c0);
+    const int64_t line = p.n * itemsize_;
+    for (const Operand* o = operands_; o < operands_ + count_; ++o) {
+      char* const room = rooms[o - operands_];
+      for (int64_t r = 0; r < p.rows; ++r)
+        memcpy(room + r * line, at(space_, *o->array, c0, begin + r), line);
+      p.*(o->place) = {room, line};
+    }
+    kernel_(p);
+  }
+}
+
+}  // namespace fastopt::cpu

@@ -1,0 +1,66 @@
+// A pass of a kernel over arrays by channels. A channel's values have positions 0 ... count in memory
+// order and are cut into blocks; a thread is given rectangles of channels and blocks, which a pass cuts
+// into pieces that the kernel can take.
+#pragma once
+
+#include <cstdint>
+
+#include "core/batch_norm.hpp"
+#include "cpu/kernels.hpp"
+#include "rules/moments.hpp"
+
+namespace fastopt::cpu {
+
+inline int64_t block_of(const ChannelSpace& s) { return s.rows ? kRowBlock : kPlaneBlock; }
+inline int64_t blocks_of(const ChannelSpace& s) { return (s.count() + block_of(s) - 1) / block_of(s); }
+
+// The bits of ReLU stand in lines of whole bytes: a line for each row, or one for all of a channel.
+inline int64_t line_of(const ChannelSpace& s) { return ((s.rows ? s.channels : s.count()) + 7) / 8; }
+
+// Two numbers for each channel and block, joined in the end into block 0's.
+struct Parts {
+  double *first, *second;
+  int64_t channel_step, block_step;
+};
+
+class ChannelPass {
+ public:
+  ChannelPass(const ChannelSpace& space, DType dtype, const ChannelKernel (&kernels)[2][kDTypes],
+              const Parts& parts = {}, const uint8_t* kept = nullptr);
+
+  // An array that takes part, if it is there.
+  void reads(Rows ChannelPiece::* place, const ChannelArray& a) { add({place, &a, false}); }
+  void writes(Rows ChannelPiece::* place, const ChannelArray& a) { add({place, &a, true}); }
+
+  // What all pieces have alike, constants from channel 0 on.
+  ChannelPiece piece{};
+
+  // Channels [c0, c1) of blocks [b0, b1).
+  void operator()(int64_t c0, int64_t c1, int64_t b0, int64_t b1) const;
+
+ private:
+  struct Operand {
+    Rows ChannelPiece::* place;
+    const ChannelArray* array;
+    bool written;
+  };
+
+  void add(const Operand& o) {
+    if (o.array->data) operands_[count_++] = o;
+  }
+  ChannelPiece start(int64_t channel, int64_t begin) const;
+  void plane(int64_t channel, int64_t begin, int64_t end) const;
+  void plane_gathered(int64_t channel, int64_t begin, int64_t end) const;
+  void rows(int64_t c0, int64_t c1, int64_t begin, int64_t end) const;
+  void rows_gathered(int64_t c0, int64_t c1, int64_t begin, int64_t end) const;
+
+  const ChannelSpace& space_;
+  int64_t itemsize_;
+  ChannelKernel kernel_;
+  Parts parts_;  // of a reduction, which takes whole blocks; or nothing
+  char* kept_;
+  Operand operands_[4];
+  int count_ = 0;
+};
+
+}  // namespace fastopt::cpu

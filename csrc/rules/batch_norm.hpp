@@ -1,0 +1,67 @@
+// Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167), forward and backward. What depends on
+// a channel alone is computed in double and rounded once to the compute type F.
+#pragma once
+
+#include "core/dtype.hpp"
+#include "rules/host_device.hpp"
+
+namespace fastopt {
+
+FASTOPT_HD double inverse_std(double var, double eps) { return 1.0 / root(var + eps); }
+
+// A running statistic after one more batch.
+FASTOPT_HD double follow(double old, double batch, double keep, double take) {
+  return keep * old + take * batch;
+}
+
+// Over n, or n - 1; of a single value or of none it is 0, not 0 / 0.
+FASTOPT_HD double variance(double m2, double n, bool unbiased) {
+  const double divisor = unbiased ? n - 1.0 : n;
+  return m2 / (divisor < 1.0 ? 1.0 : divisor);
+}
+
+// The sum of dy (x - mu) from that about a mean which was rounded to F.
+FASTOPT_HD double recentred(double sum_products, double sum_dy, double rounded_mean, double mu) {
+  return sum_products + (rounded_mean - mu) * sum_dy;
+}
+
+// y = (x - mean) * scale + shift, centred first. What F cannot hold of the mean goes into the shift.
+template <class F>
+struct Normalize {
+  F mean, scale, shift;
+
+  static FASTOPT_HD Normalize of(double mu, double gamma_k, double beta) {
+    const F mean = F(mu);
+    return {mean, F(gamma_k), F(beta + (double(mean) - mu) * gamma_k)};
+  }
+
+  FASTOPT_HD F operator()(F x) const { return (x - mean) * scale + shift; }
+};
+
+// dx = gamma k (dy - sum(dy) / n - (x - mean) k^2 sum(dy (x - mean)) / n), k = invstd; with statistics
+// that are constants (evaluation, n = 0) only gamma k dy is left.
+template <class F>
+struct NormalizeBackward {
+  F mean, slope, offset, scale;
+
+  static FASTOPT_HD NormalizeBackward of(double mu, double k, double gamma_k, double sum_dy,
+                                         double sum_dy_centred, double n) {
+    const F mean = F(mu);
+    if (n == 0.0) return {mean, F(0), F(0), F(gamma_k)};
+    const F slope = F(k * k * sum_dy_centred / n);
+    return {mean, slope, F(sum_dy / n + (double(mean) - mu) * double(slope)), F(gamma_k)};
+  }
+
+  FASTOPT_HD F operator()(F x, F dy) const { return ((dy - offset) - (x - mean) * slope) * scale; }
+};
+
+// ReLU lets pass what is above this: what is stored as more than zero. Below half the least number of a
+// 16-bit type, and at it, a value is stored as zero.
+template <class P>
+inline constexpr Compute<P> kReluFloor = 0;
+template <>
+inline constexpr float kReluFloor<Half> = 0x1p-25f;
+template <>
+inline constexpr float kReluFloor<BFloat16> = 0x1p-134f;
+
+}  // namespace fastopt

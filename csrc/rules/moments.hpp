@@ -1,0 +1,66 @@
+// Mean and squared deviations of a channel, of a fixed shape: its values in memory order are cut into
+// blocks; a block is summed about its first value; blocks are joined in a binary tree (tree.hpp).
+// Everything is double. Nothing here subtracts the square of a mean from a mean of squares: about a
+// value of the block itself nothing cancels that matters, whatever the mean. The constants are part of
+// the contract: changing them changes results, and so is a new major version.
+#pragma once
+
+#include "rules/tree.hpp"
+
+namespace fastopt {
+
+// Planes: value i of a block belongs to lane i mod kLanes.
+inline constexpr int kPlaneBlock = 1024;  // 4 KiB of float32: a few stay in a first-level cache
+// Rows: a channel's values in a block are summed from first to last.
+inline constexpr int kRowBlock = 128;  // 16 bytes of results for 512 of float32
+
+struct Moments {
+  double mean;
+  double m2;
+};
+
+// From the sums of d and d * d over `count` values, d = x - pivot. Rounding may leave m2 a hair below
+// zero; where the squares have left a double's range it is infinite, as they are, and not inf - inf.
+FASTOPT_HD Moments moments_about(double pivot, double sum, double squares, double count) {
+  const double mean = sum / count;
+  const double m2 = squares - sum * mean;
+  return {pivot + mean, m2 != m2 ? squares : larger(m2, 0.0)};
+}
+
+// Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1.
+struct JoinMoments {
+  static FASTOPT_HD void join(double& mean, double& m2, double mean_b, double m2_b, double n,
+                              double n_b) {
+    const double both = n + n_b;
+    const double d = mean_b - mean;
+    mean = mean + d * (n_b / both);
+    m2 = (m2 + m2_b) + d * d * (n * n_b / both);
+  }
+};
+
+struct JoinSums {
+  static FASTOPT_HD void join(double& a, double& b, double a_b, double b_b, double, double) {
+    a = a + a_b;
+    b = b + b_b;
+  }
+};
+
+// Joins the blocks of `channels` neighbouring channels. A block's two numbers stand at a[block *
+// stride] and b[block * stride] plus the channel, the whole's end up at block 0. All blocks have `size`
+// values but the last; the channel has `count`.
+template <class How>
+FASTOPT_HD void join_blocks(double* a, double* b, int64_t stride, int64_t channels, int64_t size,
+                            int64_t count) {
+  const auto values = [=](int64_t block, int64_t blocks) {
+    const int64_t end = (block + blocks) * size;
+    return double((end < count ? end : count) - block * size);
+  };
+  walk_tree((count + size - 1) / size, [=](int64_t left, int64_t right, int64_t step) {
+    const double n = values(left, step), n_b = values(right, step);
+    double *la = a + left * stride, *lb = b + left * stride;
+    const double *ra = a + right * stride, *rb = b + right * stride;
+    for (int64_t c = 0; c < channels; ++c) How::join(la[c], lb[c], ra[c], rb[c], n, n_b);
+  });
+}
+
+}  // namespace fastopt

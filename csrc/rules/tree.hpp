@@ -1,0 +1,38 @@
+// The shape of every reduction: elements go to lanes in turn; lanes, then blocks, are joined in a
+// binary tree over their index. Threads decide who computes a node, never which nodes there are.
+#pragma once
+
+#include "rules/host_device.hpp"
+
+namespace fastopt {
+
+inline constexpr int kLanes = 16;  // 16 doubles: 8, 4 or 2 registers of SSE2, AVX2, AVX-512
+
+struct Sum {
+  static FASTOPT_HD double join(double a, double b) { return a + b; }
+};
+
+template <class How>
+FASTOPT_HD double join_lanes(double* lanes) {
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] = How::join(lanes[i], lanes[i + half]);
+  return lanes[0];
+}
+
+// Calls join(a, b, step) for each node of the tree over `count` values: value a takes in value b, the
+// first of the next `step` ones. A value without a partner stays as it is. Cutting at a multiple of a
+// power of two and joining the parts' results gives the same tree.
+template <class Join>
+FASTOPT_HD void walk_tree(int64_t count, Join&& join) {
+  for (int64_t step = 1; step < count; step *= 2)
+    for (int64_t i = 0; i + step < count; i += 2 * step) join(i, i + step, step);
+}
+
+template <class How>
+FASTOPT_HD double join_tree(double* values, int64_t count) {
+  if (count == 0) return 0.0;
+  walk_tree(count, [=](int64_t a, int64_t b, int64_t) { values[a] = How::join(values[a], values[b]); });
+  return values[0];
+}
+
+}  // namespace fastopt

@@ -1,0 +1,339 @@
+"""Batch normalisation, forward and backward; public as part of :mod:`fastopt.functional`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from fastopt import _checks, _core
+from fastopt._params import Array, empty_like
+
+
+class BatchMoments(NamedTuple):
+    """Statistics of each channel: over ``count`` values, the mean and the sum of squared deviations from
+    it; arrays of shape (C,), float64."""
+
+    count: float
+    mean: np.ndarray
+    m2: np.ndarray
+
+
+class BatchNormSums(NamedTuple):
+    r"""What the backward pass sums over each channel, :math:`\sum dy` and :math:`\sum dy\,(x - \mu)`; arrays
+    of shape (C,), float64. Those of the parts of a batch add up."""
+
+    dy: np.ndarray
+    dy_centred: np.ndarray
+
+
+class BatchNormGrads(NamedTuple):
+    """Gradients of a BatchNorm; None for a ``gamma`` or ``beta`` that was not there."""
+
+    dx: Array
+    dgamma: Array | None
+    dbeta: Array | None
+
+
+class BatchNormResidualGrads(NamedTuple):
+    """Gradients of a BatchNorm with a residual. Without an activation ``dresidual`` is ``dy`` itself."""
+
+    dx: Array
+    dgamma: Array | None
+    dbeta: Array | None
+    dresidual: Array
+
+
+@lru_cache(maxsize=256, typed=True)
+def _options(
+    training: bool,
+    momentum: float | None,
+    momentum_mode: str,
+    eps: float,
+    axis: int,
+    unbiased: bool,
+    single_value: str,
+    activation: str | None,
+) -> _core.BatchNormOptions:
+    """Options, checked once for each combination that is in use."""
+    _checks.choice("momentum_mode", momentum_mode, ("update", "keep"))
+    _checks.choice("single_value", single_value, ("error", "zero_var"))
+    _checks.choice("activation", activation, (None, "relu"))
+    keep = take = None
+    if momentum is not None:
+        m = _checks.number("momentum", momentum, 0.0, 1.0)
+        keep, take = (1.0 - m, m) if momentum_mode == "update" else (m, 1.0 - m)
+    return _core.BatchNormOptions(
+        not _checks.switch("training", training),
+        keep,
+        take,
+        _checks.switch("unbiased", unbiased),
+        single_value == "zero_var",
+        _checks.number("eps", eps, 0.0, math.inf),
+        _checks.whole("axis", axis),
+        activation == "relu",
+    )
+
+
+def batch_norm_forward(
+    x: Array,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    running_mean: Array | None = None,
+    running_var: Array | None = None,
+    *,
+    training: bool = True,
+    momentum: float | None = 0.1,
+    momentum_mode: Literal["update", "keep"] = "update",
+    eps: float = 1e-5,
+    axis: int = 1,
+    unbiased: bool = True,
+    single_value: Literal["error", "zero_var"] = "error",
+    batch: int | None = None,
+    residual: Array | None = None,
+    activation: Literal["relu"] | None = None,
+    out: Array | None = None,
+) -> tuple[Array, _core.BatchNormSaved]:
+    r"""Normalise every channel of a batch, then scale, shift, add and activate, in the same pass:
+
+    .. math::
+        y = \mathrm{activation}\Bigl(\gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
+            + \mathrm{residual}\Bigr)
+
+    In training :math:`\mu` and :math:`\sigma^2` (over :math:`n`, not :math:`n - 1`) are the batch's, taken over
+    all axes but the channels'; the running statistics follow them. In evaluation they are the running
+    ones, which stay as they are.
+
+    Args:
+        x: (N, C), (N, C, L), (N, C, H, W), ...; with ``axis=-1`` channels come last. float16, bfloat16,
+            float32 or float64; statistics are float64, the rest is computed in float32 or, for float64, in
+            float64. It may be strided, as long as the elements of its fastest axis lie side by side.
+        gamma, beta: shape (C,), of any of these dtypes; None for 1 and 0.
+        running_mean, running_var: likewise; in training written in place.
+        training: whether to normalise by the batch's statistics.
+        momentum: :math:`m` in the running statistics' update, :math:`(1 - m)\,\mathrm{old} +
+            m\,\mathrm{batch}` (torch, cuDNN). None: the average of all batches so far; ``batch`` says how
+            many there are with this one.
+        momentum_mode: ``"keep"`` for :math:`m\,\mathrm{old} + (1 - m)\,\mathrm{batch}` (Keras, flax, ONNX).
+        eps: :math:`\epsilon`, 0 or more.
+        axis: where the channels are.
+        unbiased: whether the running variance is that over :math:`n - 1` (torch, cuDNN) or over :math:`n`
+            (Keras, flax, ONNX).
+        single_value: training on one value a channel is an error, or that value's variance is 0.
+        residual: added before the activation; of x's shape and dtype, in its order in memory.
+        activation: ``"relu"``, or None.
+        out: where to write ``y``: of x's shape and dtype, dense, in its order in memory. It may be ``residual``
+            or, where nothing has to go back, ``x``.
+
+    Returns:
+        ``y``, and what :func:`batch_norm_backward` needs: ``x`` itself, which must stay as it is until then,
+        numbers for each channel, and for ReLU a bit an element.
+
+    Raises:
+        TypeError, ValueError: an array or option that does not fit; nothing has been written.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> y, saved = F.batch_norm_forward(x, eps=0.0)
+    >>> y
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    >>> saved.mean
+    array([ 2., 20.])
+
+    Source: Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1.
+    """
+    options = _options(
+        training, momentum, momentum_mode, eps, axis, unbiased, single_value, activation
+    )
+    if running_mean is None and not training:
+        raise ValueError("training=False takes running_mean and running_var, got None")
+    arrays = (gamma, beta, running_mean, running_var, residual)
+    return _forward(options, x, arrays, None, momentum, batch, out)
+
+
+def _forward(
+    options: _core.BatchNormOptions,
+    x: Array,
+    arrays: tuple[Array | None, ...],
+    moments: BatchMoments | None,
+    momentum: float | None,
+    batch: int | None,
+    out: Array | None,
+) -> tuple[Array, _core.BatchNormSaved]:
+    _, _, running_mean, running_var, _ = arrays
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var go together: give both or neither")
+    number = 1
+    if momentum is None and running_mean is not None:
+        if batch is None:
+            raise ValueError("momentum=None averages over all batches and needs batch=, their number")
+        number = _checks.count("batch", batch, least=1)
+    y = empty_like(x, "x") if out is None else out
+    return y, _core.batch_norm_forward(options, x, y, *arrays, moments, number)
+
+
+def batch_norm_backward(
+    dy: Array, saved: _core.BatchNormSaved, *, out: Array | None = None
+) -> BatchNormGrads | BatchNormResidualGrads:
+    r"""Gradients of :func:`batch_norm_forward`. With :math:`k = 1 / \sqrt{\sigma^2 + \epsilon}`, sums over the
+    :math:`n` values of a channel, and ``dy`` set to 0 where ReLU let nothing pass:
+
+    .. math::
+        d\beta &= \textstyle\sum dy, \qquad d\gamma = k \sum dy\,(x - \mu) \\
+        dx &= \gamma k \Bigl(dy - \frac{d\beta}{n} - (x - \mu)\,k^2\,\frac{\sum dy\,(x - \mu)}{n}\Bigr)
+            \quad \text{after training},\qquad \gamma k\,dy \quad \text{after evaluation}
+
+    Args:
+        dy: of x's shape and dtype, in its order in memory; only read.
+        saved: from the forward pass; may be used again.
+        out: where to write ``dx``; it may be ``dy`` or ``x``.
+
+    Returns:
+        ``dx``; ``dgamma`` and ``dbeta`` in the dtypes of ``gamma`` and ``beta``, or None; with a residual,
+        ``dresidual`` too.
+
+    Raises:
+        TypeError, ValueError: an array that does not fit, or an ``x`` that the forward pass has overwritten.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> x = np.array([[1.0], [3.0]])
+    >>> y, saved = F.batch_norm_forward(x, gamma=np.array([2.0]), eps=0.0)
+    >>> grads = F.batch_norm_backward(np.array([[1.0], [0.0]]), saved)
+    >>> grads.dx
+    array([[0.],
+           [0.]])
+    >>> grads.dgamma
+    array([-1.])
+
+    Source: Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.
+    """
+    return _backward(dy, saved, None, out)
+
+
+def _backward(
+    dy: Array, saved: _core.BatchNormSaved, sums: BatchNormSums | None, out: Array | None
+) -> BatchNormGrads | BatchNormResidualGrads:
+    if not isinstance(saved, _core.BatchNormSaved):
+        raise TypeError(f"saved has type {type(saved).__name__}, expected what a forward pass returned")
+    dx = empty_like(dy, "dy") if out is None else out
+    dgamma = None if saved.gamma is None else empty_like(saved.gamma, "gamma")
+    dbeta = None if saved.beta is None else empty_like(saved.beta, "beta")
+    masked = empty_like(dy, "dy") if saved.has_residual and saved.has_relu else None
+    _core.batch_norm_backward(dy, saved, dx, dgamma, dbeta, masked, sums)
+    if not saved.has_residual:
+        return BatchNormGrads(dx, dgamma, dbeta)
+    return BatchNormResidualGrads(dx, dgamma, dbeta, dy if masked is None else masked)
+
+
+# ---- the pieces, for whoever has a part of the batch ----
+
+
+def batch_norm_moments(x: Array, *, axis: int = 1) -> BatchMoments:
+    """The local statistics of ``x``, from which :func:`batch_norm_join` makes those of a whole batch.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> F.batch_norm_moments(np.array([[1.0, 5.0], [3.0, 5.0]]))
+    BatchMoments(count=2.0, mean=array([2., 5.]), m2=array([2., 0.]))
+    """
+    return BatchMoments(*_core.batch_moments(x, _checks.whole("axis", axis)))
+
+
+def batch_norm_join(parts: Sequence[BatchMoments]) -> BatchMoments:
+    r"""Join the statistics of parts of a batch, in a binary tree over their index, so that the result depends
+    on their order alone:
+
+    .. math::
+        \mu = \mu_a + \delta\,\frac{n_b}{n}, \qquad M = M_a + M_b + \delta^2\,\frac{n_a n_b}{n}, \qquad
+        \delta = \mu_b - \mu_a
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> x = np.array([[1.0], [3.0], [8.0]])
+    >>> F.batch_norm_join([F.batch_norm_moments(x[:2]), F.batch_norm_moments(x[2:])])
+    BatchMoments(count=3.0, mean=array([4.]), m2=array([26.]))
+
+    Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1.
+    """
+    if not parts:
+        raise ValueError("parts is empty, expected the statistics of at least one part")
+    return BatchMoments(*_core.batch_moments_join(list(parts)))
+
+
+def batch_norm_apply(
+    x: Array,
+    moments: BatchMoments,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    running_mean: Array | None = None,
+    running_var: Array | None = None,
+    *,
+    momentum: float | None = 0.1,
+    momentum_mode: Literal["update", "keep"] = "update",
+    eps: float = 1e-5,
+    axis: int = 1,
+    unbiased: bool = True,
+    single_value: Literal["error", "zero_var"] = "error",
+    batch: int | None = None,
+    residual: Array | None = None,
+    activation: Literal["relu"] | None = None,
+    out: Array | None = None,
+) -> tuple[Array, _core.BatchNormSaved]:
+    """:func:`batch_norm_forward` in training, with these statistics instead of x's own. Everything else is as
+    there; its own statistics give the same bits.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> x = np.array([[1.0], [3.0], [8.0]])
+    >>> whole = F.batch_norm_join([F.batch_norm_moments(x[:2]), F.batch_norm_moments(x[2:])])
+    >>> y, saved = F.batch_norm_apply(x[:2], whole, eps=0.0)
+    >>> y.round(3)
+    array([[-1.019],
+           [-0.34 ]])
+    """
+    options = _options(True, momentum, momentum_mode, eps, axis, unbiased, single_value, activation)
+    return _forward(
+        options,
+        x,
+        (gamma, beta, running_mean, running_var, residual),
+        BatchMoments(*moments),
+        momentum,
+        batch,
+        out,
+    )
+
+
+def batch_norm_backward_reduce(dy: Array, saved: _core.BatchNormSaved) -> BatchNormSums:
+    """The sums that the backward pass needs of a whole batch, over this part of it; only reads.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> y, saved = F.batch_norm_forward(np.array([[1.0], [3.0]]))
+    >>> F.batch_norm_backward_reduce(np.array([[1.0], [0.5]]), saved)
+    BatchNormSums(dy=array([1.5]), dy_centred=array([-0.5]))
+    """
+    return BatchNormSums(*_core.batch_norm_reduce(dy, saved))
+
+
+def batch_norm_backward_apply(
+    dy: Array, saved: _core.BatchNormSaved, sums: BatchNormSums, *, out: Array | None = None
+) -> BatchNormGrads | BatchNormResidualGrads:
+    """:func:`batch_norm_backward` with these sums instead of dy's own; ``dgamma`` and ``dbeta`` are then those of
+    all that was summed.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> dy = np.array([[1.0], [0.5], [0.0]])
+    >>> y, saved = F.batch_norm_forward(np.array([[1.0], [3.0], [8.0]]))
+    >>> sums = F.batch_norm_backward_reduce(dy, saved)
+    >>> grads = F.batch_norm_backward_apply(dy, saved, sums)
+    >>> bool((grads.dx == F.batch_norm_backward(dy, saved).dx).all())
+    True
+    """
+    return _backward(dy, saved, BatchNormSums(*sums), out)
