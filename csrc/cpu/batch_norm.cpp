@@ -20,14 +20,17 @@ int threads_over(const ChannelSpace& s, DType dtype) {
 }
 
 // A thread's share of all channels and blocks, as visit(c0, c1, b0, b1).
+enum class Order { first_to_last, last_to_first };
+
 template <class Visit>
-void each_share(const ChannelSpace& s, int thread, int threads, Visit&& visit) {
+void each_share(const ChannelSpace& s, Order order, int thread, int threads, Visit&& visit) {
   const int64_t blocks = blocks_of(s);
   if (s.rows) {  // by stripes of channels, too: a batch of few rows may have many
     const int64_t stripes = (s.channels + kMostChannels - 1) / kMostChannels;
     const int64_t first = Share::cut(blocks * stripes, thread, threads);
     const int64_t last = Share::cut(blocks * stripes, thread + 1, threads);
-    for (int64_t unit = first; unit < last; ++unit) {
+    for (int64_t i = 0; i < last - first; ++i) {
+      const int64_t unit = order == Order::first_to_last ? first + i : last - 1 - i;
       const int64_t c0 = unit % stripes * kMostChannels, b = unit / stripes;
       visit(c0, std::min(c0 + kMostChannels, s.channels), b, b + 1);
     }
@@ -59,11 +62,13 @@ void in_three(const ChannelSpace& s, int threads, Reduce&& reduce, Finish&& fini
     });
     return;
   }
-  on_threads(threads, [&](int thread, int of) { each_share(s, thread, of, reduce); });
+  on_threads(threads,
+             [&](int thread, int of) { each_share(s, Order::first_to_last, thread, of, reduce); });
   on_threads(threads, [&](int thread, int of) {
     finish(Share::cut(channels, thread, of), Share::cut(channels, thread + 1, of));
   });
-  on_threads(threads, [&](int thread, int of) { each_share(s, thread, of, apply); });
+  on_threads(threads,
+             [&](int thread, int of) { each_share(s, Order::last_to_first, thread, of, apply); });
 }
 
 constexpr auto nothing = [](auto...) {};

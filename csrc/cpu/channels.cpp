@@ -34,9 +34,8 @@ int64_t row_step(const ChannelSpace& s, const ChannelArray& a) {
   return s.ndim > 0 ? a.stride[s.ndim - 1] : 0;
 }
 
-// Room for a gathered piece of one array.
-constexpr int64_t kRoom = 1 << 16;
-static_assert(kRoom >= kPlaneBlock * 8 && kRoom >= kRowBlock * 8);
+// Segments shorter than this are gathered for a reduction: its lanes do not pay for so few values.
+constexpr int64_t kShort = 256;
 
 }  // namespace
 
@@ -58,39 +57,40 @@ ChannelPiece ChannelPass::start(int64_t channel, int64_t begin) const {
                                    : channel * line_of(space_) + begin / 8),
               line_of(space_)};
   if (parts_.first) {
-    const int64_t own = channel * parts_.channel_step + begin / block_of(space_) * parts_.block_step;
+    const int64_t block = begin / block_of(space_);
+    const int64_t own = channel * parts_.channel_step + block * parts_.block_step;
     p.first = parts_.first + own;
     p.second = parts_.second + own;
+    p.from = begin - block * block_of(space_);
+    p.size = std::min(block_of(space_), space_.count() - block * block_of(space_));
   }
   return p;
 }
 
 void ChannelPass::operator()(int64_t c0, int64_t c1, int64_t b0, int64_t b1) const {
-  const int64_t block = block_of(space_), end = std::min(b1 * block, space_.count());
-  for (int64_t begin = b0 * block; begin < end;) {
-    // Only a reduction minds where a block ends.
-    const int64_t stop = parts_.first ? std::min(begin + block, end) : end;
+  BlockSums sums;
+  for (int64_t i = 0; i < b1 - b0; ++i) {
+    const int64_t begin = (parts_.first ? b0 + i : b1 - 1 - i) * block_of(space_);
+    const int64_t end = std::min(begin + block_of(space_), space_.count());
     if (space_.rows) {
       for (int64_t c = c0; c < c1; c += kMostChannels)
-        rows(c, std::min(c + kMostChannels, c1), begin, stop);
+        rows(c, std::min(c + kMostChannels, c1), begin, end, sums);
     } else {
-      for (int64_t c = c0; c < c1; ++c) plane(c, begin, stop);
+      for (int64_t c = c0; c < c1; ++c) plane(c, begin, end, sums);
     }
-    begin = stop;
   }
 }
 
 // ---- planes ----
 
-void ChannelPass::plane(int64_t channel, int64_t begin, int64_t end) const {
-  const bool cut_anywhere = !parts_.first && (!kept_ || space_.inner % 8 == 0);
-  if (!cut_anywhere && !in_one_run(space_.inner, begin, end)) {
-    for (; begin < end; begin += kPlaneBlock)
-      plane_gathered(channel, begin, std::min(begin + kPlaneBlock, end));
-    return;
-  }
+void ChannelPass::plane(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const {
+  const bool bits_fit = !kept_ || space_.inner % 8 == 0;
+  const bool in_parts = bits_fit && (!parts_.first || space_.inner >= kShort);
+  if (!in_parts && !in_one_run(space_.inner, begin, end))
+    return plane_gathered(channel, begin, end, sums);
   each_run(space_.inner, begin, end, [&](int64_t segment, int64_t from, int64_t n) {
     ChannelPiece p = start(channel, segment * space_.inner + from);
+    p.sums = &sums;
     p.rows = 1;
     p.n = n;
     for (const Operand* o = operands_; o < operands_ + count_; ++o)
@@ -100,9 +100,10 @@ void ChannelPass::plane(int64_t channel, int64_t begin, int64_t end) const {
 }
 
 // A block whose values lie in several segments.
-void ChannelPass::plane_gathered(int64_t channel, int64_t begin, int64_t end) const {
+void ChannelPass::plane_gathered(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const {
   alignas(64) char rooms[4][kPlaneBlock * 8];
   ChannelPiece p = start(channel, begin);
+  p.sums = &sums;
   p.rows = 1;
   p.n = end - begin;
   const auto each_segment = [&](const Operand& o, auto&& copy) {
@@ -125,37 +126,17 @@ void ChannelPass::plane_gathered(int64_t channel, int64_t begin, int64_t end) co
 
 // ---- rows ----
 
-void ChannelPass::rows(int64_t c0, int64_t c1, int64_t begin, int64_t end) const {
+void ChannelPass::rows(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const {
   const int64_t even = even_rows(space_);
-  if (parts_.first && !in_one_run(even, begin, end)) return rows_gathered(c0, c1, begin, end);
   each_run(even, begin, end, [&](int64_t run, int64_t from, int64_t n) {
     ChannelPiece p = start(c0, run * even + from);
+    p.sums = &sums;
     p.rows = n;
     p.n = c1 - c0;
     for (const Operand* o = operands_; o < operands_ + count_; ++o)
       p.*(o->place) = {at(space_, *o->array, c0, run * even + from), row_step(space_, *o->array)};
     kernel_(p);
   });
-}
-
-// A block of rows at uneven distances, for a reduction; as many channels at a time as there is room
-// for.
-void ChannelPass::rows_gathered(int64_t c0, int64_t c1, int64_t begin, int64_t end) const {
-  alignas(64) char rooms[2][kRoom];
-  const int64_t most = kRoom / (kRowBlock * itemsize_);
-  for (; c0 < c1; c0 += most) {
-    ChannelPiece p = start(c0, begin);
-    p.rows = end - begin;
-    p.n = std::min(most, c1 - c0);
-    const int64_t line = p.n * itemsize_;
-    for (const Operand* o = operands_; o < operands_ + count_; ++o) {
-      char* const room = rooms[o - operands_];
-      for (int64_t r = 0; r < p.rows; ++r)
-        memcpy(room + r * line, at(space_, *o->array, c0, begin + r), line);
-      p.*(o->place) = {room, line};
-    }
-    kernel_(p);
-  }
 }
 
 }  // namespace fastopt::cpu

@@ -35,7 +35,8 @@ class ChannelPass {
   // What all pieces have alike, constants from channel 0 on.
   ChannelPiece piece{};
 
-  // Channels [c0, c1) of blocks [b0, b1).
+  // Channels [c0, c1) of blocks [b0, b1): a reduction from the first block to the last, everything else
+  // from the last to the first, because what a reduction has read last is what the cache still holds.
   void operator()(int64_t c0, int64_t c1, int64_t b0, int64_t b1) const;
 
  private:
@@ -49,10 +50,9 @@ class ChannelPass {
     if (o.array->data) operands_[count_++] = o;
   }
   ChannelPiece start(int64_t channel, int64_t begin) const;
-  void plane(int64_t channel, int64_t begin, int64_t end) const;
-  void plane_gathered(int64_t channel, int64_t begin, int64_t end) const;
-  void rows(int64_t c0, int64_t c1, int64_t begin, int64_t end) const;
-  void rows_gathered(int64_t c0, int64_t c1, int64_t begin, int64_t end) const;
+  void plane(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const;
+  void plane_gathered(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const;
+  void rows(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const;
 
   const ChannelSpace& space_;
   int64_t itemsize_;

@@ -36,6 +36,14 @@ struct StepKernels {
 
 // ---- BatchNorm ----
 
+inline constexpr int kMostChannels = 512;  // of one piece: their sums fit a first-level cache
+
+// What a reduction has summed of a block so far: kLanes sums of one channel, or one for each of
+// neighbouring ones. Moments are taken about a pivot, the block's first value.
+struct BlockSums {
+  double first[kMostChannels], second[kMostChannels], pivot[kMostChannels];
+};
+
 // An array's part in a stretch of rows; `step` bytes from one row to the next.
 struct Rows {
   char* data;
@@ -51,12 +59,17 @@ struct ChannelPiece {
   Rows kept;               // a bit an element, rows of whole bytes
   bool relu;
   const double* constants[4];  // of Normalize or NormalizeBackward, the first channel's
-  double *first, *second;      // the two numbers a reduction gives, the first channel's
+
+  // A reduction may be given a block of `size` values a channel in several pieces, this one from value
+  // `from` on. The last one leaves two numbers for each channel.
+  int64_t from, size;
+  BlockSums* sums;
+  double *first, *second;
+
+  bool opens() const { return from == 0; }
+  bool closes(int64_t values) const { return from + values == size; }
 };
 using ChannelKernel = void (*)(const ChannelPiece&);
-
-inline constexpr int kMostChannels =
-    512;  // of one piece: their constants and sums fit a first-level cache
 
 // By form: 0 for one channel, 1 for neighbouring ones.
 struct BatchNormKernels {

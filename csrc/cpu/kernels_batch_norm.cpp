@@ -37,68 +37,108 @@ inline __attribute__((always_inline)) void each_row_tile(const ChannelPiece& p, 
     each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) { visit(row, i, n); });
 }
 
+// Whether a row can be taken as it lies, all at once.
+template <class P>
+bool in_place(const Rows& a) {
+  return std::is_same_v<P, Compute<P>> && aligned(a.data, alignof(P));
+}
+
+template <class Visit>
+inline __attribute__((always_inline)) void each_stretch(bool at_once, int64_t n, Visit&& visit) {
+  at_once ? visit(0, int(n)) : each_tile(0, n, visit);
+}
+
 inline char* row_of(const Rows& a, int64_t row) { return a.data + row * a.step; }
 
 // ---- reductions ----
 
-// One channel's values, summed in lanes about the first of them.
+// Two sums in lanes over the n values of a piece; add(j, sum, other) adds value j to one lane of each.
+// The lanes are turned so that the piece's first value meets the first of them.
+template <class Add>
+inline __attribute__((always_inline)) void add_to_lanes(BlockSums& to, int64_t from, int n, Add&& add) {
+  double sums[kLanes], others[kLanes];  // registers
+  const int turn = int(from % kLanes);
+  for (int l = 0; l < kLanes; ++l) {
+    sums[l] = to.first[(l + turn) % kLanes];
+    others[l] = to.second[(l + turn) % kLanes];
+  }
+  int j = 0;
+  for (; j + kLanes <= n; j += kLanes)
+#pragma omp simd
+    for (int l = 0; l < kLanes; ++l) add(j + l, sums[l], others[l]);
+  for (int l = 0; j < n; ++j, ++l) add(j, sums[l], others[l]);
+  for (int l = 0; l < kLanes; ++l) {
+    to.first[(l + turn) % kLanes] = sums[l];
+    to.second[(l + turn) % kLanes] = others[l];
+  }
+}
+
+void open_block(const ChannelPiece& p, int64_t sums) {
+  if (!p.opens()) return;
+  memset(p.sums->first, 0, sums * sizeof(double));
+  memset(p.sums->second, 0, sums * sizeof(double));
+}
+
 template <class P>
 void moments_of_one(const ChannelPiece& p) {
   using F = Compute<P>;
-  double sums[kLanes] = {}, squares[kLanes] = {};
   Tile<P> tile;
-  const double pivot = double(*tile.open(p.x.data, 0, 1));
-  each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
+  BlockSums& sums = *p.sums;
+  open_block(p, kLanes);
+  if (p.opens()) sums.pivot[0] = double(*tile.open(p.x.data, 0, 1));
+  const double pivot = sums.pivot[0];
+  each_stretch(in_place<P>(p.x), p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
     const F* x = tile.open(p.x.data, i, n);
-    const auto add = [&](int j, int l) __attribute__((always_inline)) {
-      const double d = double(x[j]) - pivot;
-      sums[l] += d;
-      squares[l] += d * d;
-    };
-    int j = 0;
-    for (; j + kLanes <= n; j += kLanes)
-#pragma omp simd
-      for (int l = 0; l < kLanes; ++l) add(j + l, l);
-    for (int l = 0; j < n; ++j, ++l) add(j, l);
+    add_to_lanes(sums, p.from + i, n,
+                 [=](int j, double& sum, double& square) __attribute__((always_inline)) {
+                   const double d = double(x[j]) - pivot;
+                   sum += d;
+                   square += d * d;
+                 });
   });
-  const Moments m = moments_about(pivot, join_lanes<Sum>(sums), join_lanes<Sum>(squares), double(p.n));
+  if (!p.closes(p.n)) return;
+  const Moments m =
+      moments_about(pivot, join_lanes<Sum>(sums.first), join_lanes<Sum>(sums.second), double(p.size));
   *p.first = m.mean;
   *p.second = m.m2;
 }
 
-// Neighbouring channels, each summed from its first row to its last about the value in the first. Four
-// rows at a time, so that the sums are loaded and stored a quarter as often.
+// Neighbouring channels, each summed from its first row to its last. Four rows at a time, so that the
+// sums are loaded and stored a quarter as often.
 template <class P>
 void moments_of_many(const ChannelPiece& p) {
   using F = Compute<P>;
-  alignas(64) double pivot[kMostChannels], sums[kMostChannels] = {}, squares[kMostChannels] = {};
+  BlockSums& sums = *p.sums;
   Tile<P> tiles[4];
+  open_block(p, p.n);
+  if (p.opens())
+    each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
+      const F* x = tiles[0].open(p.x.data, i, n);
+      for (int j = 0; j < n; ++j) sums.pivot[i + j] = double(x[j]);
+    });
   const auto add = [&]<int count>(int64_t row) __attribute__((always_inline)) {
     each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
       const F* x[count];
       for (int r = 0; r < count; ++r) x[r] = tiles[r].open(row_of(p.x, row + r), i, n);
 #pragma GCC ivdep
       for (int j = 0; j < n; ++j) {
-        double sum = sums[i + j], square = squares[i + j];
+        double sum = sums.first[i + j], square = sums.second[i + j];
         for (int r = 0; r < count; ++r) {
-          const double d = double(x[r][j]) - pivot[i + j];
+          const double d = double(x[r][j]) - sums.pivot[i + j];
           sum += d;
           square += d * d;
         }
-        sums[i + j] = sum;
-        squares[i + j] = square;
+        sums.first[i + j] = sum;
+        sums.second[i + j] = square;
       }
     });
   };
-  each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
-    const F* x = tiles[0].open(p.x.data, i, n);
-    for (int j = 0; j < n; ++j) pivot[i + j] = double(x[j]);
-  });
   int64_t row = 0;
   for (; row + 4 <= p.rows; row += 4) add.template operator()<4>(row);
   for (; row < p.rows; ++row) add.template operator()<1>(row);
+  if (!p.closes(p.rows)) return;
   for (int64_t c = 0; c < p.n; ++c) {
-    const Moments m = moments_about(pivot[c], sums[c], squares[c], double(p.rows));
+    const Moments m = moments_about(sums.pivot[c], sums.first[c], sums.second[c], double(p.size));
     p.first[c] = m.mean;
     p.second[c] = m.m2;
   }
@@ -127,45 +167,43 @@ template <class P>
 void reduce_one(const ChannelPiece& p) {
   using F = Compute<P>;
   const F mean = F(*p.constants[0]);
-  double sums[kLanes] = {}, products[kLanes] = {};
   Tile<P> tile;
   Passed<P> passed;
-  each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
-    const F* x = tile.open(p.x.data, i, n);
-    const F* dy = passed.open(p, 0, i, n);
-    const auto add = [&](int j, int l) __attribute__((always_inline)) {
-      sums[l] += double(dy[j]);
-      products[l] += double(dy[j]) * double(x[j] - mean);
-    };
-    int j = 0;
-    for (; j + kLanes <= n; j += kLanes)
-#pragma omp simd
-      for (int l = 0; l < kLanes; ++l) add(j + l, l);
-    for (int l = 0; j < n; ++j, ++l) add(j, l);
+  open_block(p, kLanes);
+  const bool direct = in_place<P>(p.x) && in_place<P>(p.dy) && !p.kept.data;
+  each_stretch(direct, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
+    const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
+    add_to_lanes(*p.sums, p.from + i, n,
+                 [=](int j, double& sum, double& product) __attribute__((always_inline)) {
+                   sum += double(dy[j]);
+                   product += double(dy[j]) * double(x[j] - mean);
+                 });
   });
-  *p.first = join_lanes<Sum>(sums);
-  *p.second = join_lanes<Sum>(products);
+  if (!p.closes(p.n)) return;
+  *p.first = join_lanes<Sum>(p.sums->first);
+  *p.second = join_lanes<Sum>(p.sums->second);
 }
 
 template <class P>
 void reduce_many(const ChannelPiece& p) {
   using F = Compute<P>;
   const ChannelConstants<many, F, 1> constants(p);
-  alignas(64) double sums[kMostChannels] = {}, products[kMostChannels] = {};
+  BlockSums& sums = *p.sums;
   Tile<P> tile;
   Passed<P> passed;
+  open_block(p, p.n);
   each_row_tile(p, [&](int64_t row, int64_t i, int n) __attribute__((always_inline)) {
-    const F* x = tile.open(row_of(p.x, row), i, n);
-    const F* dy = passed.open(p, row, i, n);
+    const F *x = tile.open(row_of(p.x, row), i, n), *dy = passed.open(p, row, i, n);
     const F* mean = constants[0] + i;
 #pragma GCC ivdep
     for (int j = 0; j < n; ++j) {
-      sums[i + j] += double(dy[j]);
-      products[i + j] += double(dy[j]) * double(x[j] - mean[j]);
+      sums.first[i + j] += double(dy[j]);
+      sums.second[i + j] += double(dy[j]) * double(x[j] - mean[j]);
     }
   });
-  memcpy(p.first, sums, p.n * sizeof(double));
-  memcpy(p.second, products, p.n * sizeof(double));
+  if (!p.closes(p.rows)) return;
+  memcpy(p.first, sums.first, p.n * sizeof(double));
+  memcpy(p.second, sums.second, p.n * sizeof(double));
 }
 
 // ---- element by element ----
