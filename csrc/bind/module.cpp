@@ -31,6 +31,8 @@ void register_machine(py::module_& m) {
   m.def("set_num_threads", set_threads, py::arg("n"), "Use n threads; 0 leaves it to OpenMP.");
   m.def("set_parallel_cutoff", cpu::set_parallel_cutoff, py::arg("bytes"),
         "Use threads from this much memory traffic on. For tests.");
+  m.def("set_last_level_cache", cpu::set_last_level_cache, py::arg("bytes"),
+        "Take the last-level cache to be this large; 0: as the system says. For tests.");
   m.attr("PARALLEL_CUTOFF") = cpu::kParallelBytes;
 }
 

@@ -19,6 +19,11 @@ int threads_over(const ChannelSpace& s, DType dtype) {
   return threads_for(s.channels * s.count() * int64_t(bytes_of(dtype)));
 }
 
+// Whether a result as large as x would be gone from the last-level cache before anyone could read it.
+bool outgrows_cache(const ChannelSpace& s, DType dtype) {
+  return 2 * s.channels * s.count() * int64_t(bytes_of(dtype)) > last_level_cache();
+}
+
 // A thread's share of all channels and blocks, as visit(c0, c1, b0, b1).
 enum class Order { first_to_last, last_to_first };
 
@@ -222,6 +227,7 @@ void batch_norm_forward(const BatchNormForward& call) {
   apply.reads(&ChannelPiece::residual, call.residual);
   apply.writes(&ChannelPiece::y, call.y);
   apply.piece.relu = call.relu;
+  apply.piece.streams = outgrows_cache(s, call.dtype);
   constants.hand_to(apply.piece);
 
   const int threads = threads_over(s, call.dtype);
@@ -265,6 +271,7 @@ void batch_norm_backward(const BatchNormBackward& call) {
   apply.reads(&ChannelPiece::dy, call.dy);
   apply.writes(&ChannelPiece::dx, call.dx);
   apply.writes(&ChannelPiece::dresidual, call.dresidual);
+  apply.piece.streams = outgrows_cache(s, call.dtype);
   constants.hand_to(apply.piece);
 
   const int threads = threads_over(s, call.dtype);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/stream.hpp"
+
 namespace fastopt::cpu {
 namespace {
 
@@ -79,6 +81,7 @@ void ChannelPass::operator()(int64_t c0, int64_t c1, int64_t b0, int64_t b1) con
       for (int64_t c = c0; c < c1; ++c) plane(c, begin, end, sums);
     }
   }
+  if (piece.streams) finish_streams();
 }
 
 // ---- planes ----
@@ -104,6 +107,7 @@ void ChannelPass::plane_gathered(int64_t channel, int64_t begin, int64_t end, Bl
   alignas(64) char rooms[4][kPlaneBlock * 8];
   ChannelPiece p = start(channel, begin);
   p.sums = &sums;
+  p.streams = false;
   p.rows = 1;
   p.n = end - begin;
   const auto each_segment = [&](const Operand& o, auto&& copy) {

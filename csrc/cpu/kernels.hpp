@@ -58,6 +58,7 @@ struct ChannelPiece {
   Rows dy, dx, dresidual;  // backward
   Rows kept;               // a bit an element, rows of whole bytes
   bool relu;
+  bool streams;                // results go past the caches
   const double* constants[4];  // of Normalize or NormalizeBackward, the first channel's
 
   // A reduction may be given a block of `size` values a channel in several pieces, this one from value

@@ -2,6 +2,7 @@
 
 #include <omp.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include <atomic>
 
@@ -11,6 +12,15 @@ namespace {
 std::atomic<int> wanted{0};
 std::atomic<int64_t> cutoff{kParallelBytes};
 std::atomic<bool> forked{false};
+
+int64_t measured_cache() {
+#ifdef _SC_LEVEL3_CACHE_SIZE
+  if (const long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE); bytes > 0) return bytes;
+#endif
+  return 32 << 20;  // where the system does not say
+}
+
+std::atomic<int64_t> llc{measured_cache()};
 
 const int watch_forks = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
@@ -25,6 +35,9 @@ int max_threads() {
 void set_threads(int n) { wanted = n; }
 int64_t parallel_cutoff() { return cutoff; }
 void set_parallel_cutoff(int64_t bytes) { cutoff = bytes; }
+
+int64_t last_level_cache() { return llc; }
+void set_last_level_cache(int64_t bytes) { llc = bytes > 0 ? bytes : measured_cache(); }
 
 namespace detail {
 

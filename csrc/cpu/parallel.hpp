@@ -21,6 +21,10 @@ void set_threads(int n);  // 0: as OpenMP says
 int64_t parallel_cutoff();
 void set_parallel_cutoff(int64_t bytes);
 
+// Bytes of the last-level cache. For tests, what was set.
+int64_t last_level_cache();
+void set_last_level_cache(int64_t bytes);  // 0: as the system says
+
 inline int threads_for(int64_t bytes) { return bytes < parallel_cutoff() ? 1 : max_threads(); }
 
 namespace detail {

@@ -12,6 +12,7 @@
 
 #include "core/backend.hpp"
 #include "cpu/convert.hpp"
+#include "cpu/stream.hpp"
 
 namespace fastopt::cpu {
 namespace {
@@ -81,24 +82,27 @@ class Tile {
       return wide_;
   }
 
-  // Where to compute values that will be put there: in place if that can be.
-  F* place(void* base, int64_t begin) {
+  // Where to compute values that will be put there: in place if that can be, unless they are to be
+  // streamed.
+  F* place(void* base, int64_t begin, bool streams = false) {
     if constexpr (same)
-      if (F* p = reinterpret_cast<F*>(base) + begin; aligned(p, alignof(F))) return p;
+      if (F* p = reinterpret_cast<F*>(base) + begin; !streams && aligned(p, alignof(F))) return p;
     return scratch();
   }
 
   // Puts values there, wherever they stand; nothing is left to do if that is where they are.
-  void close(const F* values, void* base, int64_t begin, int n) {
+  void close(const F* values, void* base, int64_t begin, int n, bool streams = false) {
     char* p = const_cast<char*>(at(base, begin * int64_t(sizeof(P))));
-    if constexpr (same) {
-      if (reinterpret_cast<const char*>(values) != p) memcpy(p, values, n * sizeof(P));
-    } else if (aligned(p, alignof(P))) {
-      narrow_tile(values, reinterpret_cast<P*>(p), n);
-    } else {
+    const char* from = reinterpret_cast<const char*>(values);
+    if constexpr (!same) {
+      if (!streams && aligned(p, alignof(P))) return narrow_tile(values, reinterpret_cast<P*>(p), n);
       narrow_tile(values, raw_, n);
-      memcpy(p, raw_, n * sizeof(P));
+      from = reinterpret_cast<const char*>(raw_);
     }
+    if (streams)
+      stream(p, from, n * int64_t(sizeof(P)));
+    else if (from != p)
+      memcpy(p, from, n * sizeof(P));
   }
 
  private:

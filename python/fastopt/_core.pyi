@@ -212,6 +212,11 @@ def select_isa(name: str) -> None:
     Use this one; an empty name means the best.
     """
 
+def set_last_level_cache(bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    Take the last-level cache to be this large; 0: as the system says. For tests.
+    """
+
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     Use n threads; 0 leaves it to OpenMP.
