@@ -43,16 +43,23 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, add_up((x - upright(mean, x, 0)) ** 2) / n
 
 
+def reach(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """The size of each channel's mean and of what is farthest from it, together."""
+    middle = upright(mean, x, 0.0)
+    axes = tuple(d for d in range(x.ndim) if d != 1)
+    return abs(middle) + abs(x - middle).max(axes, keepdims=True, initial=0.0)
+
+
 def forward(x, gamma=None, beta=None, *, given=None, eps=1e-5, residual=None, relu=False, doubt=0.0):
-    """With ``given`` statistics (mean, variance), or those of ``x``. ``doubt`` is the share of the mean that
-    its rounding may move."""
+    """With ``given`` statistics (mean, variance), or those of ``x``. ``doubt``: how far the mean may be off,
+    as a share of it and of the farthest value from it."""
     mean, var = moments(x) if given is None else given
     invstd = 1 / np.sqrt(var + eps)
     scale = upright(gamma, x, 1.0) * upright(invstd, x, 1.0)
     centred = x - upright(mean, x, 0.0)
     shift, extra = upright(beta, x, 0.0), 0.0 if residual is None else residual
     y = centred * scale + shift + extra
-    unsure = doubt * np.abs(upright(mean, x, 0.0) * scale)
+    unsure = doubt * reach(x, mean) * abs(scale)
     terms = np.max(
         [abs(centred * scale), abs(shift + 0 * x), abs(extra + 0 * x), unsure + 0 * x], axis=0
     )
@@ -90,9 +97,9 @@ def backward(f: Forward, dy: np.ndarray, *, count=None, sums=None, doubt=0.0) ->
     if not f.constant:
         slope, most = (upright(f.invstd**2 * s / n, f.x, 0.0) for s in (products, size_products))
         dx = dy - upright(sum_dy / n, f.x, 0.0) - centred * slope
-        unsure = doubt * np.abs(upright(f.mean, f.x, 0.0) * most)
+        unsure = doubt * reach(f.x, f.mean) * most
         terms += [upright(size_dy / n, f.x, 0.0) + 0 * dy, abs(centred * most), unsure + 0 * dy]
-    unsure = doubt * np.abs(f.mean) * size_dy
+    unsure = doubt * reach(f.x, f.mean).ravel() * size_dy
     return Backward(
         dx * scale,
         np.max(terms, axis=0) * abs(scale),

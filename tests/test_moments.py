@@ -1,5 +1,5 @@
-"""The statistics: right to rounding whatever the mean, finite and never negative for finite values, and summed in
-one fixed tree."""
+"""The statistics of a batch: right to rounding whatever the mean, finite and never negative for finite values,
+and summed in one fixed tree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import trees
 from batches import FORMS, PLANE_BLOCK, ROW_BLOCK
-from fastopt import _core
 from fastopt import functional as F
 from tolerance import DTYPES
 
