@@ -94,7 +94,7 @@ def test_pieces_on_the_whole_give_the_bits_of_the_whole(case, form, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("form", FORMS[:4], ids=str)
+@pytest.mark.parametrize("form", [FORMS[0], *FORMS[2:5]], ids=str)
 def test_two_halves_joined_are_the_whole_to_rounding(form, dtype):
     """A data-parallel batch: what each part computes of its own goes into sums over all."""
     b, case = batch(form, dtype), BY_ID["relu"]
