@@ -25,17 +25,14 @@ bool outgrows_cache(const ChannelSpace& s, DType dtype) {
 }
 
 // A thread's share of all channels and blocks, as visit(c0, c1, b0, b1).
-enum class Order { first_to_last, last_to_first };
-
 template <class Visit>
-void each_share(const ChannelSpace& s, Order order, int thread, int threads, Visit&& visit) {
+void each_share(const ChannelSpace& s, int thread, int threads, Visit&& visit) {
   const int64_t blocks = blocks_of(s);
   if (s.rows) {  // by stripes of channels, too: a batch of few rows may have many
     const int64_t stripes = (s.channels + kMostChannels - 1) / kMostChannels;
     const int64_t first = Share::cut(blocks * stripes, thread, threads);
     const int64_t last = Share::cut(blocks * stripes, thread + 1, threads);
-    for (int64_t i = 0; i < last - first; ++i) {
-      const int64_t unit = order == Order::first_to_last ? first + i : last - 1 - i;
+    for (int64_t unit = first; unit < last; ++unit) {
       const int64_t c0 = unit % stripes * kMostChannels, b = unit / stripes;
       visit(c0, std::min(c0 + kMostChannels, s.channels), b, b + 1);
     }
@@ -67,13 +64,11 @@ void in_three(const ChannelSpace& s, int threads, Reduce&& reduce, Finish&& fini
     });
     return;
   }
-  on_threads(threads,
-             [&](int thread, int of) { each_share(s, Order::first_to_last, thread, of, reduce); });
+  on_threads(threads, [&](int thread, int of) { each_share(s, thread, of, reduce); });
   on_threads(threads, [&](int thread, int of) {
     finish(Share::cut(channels, thread, of), Share::cut(channels, thread + 1, of));
   });
-  on_threads(threads,
-             [&](int thread, int of) { each_share(s, Order::last_to_first, thread, of, apply); });
+  on_threads(threads, [&](int thread, int of) { each_share(s, thread, of, apply); });
 }
 
 constexpr auto nothing = [](auto...) {};
@@ -227,6 +222,7 @@ void batch_norm_forward(const BatchNormForward& call) {
   apply.reads(&ChannelPiece::residual, call.residual);
   apply.writes(&ChannelPiece::y, call.y);
   apply.piece.relu = call.relu;
+  apply.reversed = measures;
   apply.piece.streams = outgrows_cache(s, call.dtype);
   constants.hand_to(apply.piece);
 
@@ -271,6 +267,7 @@ void batch_norm_backward(const BatchNormBackward& call) {
   apply.reads(&ChannelPiece::dy, call.dy);
   apply.writes(&ChannelPiece::dx, call.dx);
   apply.writes(&ChannelPiece::dresidual, call.dresidual);
+  apply.reversed = !call.given;
   apply.piece.streams = outgrows_cache(s, call.dtype);
   constants.hand_to(apply.piece);
 

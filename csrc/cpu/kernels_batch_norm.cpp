@@ -260,6 +260,8 @@ void normalize_as(const ChannelPiece& p) {
   each_row_tile(p, [&](int64_t row, int64_t i, int n) __attribute__((always_inline)) {
     const int64_t c = channel<form>(i);
     const F *mean = constants[0] + c, *scale = constants[1] + c, *shift = constants[2] + c;
+    fetch_ahead<form, P>(p.x, row, i, n);
+    if (residual) fetch_ahead<form, P>(p.residual, row, i, n);
     const F* x = in.open(row_of(p.x, row), i, n);
     const F* more = residual ? addend.open(row_of(p.residual, row), i, n) : nullptr;
     F* y = out.place(row_of(p.y, row), i, p.streams);
@@ -296,6 +298,8 @@ void gradient_as(const ChannelPiece& p) {
     const int64_t c = channel<form>(i);
     const F *mean = constants[0] + c, *slope = constants[1] + c;
     const F *offset = constants[2] + c, *scale = constants[3] + c;
+    fetch_ahead<form, P>(p.dy, row, i, n);
+    if (p.x.data) fetch_ahead<form, P>(p.x, row, i, n);
     const F* dy = dy_in.open(row_of(p.dy, row), i, n);
     const uint8_t* on = passes<relu>(p, row, i, n, flags);
     F* dx = out.place(row_of(p.dx, row), i, p.streams);
