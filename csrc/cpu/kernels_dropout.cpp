@@ -18,6 +18,7 @@ class Words {
   Words(const DropoutMask& mask, uint64_t threshold)
       : limit(uint32_t(threshold == kDropAll ? threshold - 1 : threshold)),
         mask_(mask),
+        philox_(mask.seed, mask.offset),
         random_(threshold != kDropNone && threshold != kDropAll) {
     if (!random_) memset(words_, 0, sizeof(words_));
   }
@@ -37,7 +38,7 @@ class Words {
   const uint32_t* draw(uint64_t index, int n) {
     const int lead = int(index & 3);
     for (int done = 0; done < lead + n; done += kBlockWords)
-      philox_block(mask_.seed, mask_.offset, (index >> 2) + uint64_t(done / 4), words_ + done);
+      philox_.block((index >> 2) + uint64_t(done / 4), words_ + done);
     return words_ + lead;
   }
 
@@ -58,6 +59,7 @@ class Words {
   }
 
   const DropoutMask& mask_;
+  const Philox philox_;
   const bool random_;
   static_assert(kTile % kBlockWords == 0);  // hence room for a tile and the start of its first group
   alignas(64) uint32_t words_[kTile + kBlockWords];

@@ -73,35 +73,49 @@ FASTOPT_HD Lanes upper(const Lanes& a) {
 FASTOPT_HD Lanes operator^(const Lanes& a, const Lanes& b) {
   return each([&](int k) { return a.r[k] ^ b.r[k]; });
 }
-FASTOPT_HD Lanes operator^(const Lanes& a, uint32_t key) {
-  return each([&](int k) { return a.r[k] ^ (Vector{} + key); });
+FASTOPT_HD Lanes operator^(const Lanes& a, const Vector& key) {
+  return each([&](int k) { return a.r[k] ^ key; });
 }
 
-// philox_words() of kBlockGroups groups, one after the other.
-inline __attribute__((always_inline)) void philox_block(uint64_t seed, uint64_t offset, uint64_t group,
-                                                        uint32_t* out) {
-  // Lanes 0, 2, 4, ... hold the first half of a register's groups, in the order even() takes them up.
-  Vector lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = uint64_t(i / 2 + i % 2 * (kLanes / 2));
-  Lanes word[4];
-#pragma GCC unroll 4
-  for (int k = 0; k < kRegisters; ++k) {
-    const Vector groups = lane + (group + uint64_t(k) * kLanes);
-    word[0].r[k] = Vector{} + offset;
-    word[1].r[k] = Vector{} + (offset >> 32);
-    word[2].r[k] = groups;
-    word[3].r[k] = groups >> 32;
+// The words of one call of dropout.
+class Philox {
+ public:
+  Philox(uint64_t seed, uint64_t offset) : offset_(offset) {
+    uint32_t key[kPhiloxRounds][2];
+    philox_keys(seed, key);
+    for (int round = 0; round < kPhiloxRounds; ++round)
+      for (int i = 0; i < 2; ++i) key_[round][i] = Vector{} + key[round][i];
   }
-  philox(word, seed);
-  Vector* to = reinterpret_cast<Vector*>(out);
+
+  // philox_words() of kBlockGroups groups, one after the other.
+  void block(uint64_t group, uint32_t* out) const {
+    // Lanes 0, 2, 4, ... hold the first half of a register's groups, in the order even() takes them up.
+    Vector lane;
+    for (int i = 0; i < kLanes; ++i) lane[i] = uint64_t(i / 2 + i % 2 * (kLanes / 2));
+    Lanes word[4];
 #pragma GCC unroll 4
-  for (int k = 0; k < kRegisters; ++k) {
-    const Vector first = (word[0].r[k] & 0xffffffffu) | word[1].r[k] << 32;
-    const Vector last = (word[2].r[k] & 0xffffffffu) | word[3].r[k] << 32;
-    *to++ = Vector(even(Register(first), Register(last)));
-    *to++ = Vector(odd(Register(first), Register(last)));
+    for (int k = 0; k < kRegisters; ++k) {
+      const Vector groups = lane + (group + uint64_t(k) * kLanes);
+      word[0].r[k] = Vector{} + offset_;
+      word[1].r[k] = Vector{} + (offset_ >> 32);
+      word[2].r[k] = groups;
+      word[3].r[k] = groups >> 32;
+    }
+    philox(word, key_);
+    Vector* to = reinterpret_cast<Vector*>(out);
+#pragma GCC unroll 4
+    for (int k = 0; k < kRegisters; ++k) {
+      const Vector first = (word[0].r[k] & 0xffffffffu) | word[1].r[k] << 32;
+      const Vector last = (word[2].r[k] & 0xffffffffu) | word[3].r[k] << 32;
+      *to++ = Vector(even(Register(first), Register(last)));
+      *to++ = Vector(odd(Register(first), Register(last)));
+    }
   }
-}
+
+ private:
+  uint64_t offset_;
+  Vector key_[kPhiloxRounds][2];
+};
 
 }  // namespace
 }  // namespace fastopt::cpu

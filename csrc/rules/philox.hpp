@@ -18,19 +18,25 @@ inline constexpr uint32_t kPhiloxWeyl[2] = {0x9E3779B9u, 0xBB67AE85u};
 FASTOPT_HD uint64_t times(uint64_t word, uint32_t factor) { return uint64_t(uint32_t(word)) * factor; }
 FASTOPT_HD uint64_t upper(uint64_t product) { return product >> 32; }
 
-// Lane is uint64_t or, with operations of the same names, many of them side by side.
-template <class Lane>
-FASTOPT_HD void philox(Lane (&word)[4], uint64_t seed) {
-  uint32_t key[2] = {uint32_t(seed), uint32_t(seed >> 32)};
+// Two words of the key for each round.
+FASTOPT_HD void philox_keys(uint64_t seed, uint32_t (&key)[kPhiloxRounds][2]) {
+  for (uint32_t round = 0; round < kPhiloxRounds; ++round) {
+    key[round][0] = uint32_t(seed) + round * kPhiloxWeyl[0];
+    key[round][1] = uint32_t(seed >> 32) + round * kPhiloxWeyl[1];
+  }
+}
+
+// Lane is uint64_t or, with operations of the same names, many of them side by side; Key is what it can
+// be xor-ed with.
+template <class Lane, class Key>
+FASTOPT_HD void philox(Lane (&word)[4], const Key (&key)[kPhiloxRounds][2]) {
 #pragma GCC unroll 10
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const Lane a = times(word[0], kPhiloxTimes[0]), b = times(word[2], kPhiloxTimes[1]);
-    word[0] = upper(b) ^ word[1] ^ key[0];
+    word[0] = upper(b) ^ word[1] ^ key[round][0];
     word[1] = b;
-    word[2] = upper(a) ^ word[3] ^ key[1];
+    word[2] = upper(a) ^ word[3] ^ key[round][1];
     word[3] = a;
-    key[0] += kPhiloxWeyl[0];
-    key[1] += kPhiloxWeyl[1];
   }
 }
 
@@ -39,7 +45,9 @@ FASTOPT_HD void philox(Lane (&word)[4], uint64_t seed) {
 // cuRAND's curand_init(seed, group, 4 * offset).
 FASTOPT_HD void philox_words(uint64_t seed, uint64_t offset, uint64_t group, uint32_t (&out)[4]) {
   uint64_t word[4] = {offset, offset >> 32, group, group >> 32};
-  philox(word, seed);
+  uint32_t key[kPhiloxRounds][2];
+  philox_keys(seed, key);
+  philox(word, key);
   for (int i = 0; i < 4; ++i) out[i] = uint32_t(word[i]);
 }
 
