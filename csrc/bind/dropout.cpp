@@ -206,8 +206,9 @@ void register_dropout(py::module_& m) {
         py::arg("p"), py::arg("training"), py::arg("scaling"), py::arg("alpha"),
         py::arg("channel_axis"), py::arg("start"), py::arg("shape"),
         "out = dx, of a forward with the same options on this shape.");
-  m.def("dropout_mask", fill_mask, py::arg("keep"), py::arg("seed"), py::arg("offset"), py::arg("p"),
-        py::arg("channel_axis"), py::arg("start"), "Fill an array with the mask: True where kept.");
+  m.def("dropout_mask", fill_mask, py::arg("keep").noconvert(), py::arg("seed"), py::arg("offset"),
+        py::arg("p"), py::arg("channel_axis"), py::arg("start"),
+        "Fill an array with the mask: True where kept.");
   m.def(
       "check_dropout",
       [](py::handle p, py::handle scaling, py::handle alpha, py::handle channel_axis) {

@@ -44,7 +44,9 @@ class Layer:
 
     def _last_saved(self) -> Any:
         if self._saved is None:
-            raise RuntimeError(f"{type(self).__name__}.backward needs a forward before it, one for each call")
+            raise RuntimeError(
+                f"{type(self).__name__}.backward needs a forward before it, one for each call"
+            )
         return self._saved
 
 
@@ -67,9 +69,9 @@ class Dropout(Layer):
     >>> import numpy as np, fastopt
     >>> layer = fastopt.Dropout(0.5, generator=0)
     >>> layer(np.ones(8))
-    array([0., 2., 2., 2., 2., 0., 2., 0.])
+    array([0., 2., 2., 2., 2., 2., 0., 2.])
     >>> layer.backward(np.ones(8))
-    array([0., 2., 2., 2., 2., 0., 2., 0.])
+    array([0., 2., 2., 2., 2., 2., 0., 2.])
     >>> layer.eval()(np.ones(3))
     array([1., 1., 1.])
 
