@@ -78,8 +78,8 @@ def forward(x, keep, p, *, residual=None, bias=None, **options) -> np.ndarray:
         y = y * scale
         if shift != 0:
             y = y + shift
-    if not options.get("training", True):
-        keep = np.ones_like(keep)
+    if not options.get("training", True):  # nothing is left of inf * 0, when p is 1, but the 0
+        keep = np.full_like(keep, scale > 0)
     y = np.where(keep, y, dropped)
     if residual is not None:
         y = residual.astype(f) + y
