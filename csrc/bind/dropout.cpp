@@ -42,7 +42,8 @@ int64_t read_axis(py::handle axis) {
     throw py::type_error("channel_axis must be None or a whole number, got " + shown(axis));
   }
   int overflow = 0;
-  return PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);  // -1 if beyond: too large for any array
+  const int64_t n = PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);
+  return overflow ? 0 : n;  // no array has so many axes, and 0 is refused as well
 }
 
 int64_t product(const py::ssize_t* shape, int64_t begin, int64_t end) {
