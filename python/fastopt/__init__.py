@@ -6,7 +6,9 @@ from fastopt import functional
 from fastopt._around import Around
 from fastopt._base import Optimizer
 from fastopt._config import get_num_threads, set_num_threads, show_config
+from fastopt._generator import Generator
 from fastopt._group import Group
+from fastopt.layers import BatchNorm, Dropout, Layer
 from fastopt.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 
 __version__ = _metadata.version("fastopt")
@@ -17,7 +19,11 @@ __all__ = [
     "Adam",
     "AdamW",
     "Around",
+    "BatchNorm",
+    "Dropout",
+    "Generator",
     "Group",
+    "Layer",
     "Momentum",
     "Nesterov",
     "Optimizer",

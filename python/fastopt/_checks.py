@@ -24,6 +24,13 @@ def count(name: str, value: Any, least: int = 0) -> int:
     return n
 
 
+def word64(name: str, value: Any) -> int:
+    n = whole(name, value)
+    if not 0 <= n < 2**64:
+        raise ValueError(f"{name} must lie in [0, 2**64), got {value!r}")
+    return n
+
+
 def switch(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
