@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import operator
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
 
-def count(name: str, value: Any, least: int = 0) -> int:
-    """``value`` as a whole number that C++ can count on from."""
+def whole(name: str, value: Any) -> int:
     try:
-        n = operator.index(value)
+        return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be a whole number, got {value!r}") from None
-    if not least <= n < 2**63 - 1:
+
+
+def count(name: str, value: Any, least: int = 0, below: int = 2**63 - 1) -> int:
+    """``value`` as a whole number; by default one that C++ can count on from."""
+    n = whole(name, value)
+    if not least <= n < below:
         raise ValueError(f"{name} must be {least} or more, got {value!r}")
     return n
 
@@ -25,13 +29,33 @@ def switch(name: str, value: Any) -> bool:
     return value
 
 
-def accumulator(value: Any) -> float:
+def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
+    """``value`` as a float within the interval, written as in the message."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"initial_accumulator must be a number, got {value!r}")
-    start = float(value)
-    if not (start >= 0.0 and math.isfinite(start)):
-        raise ValueError(f"initial_accumulator must lie in [0, inf), got {value!r}")
-    return start
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    x, (low, high) = float(value), map(float, interval[1:-1].split(","))
+    above = x >= low if interval[0] == "[" else x > low
+    below = x <= high if interval[-1] == "]" else x < high
+    if not (above and below):
+        raise ValueError(f"{name} must lie in {interval}, got {value!r}")
+    return x
+
+
+def accumulator(value: Any) -> float:
+    return real("initial_accumulator", value, "[0, inf)")
+
+
+def choice(name: str, value: Any, valid: Iterable[str]) -> str:
+    if value not in (valid := tuple(valid)):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
+    return str(value)
+
+
+def same_identity(theirs: dict[str, Any], mine: dict[str, Any]) -> None:
+    """What a checkpoint must agree in with the object that loads it."""
+    for key, value in mine.items():
+        if theirs.get(key) != value:
+            raise ValueError(f"state_dict has {key} {theirs.get(key)!r}, expected {value!r}")
 
 
 def same_length(name: str, theirs: Any, mine: Any) -> None:

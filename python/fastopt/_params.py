@@ -25,10 +25,10 @@ def is_array(obj: object) -> bool:
     if isinstance(obj, (list, tuple, Mapping)):
         return False
     names = ("__dlpack__", "__cuda_array_interface__")
-    return any(hasattr(obj, name) for name in names) or _is_viewable(obj)
+    return any(hasattr(obj, name) for name in names) or is_viewable(obj)
 
 
-def _is_viewable(obj: object) -> bool:
+def is_viewable(obj: object) -> bool:
     """Whether ``np.asarray`` makes a view of it."""
     if hasattr(obj, "__array_interface__"):
         return True
@@ -156,5 +156,5 @@ def full_like(array: Array, fill: float, dtype: str | None = None) -> Array:
         return sys.modules["cupy"].full_like(array, fill, dtype=dtype)
     if not isinstance(array, np.ndarray) and hasattr(array, "__array_namespace__"):
         return array.__array_namespace__().full_like(array, fill, dtype=dtype)
-    view = np.asarray(array) if _is_viewable(array) else np.from_dlpack(array)
+    view = np.asarray(array) if is_viewable(array) else np.from_dlpack(array)
     return np.full_like(view, fill, dtype=dtype, order="K", subok=False)
