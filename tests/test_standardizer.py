@@ -37,7 +37,7 @@ def test_mean_0_and_deviation_1(shape, axis, summed, dtype, library):
     wide = x.astype(np.float64)
     expected = (wide - wide.mean(summed, keepdims=True)) / wide.std(summed, keepdims=True)
     assert library.host(z).dtype == dtype
-    few = 8 * np.finfo(dtype).eps
+    few = 64 * np.finfo(dtype).eps  # the mean is up to 50 deviations
     np.testing.assert_allclose(library.host(z), expected, rtol=few, atol=few)
     np.testing.assert_allclose(library.host(s.inverse(z)), x, atol=few * np.abs(x).max())
     assert s.count == x.size // np.prod([n for i, n in enumerate(shape) if i not in summed])

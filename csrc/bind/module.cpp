@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "bind/dropout.hpp"
 #include "bind/hyper.hpp"
 #include "bind/norms.hpp"
 #include "bind/stepper.hpp"
@@ -51,4 +52,5 @@ PYBIND11_MODULE(_core, m) {
   bind::register_hyper(m);
   bind::register_stepper(m);
   bind::register_norms(m);
+  bind::register_dropout(m);
 }

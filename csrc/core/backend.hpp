@@ -5,26 +5,14 @@
 
 #include <cstdint>
 
+#include "core/buffer.hpp"
+#include "core/dropout.hpp"
 #include "core/dtype.hpp"
 #include "core/hyper.hpp"
 
 namespace fastopt {
 
 inline constexpr int kMaxSlots = 3;
-inline constexpr int kMaxDims = 64;
-
-// How to visit a strided array in the memory order of another: axes from the slowest to the fastest.
-struct Walk {
-  int ndim;
-  int64_t shape[kMaxDims];
-  int64_t stride[kMaxDims];  // bytes
-};
-
-// A buffer that is only read. Dense in the order of its target unless it comes with a walk.
-struct Source {
-  const void* data;
-  const Walk* walk;
-};
 
 struct StepTensor {
   void* param;
@@ -79,6 +67,8 @@ struct Backend {
   // The norm of the whole list taken as one sequence, its elements in memory order.
   double (*norm)(const NormTensor*, int64_t count, ClipNorm);
   void (*scale)(const ScaleTensor*, int64_t count, double limit);
+  void (*dropout)(const DropoutCall&);
+  void (*dropout_mask)(const DropoutMask&, int64_t size, bool* keep);
 };
 
 }  // namespace fastopt

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "cpu/dropout.hpp"
 #include "cpu/lists.hpp"
 #include "cpu/norm.hpp"
 #include "cpu/parallel.hpp"
@@ -140,6 +141,6 @@ void scale(const ScaleTensor* tensors, int64_t count, double limit) {
 
 }  // namespace
 
-const Backend backend = {"cpu", step, norm, scale};
+const Backend backend = {"cpu", step, norm, scale, dropout, dropout_mask};
 
 }  // namespace fastopt::cpu

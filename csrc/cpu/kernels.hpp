@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/backend.hpp"
+#include "rules/dropout.hpp"
 #include "rules/list.hpp"
 
 namespace fastopt::cpu {
@@ -34,10 +35,20 @@ struct StepKernels {
   ScaleKernel scale[kDTypes];
 };
 
+struct DropoutKernel {
+  void (*range)(const DropoutCall&, const DropoutConstants&, int64_t begin, int64_t end);
+};
+
+struct DropoutKernels {
+  DropoutKernel apply[kDTypes];
+  void (*mask)(const DropoutMask&, uint64_t threshold, int64_t begin, int64_t end, bool* keep);
+};
+
 // All tables of one instruction set.
 struct Kernels {
   const char* isa;
   const StepKernels& steps;
+  const DropoutKernels& dropout;
 };
 
 // What a kernels_*.cpp calls its table: FASTOPT_ISA, given by the build, ends its name. constexpr, so
@@ -46,5 +57,6 @@ struct Kernels {
 #define FASTOPT_TABLE(kind, isa) FASTOPT_JOIN(kind, isa)
 
 extern const StepKernels steps_v2, steps_v3, steps_v4, steps_neon;
+extern const DropoutKernels dropout_v2, dropout_v3, dropout_v4, dropout_neon;
 
 }  // namespace fastopt::cpu

@@ -26,10 +26,10 @@ inline const char* at(const void* base, int64_t bytes) {
   return static_cast<const char*>(base) + bytes;
 }
 
-// Elements [begin, begin + n) of a strided array, in the order of its walk.
-template <class P>
-void gather(const Source& source, int64_t begin, int n, P* out) {
-  const Walk& walk = *source.walk;
+// Calls visit(i, offset) for elements [begin, begin + n) of a strided array, in the order of its walk.
+template <class Visit>
+inline __attribute__((always_inline)) void each_strided(const Walk& walk, int64_t begin, int n,
+                                                        Visit&& visit) {
   const int last = walk.ndim - 1;
   int64_t index[kMaxDims];
   for (int d = last; d >= 0; begin /= walk.shape[d--]) index[d] = begin % walk.shape[d];
@@ -37,12 +37,26 @@ void gather(const Source& source, int64_t begin, int n, P* out) {
     int64_t offset = 0;
     for (int d = 0; d <= last; ++d) offset += index[d] * walk.stride[d];
     for (; i < n && index[last] < walk.shape[last]; ++i, ++index[last], offset += walk.stride[last])
-      memcpy(out + i, at(source.data, offset), sizeof(P));
+      visit(i, offset);
     for (int d = last; d > 0 && index[d] == walk.shape[d]; --d) {
       index[d] = 0;
       ++index[d - 1];
     }
   }
+}
+
+template <class P>
+void gather(const Source& source, int64_t begin, int n, P* out) {
+  each_strided(*source.walk, begin, n, [&](int i, int64_t offset) __attribute__((always_inline)) {
+    memcpy(out + i, at(source.data, offset), sizeof(P));
+  });
+}
+
+template <class P>
+void scatter(const P* values, const Target& target, int64_t begin, int n) {
+  each_strided(*target.walk, begin, n, [&](int i, int64_t offset) __attribute__((always_inline)) {
+    memcpy(const_cast<char*>(at(target.data, offset)), values + i, sizeof(P));
+  });
 }
 
 // Calls visit(i, n) for each tile of [begin, end). For whole tiles n is a constant to the compiler.
@@ -93,6 +107,19 @@ class Tile {
       if (direct) return;
     }
     memcpy(p, raw_, n * sizeof(P));
+  }
+
+  // Where to put values that are then to be closed: in place if that can be.
+  F* blank(const Target& target, int64_t begin) {
+    char* p = const_cast<char*>(at(target.data, begin * int64_t(sizeof(P))));
+    if (same && !target.walk && aligned(p, alignof(P))) return reinterpret_cast<F*>(p);
+    return scratch();
+  }
+
+  void close(const F* values, const Target& target, int64_t begin, int n) {
+    if (!target.walk) return close(values, target.data, begin, n);
+    if constexpr (!same) narrow_tile(values, raw_, n);
+    scatter(raw_, target, begin, n);
   }
 
  private:

@@ -8,7 +8,9 @@ from fastopt._base import Optimizer
 from fastopt._config import get_num_threads, set_num_threads, show_config
 from fastopt._early_stopping import EarlyStopping
 from fastopt._ema import EMA
+from fastopt._generator import Generator
 from fastopt._group import Group
+from fastopt.layers import Dropout, Layer
 from fastopt.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 
 __version__ = _metadata.version("fastopt")
@@ -20,8 +22,11 @@ __all__ = [
     "Adam",
     "AdamW",
     "Around",
+    "Dropout",
     "EarlyStopping",
+    "Generator",
     "Group",
+    "Layer",
     "Momentum",
     "Nesterov",
     "Optimizer",

@@ -15,11 +15,18 @@ def whole(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be a whole number, got {value!r}") from None
 
 
-def count(name: str, value: Any, least: int = 0, below: int = 2**63 - 1) -> int:
-    """``value`` as a whole number; by default one that C++ can count on from."""
+def count(name: str, value: Any, least: int = 0) -> int:
+    """``value`` as a whole number that C++ can count on from."""
     n = whole(name, value)
-    if not least <= n < below:
+    if not least <= n < 2**63 - 1:
         raise ValueError(f"{name} must be {least} or more, got {value!r}")
+    return n
+
+
+def word64(name: str, value: Any) -> int:
+    n = whole(name, value)
+    if not 0 <= n < 2**64:
+        raise ValueError(f"{name} must lie in [0, 2**64), got {value!r}")
     return n
 
 

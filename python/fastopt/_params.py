@@ -147,14 +147,23 @@ def _params_of(role: str) -> str:
 
 def full_like(array: Array, fill: float, dtype: str | None = None) -> Array:
     """A new array of the same library, device, shape and order in memory."""
+    return _new_like("full_like", array, fill, dtype=dtype)
+
+
+def empty_like(array: Array) -> Array:
+    """The same, with whatever stands in memory."""
+    return _new_like("empty_like", array)
+
+
+def _new_like(make: str, array: Array, *fill: float, dtype: str | None = None) -> Array:
     library = type(array).__module__.partition(".")[0]
     if library == "torch":
         torch = sys.modules["torch"]
         own = array.detach()
-        return torch.full_like(own, fill, dtype=getattr(torch, dtype) if dtype else own.dtype)
+        return getattr(torch, make)(own, *fill, dtype=getattr(torch, dtype) if dtype else own.dtype)
     if library == "cupy":
-        return sys.modules["cupy"].full_like(array, fill, dtype=dtype)
+        return getattr(sys.modules["cupy"], make)(array, *fill, dtype=dtype)
     if not isinstance(array, np.ndarray) and hasattr(array, "__array_namespace__"):
-        return array.__array_namespace__().full_like(array, fill, dtype=dtype)
+        return getattr(array.__array_namespace__(), make)(array, *fill, dtype=dtype)
     view = np.asarray(array) if is_viewable(array) else np.from_dlpack(array)
-    return np.full_like(view, fill, dtype=dtype, order="K", subok=False)
+    return getattr(np, make)(view, *fill, dtype=dtype, order="K", subok=False)

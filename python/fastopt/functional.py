@@ -1,6 +1,6 @@
-"""The same steps without an object: on one array or a list of arrays, all in place.
+"""Functions without an object behind them: the steps of the optimizers, norms and clipping, dropout.
 
-Every ``*_step`` function takes the options of :class:`fastopt.Around` by keyword, returns whether it stepped
+The steps work on one array or a list of arrays, all in place. Every ``*_step`` function takes the options of :class:`fastopt.Around` by keyword, returns whether it stepped
 (``False`` only with ``on_nonfinite="skip"``), and raises ``ValueError`` or ``TypeError`` before it writes.
 Arrays and formulas are those of the classes in :mod:`fastopt.optim`.
 """
@@ -11,6 +11,13 @@ import copy
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastopt import _checks, _core
+from fastopt._dropout import (
+    DropoutSaved,
+    dropout_backward,
+    dropout_forward,
+    dropout_mask,
+    philox4x32,
+)
 from fastopt._norms import clip_grad_norm, clip_grad_value, global_norm
 from fastopt._params import Arrays, full_like
 
@@ -20,14 +27,19 @@ if TYPE_CHECKING:
     from fastopt._around import Around
 
 __all__ = [
+    "DropoutSaved",
     "adagrad_step",
     "adam_step",
     "clip_grad_norm",
     "clip_grad_value",
+    "dropout_backward",
+    "dropout_forward",
+    "dropout_mask",
     "global_norm",
     "momentum_step",
     "nesterov_lookahead",
     "nesterov_step",
+    "philox4x32",
     "rmsprop_step",
     "sgd_step",
 ]

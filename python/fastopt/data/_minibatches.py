@@ -45,7 +45,7 @@ class MiniBatches:
         whole = max(self.samples, 1)
         self.batch_size = whole if batch_size is None else _checks.count("batch_size", batch_size, 1)
         self.shuffle = _checks.switch("shuffle", shuffle)
-        self.seed = _checks.count("seed", seed, below=2**64)
+        self.seed = _checks.word64("seed", seed)
         self.drop_last = _checks.switch("drop_last", drop_last)
         if self.samples and not len(self):
             raise ValueError(
