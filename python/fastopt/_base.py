@@ -217,9 +217,7 @@ class Optimizer:
         """Take up a :meth:`state_dict`, in place. Everything is checked first: an optimizer of another
         kind, or over other parameters, raises ``ValueError`` and changes nothing."""
         _checks.same_identity(state, self._identity())
-        missing = [k for k in ("hyper", "groups", *_COUNTS, "state") if k not in state]
-        if missing:
-            raise ValueError(f"state_dict lacks {missing}")
+        _checks.entries(state, ("hyper", "groups", *_COUNTS, "state"))
         counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
         _checks.same_entries("hyper", state["hyper"], self._hyper)
         hyper = self._checked(state["hyper"])

@@ -58,6 +58,12 @@ def choice(name: str, value: Any, valid: Iterable[str]) -> str:
     return str(value)
 
 
+def entries(state: dict[str, Any], names: Iterable[str]) -> None:
+    """A checkpoint has them."""
+    if missing := [name for name in names if name not in state]:
+        raise ValueError(f"state_dict lacks {missing}")
+
+
 def same_identity(theirs: dict[str, Any], mine: dict[str, Any]) -> None:
     """What a checkpoint must agree in with the object that loads it."""
     for key, value in mine.items():

@@ -102,8 +102,8 @@ class EarlyStopping:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called; ``ValueError`` if the mode was another."""
-        updates = _checks.count("updates", state.get("updates"))
-        best_update = _checks.count("best_update", state.get("best_update"))
+        _checks.entries(state, ("updates", "best_update", "params"))
+        updates, best_update = (_checks.count(k, state[k]) for k in ("updates", "best_update"))
         kept = copy.deepcopy(state["params"])
         self._watch.load_state_dict(state)
         self.updates, self.best_update, self._kept = updates, best_update, kept

@@ -85,7 +85,8 @@ class EMA:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called; ``ValueError`` if the shapes are others."""
-        updates = _checks.count("updates", state.get("updates"))
+        _checks.entries(state, ("updates", "average"))
+        updates = _checks.count("updates", state["updates"])
         check_fit(state["average"], self.average, "state_dict's average")
         write(self.average, state["average"])
         self.updates = updates

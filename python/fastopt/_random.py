@@ -59,7 +59,7 @@ def bits(seed: int, offset: int, rows: Any, n: int, start: int = 0) -> Any:
     blocks = (rows[:, None] << 31) + np.arange(start // 2, (start + n + 1) // 2, dtype=np.uint64)
     x0, x1, x2, x3 = philox(seed, offset, blocks)
     pairs = np.stack([x1 << 32 | x0, x3 << 32 | x2], axis=-1)
-    return pairs.reshape(len(rows), -1)[:, :n]
+    return pairs.reshape(len(rows), 2 * blocks.shape[1])[:, :n]
 
 
 def uniforms(seed: int, offset: int, rows: Any, n: int, start: int = 0) -> Any:

@@ -36,7 +36,6 @@ class Watch:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         _checks.same_identity(state, {"mode": self.mode})
-        best, waited = state.get("best"), _checks.count("waited", state.get("waited"))
-        if not isinstance(best, float):
-            raise TypeError(f"state_dict's best must be a float, got {best!r}")
-        self.best, self.waited = best, waited
+        _checks.entries(state, ("best", "waited"))
+        waited = _checks.count("waited", state["waited"])
+        self.best, self.waited = float(state["best"]), waited

@@ -29,12 +29,11 @@ import numpy as np
 
 from fastopt import _checks, _random
 from fastopt._arrays import beside, computable
+from fastopt._generator import Generator
 from fastopt._params import Array
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-    from fastopt._generator import Generator
 
 __all__ = ["fans", "gain", "he_normal", "he_uniform", "xavier_normal", "xavier_uniform"]
 
@@ -188,7 +187,9 @@ def _over(variance: float, fan: int, gain: float) -> float:
 
 def _made(shape: tuple[int, ...], generator: Generator, kind: str, scale: float, into: Into) -> Array:
     if unknown := set(into) - {"layout", "dtype", "like"}:
-        raise TypeError(f"no initialisation has the argument {min(unknown)!r}")
+        raise TypeError(f"initial weights have no argument {min(unknown)!r}")
+    if not isinstance(generator, Generator):
+        raise TypeError(f"generator has type {type(generator).__name__}, expected fastopt.Generator")
     values = np.empty(shape, _dtype(into.get("dtype", "float32")))
     like = into.get("like")
     template = values if like is None else computable("like", like)

@@ -349,7 +349,7 @@ class ReduceOnPlateau:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called."""
-        lr = _checks.real("lr", state.get("lr"), RATE)
-        cooling = _checks.count("cooling", state.get("cooling"))
+        _checks.entries(state, ("lr", "cooling"))
+        lr, cooling = _checks.real("lr", state["lr"], RATE), _checks.count("cooling", state["cooling"])
         self._watch.load_state_dict(state)
         self.lr, self._cooling = lr, cooling

@@ -86,7 +86,8 @@ class MiniBatches:
         """Go on where :meth:`state_dict` was called: the next loop hands out the batches that were left.
         ``ValueError`` if the checkpoint is of other batches; nothing is changed then."""
         _checks.same_identity(state, {name: getattr(self, name) for name in _IDENTITY})
-        epoch, position = (_checks.count(name, state.get(name)) for name in ("epoch", "position"))
+        _checks.entries(state, ("epoch", "position"))
+        epoch, position = (_checks.count(name, state[name]) for name in ("epoch", "position"))
         if position > self._end() or (position % self.batch_size and position != self._end()):
             raise ValueError(f"state_dict's position is {position}, which is no end of a batch")
         self.epoch, self.position = epoch, position

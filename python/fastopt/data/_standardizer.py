@@ -145,7 +145,8 @@ class Standardizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a :meth:`state_dict`; ``ValueError`` if it is of another kind."""
         _checks.same_identity(state, {"axis": self.axis})
-        count = _checks.count("count", state.get("count"))
+        _checks.entries(state, ("count", "mean", "sum_sq"))
+        count = _checks.count("count", state["count"])
         self._forget()
         if count:
             self._join(count, state["mean"], state["sum_sq"])

@@ -37,8 +37,8 @@ def jitter(
     :math:`[\max(0, 1 - s), 1 + s]` with the strength :math:`s` of that name, and then in this order
 
     - brightness: :math:`x \leftarrow f x`;
-    - contrast: :math:`x \leftarrow \bar g + f (x - \bar g)`, with the mean :math:`\bar g` of the image's grey;
-    - saturation: :math:`x \leftarrow g + f (x - g)`, with the grey :math:`g = 0.299 R + 0.587 G + 0.114 B`
+    - contrast: :math:`x \leftarrow f x + (1 - f) \bar g`, with the mean :math:`\bar g` of the image's grey;
+    - saturation: :math:`x \leftarrow f x + (1 - f) g`, with the grey :math:`g = 0.299 R + 0.587 G + 0.114 B`
     of the
       pixel.
 
@@ -74,10 +74,10 @@ def jitter(
 
     y = library.asarray(x, dtype=dtype) * bright
     mean = library.mean(_grey(y, luma), axis=(2, 3), keepdims=True)
-    y = mean + (y - mean) * sharp
+    y = y * sharp + mean * (1 - sharp)
     if saturation:
         grey = _grey(y, luma)
-        y = grey + (y - grey) * full
+        y = y * full + grey * (1 - full)
     if limits is not None:
         y = library.clip(y, *limits)
     return permuted(library.asarray(y, dtype=x.dtype), FROM_NCHW[layout])
@@ -164,7 +164,8 @@ def mixup(
 def symmetric_beta(alpha: float, u: Any, v: Any) -> Any:
     """Beta(alpha, alpha) from two uniform numbers each, without rejection."""
     s, c = exp(log(u) / alpha), cos_pi(2.0 * v)
-    return 0.5 + 0.5 * c * np.sqrt((1.0 - s) / (s + (1.0 - s) * c * c))
+    t = c * np.sqrt((1.0 - s) / (s + (1.0 - s) * c * c))
+    return 0.5 + 0.5 * np.clip(t, -1.0, 1.0)  # which roundings could pass
 
 
 def _mixed(a: Array, b: Array, share: Any) -> Array:
