@@ -42,7 +42,8 @@ int64_t read_axis(py::handle axis) {
     throw py::type_error("channel_axis must be None or a whole number, got " + shown(axis));
   }
   int overflow = 0;
-  return PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);  // -1 if beyond: too large for any array
+  const int64_t n = PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);
+  return overflow ? 0 : n;  // no array has so many axes, and 0 is refused as well
 }
 
 int64_t product(const py::ssize_t* shape, int64_t begin, int64_t end) {
@@ -206,8 +207,9 @@ void register_dropout(py::module_& m) {
         py::arg("p"), py::arg("training"), py::arg("scaling"), py::arg("alpha"),
         py::arg("channel_axis"), py::arg("start"), py::arg("shape"),
         "out = dx, of a forward with the same options on this shape.");
-  m.def("dropout_mask", fill_mask, py::arg("keep"), py::arg("seed"), py::arg("offset"), py::arg("p"),
-        py::arg("channel_axis"), py::arg("start"), "Fill an array with the mask: True where kept.");
+  m.def("dropout_mask", fill_mask, py::arg("keep").noconvert(), py::arg("seed"), py::arg("offset"),
+        py::arg("p"), py::arg("channel_axis"), py::arg("start"),
+        "Fill an array with the mask: True where kept.");
   m.def(
       "check_dropout",
       [](py::handle p, py::handle scaling, py::handle alpha, py::handle channel_axis) {

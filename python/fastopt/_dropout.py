@@ -96,9 +96,9 @@ def dropout_forward(
     >>> from fastopt import functional as F
     >>> y, saved = F.dropout_forward(np.arange(1.0, 9.0), 0.5, seed=0)
     >>> y
-    array([ 0.,  4.,  6.,  8., 10.,  0., 14.,  0.])
+    array([ 0.,  4.,  6.,  8., 10., 12.,  0., 16.])
     >>> F.dropout_backward(np.ones(8), saved)
-    array([0., 2., 2., 2., 2., 0., 2., 0.])
+    array([0., 2., 2., 2., 2., 2., 0., 2.])
 
     Source: Srivastava et al. 2014; whole channels: Tompson et al. 2015, arXiv:1411.4280; alpha dropout:
     Klambauer et al. 2017, arXiv:1706.02515; words: Salmon et al. 2011, Philox4x32-10.
@@ -158,7 +158,7 @@ def dropout_mask(
     >>> from fastopt import functional as F
     >>> F.dropout_mask((2, 4), 0.5, seed=0)
     array([[False,  True,  True,  True],
-           [ True, False,  True, False]])
+           [ True,  True, False,  True]])
     """
     keep = np.empty(shape, np.bool_)
     _core.dropout_mask(keep, seed, offset, p, channel_axis, start)

@@ -39,6 +39,11 @@ class Generator:
     Generator(7, stream=0, offset=2)
     """
 
+    _seed: int
+    _stream: int
+    _key: int
+    _offset: int
+
     def __init__(self, seed: int, stream: int = 0) -> None:
         self._lock = threading.Lock()
         self._set(seed, stream, 0)

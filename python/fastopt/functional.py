@@ -1,8 +1,9 @@
 """Functions without an object behind them: the steps of the optimizers, norms and clipping, dropout.
 
-The steps work on one array or a list of arrays, all in place. Every ``*_step`` function takes the options of :class:`fastopt.Around` by keyword, returns whether it stepped
-(``False`` only with ``on_nonfinite="skip"``), and raises ``ValueError`` or ``TypeError`` before it writes.
-Arrays and formulas are those of the classes in :mod:`fastopt.optim`.
+Every ``*_step`` function works on one array or a list of arrays, in place, takes the options of
+:class:`fastopt.Around` by keyword, returns whether it stepped (``False`` only with ``on_nonfinite="skip"``),
+and raises ``ValueError`` or ``TypeError`` before it writes. Arrays and formulas are those of the classes
+in :mod:`fastopt.optim`.
 """
 
 from __future__ import annotations

@@ -69,9 +69,9 @@ class Dropout(Layer):
     >>> import numpy as np, fastopt
     >>> layer = fastopt.Dropout(0.5, generator=0)
     >>> layer(np.ones(8))
-    array([0., 2., 2., 2., 2., 0., 2., 0.])
+    array([0., 2., 2., 2., 2., 2., 0., 2.])
     >>> layer.backward(np.ones(8))
-    array([0., 2., 2., 2., 2., 0., 2., 0.])
+    array([0., 2., 2., 2., 2., 2., 0., 2.])
     >>> layer.eval()(np.ones(3))
     array([1., 1., 1.])
 
