@@ -52,6 +52,14 @@ def accumulator(value: Any) -> float:
     return real("initial_accumulator", value, "[0, inf)")
 
 
+def pair(name: str, value: Any) -> tuple[Any, Any]:
+    try:
+        a, b = value
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a pair, got {value!r}") from None
+    return a, b
+
+
 def choice(name: str, value: Any, valid: Iterable[str]) -> str:
     if value not in (valid := tuple(valid)):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")

@@ -3,7 +3,6 @@ best."""
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Literal
 
 from fastopt import _checks
@@ -97,16 +96,15 @@ class EarlyStopping:
             **self._watch.state_dict(),
             "updates": self.updates,
             "best_update": self.best_update,
-            "params": copy.deepcopy(self._kept),
+            "params": self._kept,  # which nothing writes to
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called; ``ValueError`` if the mode was another."""
         _checks.entries(state, ("updates", "best_update", "params"))
         updates, best_update = (_checks.count(k, state[k]) for k in ("updates", "best_update"))
-        kept = copy.deepcopy(state["params"])
         self._watch.load_state_dict(state)
-        self.updates, self.best_update, self._kept = updates, best_update, kept
+        self.updates, self.best_update, self._kept = updates, best_update, state["params"]
 
     def __repr__(self) -> str:
         w = self._watch

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Literal
 
 from fastopt import _checks
@@ -42,22 +43,33 @@ __all__ = [
 
 RATE, FACTOR = "[0, inf)", "(0, inf)"
 
+# What each field must be, in whichever schedule it stands.
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("lr", "end", "start"), partial(_checks.real, interval=RATE)),
+    **dict.fromkeys(
+        ("factor", "power", "start_div", "end_div"), partial(_checks.real, interval=FACTOR)
+    ),
+    **dict.fromkeys(("steps", "every", "growth"), partial(_checks.count, least=1)),
+    "warmup": partial(_checks.real, interval="(0, 1)"),
+    "restarts": _checks.switch,
+    "shape": partial(_checks.choice, valid=("cosine", "linear")),
+}
 
+
+@dataclass(frozen=True)
 class Schedule:
     """The base of the schedules: ``schedule(step)`` is the rate of the step, counted from 0."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name in CHECKS:
+                CHECKS[field.name](field.name, getattr(self, field.name))
 
     def __call__(self, step: int) -> float:
         return float(self._rate(_checks.count("step", step)))
 
     @abstractmethod
     def _rate(self, step: int) -> float: ...
-
-    def __post_init__(self) -> None:
-        _checks.real("lr", getattr(self, "lr", 0.0), RATE)
-        _checks.real("end", getattr(self, "end", 0.0), RATE)
-        _checks.count("steps", getattr(self, "steps", 1), 1)
-        _checks.count("every", getattr(self, "every", 1), 1)
-        _checks.real("factor", getattr(self, "factor", 1.0), FACTOR)
 
 
 @dataclass(frozen=True)
@@ -158,10 +170,6 @@ class Polynomial(Schedule):
     end: float = 0.0
     power: float = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.real("power", self.power, FACTOR)
-
     def _rate(self, step: int) -> float:
         left = 1.0 - min(step, self.steps) / self.steps
         return self.end + (self.lr - self.end) * power(left, self.power)
@@ -192,11 +200,6 @@ class Cosine(Schedule):
     end: float = 0.0
     restarts: bool = False
     growth: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.switch("restarts", self.restarts)
-        _checks.count("growth", self.growth, 1)
 
     def _rate(self, step: int) -> float:
         length = self.steps
@@ -232,7 +235,6 @@ class Warmup(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _checks.real("start", self.start, RATE)
         if not callable(self.then):
             raise TypeError(f"then must be a schedule, got {self.then!r}")
 
@@ -273,10 +275,6 @@ class OneCycle(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         _checks.count("steps", self.steps, 2)
-        _checks.real("warmup", self.warmup, "(0, 1)")
-        _checks.real("start_div", self.start_div, FACTOR)
-        _checks.real("end_div", self.end_div, FACTOR)
-        _checks.choice("shape", self.shape, ("cosine", "linear"))
 
     def _rate(self, step: int) -> float:
         top, last = max(self.warmup * self.steps - 1.0, 0.0), self.steps - 1.0

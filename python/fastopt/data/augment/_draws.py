@@ -67,8 +67,10 @@ class Draws:
 
 
 def _on_host(index: Any) -> Any:
-    if hasattr(index, "get"):  # CuPy
+    if hasattr(index, "get"):  # CuPy's
         index = index.get()
+    elif hasattr(index, "cpu"):  # torch's
+        index = index.cpu()
     return np.asarray(index if len(index) else np.zeros(0, np.int64))
 
 

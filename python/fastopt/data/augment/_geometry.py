@@ -47,7 +47,8 @@ def crop(
     x = as_nchw(images, draws, layout)
     padding = _checks.count("padding", padding)
     room = [int(n) + 2 * padding for n in x.shape[2:]]
-    height, width = x.shape[2:] if size is None else (_checks.count("size", n, 1) for n in size)
+    window = x.shape[2:] if size is None else _checks.pair("size", size)
+    height, width = (_checks.count("size", n, 1) for n in window)
     if height > room[0] or width > room[1]:
         raise ValueError(f"size is ({height}, {width}), but padded images have ({room[0]}, {room[1]})")
     u = draws.uniforms("crop", 2)

@@ -63,6 +63,8 @@ def jitter(
     strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
     spread = np.array([_checks.real(name, s, "[0, inf)") for name, s in strengths.items()])
     channels = x.shape[1]
+    if limits is not None:
+        limits = _checks.pair("limits", limits)
     if saturation and channels != 3:
         raise ValueError(f"images has {channels} channels, but saturation is for 3: set it to 0")
     library, dtype = namespace(x), wide_dtype(x)
@@ -146,6 +148,7 @@ def mixup(
     """
     alpha = _checks.real("alpha", alpha, "(0, inf)")
     pairs = []
+    others = _checks.pair("others", others)
     for name, array, other in zip("xy", (x, y), others, strict=True):
         array, other = floating(name, array), floating(f"others[{'xy'.index(name)}]", other)
         check_draws(name, array, draws)
