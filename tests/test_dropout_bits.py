@@ -177,6 +177,19 @@ def test_empty_and_single_arrays(dtype, shape, isa):
         F.dropout_forward(x, 0.5, seed=0, channel_axis=1)
 
 
+@pytest.mark.slow
+def test_more_than_2_to_the_32_elements():
+    """4.3 GB of mask, then 4.3 GB of float16: past 2**31 elements there, past 2**32 here."""
+    many, more = 2**32, 1000
+    mask = F.dropout_mask(many + more, 0.3, **SEED)
+    tail = F.dropout_mask(more, 0.3, **SEED, start=many)
+    np.testing.assert_array_equal(mask[-more:], tail)
+    assert (mask[:more] != tail).any()
+    ones = np.broadcast_to(np.float16(1.0), many // 2 + more)
+    y, _ = F.dropout_forward(ones, 0.3, **SEED)
+    np.testing.assert_array_equal(y[-more:] > 0, mask[many // 2 : many // 2 + more])
+
+
 # ---- memory ----
 
 PEAK = """

@@ -32,7 +32,7 @@ class Words {
   }
 
   // How many elements there are before one whose words start a group.
-  int64_t head(int64_t begin) const { return mask_.channels > 0 ? 0 : -(mask_.start + begin) & 3; }
+  int64_t head(int64_t begin) const { return mask_.channels > 0 ? 0 : (-(mask_.start + begin)) & 3; }
 
  private:
   const uint32_t* draw(uint64_t index, int n) {
@@ -40,6 +40,17 @@ class Words {
     for (int done = 0; done < lead + n; done += kBlockWords)
       philox_.block((index >> 2) + uint64_t(done / 4), words_ + done);
     return words_ + lead;
+  }
+
+  // The words of a sample's channels. If they are few, of all of them at once, for the tiles to come.
+  const uint32_t* draw_channels(int64_t sample, int64_t channel, int n) {
+    const uint64_t first = uint64_t(mask_.start + sample * mask_.channels);
+    if (mask_.channels > kTile) return draw(first + uint64_t(channel), n);
+    if (sample != sample_) {
+      sample_ = sample;
+      row_ = draw(first, int(mask_.channels));
+    }
+    return row_ + channel;
   }
 
   // A channel's word, for each of its elements.
@@ -50,7 +61,12 @@ class Words {
       const int64_t sample = run / channels / mask_.repeats;
       int64_t skip = (begin + done) % inner;  // those of its elements that lie before
       const int64_t runs = smaller((skip + (n - done) + inner - 1) / inner, channels - channel);
-      const uint32_t* word = draw(uint64_t(mask_.start + sample * channels + channel), int(runs));
+      const uint32_t* word = draw_channels(sample, channel, int(runs));
+      if (inner == 1) {
+        memcpy(spread_ + done, word, runs * sizeof(uint32_t));
+        done += int(runs);
+        continue;
+      }
       for (const uint32_t* end = word + runs; word < end; ++word, skip = 0)
         for (const int stop = int(smaller(n, done + inner - skip)); done < stop; ++done)
           spread_[done] = *word;
@@ -61,6 +77,8 @@ class Words {
   const DropoutMask& mask_;
   const Philox philox_;
   const bool random_;
+  int64_t sample_ = -1;  // whose words stand at row_
+  const uint32_t* row_ = nullptr;
   static_assert(kTile % kBlockWords == 0);  // hence room for a tile and the start of its first group
   alignas(64) uint32_t words_[kTile + kBlockWords];
   alignas(64) uint32_t spread_[kTile];

@@ -106,12 +106,12 @@ class Dropout(Layer):
         In training every call draws another mask. Arguments and errors are those of
         :func:`fastopt.functional.dropout_forward`.
         """
-        draw = self.generator.next_offset if self.training else lambda: 0
+        offset = self.generator.next_offset() if self.training else 0
         y, self._saved = F.dropout_forward(
             x,
             self.p,
             seed=self.generator.key,
-            offset=draw(),
+            offset=offset,
             training=self.training,
             scaling=self.scaling,
             residual=residual,
