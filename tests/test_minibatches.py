@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -119,6 +120,12 @@ def test_libraries_get_the_same_batches(library):
     x = library.array(np.arange(20.0).reshape(10, 2))
     found = [library.host(b).tolist() for b in minibatches(x, batch_size=4, seed=5)]
     assert found == epochs(minibatches(np.arange(20.0).reshape(10, 2), batch_size=4, seed=5), 1)[0]
+
+
+def test_torch_asks_for_the_extra(torch, monkeypatch):
+    monkeypatch.setitem(sys.modules, "array_api_compat", None)  # as if it were not installed
+    with pytest.raises(ImportError, match=r"^torch's arrays .* pip install 'fastopt\[arrays\]'$"):
+        list(minibatches(torch.ones(3), batch_size=2))
 
 
 REFUSED = {

@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+import fastopt
 from fastopt import _elementary, _random
 
 # Random123's test vectors for Philox4x32-10: counter, key, words.
@@ -29,6 +30,16 @@ def test_philox_gives_the_known_answers(counter, key, words):
     block = np.array([c3 << 32 | c2], np.uint64)
     found = _random.philox(key[1] << 32 | key[0], c1 << 32 | c0, block)
     assert " ".join(f"{int(word[0]):08x}" for word in found) == words
+
+
+@pytest.mark.parametrize("seed", [0, 5, 2**64 - 1])
+@pytest.mark.parametrize("offset", [0, 7, 2**48, 2**64 - 1])
+def test_philox_is_the_compiled_one(seed, offset):
+    blocks = [0, 1, 2**31, 2**32 + 5, 2**64 - 1]
+    found = _random.philox(seed, offset, np.array(blocks, np.uint64))
+    for i, block in enumerate(blocks):
+        expected = fastopt.functional.philox4x32(seed=seed, offset=offset, index=block)
+        assert tuple(int(word[i]) for word in found) == expected
 
 
 def test_a_number_depends_on_its_address_alone():

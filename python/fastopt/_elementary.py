@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 PI, LN_2, SQRT_HALF = 3.141592653589793, 0.6931471805599453, 0.7071067811865476
-LN_2_HIGH = float.fromhex(
-    "0x1.62e42feep-1"
-)  # ends in zeros, so that its products with exponents are exact
-LN_2_LOW = 1.9082149292705877e-10
+# ln 2 in two parts, the first of which ends in zeros: its products with exponents are exact.
+LN_2_HIGH, LN_2_LOW = float.fromhex("0x1.62e42feep-1"), 1.9082149292705877e-10
 
 # Taylor's, lowest power first: as many as the last place of a double needs.
 ATANH = [1 / (2 * k + 1) for k in range(11)]  # in s**2, up to 0.03

@@ -41,7 +41,8 @@ def stream(name: str, epoch: int) -> int:
 
 
 def philox(seed: int, offset: int, blocks: Any) -> list[Any]:
-    """The four words, in uint64, of each of Philox4x32-10's blocks: counter (offset, block), key seed."""
+    """The four words, in uint64, of each of Philox4x32-10's blocks: counter (offset, block), key seed. The
+    compiled Philox gives masks and single blocks; a test holds this one to it."""
     x0, x1 = (np.full(1, word, np.uint64) for word in (offset & MASK, offset >> 32))
     x2, x3 = blocks & MASK, blocks >> 32
     key0, key1 = seed & MASK, seed >> 32
