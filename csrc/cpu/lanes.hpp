@@ -58,7 +58,7 @@ struct Lanes {
 template <class Make>
 FASTOPT_HD Lanes each(Make&& make) {
   Lanes out;
-#pragma GCC unroll 4
+  FASTOPT_UNROLL
   for (int k = 0; k < kRegisters; ++k) out.r[k] = make(k);
   return out;
 }
@@ -93,7 +93,7 @@ class Philox {
     Vector lane;
     for (int i = 0; i < kLanes; ++i) lane[i] = uint64_t(i / 2 + i % 2 * (kLanes / 2));
     Lanes word[4];
-#pragma GCC unroll 4
+    FASTOPT_UNROLL
     for (int k = 0; k < kRegisters; ++k) {
       const Vector groups = lane + (group + uint64_t(k) * kLanes);
       word[0].r[k] = Vector{} + offset_;
@@ -103,7 +103,7 @@ class Philox {
     }
     philox(word, key_);
     Vector* to = reinterpret_cast<Vector*>(out);
-#pragma GCC unroll 4
+    FASTOPT_UNROLL
     for (int k = 0; k < kRegisters; ++k) {
       const Vector first = (word[0].r[k] & 0xffffffffu) | word[1].r[k] << 32;
       const Vector last = (word[2].r[k] & 0xffffffffu) | word[3].r[k] << 32;

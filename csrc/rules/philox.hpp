@@ -30,7 +30,7 @@ FASTOPT_HD void philox_keys(uint64_t seed, uint32_t (&key)[kPhiloxRounds][2]) {
 // be xor-ed with.
 template <class Lane, class Key>
 FASTOPT_HD void philox(Lane (&word)[4], const Key (&key)[kPhiloxRounds][2]) {
-#pragma GCC unroll 10
+  FASTOPT_UNROLL
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const Lane a = times(word[0], kPhiloxTimes[0]), b = times(word[2], kPhiloxTimes[1]);
     word[0] = upper(b) ^ word[1] ^ key[round][0];
