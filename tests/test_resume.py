@@ -31,8 +31,7 @@ class Run:
         self.dropout = fastopt.Dropout(0.2, generator=self.generator)
         self.opt = fastopt.Adam(self.params, clip_norm=5.0)
         self.schedule = schedules.Warmup(5, schedules.Cosine(0.1, steps=20))
-        # No fall of the loss is enough for this one, so that it halves the rate after every epoch but the
-        # first.
+        # No fall of the loss is enough for this one: it halves the rate after every epoch but the first.
         self.plateau = schedules.ReduceOnPlateau(1.0, factor=0.5, patience=1, min_delta=1e6)
         self.ema = fastopt.EMA(self.params, decay=0.9)
         self.stopper = fastopt.EarlyStopping(patience=3)
