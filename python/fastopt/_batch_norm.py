@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -96,7 +95,7 @@ def forward_options(
     _checks.choice("activation", activation, (None, "relu"))
     keep = take = None
     if momentum is not None:
-        m = _checks.number("momentum", momentum, 0.0, 1.0)
+        m = _checks.real("momentum", momentum, "[0, 1]")
         keep, take = (1.0 - m, m) if momentum_mode == "update" else (m, 1.0 - m)
     return _core.BatchNormOptions(
         not _checks.switch("training", training),
@@ -104,7 +103,7 @@ def forward_options(
         take,
         _checks.switch("unbiased", unbiased),
         single_value == "zero_var",
-        _checks.number("eps", eps, 0.0, math.inf),
+        _checks.real("eps", eps, "[0, inf)"),
         _checks.whole("axis", axis),
         activation == "relu",
     )

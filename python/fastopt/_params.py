@@ -27,10 +27,10 @@ def is_array(obj: object) -> bool:
     if isinstance(obj, (list, tuple, Mapping)):
         return False
     names = ("__dlpack__", "__cuda_array_interface__")
-    return any(hasattr(obj, name) for name in names) or _is_viewable(obj)
+    return any(hasattr(obj, name) for name in names) or is_viewable(obj)
 
 
-def _is_viewable(obj: object) -> bool:
+def is_viewable(obj: object) -> bool:
     """Whether ``np.asarray`` makes a view of it."""
     if hasattr(obj, "__array_interface__"):
         return True
@@ -167,7 +167,7 @@ def _new_like(make: str, array: Array, *fill: float, dtype: str | None = None) -
         return getattr(sys.modules["cupy"], make)(array, *fill, dtype=dtype)
     if not isinstance(array, np.ndarray) and hasattr(array, "__array_namespace__"):
         return getattr(array.__array_namespace__(), make)(array, *fill, dtype=dtype)
-    view = np.asarray(array) if _is_viewable(array) else np.from_dlpack(array)
+    view = np.asarray(array) if is_viewable(array) else np.from_dlpack(array)
     return getattr(np, make)(view, *fill, dtype=dtype, order="K", subok=False)
 
 
