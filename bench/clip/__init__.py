@@ -1,0 +1,28 @@
+"""A clip by global norm and then the step, as a training loop has them. The competitors are the step's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench import step
+
+WHAT, WORKLOADS, SMALL = step.WHAT, step.WORKLOADS, step.SMALL
+COMPETITORS, release = step.COMPETITORS, step.release
+DEFAULT = ("momentum", "adamw")
+
+
+@dataclass(frozen=True)
+class ClipCase(step.StepCase):
+    task = "clip"
+    clip = True
+
+
+CASE = ClipCase
+
+
+def suite(quick: bool) -> Iterator[ClipCase]:
+    """Adam's step does not depend on the gradient's scale, so that momentum's shows that the clip is right."""
+    for rule in DEFAULT:
+        for name in ("array", "mlp") if quick else ("array", "mlp", "resnet50", "gpt2"):
+            yield ClipCase(rule, name, 2**22 if quick else 2**24, section="clip and step")
