@@ -2,6 +2,10 @@
 
 import sys
 
-from bench.cli import main
+from bench.threads import confine
 
-sys.exit(main())
+threads = confine(sys.argv[1:])
+
+from bench.cli import main  # noqa: E402: now libraries may be imported
+
+sys.exit(main(sys.argv[1:], threads))

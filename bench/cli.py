@@ -11,16 +11,18 @@ from types import ModuleType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+import fastopt
 from bench import machine, memory, run
 from bench.case import DTYPES, SHORT, Case
 from bench.record import Record, slower
 from bench.report import show
 from bench.tasks import OURS, competitors, tasks
+from fastopt import _core
 
-WIDTH = 160  # of a table that goes to no terminal
+WIDTH = 170  # of a table that goes to no terminal
 
 
-def parse(argv: list[str] | None, found: dict[str, ModuleType]) -> argparse.Namespace:
+def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="How far is fastopt from what the machine can do, and from what else there is? "
@@ -122,10 +124,10 @@ def choose(task: ModuleType, peers: list[str] | None, console: Console) -> dict[
     return {name: module for name, module in asked.items() if name not in missing}
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str], threads: int) -> int:
+    """``threads`` is what :func:`bench.threads.confine` has come to."""
     found = tasks()
     args = parse(argv, found)
-    threads = machine.confine(args.threads)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
@@ -144,9 +146,6 @@ def main(argv: list[str] | None = None) -> int:
 def measure(
     args: argparse.Namespace, found: dict[str, ModuleType], threads: int, console: Console
 ) -> Record:
-    import fastopt  # after the threads are confined
-    from fastopt import _core
-
     _core.select_isa(args.isa or _core.isa())
     fastopt.set_num_threads(threads)
     record = Record(machine.describe(threads, _core.isa()))

@@ -1,4 +1,4 @@
-"""The machine: how many of its threads all competitors get, its caches, and what a record says of it."""
+"""The machine: its caches, and what a record says of it."""
 
 from __future__ import annotations
 
@@ -26,22 +26,6 @@ VERSIONS = (
     "thinc",
     "cupy-cuda12x",
 )
-THREADS = ("OMP", "NUMBA", "NUMEXPR", "MKL", "OPENBLAS")
-
-
-def confine(threads: int) -> int:
-    """Give this process and what it will import so many CPUs and as many threads; 0 leaves it to OpenMP.
-
-    It must come before the libraries are imported: they size their pools by the CPUs they may run on and by these
-    variables. JAX has no variable; its pool follows the CPUs.
-    """
-    cpus = sorted(os.sched_getaffinity(0))
-    asked = threads or int(os.environ.get("OMP_NUM_THREADS", "0")) or len(cpus)
-    given = min(asked, len(cpus))
-    os.sched_setaffinity(0, cpus[:given])
-    for library in THREADS:
-        os.environ[f"{library}_NUM_THREADS"] = str(given)
-    return given
 
 
 def caches(threads: int) -> dict[str, int]:
@@ -66,17 +50,14 @@ def eviction(levels: dict[str, int]):
     return lambda: np.add(other, 1, out=other)
 
 
-def peak_flops(threads: int) -> float:
+def peak_flops() -> float:
     """Float32 operations a second, as a matrix product reaches them."""
-    from threadpoolctl import threadpool_limits
-
     a = np.ones((1024, 1024), np.float32)
     times = []
-    with threadpool_limits(threads):
-        for _ in range(9):
-            start = time.perf_counter()
-            a @ a
-            times.append(time.perf_counter() - start)
+    for _ in range(9):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
     return 2 * 1024**3 / float(np.median(times[2:]))
 
 
@@ -93,7 +74,7 @@ def describe(threads: int, isa: str) -> dict:
         "commit": _commit(),
         "command": "python -m bench " + shlex.join(sys.argv[1:]),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "peak_flops": peak_flops(threads),
+        "peak_flops": peak_flops(),
     }
 
 

@@ -13,6 +13,7 @@ Call = Callable[[], object]
 
 FEWEST, MOST = 7, 400  # rounds that a competitor takes part in
 TURN = 1e-3  # seconds: a shorter call is repeated in its turn
+PAUSE = 2e-3  # before each turn, in which the threads of the one before go to sleep
 WARMED = 10e-3  # a call as short as this may find its arrays in a cache
 
 
@@ -55,6 +56,7 @@ class _Turn:
     before: Call | None
 
     def __call__(self) -> float:
+        time.sleep(PAUSE)
         if self.before is not None:
             self.before()
         start = time.perf_counter()
@@ -79,7 +81,7 @@ def interleave(
         first = min(_Turn(call, 1, evict)() for _ in range(2))
         repeats = 1 if evict else max(1, int(TURN / max(first, 1e-7)))
         turns[name] = _Turn(call, repeats, evict or (call if first < WARMED else None))
-        cost[name] = first * (repeats + (first < WARMED)) + (_seconds(evict) if evict else 0)
+        cost[name] = PAUSE + first * (repeats + (first < WARMED)) + (_Turn(evict, 1, None)() if evict else 0)
     share = seconds / len(calls)
     taken = {name: int(np.clip(share / cost[name], FEWEST, MOST)) for name in calls}
     count = max(FEWEST, min(taken[name] for name in always))
@@ -93,6 +95,3 @@ def interleave(
                 rounds[name][r] = turns[name]()  # the round before the first is overwritten by the last
     return {name: Timing(times) for name, times in rounds.items()}
 
-
-def _seconds(call: Call) -> float:
-    return _Turn(call, 1, None)()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -21,11 +22,16 @@ def measure(case: Case, chosen: dict[str, ModuleType]) -> Memory:
     for name in chosen:
         told = json.dumps([case.task, name, asdict(case)])
         command = [sys.executable, "-m", "bench.memory", told]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=ROOT, env=_env(), capture_output=True, text=True, check=True)
         answer = json.loads(done.stdout.splitlines()[-1])
         if answer is not None:
             extra[name] = answer
     return Memory(case.name, case.working_set, extra)
+
+
+def _env() -> dict[str, str]:
+    """glibc gives back what it mapped, but maps only what is large, and what is large it learns from what was freed."""
+    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 
 
 def extra(case: Case, task: ModuleType, competitor: ModuleType) -> int | None:

@@ -40,7 +40,7 @@ def _table(title: str, rows: list[Row], levels: dict[str, int]) -> Table:
 
 
 def _plain_table(title: str) -> Table:
-    return Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    return Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0)
 
 
 def _caption(peers: list[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench.case import Contestant, dtype_of, installed
-from bench.step import LR, MAX_NORM, WEIGHT_DECAY, StepCase
+from bench.step import LR, WEIGHT_DECAY, StepCase
 
 OPTIMIZERS = {
     "sgd": ("SGD", {}),
@@ -41,7 +41,7 @@ def make(case: StepCase, **way: bool) -> Contestant | None:
 
     def step() -> None:
         if case.clip:
-            torch.nn.utils.clip_grad_norm_(params, MAX_NORM)
+            torch.nn.utils.clip_grad_norm_(params, case.max_norm)
         opt.step()
 
     return Contestant(step, lambda: [to_numpy(p) for p in params])

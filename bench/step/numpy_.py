@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench.case import Contestant
-from bench.step import LR, MAX_NORM, WEIGHT_DECAY, StepCase
+from bench.step import LR, WEIGHT_DECAY, StepCase
 
 NAME = "NumPy"
 
@@ -30,18 +30,18 @@ def stepper(case: StepCase, params: list, grads: list):
     def step() -> None:
         nonlocal count
         count += 1
-        clipped = _clipped(grads) if case.clip else grads
+        clipped = _clipped(grads, case.max_norm) if case.clip else grads
         for p, g, s in zip(params, clipped, state, strict=True):
             update(p, g, s, count)
 
     return step
 
 
-def _clipped(grads: list) -> list:
+def _clipped(grads: list, max_norm: float) -> list:
     # In float32 at least: the squares of a million float16 numbers add up to infinity.
     wide = [g if g.dtype.itemsize > 2 else g.astype(np.float32) for g in grads]
     norm = float(sum(np.vdot(g, g) for g in wide)) ** 0.5
-    scale = min(1.0, MAX_NORM / (norm + 1e-6))
+    scale = min(1.0, max_norm / (norm + 1e-6))
     return [g * scale for g in grads]
 
 

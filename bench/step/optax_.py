@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench.case import Contestant, installed
-from bench.step import LR, MAX_NORM, WEIGHT_DECAY, StepCase
+from bench.step import LR, WEIGHT_DECAY, StepCase
 
 NAME = "optax"
 
@@ -49,4 +49,4 @@ def _optimizer(case: StepCase, optax):
         "adam": lambda: optax.adam(LR),
         "adamw": lambda: optax.adamw(LR, weight_decay=WEIGHT_DECAY),
     }[case.rule]()
-    return optax.chain(optax.clip_by_global_norm(MAX_NORM), opt) if case.clip else opt
+    return optax.chain(optax.clip_by_global_norm(case.max_norm), opt) if case.clip else opt

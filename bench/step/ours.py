@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import fastopt
 from bench.case import Contestant
-from bench.step import LR, MAX_NORM, WEIGHT_DECAY, StepCase
+from bench.step import LR, WEIGHT_DECAY, StepCase
 from fastopt import _core
 
 NAME = "fastopt"
@@ -28,7 +28,7 @@ def available() -> bool:
 
 def make(case: StepCase) -> Contestant:
     params, grads = case.arrays()
-    clip = MAX_NORM if case.clip else None
+    clip = case.max_norm if case.clip else None
     opt = CLASSES[case.rule](params, lr=LR, clip_norm=clip, **OPTIONS.get(case.rule, {}))
     return Contestant(lambda: opt.step(grads), lambda: params, _limit(case, opt, params, grads))
 
