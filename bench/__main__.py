@@ -4,8 +4,8 @@ import sys
 
 from bench.threads import confine
 
-threads = confine(sys.argv[1:])
+threads = confine(sys.argv[1:])  # before a library is imported
 
-from bench.cli import main  # noqa: E402: now libraries may be imported
+from bench.cli import main  # noqa: E402
 
 sys.exit(main(sys.argv[1:], threads))

@@ -46,7 +46,8 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Case:
-    """A task's case adds ``bytes``, ``flops``, ``working_set``, ``shapes``, ``arrays()`` and ``check()``."""
+    """A task's case adds ``bytes``, ``flops``, ``working_set``, ``shapes``, ``arrays()`` and
+    ``check()``."""
 
     task: ClassVar[str]
     what: str
@@ -55,8 +56,11 @@ class Case:
     dtype: str = "float32"
     cold: bool = False
     device: str = "cpu"
-    section: str = ""  # the table of a whole run it stands in
-    weighed: bool = False  # a whole run measures its memory, too
+    # What a whole run says of it: the table it stands in, competitors it is content with, by the
+    # beginnings of their names, and whether its memory is measured too.
+    section: str = ""
+    peers: tuple[str, ...] = ("",)
+    weighed: bool = False
 
     @cached_property
     def numpy_dtype(self) -> np.dtype:
@@ -82,23 +86,25 @@ def size_name(size: int) -> str:
     return f"2^{size.bit_length() - 1}" if size & (size - 1) == 0 else f"{size:,}"
 
 
-class Wrong(Exception):
+class WrongError(Exception):
     """A competitor's result is not the reference's."""
 
 
 def sample(array: np.ndarray) -> np.ndarray:
-    """In float64: every element, or of a large array some 65,000, all of its end among them. The stride is odd,
-    so that every place in a vector register and in a cache line has its turn."""
+    """In float64: every element, or of a large array some 65,000, all of its end among them. The stride
+    is odd, so that every place in a vector register and in a cache line has its turn."""
     flat = np.asarray(array).reshape(-1)
     stride = flat.size // 2**16 | 1
     return np.concatenate([flat[:-4096:stride], flat[-4096:]]).astype(np.float64)
 
 
 def compare(got: np.ndarray, want: np.ndarray, allowed: np.ndarray | float) -> None:
-    """Raise :class:`Wrong` unless every element is as near as allowed."""
+    """Raise :class:`WrongError` unless every element is as near as allowed."""
     off = np.abs(got - want)
     bad = ~(off <= allowed)  # NaN is bad
     if bad.any():
         i = int(bad.argmax())
         share = bad.mean()
-        raise Wrong(f"{share:.1%} of the checked elements differ, the first is {got[i]:.9g}, not {want[i]:.9g}")
+        raise WrongError(
+            f"{share:.1%} of the checked elements differ, the first is {got[i]:.9g}, not {want[i]:.9g}"
+        )

@@ -19,7 +19,7 @@ from bench.report import show
 from bench.tasks import OURS, competitors, tasks
 from fastopt import _core
 
-WIDTH = 170  # of a table that goes to no terminal
+WIDTH = 180  # of a table that goes to no terminal
 
 
 def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
@@ -40,7 +40,11 @@ def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
     add("--peers", type=_list, help="beginnings of names, comma-separated; '' for none; default: all")
     add("--threads", type=int, default=0, help="for everyone; 0: as OpenMP says")
     add("--isa", help="force an instruction set on fastopt")
-    add("--seconds", type=float, help="for each case, whose rounds may need more; default 2, 0.5 quick")
+    add(
+        "--seconds",
+        type=float,
+        help="for each case, whose rounds may need more; default 1.2, 0.3 quick",
+    )
     add("--quick", action="store_true", help="fewer and smaller cases: under a minute")
     add("--memory", action="store_true", help="of one task: peak memory instead of time")
     add("--json", type=Path, metavar="FILE", help="write the figures there")
@@ -57,11 +61,13 @@ def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
         _known(parser, "what", args.what, found[args.task].WHAT)
         _known(parser, "--workload", args.workload or [], found[args.task].WORKLOADS)
     if args.seconds is None:
-        args.seconds = 0.5 if args.quick else 2.0
+        args.seconds = 0.3 if args.quick else 1.2
     return args
 
 
-def _known(parser: argparse.ArgumentParser, name: str, given: list[str], known: tuple[str, ...]) -> None:
+def _known(
+    parser: argparse.ArgumentParser, name: str, given: list[str], known: tuple[str, ...]
+) -> None:
     for value in given:
         if value not in known:
             parser.error(f"{name}: there is no {value!r}, only {', '.join(known)}")

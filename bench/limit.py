@@ -1,4 +1,5 @@
-"""What a layer's limit is made of: kernels of ours that read or copy with its threads and compute nothing with it."""
+"""What a layer's limit is made of: kernels of ours that read or copy with its threads and compute
+nothing with it."""
 
 from __future__ import annotations
 
@@ -14,5 +15,6 @@ def read(*arrays: np.ndarray) -> None:
 
 
 def copy(x: np.ndarray, out: np.ndarray, residual: np.ndarray | None = None) -> None:
-    """Dropout that drops nothing: every byte of ``x``, and of ``residual``, read once, and ``out`` written."""
+    """Dropout that drops nothing: every byte of ``x``, and of ``residual``, read once, and ``out``
+    written."""
     F.dropout_forward(x, 0.0, seed=0, residual=residual, out=out)

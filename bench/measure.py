@@ -11,7 +11,7 @@ import numpy as np
 
 Call = Callable[[], object]
 
-FEWEST, MOST = 7, 400  # rounds that a competitor takes part in
+FEWEST, MOST = 5, 400  # rounds that a competitor takes part in
 TURN = 1e-3  # seconds: a shorter call is repeated in its turn
 PAUSE = 2e-3  # before each turn, in which the threads of the one before go to sleep
 WARMED = 10e-3  # a call as short as this may find its arrays in a cache
@@ -70,18 +70,21 @@ def interleave(
 ) -> dict[str, Timing]:
     """Time the calls in turn, each round in another order, for about so many seconds in all.
 
-    Those in ``always`` take part in every round, the others in as many as their share of the time allows, but in
-    seven at least; so a slow one does not eat up the time of all. A first round is dropped.
+    Those in ``always`` take part in every round, the others in as many as their share of the time
+    allows, but in five at least; so a slow one does not eat up the time of all. A first round is
+    dropped.
 
-    Warm, a short call is made once before its turn and then repeated until a millisecond is over. With ``evict``,
-    that is called before every single call instead, and throws everything out of the caches.
+    Warm, a short call is made once before its turn and then repeated until a millisecond is over. With
+    ``evict``, that is called before every single call instead, and throws everything out of the caches.
     """
     turns, cost = {}, {}
     for name, call in calls.items():
-        first = min(_Turn(call, 1, evict)() for _ in range(2))
+        first = _Turn(call, 1, evict)()
         repeats = 1 if evict else max(1, int(TURN / max(first, 1e-7)))
         turns[name] = _Turn(call, repeats, evict or (call if first < WARMED else None))
-        cost[name] = PAUSE + first * (repeats + (first < WARMED)) + (_Turn(evict, 1, None)() if evict else 0)
+        cost[name] = (
+            PAUSE + first * (repeats + (first < WARMED)) + (_Turn(evict, 1, None)() if evict else 0)
+        )
     share = seconds / len(calls)
     taken = {name: int(np.clip(share / cost[name], FEWEST, MOST)) for name in calls}
     count = max(FEWEST, min(taken[name] for name in always))
@@ -94,4 +97,3 @@ def interleave(
             if r < 0 or (r + 1) * part // count > r * part // count:
                 rounds[name][r] = turns[name]()  # the round before the first is overwritten by the last
     return {name: Timing(times) for name, times in rounds.items()}
-

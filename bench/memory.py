@@ -1,4 +1,5 @@
-"""Memory: what a step takes at most beyond parameters, gradients and state, each competitor in a process of its own."""
+"""Memory: what a step takes at most beyond parameters, gradients and state, each competitor in a
+process of its own."""
 
 from __future__ import annotations
 
@@ -30,13 +31,14 @@ def measure(case: Case, chosen: dict[str, ModuleType]) -> Memory:
 
 
 def _env() -> dict[str, str]:
-    """glibc gives back what it mapped, but maps only what is large, and what is large it learns from what was freed."""
+    """glibc gives back what it mapped, but maps only what is large, and what is large it learns from
+    what was freed."""
     return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 
 
 def extra(case: Case, task: ModuleType, competitor: ModuleType) -> int | None:
-    """Bytes at the peak of two steps that follow a first, which may make the state. A small case goes before, so that
-    code and threads' stacks are there already."""
+    """Bytes at the peak of two steps that follow a first, which may make the state. A small case goes
+    before, so that code and threads' stacks are there already."""
     small = competitor.make(replace(case, **task.SMALL))
     if small is None:
         return None

@@ -90,15 +90,14 @@ def _entries(told: dict) -> dict[str, Entry]:
 
 
 def slower(old: Record, new: Record) -> list[str]:
-    """What got slower beyond the noise: measured by the limit of its own run, so that a slower machine is no slower
-    code; the quartiles must lie apart and the medians by 3 %."""
+    """What got slower beyond the noise: measured by the limit of its own run, so that a slower machine
+    is no slower code; the quartiles must lie apart and the medians by 3 %."""
     before = {row.name: row.ours.to_limit for row in old.rows}
     sentences = []
     for row in new.rows:
         was, now = before.get(row.name), row.ours.to_limit
         if was and now.low > was.high and now.median > was.median * (1 + LEAST):
             change = now.median / was.median - 1
-            sentences.append(
-                f"{row.name}: {change:.0%} slower, from {1 / was.median:.0%} of the limit to {1 / now.median:.0%}"
-            )
+            shares = f"from {1 / was.median:.0%} of the limit to {1 / now.median:.0%}"
+            sentences.append(f"{row.name}: {change:.0%} slower, {shares}")
     return sentences

@@ -1,5 +1,5 @@
-"""The float64 references. They stand once, in ``tests/``, for tests and benchmarks alike; a benchmark is run from a
-checkout, where the tests are."""
+"""The float64 references. They stand once, in ``tests/``, for tests and benchmarks alike; a benchmark
+is run from a checkout, where the tests are."""
 
 from __future__ import annotations
 

@@ -40,11 +40,17 @@ def _table(title: str, rows: list[Row], levels: dict[str, int]) -> Table:
 
 
 def _plain_table(title: str) -> Table:
-    return Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0)
+    return Table(
+        title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
 
 
 def _caption(peers: list[str]) -> str:
-    return "a peer's column: its time by fastopt's; ≈ where the quartiles do not tell them apart" if peers else ""
+    return (
+        "a peer's column: its time by fastopt's; ≈ where the quartiles do not tell them apart"
+        if peers
+        else ""
+    )
 
 
 def _cells(row: Row, levels: dict[str, int]) -> list[str]:
@@ -115,9 +121,10 @@ def _noise(rows: list[Row]) -> list[str]:
     sentences = []
     if restless:
         worst = max(restless, key=lambda r: r.entries[LIMIT].seconds.spread)
+        how_much = f"most in {worst.name} (±{worst.entries[LIMIT].seconds.spread:.0%})"
         sentences.append(
-            f"noisy: the limit itself varies by more than {NOISY:.0%} in {len(restless)} of {len(rows)} rows, most "
-            f"in {worst.name} (±{worst.entries[LIMIT].seconds.spread:.0%}); is anything else running?"
+            f"noisy: the limit itself varies by more than {NOISY:.0%} in {len(restless)} of {len(rows)} rows, "
+            f"{how_much}; is anything else running?"
         )
     if unclear:
         sentences.append(f"too noisy to tell apart from fastopt: {', '.join(unclear)}")

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import psutil
 
-from bench.case import Case, Contestant, Wrong
+from bench.case import Case, Contestant, WrongError
 from bench.measure import Call, interleave
 from bench.record import LIMIT, Entry, Row
 from bench.tasks import OURS
@@ -15,11 +15,13 @@ from bench.tasks import OURS
 def enter(
     case: Case, competitors: dict[str, ModuleType]
 ) -> tuple[dict[str, Contestant], dict[str, str]]:
-    """Everyone who can do the case and does it right, and why the others are left out. It is an error if
-    fastopt is wrong."""
+    """Everyone who can do the case and does it right, and why the others are left out. It is an error
+    if fastopt is wrong."""
     made: dict[str, Contestant] = {}
     left_out: dict[str, str] = {}
     for name, module in competitors.items():
+        if name != OURS and not name.startswith(case.peers):
+            continue
         if psutil.virtual_memory().available < 3 * case.working_set:  # its arrays and temporaries
             left_out[name] = "no memory left"
             continue
@@ -28,7 +30,7 @@ def enter(
             continue
         try:
             case.check(contestant)
-        except Wrong as wrong:
+        except WrongError as wrong:
             if name == OURS:
                 raise
             left_out[name] = f"wrong: {wrong}"
@@ -43,9 +45,7 @@ def measure(
     made, left_out = enter(case, competitors)
     task.release()
     calls = {LIMIT: made[OURS].limit, **{name: c.run for name, c in made.items()}}
-    times = interleave(
-        calls, seconds=seconds, always={LIMIT, OURS}, evict=evict if case.cold else None
-    )
+    times = interleave(calls, seconds=seconds, always={LIMIT, OURS}, evict=evict if case.cold else None)
     entries = {
         name: Entry(t.seconds, t.ratio_to(times[LIMIT]), t.ratio_to(times[OURS]))
         for name, t in times.items()

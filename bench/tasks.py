@@ -10,7 +10,8 @@ OURS = "fastopt"
 
 
 def tasks() -> dict[str, ModuleType]:
-    """Every folder of ``bench/`` that is a package: its cases, and which of them a whole run measures."""
+    """Every folder of ``bench/`` that is a package: its cases, and which of them a whole run
+    measures."""
     found = pkgutil.iter_modules(import_module("bench").__path__)
     return {m.name: import_module(f"bench.{m.name}") for m in found if m.ispkg}
 

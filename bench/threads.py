@@ -1,5 +1,5 @@
-"""How many CPUs and threads everyone gets. This comes before any library is imported, NumPy included: they size their
-pools by the CPUs they may run on and by these variables."""
+"""How many CPUs and threads everyone gets. This comes before any library is imported, NumPy included:
+they size their pools by the CPUs they may run on and by these variables."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import os
 
 LIBRARIES = ("OMP", "OPENBLAS", "MKL", "NUMBA", "NUMEXPR")
 
-# After a parallel region a thread of GNU's OpenMP waits for the next one by spinning, by default for some 8 ms here
-# (300,000 rounds), in which it takes a CPU from whoever has the next turn. Within a turn a spin this long is enough.
+# After a parallel region a thread of GNU's OpenMP waits for the next one by spinning, by default for
+# some 8 ms here (300,000 rounds), in which it takes a CPU from whoever has the next turn. Within a turn
+# a spin this long is enough.
 SPIN = "10000"
 
 
 def confine(argv: list[str]) -> int:
-    """Give this process ``--threads`` CPUs and as many threads; 0 leaves it to OpenMP. JAX, which has no variable for
-    it, goes by the CPUs. The number that it came to."""
+    """Give this process ``--threads`` CPUs and as many threads; 0 leaves it to OpenMP. JAX, which has
+    no variable for it, goes by the CPUs. The number that it came to."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--threads", type=int, default=0)
     asked = parser.parse_known_args(argv)[0].threads or int(os.environ.get("OMP_NUM_THREADS", "0"))

@@ -40,7 +40,8 @@ def resnet50(size: int) -> Shapes:
 
 
 def gpt2(size: int) -> Shapes:
-    """GPT-2's 148 tensors, 124 million parameters (Radford et al. 2019); the output layer is the embedding."""
+    """GPT-2's 148 tensors, 124 million parameters (Radford et al. 2019); the output layer is the
+    embedding."""
     width, layers, words, context = 768, 12, 50257, 1024
     norm = [(width,), (width,)]
     attention = [(width, 3 * width), (3 * width,), (width, width), (width,)]
@@ -51,8 +52,8 @@ def gpt2(size: int) -> Shapes:
 #: What an optimizer steps, by name. Only ``array`` has the size that is asked for.
 LISTS = {f.__name__: f for f in (array, embedding, mlp, resnet50, gpt2)}
 
-#: ResNet-50's activations, as batch, channels, height, width: after its first convolution, and where each of its
-#: four stages is normalised most.
+#: ResNet-50's activations, as batch, channels, height, width: after its first convolution, and where
+#: each of its four stages is normalised most.
 RESNET50_ACTIVATIONS: dict[str, Shape] = {
     "stem": (32, 64, 112, 112),
     "stage1": (32, 64, 56, 56),

@@ -1,9 +1,9 @@
-"""BatchNorm over ResNet-50's activations, in both layouts: training forward and backward, and evaluation.
+"""BatchNorm over ResNet-50's activations, in both layouts: training forward and backward, and
+evaluation.
 
 A competitor is a module here with ``NAME``, ``available()`` and ``make(case)``, which gives a
-:class:`~bench.case.Contestant`, or ``None`` if it cannot do the case. Its results are ``y`` and both running
-statistics (forward), ``y`` (evaluate), or ``dx``, ``dgamma`` and ``dbeta`` (backward).
-"""
+:class:`~bench.case.Contestant`, or ``None`` if it cannot do the case. Its results are ``y`` and both
+running statistics (forward), ``y`` (evaluate), or ``dx``, ``dgamma`` and ``dbeta`` (backward)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from bench.case import Case, Contestant, compare, epsilon, sample
 from bench.workloads import RESNET50_ACTIVATIONS, Shape, Shapes
 
 MOMENTUM, EPS = 0.1, 1e-5
-# What must move and what is computed, an element: forward reads x for its statistics and again for y, backward x and
-# dy for both sums and again for dx.
+# What must move and what is computed, an element: forward reads x for its statistics and again for y,
+# backward x and dy for both sums and again for dx.
 MOVED = {"forward": 3, "evaluate": 2, "backward": 5}
 FLOPS = {"forward": 7, "evaluate": 3, "backward": 10}
 ARRAYS = {"forward": 2, "evaluate": 2, "backward": 3}
@@ -88,8 +88,8 @@ class BatchNormCase(Case):
         return np.zeros(self.channels, self.param_dtype), np.ones(self.channels, self.param_dtype)
 
     def check(self, contestant: Contestant) -> None:
-        """One call against the formulas in float64. What is stored is rounded once; what is computed with is a few
-        roundings off, and a sum some more, in relation to the sizes of what it adds."""
+        """One call against the formulas in float64. What is stored is rounded once; what is computed
+        with is a few roundings off, and a sum some more, in relation to the sizes of what it adds."""
         contestant.run()
         stored, computed = epsilon(self.numpy_dtype), epsilon(self.param_dtype)
         for got, (want, size) in zip(contestant.results(), self._expected(), strict=True):
@@ -139,7 +139,7 @@ CASE = BatchNormCase
 
 def suite(quick: bool) -> Iterator[BatchNormCase]:
     for layout in ("nchw", "nhwc"):
-        for name in ("stage1", "stage4") if quick else RESNET50_ACTIVATIONS:
+        for name in ("stage1", "stage4") if quick else ("stem", "stage1", "stage4"):
             for what in ("forward", "backward"):
                 yield BatchNormCase(what, f"{name}-{layout}", section=layout)
         yield BatchNormCase("evaluate", f"stage1-{layout}", section=layout)

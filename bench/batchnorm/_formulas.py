@@ -1,5 +1,5 @@
-"""BatchNorm (Ioffe & Szegedy 2015, arXiv:1502.03167) as an array library's users write it: with ``xp`` NumPy in float64
-the reference, in the arrays' own type a competitor, with JAX under jit another."""
+"""BatchNorm (Ioffe & Szegedy 2015, arXiv:1502.03167) as an array library's users write it: with ``xp``
+NumPy in float64 the reference, in the arrays' own type a competitor, with JAX under jit another."""
 
 from __future__ import annotations
 

@@ -28,9 +28,7 @@ def make(case: BatchNormCase) -> Contestant | None:
 
     @jax.jit
     def forward(x, statistics):
-        y, mean, inv = _formulas.forward(
-            xp, x.astype(wide), gamma, beta, case.others, case.spread, EPS
-        )
+        y, mean, inv = _formulas.forward(xp, x.astype(wide), gamma, beta, case.others, case.spread, EPS)
         return [y.astype(own), *_formulas.running(mean, inv, *statistics, n, MOMENTUM, EPS)], mean, inv
 
     @jax.jit

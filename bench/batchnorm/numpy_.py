@@ -38,9 +38,7 @@ def make(case: BatchNormCase) -> Contestant | None:
 
     def backward() -> None:
         wide_x, wide_dy = x.astype(wide, copy=False), dy.astype(wide, copy=False)
-        dx, *rest = _formulas.backward(
-            np, wide_x, wide_dy, gamma, mean, inv, case.others, case.spread
-        )
+        dx, *rest = _formulas.backward(np, wide_x, wide_dy, gamma, mean, inv, case.others, case.spread)
         results[:] = [dx.astype(own, copy=False), *rest]
 
     if case.what == "backward":

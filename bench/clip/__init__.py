@@ -1,4 +1,5 @@
-"""A clip by global norm and then the step, as a training loop has them. The competitors are the step's."""
+"""A clip by global norm and then the step, as a training loop has them. The competitors are the
+step's."""
 
 from __future__ import annotations
 
@@ -22,7 +23,11 @@ CASE = ClipCase
 
 
 def suite(quick: bool) -> Iterator[ClipCase]:
-    """Adam's step does not depend on the gradient's scale, so that momentum's shows that the clip is right."""
+    """Adam's step does not depend on the gradient's scale, so that momentum's shows that the clip is
+    right."""
+    size = 2**22 if quick else 2**24
     for rule in DEFAULT:
-        for name in ("array", "mlp") if quick else ("array", "mlp", "resnet50", "gpt2"):
-            yield ClipCase(rule, name, 2**22 if quick else 2**24, section="clip and step")
+        for name in ("array", "mlp") if quick else ("array", "mlp", "resnet50"):
+            yield ClipCase(rule, name, size, section="clip and step", peers=step.FASTER)
+    if not quick:
+        yield ClipCase("adamw", "gpt2", section="clip and step", peers=step.FASTEST, weighed=True)

@@ -18,7 +18,10 @@ OPTIMIZERS = {
 }
 UNDONE = {
     ("rmsprop", ("fused", True)),  # torch has none
-    ("nesterov", ("foreach", True)),  # it adds the velocity to the gradient, which the next step would find
+    (
+        "nesterov",
+        ("foreach", True),
+    ),  # it adds the velocity to the gradient, which the next step would find
 }
 
 

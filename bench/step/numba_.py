@@ -40,7 +40,8 @@ def make(case: StepCase) -> Contestant | None:
 
 @cache
 def _loops(typed: type) -> dict:
-    """By rule. Every number has the arrays' type: a Python float would make float64 of the arithmetic."""
+    """By rule. Every number has the arrays' type: a Python float would make float64 of the
+    arithmetic."""
     import numba
     from numba import prange
 

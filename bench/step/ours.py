@@ -33,11 +33,10 @@ def make(case: StepCase) -> Contestant:
     return Contestant(lambda: opt.step(grads), lambda: params, _limit(case, opt, params, grads))
 
 
-def _limit(
-    case: StepCase, opt: fastopt.Optimizer, params: list, grads: list
-) -> Callable[[], object]:
-    """A kernel of ours with the same reads, writes and threads and no arithmetic, on the same arrays, which
-    it leaves as they are. A clip reads the gradients once more, so its limit takes their largest first."""
+def _limit(case: StepCase, opt: fastopt.Optimizer, params: list, grads: list) -> Callable[[], object]:
+    """A kernel of ours with the same reads, writes and threads and no arithmetic, on the same arrays,
+    which it leaves as they are. A clip reads the gradients once more, so its limit takes their largest
+    first."""
     states = list(opt._states.values())
     stepper = _core.Stepper(f"move{len(states)}", params, states, [len(params)])
 

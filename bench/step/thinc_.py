@@ -1,5 +1,5 @@
-"""thinc: its optimizer with compiled Adam, or NumPy's SGD. It works on float32 alone and uses up the gradient, which
-is filled again within the step, as nothing else in a loop here would."""
+"""thinc: its optimizer with compiled Adam, or NumPy's SGD. It works on float32 alone and uses up the
+gradient, which is filled again within the step, as nothing else in a loop here would."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def make(case: StepCase) -> Contestant | None:
     fresh = [g.copy() for g in grads]
     beta1, beta2 = BETAS[case.rule]
     decay = WEIGHT_DECAY if case.rule == "adamw" else 0.0
-    opt = Optimizer(
-        LR, beta1=beta1, beta2=beta2, eps=1e-8, L2=decay, grad_clip=0.0, use_averages=False
-    )
+    opt = Optimizer(LR, beta1=beta1, beta2=beta2, eps=1e-8, L2=decay, grad_clip=0.0, use_averages=False)
 
     def step() -> None:
         for i, (p, g, new) in enumerate(zip(params, grads, fresh, strict=True)):
