@@ -14,7 +14,10 @@ Call = Callable[[], object]
 FEWEST, MOST = 5, 400  # rounds that a competitor takes part in
 TURN = 1e-3  # seconds: a shorter call is repeated in its turn
 PAUSE = 2e-3  # before each turn, in which the threads of the one before go to sleep
-WARMED = 10e-3  # a call as short as this may find its arrays in a cache
+# Calls before a turn. A thread that wakes may do so on the CPU of the one that waits for it, and it takes
+# the scheduler some milliseconds to part them: without this a call of 20 µs took up to 2 ms.
+WARMUP = 5e-3
+WARMED = 50e-3  # a longer call has no warm-up
 
 
 class Quartiles(NamedTuple):
@@ -52,17 +55,33 @@ class _Turn:
     """How a competitor takes its turn."""
 
     call: Call
-    repeats: int
-    before: Call | None
+    evict: Call | None
+    repeats: int = 1
+    warm: bool = True
 
     def __call__(self) -> float:
         time.sleep(PAUSE)
-        if self.before is not None:
-            self.before()
+        if self.evict is not None:
+            self.evict()
+        elif self.warm:
+            end = time.perf_counter() + WARMUP
+            self.call()
+            while time.perf_counter() < end:
+                self.call()
         start = time.perf_counter()
         for _ in range(self.repeats):
             self.call()
         return (time.perf_counter() - start) / self.repeats
+
+    def prepare(self) -> float:
+        """Set the number of repeats; the seconds that a turn takes in all."""
+        begin = time.perf_counter()
+        first = self()
+        overhead = time.perf_counter() - begin - first
+        self.warm = first < WARMED
+        if self.evict is None:
+            self.repeats = max(1, int(TURN / max(first, 1e-7)))
+        return overhead * (self.warm or self.evict is not None) + first * self.repeats
 
 
 def interleave(
@@ -71,23 +90,16 @@ def interleave(
     """Time the calls in turn, each round in another order, for about so many seconds in all.
 
     Those in ``always`` take part in every round, the others in as many as their share of the time
-    allows, but in five at least; so a slow one does not eat up the time of all. A first round is
-    dropped.
+    allows, but in five at least; so a slow one does not eat up the time of all. A first round is dropped.
 
-    Warm, a short call is made once before its turn and then repeated until a millisecond is over. With
-    ``evict``, that is called before every single call instead, and throws everything out of the caches.
+    Warm, a short call is made for some milliseconds before its turn and then repeated until one is over.
+    With ``evict``, that is called before every single call instead, and throws everything out of the
+    caches.
     """
-    turns, cost = {}, {}
-    for name, call in calls.items():
-        first = _Turn(call, 1, evict)()
-        repeats = 1 if evict else max(1, int(TURN / max(first, 1e-7)))
-        turns[name] = _Turn(call, repeats, evict or (call if first < WARMED else None))
-        cost[name] = (
-            PAUSE + first * (repeats + (first < WARMED)) + (_Turn(evict, 1, None)() if evict else 0)
-        )
+    turns = {name: _Turn(call, evict) for name, call in calls.items()}
     share = seconds / len(calls)
-    taken = {name: int(np.clip(share / cost[name], FEWEST, MOST)) for name in calls}
-    count = max(FEWEST, min(taken[name] for name in always))
+    taken = {n: int(np.clip(share / turn.prepare(), FEWEST, MOST)) for n, turn in turns.items()}
+    count = min(taken[name] for name in always)
     rounds = {name: np.full(count, np.nan) for name in calls}
     order = list(calls)
     for r in range(-1, count):
@@ -95,5 +107,6 @@ def interleave(
         for name in order:
             part = count if name in always else min(taken[name], count)
             if r < 0 or (r + 1) * part // count > r * part // count:
-                rounds[name][r] = turns[name]()  # the round before the first is overwritten by the last
+                # The round before the first is overwritten by the last.
+                rounds[name][r] = turns[name]()
     return {name: Timing(times) for name, times in rounds.items()}

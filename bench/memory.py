@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -15,13 +15,14 @@ from bench.case import Case
 from bench.record import Memory
 from bench.tasks import competitors, tasks
 
+TOLD = ("what", "workload", "size", "dtype", "device")  # of a case, to the process that measures it
 ROOT = Path(__file__).parents[1]
 
 
 def measure(case: Case, chosen: dict[str, ModuleType]) -> Memory:
     extra = {}
     for name in chosen:
-        told = json.dumps([case.task, name, asdict(case)])
+        told = json.dumps([case.task, name, {field: getattr(case, field) for field in TOLD}])
         command = [sys.executable, "-m", "bench.memory", told]
         done = subprocess.run(command, cwd=ROOT, env=_env(), capture_output=True, text=True, check=True)
         answer = json.loads(done.stdout.splitlines()[-1])

@@ -8,11 +8,6 @@ import os
 
 LIBRARIES = ("OMP", "OPENBLAS", "MKL", "NUMBA", "NUMEXPR")
 
-# After a parallel region a thread of GNU's OpenMP waits for the next one by spinning, by default for
-# some 8 ms here (300,000 rounds), in which it takes a CPU from whoever has the next turn. Within a turn
-# a spin this long is enough.
-SPIN = "10000"
-
 
 def confine(argv: list[str]) -> int:
     """Give this process ``--threads`` CPUs and as many threads; 0 leaves it to OpenMP. JAX, which has
@@ -24,5 +19,4 @@ def confine(argv: list[str]) -> int:
     given = min(asked, len(cpus)) if asked > 0 else len(cpus)
     os.sched_setaffinity(0, cpus[:given])
     os.environ.update({f"{library}_NUM_THREADS": str(given) for library in LIBRARIES})
-    os.environ["GOMP_SPINCOUNT"] = SPIN
     return given

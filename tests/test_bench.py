@@ -219,7 +219,7 @@ def test_a_slow_one_takes_fewer_turns_and_the_limit_takes_all(monkeypatch):
     times = interleave(calls, seconds=3.0, always={"limit", "fastopt"})
     taken = {name: int(np.isfinite(timing.rounds).sum()) for name, timing in times.items()}
     assert taken["limit"] == taken["fastopt"] > 100
-    assert taken["slow"] == 7
+    assert taken["slow"] == 5
     assert times["slow"].ratio_to(times["fastopt"]).median == pytest.approx(200)
     assert times["limit"].ratio_to(times["fastopt"]).spread == pytest.approx(0)
 
