@@ -15,7 +15,7 @@ import fastopt
 from bench import machine, memory, run
 from bench.case import DTYPES, SHORT, Case
 from bench.record import Record, slower
-from bench.report import show
+from bench.report import count, show
 from bench.tasks import OURS, competitors, tasks
 from fastopt import _core
 
@@ -60,6 +60,8 @@ def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
     if args.task:
         _known(parser, "what", args.what, found[args.task].WHAT)
         _known(parser, "--workload", args.workload or [], found[args.task].WORKLOADS)
+    if args.compare and not args.compare.is_file():
+        parser.error(f"--compare: there is no file {args.compare}")
     if args.seconds is None:
         args.seconds = 0.3 if args.quick else 1.2
     return args
@@ -96,9 +98,12 @@ def _sizes(text: str) -> list[int]:
 
 def _size(text: str) -> int:
     base, power, exponent = text.partition("**")
-    size = int(base) ** int(exponent) if power else int(float(base))
+    try:
+        size = int(base) ** int(exponent) if power else int(float(base))
+    except (ValueError, OverflowError):
+        size = 0
     if size < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no size")
+        raise argparse.ArgumentTypeError(f"{text!r} is no size")
     return size
 
 
@@ -137,6 +142,7 @@ def main(argv: list[str], threads: int) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
+    old = Record.read(args.compare) if args.compare else None
     record = measure(args, found, threads, console)
     show(record, console)
     if args.json:
@@ -146,7 +152,7 @@ def main(argv: list[str], threads: int) -> int:
 
         for path in draw(record, args.plot):
             console.print(f"drawn: {path}")
-    return compare(Record.read(args.compare), record, console) if args.compare else 0
+    return compare(old, record, console) if old else 0
 
 
 def measure(
@@ -163,6 +169,9 @@ def measure(
         if any(case.task == name for case in wanted)
     }
     wanted = [case for case in wanted if OURS in chosen[case.task]]
+    if too_large := [case.name for case in wanted if not run.fits(case)]:
+        console.print(f"left out, too large for this machine: {', '.join(too_large)}", style="yellow")
+    wanted = [case for case in wanted if case.name not in too_large]
     evict = machine.eviction(record.machine["caches"])
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -182,7 +191,8 @@ def measure(
 
 def _heading(told: dict) -> str:
     levels = ", ".join(f"{name} {size >> 10:,} KiB" for name, size in told["caches"].items())
-    return f"{told['cpu']}, {told['threads']} threads, {told['isa']}; {levels}; commit {told['commit']}"
+    threads = count(told["threads"], "thread")
+    return f"{told['cpu']}, {threads}, {told['isa']}; {levels}; commit {told['commit']}"
 
 
 def compare(old: Record, new: Record, console: Console) -> int:

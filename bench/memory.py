@@ -13,7 +13,7 @@ from types import ModuleType
 
 from bench.case import Case
 from bench.record import Memory
-from bench.tasks import competitors, tasks
+from bench.tasks import competitors, taking_part, tasks
 
 TOLD = ("what", "workload", "size", "dtype", "device")  # of a case, to the process that measures it
 ROOT = Path(__file__).parents[1]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 def measure(case: Case, chosen: dict[str, ModuleType]) -> Memory:
     extra = {}
-    for name in chosen:
+    for name in taking_part(case, chosen):
         told = json.dumps([case.task, name, {field: getattr(case, field) for field in TOLD}])
         command = [sys.executable, "-m", "bench.memory", told]
         done = subprocess.run(command, cwd=ROOT, env=_env(), capture_output=True, text=True, check=True)

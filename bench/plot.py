@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.record import LIMIT, Record, Row
+from bench.report import count
 from bench.tasks import OURS
 
 INK, FAINT = "#222222", "#bbbbbb"
@@ -84,7 +85,7 @@ def _colors(record: Record) -> dict[str, str]:
 
 
 def _made_with(machine: dict) -> str:
-    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    threads = count(machine["threads"], "thread")
     return (
         f"{machine['cpu']}, {threads}, {machine['isa']}, commit {machine['commit']}, {machine['date']}"
     )

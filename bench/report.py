@@ -20,6 +20,8 @@ def show(record: Record, console: Console) -> None:
     for section, rows in groupby(record.rows, key=lambda row: (row.task, row.section)):
         console.print(_table(": ".join(filter(None, section)), list(rows), levels))
     for memory in record.memory:
+        beyond = f"at most beyond its {_size(memory.working_set)}"
+        console.print(f"memory: {memory.case}, {beyond}", style="italic", highlight=False)
         console.print(_memory(memory))
     for sentence in [*_left_out(record.rows), *_noise(record.rows)]:
         console.print(sentence, style="yellow", highlight=False)
@@ -39,7 +41,7 @@ def _table(title: str, rows: list[Row], levels: dict[str, int]) -> Table:
     return table
 
 
-def _plain_table(title: str) -> Table:
+def _plain_table(title: str | None = None) -> Table:
     return Table(
         title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
@@ -93,14 +95,17 @@ def _size(count: float) -> str:
 
 
 def _memory(memory: Memory) -> Table:
-    title = f"memory: {memory.case}, at most beyond its {_size(memory.working_set)}"
-    table = _plain_table(title)
+    table = _plain_table()
     table.add_column("")
     table.add_column("MiB", justify="right")
     table.add_column("share", justify="right")
     for name, extra in memory.extra.items():
         table.add_row(name, f"{extra / 2**20:,.1f}", f"{extra / memory.working_set:.0%}")
     return table
+
+
+def count(n: int, thing: str) -> str:
+    return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
 def _left_out(rows: list[Row]) -> list[str]:

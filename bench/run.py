@@ -9,7 +9,12 @@ import psutil
 from bench.case import Case, Contestant, WrongError
 from bench.measure import Call, interleave
 from bench.record import LIMIT, Entry, Row
-from bench.tasks import OURS
+from bench.tasks import OURS, taking_part
+
+
+def fits(case: Case) -> bool:
+    """Is there memory for one more competitor's arrays and temporaries?"""
+    return psutil.virtual_memory().available > 3 * case.working_set
 
 
 def enter(
@@ -19,10 +24,8 @@ def enter(
     if fastopt is wrong."""
     made: dict[str, Contestant] = {}
     left_out: dict[str, str] = {}
-    for name, module in competitors.items():
-        if name != OURS and not name.startswith(case.peers):
-            continue
-        if psutil.virtual_memory().available < 3 * case.working_set:  # its arrays and temporaries
+    for name, module in taking_part(case, competitors).items():
+        if not fits(case):
             left_out[name] = "no memory left"
             continue
         contestant = module.make(case)

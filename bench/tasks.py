@@ -6,6 +6,8 @@ import pkgutil
 from importlib import import_module
 from types import ModuleType
 
+from bench.case import Case
+
 OURS = "fastopt"
 
 
@@ -14,6 +16,11 @@ def tasks() -> dict[str, ModuleType]:
     measures."""
     found = pkgutil.iter_modules(import_module("bench").__path__)
     return {m.name: import_module(f"bench.{m.name}") for m in found if m.ispkg}
+
+
+def taking_part(case: Case, everyone: dict[str, ModuleType]) -> dict[str, ModuleType]:
+    """fastopt, and those with which the case is content."""
+    return {n: m for n, m in everyone.items() if n == OURS or n.startswith(case.peers)}
 
 
 def competitors(task: ModuleType) -> dict[str, ModuleType]:
