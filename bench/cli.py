@@ -43,7 +43,7 @@ def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
     add(
         "--seconds",
         type=float,
-        help="for each case, whose rounds may need more; default 1.2, 0.3 quick",
+        help="for each case, whose rounds may need more; default 1, 0.3 quick",
     )
     add("--quick", action="store_true", help="fewer and smaller cases: under a minute")
     add("--memory", action="store_true", help="of one task: peak memory instead of time")
@@ -63,7 +63,7 @@ def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
     if args.compare and not args.compare.is_file():
         parser.error(f"--compare: there is no file {args.compare}")
     if args.seconds is None:
-        args.seconds = 0.3 if args.quick else 1.2
+        args.seconds = 0.3 if args.quick else 1.0
     return args
 
 
