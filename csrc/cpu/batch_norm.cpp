@@ -14,13 +14,8 @@ namespace {
 
 // ---- sharing the work ----
 
-int threads_over(const ChannelSpace& s, DType dtype) {
-  return threads_for(s.channels * s.count() * int64_t(bytes_of(dtype)));
-}
-
-// Whether a result as large as x would be gone from the last-level cache before anyone could read it.
-bool outgrows_cache(const ChannelSpace& s, DType dtype) {
-  return 2 * s.channels * s.count() * int64_t(bytes_of(dtype)) > last_level_cache();
+int64_t bytes_over(const ChannelSpace& s, DType dtype) {
+  return s.channels * s.count() * int64_t(bytes_of(dtype));
 }
 
 // A thread's share of all channels and blocks, as visit(c0, c1, b0, b1).
@@ -83,12 +78,13 @@ void batch_moments(const BatchMoments& call) {
   const auto finish = [&](int64_t c0, int64_t c1) {
     results.join<JoinMoments>(c0, c1, call.out.mean, call.out.m2);
   };
-  in_three(s, threads_over(s, call.dtype), reduce, finish, nothing);
+  in_three(s, threads_for(bytes_over(s, call.dtype)), reduce, finish, nothing);
 }
 
 void batch_norm_forward(const BatchNormForward& call) {
   const IeeeMode mode;
   const ChannelSpace& s = call.space;
+  const int64_t bytes = bytes_over(s, call.dtype);
   const bool measures = !call.evaluate && !call.given.mean;
   const double n = measures ? double(s.count()) : call.given.count;
   Results results(s, measures);
@@ -124,10 +120,11 @@ void batch_norm_forward(const BatchNormForward& call) {
   apply.writes(&ChannelPiece::y, call.y);
   apply.piece.relu = call.relu;
   apply.reversed = measures;
-  apply.piece.streams = outgrows_cache(s, call.dtype);
+  apply.piece.streams =
+      outgrows_cache(bytes) && call.y.data != call.x.data && call.y.data != call.residual.data;
   constants.hand_to(apply.piece);
 
-  const int threads = threads_over(s, call.dtype);
+  const int threads = threads_for(bytes);
   if (measures)
     in_three(s, threads, reduce, finish, apply);
   else
@@ -137,6 +134,7 @@ void batch_norm_forward(const BatchNormForward& call) {
 void batch_norm_backward(const BatchNormBackward& call) {
   const IeeeMode mode;
   const ChannelSpace& s = call.space;
+  const int64_t bytes = bytes_over(s, call.dtype);
   Results results(s, !call.given);
   PerChannel<NormalizeBackward> constants(s, call.dtype);
   const auto settle = [&](int64_t c) {
@@ -169,10 +167,11 @@ void batch_norm_backward(const BatchNormBackward& call) {
   apply.writes(&ChannelPiece::dx, call.dx);
   apply.writes(&ChannelPiece::dresidual, call.dresidual);
   apply.reversed = !call.given;
-  apply.piece.streams = outgrows_cache(s, call.dtype);
+  apply.piece.streams =
+      outgrows_cache(bytes) && call.dx.data != call.x.data && call.dx.data != call.dy.data;
   constants.hand_to(apply.piece);
 
-  const int threads = threads_over(s, call.dtype);
+  const int threads = threads_for(bytes);
   if (call.given)
     in_three(s, threads, nothing, finish, apply);
   else if (call.dx.data)

@@ -55,8 +55,8 @@ inline char* row_of(const Rows& a, int64_t row) { return a.data + row * a.step; 
 template <Form form, class P>
 inline __attribute__((always_inline)) void fetch_ahead(const Rows& a, int64_t row, int64_t i, int n) {
   const char* p = row_of(a, row + (form == many ? 16 : 0)) + i * int64_t(sizeof(P));
-  if (form == one) p += 2048;
-  for (int line = 0; line < n * int(sizeof(P)); line += 64) __builtin_prefetch(p + line, 0, 2);
+  if (form == one) p += kAhead;
+  fetch(p, n * int64_t(sizeof(P)));
 }
 
 // dy where ReLU let x pass, else zero; all of dy if there was no ReLU.

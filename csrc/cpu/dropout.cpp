@@ -22,9 +22,11 @@ void dropout(const DropoutCall& call) {
   const IeeeMode mode;  // for the constants
   const DropoutConstants constants(call.mask.p, call.options);
   const auto range = kernels().dropout.apply[int(call.dtype)].range;
-  const int64_t arrays = call.residual.data ? 3 : 2;
-  share_out(call.size, arrays * int64_t(bytes_of(call.dtype)),
-            [&](int64_t begin, int64_t end) { range(call, constants, begin, end); });
+  const int64_t bytes = int64_t(bytes_of(call.dtype));
+  const bool apart = call.out.data != call.x.data && call.out.data != call.residual.data;
+  const bool streams = apart && !call.x.walk && !call.out.walk && outgrows_cache(call.size * bytes);
+  share_out(call.size, (call.residual.data ? 3 : 2) * bytes,
+            [&](int64_t begin, int64_t end) { range(call, constants, begin, end, streams); });
 }
 
 void dropout_mask(const DropoutMask& mask, int64_t size, bool* keep) {

@@ -81,7 +81,7 @@ struct BatchNormKernels {
 // ---- dropout ----
 
 struct DropoutKernel {
-  void (*range)(const DropoutCall&, const DropoutConstants&, int64_t begin, int64_t end);
+  void (*range)(const DropoutCall&, const DropoutConstants&, int64_t begin, int64_t end, bool streams);
 };
 
 struct DropoutKernels {

@@ -126,29 +126,33 @@ inline __attribute__((always_inline)) void apply(const Dropout<F> rule, const F*
 }
 
 template <class P, class B>
-void stretch(const DropoutCall& call, const DropoutConstants& constants, int64_t begin, int64_t end) {
+void stretch(const DropoutCall& call, const DropoutConstants& constants, int64_t begin, int64_t end,
+             bool streams) {
   using F = Compute<P>;
   const Dropout<F> rule(constants);
   Words words(call.mask, constants.threshold);
   Columns<F, B> columns;
   Tile<P> xs, residuals, outs;
   const auto visit = [&](int64_t i, int n) __attribute__((always_inline)) {
+    if (streams) fetch(at(call.x.data, i * int64_t(sizeof(P)) + kAhead), n * int64_t(sizeof(P)));
     const F* x = xs.open(call.x, i, n);
     const F* residual = call.residual.data ? residuals.open(call.residual, i, n) : nullptr;
-    F* y = outs.place(call.out, i);
+    F* y = outs.place(call.out, i, streams);
     if (call.bias.data) x = columns.add(x, call, i, n);
     apply(rule, x, residual, words.open(i, n), words.limit, y, n);
-    outs.close(y, call.out, i, n);
+    outs.close(y, call.out, i, n, streams);
   };
   const int64_t body = smaller(end, begin + words.head(begin));
   each_tile(begin, body, visit);
   each_tile(body, end, visit);
+  if (streams) finish_streams();
 }
 
 template <class P>
-void dropout(const DropoutCall& call, const DropoutConstants& constants, int64_t begin, int64_t end) {
-  if (call.bias_dtype == DType::float32) return stretch<P, float>(call, constants, begin, end);
-  stretch<P, P>(call, constants, begin, end);
+void dropout(const DropoutCall& call, const DropoutConstants& constants, int64_t begin, int64_t end,
+             bool streams) {
+  if (call.bias_dtype == DType::float32) return stretch<P, float>(call, constants, begin, end, streams);
+  stretch<P, P>(call, constants, begin, end, streams);
 }
 
 void mask(const DropoutMask& mask, uint64_t threshold, int64_t begin, int64_t end, bool* keep) {

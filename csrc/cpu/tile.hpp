@@ -21,6 +21,10 @@ namespace {
 // computes this one: from DRAM, 512 takes 1.6 times as long (Adam, one thread, Zen 4).
 inline constexpr int kTile = 128;
 
+// What is read a tile at a time, the CPU does not foresee well: loops that stream fetch so many bytes
+// ahead.
+inline constexpr int64_t kAhead = 2048;
+
 inline bool aligned(const void* p, size_t to) { return reinterpret_cast<uintptr_t>(p) % to == 0; }
 
 inline const char* at(const void* base, int64_t bytes) {
@@ -119,12 +123,12 @@ class Tile {
       memcpy(p, from, n * sizeof(P));
   }
 
-  F* place(const Target& target, int64_t begin) {
-    return target.walk ? scratch() : place(target.data, begin);
+  F* place(const Target& target, int64_t begin, bool streams = false) {
+    return target.walk ? scratch() : place(target.data, begin, streams);
   }
 
-  void close(const F* values, const Target& target, int64_t begin, int n) {
-    if (!target.walk) return close(values, target.data, begin, n);
+  void close(const F* values, const Target& target, int64_t begin, int n, bool streams = false) {
+    if (!target.walk) return close(values, target.data, begin, n, streams);
     if constexpr (!same) narrow_tile(values, raw_, n);
     scatter(raw_, target, begin, n);
   }
