@@ -41,6 +41,23 @@ def check_optimizers() -> None:
         print(name, "steps")
 
 
+def check_course() -> None:
+    """Initial weights, batches, augmentation and averages ask for nothing else."""
+    w = fastopt.init.he_normal((8, 3), generator=fastopt.Generator(1))
+    ema, stopper = fastopt.EMA(w), fastopt.EarlyStopping()
+    opt, schedule = fastopt.SGD(w), fastopt.schedules.Cosine(0.01, steps=4)
+    raw = np.random.default_rng(0).normal(3.0, size=(20, 8)).astype(np.float32)
+    x = fastopt.data.Standardizer().fit(raw).transform(raw)
+    for batch, i in fastopt.data.minibatches(x, np.arange(20), batch_size=6):
+        noisy = fastopt.data.augment.noise(batch, fastopt.data.augment.Draws(i))
+        opt.lr = schedule(opt.step_count)
+        opt.step(noisy.T @ (noisy @ w))
+        ema.update()
+    assert not stopper.update(fastopt.penalties.l2(w, 0.1), w)
+    ema.copy_to()
+    print("the rest of the course runs")
+
+
 def check_instruction_sets() -> None:
     for isa in _core.isas_supported():
         environment = {**os.environ, "FASTOPT_ISA": isa}
@@ -56,5 +73,6 @@ def check_instruction_sets() -> None:
 
 check_environment()
 check_optimizers()
+check_course()
 check_instruction_sets()
 fastopt.show_config()

@@ -5,58 +5,108 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 Call = Callable[[], object]
 
+FEWEST, MOST = 5, 400  # rounds that a competitor takes part in
+TURN = 1e-3  # seconds: a shorter call is repeated in its turn
+PAUSE = 2e-3  # before each turn, in which the threads of the one before go to sleep
+# Calls before a turn. A thread that wakes may do so on the CPU of the one that waits for it, and it takes
+# the scheduler some milliseconds to part them: without this a call of 20 µs took up to 2 ms.
+WARMUP = 5e-3
+WARMED = 50e-3  # a longer call has no warm-up
 
-@dataclass
-class Timing:
-    """Seconds a call, one figure for each round."""
 
-    rounds: np.ndarray
-
-    @property
-    def median(self) -> float:
-        return float(np.median(self.rounds))
+class Quartiles(NamedTuple):
+    low: float
+    median: float
+    high: float
 
     @property
     def spread(self) -> float:
         """Half the distance between the quartiles, as a share of the median."""
-        low, high = np.percentile(self.rounds, [25, 75])
-        return float((high - low) / 2 / self.median)
-
-    def ratio_to(self, other: Timing) -> float:
-        """The median over the rounds of this time by the other's in the same round."""
-        return float(np.median(self.rounds / other.rounds))
+        return (self.high - self.low) / 2 / self.median
 
 
-def _seconds(call: Call, repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
+def quartiles(values: np.ndarray) -> Quartiles:
+    return Quartiles(*map(float, np.nanpercentile(values, [25, 50, 75])))
+
+
+@dataclass
+class Timing:
+    """Seconds a call, one figure for each round; NaN where it did not take part."""
+
+    rounds: np.ndarray
+
+    @property
+    def seconds(self) -> Quartiles:
+        return quartiles(self.rounds)
+
+    def ratio_to(self, other: Timing) -> Quartiles:
+        """Over the rounds, this time by the other's in the same round."""
+        return quartiles(self.rounds / other.rounds)
+
+
+@dataclass
+class _Turn:
+    """How a competitor takes its turn."""
+
+    call: Call
+    evict: Call | None
+    repeats: int = 1
+    warm: bool = True
+
+    def __call__(self) -> float:
+        time.sleep(PAUSE)
+        if self.evict is not None:
+            self.evict()
+        elif self.warm:
+            end = time.perf_counter() + WARMUP
+            self.call()
+            while time.perf_counter() < end:
+                self.call()
+        start = time.perf_counter()
+        for _ in range(self.repeats):
+            self.call()
+        return (time.perf_counter() - start) / self.repeats
+
+    def prepare(self) -> float:
+        """Set the number of repeats; the seconds that a turn takes in all."""
+        begin = time.perf_counter()
+        first = self()
+        overhead = time.perf_counter() - begin - first
+        self.warm = first < WARMED
+        if self.evict is None:
+            self.repeats = max(1, int(TURN / max(first, 1e-7)))
+        return overhead * (self.warm or self.evict is not None) + first * self.repeats
 
 
 def interleave(
-    calls: dict[str, Call], *, seconds: float, progress: Callable[[], object] = lambda: None
+    calls: dict[str, Call], *, seconds: float, always: set[str], evict: Call | None = None
 ) -> dict[str, Timing]:
-    """Time the calls in turn, each round in another order, for about so many seconds.
+    """Time the calls in turn, each round in another order, for about so many seconds in all.
 
-    A call that takes less than a millisecond is repeated in its turn, warm; the first two rounds are
-    dropped. At least nine rounds are kept.
+    Those in ``always`` take part in every round, the others in as many as their share of the time
+    allows, but in five at least; so a slow one does not eat up the time of all. A first round is dropped.
+
+    Warm, a short call is made for some milliseconds before its turn and then repeated until one is over.
+    With ``evict``, that is called before every single call instead, and throws everything out of the
+    caches.
     """
-    first = {name: max(_seconds(call, 1), 1e-7) for name, call in calls.items()}
-    first = {name: max(_seconds(call, 1), 1e-7) for name, call in calls.items()}
-    repeats = {name: max(1, int(1e-3 / t)) for name, t in first.items()}
-    round_time = sum(first[name] * repeats[name] for name in calls)
-    count = int(np.clip(seconds / round_time, 9, 400)) + 2
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    turns = {name: _Turn(call, evict) for name, call in calls.items()}
+    share = seconds / len(calls)
+    taken = {n: int(np.clip(share / turn.prepare(), FEWEST, MOST)) for n, turn in turns.items()}
+    count = min(taken[name] for name in always)
+    rounds = {name: np.full(count, np.nan) for name in calls}
     order = list(calls)
-    for _ in range(count):
+    for r in range(-1, count):
         order = order[1:] + order[:1]
         for name in order:
-            times[name].append(_seconds(calls[name], repeats[name]))
-        progress()
-    return {name: Timing(np.array(t[2:])) for name, t in times.items()}
+            part = count if name in always else min(taken[name], count)
+            if r < 0 or (r + 1) * part // count > r * part // count:
+                # The round before the first is overwritten by the last.
+                rounds[name][r] = turns[name]()
+    return {name: Timing(times) for name, times in rounds.items()}

@@ -11,7 +11,8 @@ import pytest
 
 import fastopt
 
-MODULES = [f"fastopt.{m.name}" for m in pkgutil.iter_modules(fastopt.__path__) if m.name != "__main__"]
+MODULES = [m.name for m in pkgutil.walk_packages(fastopt.__path__, "fastopt.")]
+MODULES.remove("fastopt.__main__")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -20,5 +21,6 @@ def test_examples(name):
 
 
 def test_there_are_examples():
-    public = [fastopt.functional, fastopt.optim]
+    modules = ["functional", "optim", "init", "schedules", "penalties", "data"]
+    public = [getattr(fastopt, name) for name in modules]
     assert all(doctest.DocTestFinder().find(module) for module in public)

@@ -104,7 +104,7 @@ def test_every_class_has_formula_source_and_example(cls: type) -> None:
     assert examples(cls)
 
 
-@pytest.mark.parametrize("cls", CLASSES, ids=own_name)
+@pytest.mark.parametrize("cls", [*CLASSES, fastopt.Dropout, fastopt.Generator], ids=own_name)
 def test_every_argument_of_a_class_is_described(cls: type) -> None:
     described = " ".join(base.__doc__ or "" for base in cls.__mro__)
     listed = re.findall(r"^\s+(\*{0,2}\w+(?:, \w+)*):", described, re.MULTILINE)

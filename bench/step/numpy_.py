@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.step import LR, MAX_NORM, SLOTS, Case, Contestant
+from bench.case import Contestant
+from bench.step import LR, WEIGHT_DECAY, StepCase
 
 NAME = "NumPy"
 
@@ -13,23 +14,35 @@ def available() -> bool:
     return True
 
 
-def make(case: Case) -> Contestant:
+def make(case: StepCase) -> Contestant | None:
+    if case.device != "cpu":
+        return None
     params, grads = case.arrays()
-    state = [[np.zeros_like(p) for _ in range(SLOTS[case.rule])] for p in params]
+    return Contestant(stepper(case, params, grads), lambda: params)
+
+
+def stepper(case: StepCase, params: list, grads: list):
+    """A step on the arrays of NumPy, or of any library that does as NumPy does."""
+    state = [[np.zeros_like(p) for _ in range(case.states)] for p in params]
     update = globals()[f"_{case.rule}"]
     count = 0
 
     def step() -> None:
         nonlocal count
         count += 1
-        scale = 1.0
-        if case.clip:
-            norm = np.sqrt(sum(float(np.vdot(g, g)) for g in grads))
-            scale = min(1.0, MAX_NORM / (norm + 1e-6))
-        for p, g, s in zip(params, grads, state, strict=True):
-            update(p, g * np.float32(scale) if case.clip else g, s, count)
+        clipped = _clipped(grads, case.max_norm) if case.clip else grads
+        for p, g, s in zip(params, clipped, state, strict=True):
+            update(p, g, s, count)
 
-    return Contestant(step, lambda: params)
+    return step
+
+
+def _clipped(grads: list, max_norm: float) -> list:
+    # In float32 at least: the squares of a million float16 numbers add up to infinity.
+    wide = [g if g.dtype.itemsize > 2 else g.astype(np.float32) for g in grads]
+    norm = float(sum(np.vdot(g, g) for g in wide)) ** 0.5
+    scale = min(1.0, max_norm / (norm + 1e-6))
+    return [g * scale for g in grads]
 
 
 def _sgd(p, g, s, t):
@@ -73,5 +86,5 @@ def _adam(p, g, s, t):
 
 
 def _adamw(p, g, s, t):
-    p *= 1 - LR * 1e-2
+    p *= 1 - LR * WEIGHT_DECAY
     _adam(p, g, s, t)

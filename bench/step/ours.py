@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import fastopt
-from bench.step import LR, MAX_NORM, Case, Contestant
+from bench.case import Contestant
+from bench.step import LR, WEIGHT_DECAY, StepCase
 from fastopt import _core
 
 NAME = "fastopt"
@@ -18,23 +19,24 @@ CLASSES = {
     "adam": fastopt.Adam,
     "adamw": fastopt.AdamW,
 }
+OPTIONS = {"nesterov": {"form": "applied"}, "adamw": {"weight_decay": WEIGHT_DECAY}}
 
 
 def available() -> bool:
     return True
 
 
-def make(case: Case) -> Contestant:
+def make(case: StepCase) -> Contestant:
     params, grads = case.arrays()
-    options = {"form": "applied"} if case.rule == "nesterov" else {}
-    clip = MAX_NORM if case.clip else None
-    opt = CLASSES[case.rule](params, lr=LR, clip_norm=clip, **options)
+    clip = case.max_norm if case.clip else None
+    opt = CLASSES[case.rule](params, lr=LR, clip_norm=clip, **OPTIONS.get(case.rule, {}))
     return Contestant(lambda: opt.step(grads), lambda: params, _limit(case, opt, params, grads))
 
 
-def _limit(case: Case, opt: fastopt.Optimizer, params: list, grads: list) -> Callable[[], object]:
-    """A kernel of ours with the same reads, writes and threads and no arithmetic, on the same arrays, which
-    it leaves as they are. A clip reads the gradients once more, so its limit takes their largest first."""
+def _limit(case: StepCase, opt: fastopt.Optimizer, params: list, grads: list) -> Callable[[], object]:
+    """A kernel of ours with the same reads, writes and threads and no arithmetic, on the same arrays,
+    which it leaves as they are. A clip reads the gradients once more, so its limit takes their largest
+    first."""
     states = list(opt._states.values())
     stepper = _core.Stepper(f"move{len(states)}", params, states, [len(params)])
 

@@ -138,6 +138,28 @@ bool same_order(const Layout& layout, int64_t itemsize, const Array& a) {
   return true;
 }
 
+bool is_row_major(const Array& a) {
+  int64_t stride = int64_t(bytes_of(a.dtype));
+  for (int d = a.ndim - 1; d >= 0; stride *= a.shape[d--])
+    if (a.shape[d] > 1 && a.strides[d] != stride) return false;
+  return true;
+}
+
+Walk row_walk(const Array& a) {
+  Walk walk{};
+  for (int d = 0; d < a.ndim; ++d) {
+    if (a.shape[d] == 1) continue;
+    const int last = walk.ndim - 1;
+    const bool follows = last >= 0 && walk.stride[last] == a.shape[d] * a.strides[d];
+    if (follows)
+      walk.shape[last] *= a.shape[d];
+    else
+      walk.shape[walk.ndim++] = a.shape[d];
+    walk.stride[walk.ndim - 1] = a.strides[d];
+  }
+  return walk;
+}
+
 Walk walk_like(const Layout& layout, const Array& a) {
   Walk walk{};
   for (const int d : layout.axes()) {

@@ -60,11 +60,17 @@ struct Layout {
   bool dense(int64_t itemsize) const;
 };
 
+// Whether the elements follow each other in row-major order.
+bool is_row_major(const Array& a);
+
 // Whether an array of that shape has its elements in the same order in memory as one of this layout.
 bool same_order(const Layout& layout, int64_t itemsize, const Array& a);
 
 // How to visit `a` in the memory order of a dense array of this layout.
 Walk walk_like(const Layout& layout, const Array& a);
+
+// How to visit `a` in row-major order, with no more axes than that takes.
+Walk row_walk(const Array& a);
 
 // First byte and one past the last.
 struct Range {

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "bind/values.hpp"
+
 namespace fastopt::bind {
 namespace {
 
@@ -12,31 +14,30 @@ namespace {
 struct Number {
   const char* name;
   double Hyper::* at;
-  double low, high;
-  bool low_open = false, high_open = false;
+  Interval interval;
 };
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
 constexpr Number kNumbers[] = {
-    {"lr", &Hyper::lr, 0, kInf, false, true},
-    {"momentum", &Hyper::momentum, 0, 1},
-    {"dampening", &Hyper::dampening, 0, 1},
-    {"rho", &Hyper::rho, 0, 1},
-    {"beta1", &Hyper::beta1, 0, 1, false, true},
-    {"beta2", &Hyper::beta2, 0, 1, false, true},
-    {"eps", &Hyper::eps, 0, kInf, false, true},
-    {"eps_root", &Hyper::eps_root, 0, kInf, false, true},
-    {"lr_decay", &Hyper::lr_decay, 0, kInf, false, true},
-    {"l1", &Hyper::l1, 0, kInf, false, true},
-    {"l2", &Hyper::l2, 0, kInf, false, true},
-    {"weight_decay", &Hyper::weight_decay, 0, kInf, false, true},
-    {"grad_scale", &Hyper::grad_scale, 0, kInf, true, true},
-    {"clip_value", &Hyper::clip_value, 0, kInf},
-    {"clip_norm", &Hyper::clip_norm, 0, kInf},
-    {"clip_eps", &Hyper::clip_eps, 0, kInf, false, true},
-    {"max_norm", &Hyper::clip_norm, 0, kInf},  // as clip_grad_norm and clip_grad_value call them
-    {"value", &Hyper::clip_value, 0, kInf},
+    {"lr", &Hyper::lr, {0, kInf, false, true}},
+    {"momentum", &Hyper::momentum, {0, 1}},
+    {"dampening", &Hyper::dampening, {0, 1}},
+    {"rho", &Hyper::rho, {0, 1}},
+    {"beta1", &Hyper::beta1, {0, 1, false, true}},
+    {"beta2", &Hyper::beta2, {0, 1, false, true}},
+    {"eps", &Hyper::eps, {0, kInf, false, true}},
+    {"eps_root", &Hyper::eps_root, {0, kInf, false, true}},
+    {"lr_decay", &Hyper::lr_decay, {0, kInf, false, true}},
+    {"l1", &Hyper::l1, {0, kInf, false, true}},
+    {"l2", &Hyper::l2, {0, kInf, false, true}},
+    {"weight_decay", &Hyper::weight_decay, {0, kInf, false, true}},
+    {"grad_scale", &Hyper::grad_scale, {0, kInf, true, true}},
+    {"clip_value", &Hyper::clip_value, {0, kInf}},
+    {"clip_norm", &Hyper::clip_norm, {0, kInf}},
+    {"clip_eps", &Hyper::clip_eps, {0, kInf, false, true}},
+    {"max_norm", &Hyper::clip_norm, {0, kInf}},  // as clip_grad_norm and clip_grad_value call them
+    {"value", &Hyper::clip_value, {0, kInf}},
 };
 
 struct Switch {
@@ -88,41 +89,12 @@ bool knows(const RuleInfo& rule, const Choice& choice, int value) {
 
 // ---- one value ----
 
-std::string shown(py::handle value) { return std::string(py::repr(value)); }
-
 void set_number(Hyper& h, const Number& n, py::handle value) {
-  if (value.is_none() && n.high == kInf && !n.high_open) {  // a limit that is off
+  if (value.is_none() && n.interval.high == kInf && !n.interval.high_open) {  // a limit that is off
     h.*n.at = kNone;
     return;
   }
-  // momentum=True would be momentum 1, which nobody means.
-  double x = PyBool_Check(value.ptr()) ? 0.0 : PyFloat_AsDouble(value.ptr());
-  const bool huge = PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError);
-  if (PyBool_Check(value.ptr()) || (PyErr_Occurred() && !huge)) {
-    PyErr_Clear();
-    throw py::type_error(std::string(n.name) + " must be a number, got " + shown(value));
-  }
-  if (huge) {  // an integer beyond every double
-    PyErr_Clear();
-    x = std::numeric_limits<double>::quiet_NaN();
-  }
-  const bool inside = (n.low_open ? x > n.low : x >= n.low) && (n.high_open ? x < n.high : x <= n.high);
-  if (inside) {
-    h.*n.at = x;
-    return;
-  }
-  const auto bound = [](double b) {
-    return std::isinf(b) ? std::string("inf") : std::to_string(int(b));
-  };
-  throw py::value_error(std::string(n.name) + " must lie in " + (n.low_open ? "(" : "[") +
-                        bound(n.low) + ", " + bound(n.high) + (n.high_open ? ")" : "]") + ", got " +
-                        shown(value));
-}
-
-void set_switch(Hyper& h, const Switch& s, py::handle value) {
-  if (!PyBool_Check(value.ptr()))
-    throw py::type_error(std::string(s.name) + " must be True or False, got " + shown(value));
-  h.*s.at = value.ptr() == Py_True;
+  h.*n.at = read_number(n.name, value, n.interval);
 }
 
 // Norms may be named by number, as everywhere: 1, 2, float("inf").
@@ -165,7 +137,7 @@ void set_one(Hyper& h, const RuleInfo& rule, const std::string& name, py::handle
   for (const Number& n : kNumbers)
     if (name == n.name) return set_number(h, n, value);
   for (const Switch& s : kSwitches)
-    if (name == s.name) return set_switch(h, s, value);
+    if (name == s.name) return void(h.*s.at = read_switch(s.name, value));
   for (const Choice& c : choices())
     if (name == c.name) return set_choice(h, rule, c, value);
 }

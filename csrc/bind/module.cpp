@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "bind/batch_norm.hpp"
+#include "bind/dropout.hpp"
 #include "bind/hyper.hpp"
 #include "bind/norms.hpp"
 #include "bind/stepper.hpp"
@@ -55,4 +56,5 @@ PYBIND11_MODULE(_core, m) {
   bind::register_stepper(m);
   bind::register_norms(m);
   bind::register_batch_norm(m);
+  bind::register_dropout(m);
 }

@@ -6,13 +6,15 @@
 #include <cstdint>
 
 #include "core/batch_norm.hpp"
+#include "core/buffer.hpp"
+#include "core/dropout.hpp"
 #include "core/dtype.hpp"
 #include "core/hyper.hpp"
-#include "core/walk.hpp"
 
 namespace fastopt {
 
 inline constexpr int kMaxSlots = 3;
+
 struct StepTensor {
   void* param;
   Source grad;
@@ -69,6 +71,8 @@ struct Backend {
   void (*batch_moments)(const BatchMoments&);
   void (*batch_norm_forward)(const BatchNormForward&);
   void (*batch_norm_backward)(const BatchNormBackward&);
+  void (*dropout)(const DropoutCall&);
+  void (*dropout_mask)(const DropoutMask&, int64_t size, bool* keep);
 };
 
 }  // namespace fastopt

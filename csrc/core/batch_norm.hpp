@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include "core/buffer.hpp"
 #include "core/dtype.hpp"
-#include "core/walk.hpp"
 
 namespace fastopt {
 

@@ -1,41 +1,32 @@
 #include "cpu/batch_norm.hpp"
 
-#include <cstring>
-#include <vector>
+#include <algorithm>
 
+#include "cpu/channel_numbers.hpp"
 #include "cpu/channels.hpp"
 #include "cpu/lists.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/select.hpp"
 #include "rules/batch_norm.hpp"
-#include "rules/half.hpp"
 
 namespace fastopt::cpu {
 namespace {
 
 // ---- sharing the work ----
 
-int threads_over(const ChannelSpace& s, DType dtype) {
-  return threads_for(s.channels * s.count() * int64_t(bytes_of(dtype)));
-}
-
-// Whether a result as large as x would be gone from the last-level cache before anyone could read it.
-bool outgrows_cache(const ChannelSpace& s, DType dtype) {
-  return 2 * s.channels * s.count() * int64_t(bytes_of(dtype)) > last_level_cache();
+int64_t bytes_over(const ChannelSpace& s, DType dtype) {
+  return s.channels * s.count() * int64_t(bytes_of(dtype));
 }
 
 // A thread's share of all channels and blocks, as visit(c0, c1, b0, b1).
-enum class Order { first_to_last, last_to_first };
-
 template <class Visit>
-void each_share(const ChannelSpace& s, Order order, int thread, int threads, Visit&& visit) {
+void each_share(const ChannelSpace& s, int thread, int threads, Visit&& visit) {
   const int64_t blocks = blocks_of(s);
   if (s.rows) {  // by stripes of channels, too: a batch of few rows may have many
     const int64_t stripes = (s.channels + kMostChannels - 1) / kMostChannels;
     const int64_t first = Share::cut(blocks * stripes, thread, threads);
     const int64_t last = Share::cut(blocks * stripes, thread + 1, threads);
-    for (int64_t i = 0; i < last - first; ++i) {
-      const int64_t unit = order == Order::first_to_last ? first + i : last - 1 - i;
+    for (int64_t unit = first; unit < last; ++unit) {
       const int64_t c0 = unit % stripes * kMostChannels, b = unit / stripes;
       visit(c0, std::min(c0 + kMostChannels, s.channels), b, b + 1);
     }
@@ -67,114 +58,14 @@ void in_three(const ChannelSpace& s, int threads, Reduce&& reduce, Finish&& fini
     });
     return;
   }
-  on_threads(threads,
-             [&](int thread, int of) { each_share(s, Order::first_to_last, thread, of, reduce); });
+  on_threads(threads, [&](int thread, int of) { each_share(s, thread, of, reduce); });
   on_threads(threads, [&](int thread, int of) {
     finish(Share::cut(channels, thread, of), Share::cut(channels, thread + 1, of));
   });
-  on_threads(threads,
-             [&](int thread, int of) { each_share(s, Order::last_to_first, thread, of, apply); });
+  on_threads(threads, [&](int thread, int of) { each_share(s, thread, of, apply); });
 }
 
 constexpr auto nothing = [](auto...) {};
-
-// ---- two numbers for each channel and block ----
-
-class Results {
- public:
-  explicit Results(const ChannelSpace& s, bool wanted = true)
-      : space_(s), numbers_(wanted ? 2 * s.channels * std::max<int64_t>(blocks_of(s), 1) : 0) {}
-
-  Parts parts() {
-    const int64_t blocks = blocks_of(space_);
-    double* const second = numbers_.data() + numbers_.size() / 2;
-    return space_.rows ? Parts{numbers_.data(), second, 1, space_.channels}
-                       : Parts{numbers_.data(), second, blocks, 1};
-  }
-
-  // Joins the blocks of channels [c0, c1) and puts what they give there.
-  template <class How>
-  void join(int64_t c0, int64_t c1, double* first, double* second) {
-    const Parts p = parts();
-    const int64_t size = block_of(space_), count = space_.count();
-    for (int64_t c = c0; c < c1; c += space_.rows ? c1 - c0 : 1)
-      join_blocks<How>(p.first + c * p.channel_step, p.second + c * p.channel_step, p.block_step,
-                       space_.rows ? c1 - c0 : 1, size, count);
-    for (int64_t c = c0; c < c1; ++c) {
-      first[c] = p.first[c * p.channel_step];
-      second[c] = p.second[c * p.channel_step];
-    }
-  }
-
- private:
-  const ChannelSpace& space_;
-  std::vector<double> numbers_;
-};
-
-// ---- numbers of a channel in the user's arrays, aligned or not ----
-
-template <class T>
-double load(const char* p) {
-  T stored;
-  memcpy(&stored, p, sizeof(T));
-  return double(widen(stored));
-}
-
-template <class T>
-void store(char* p, double value) {
-  const T stored = narrow<T>(Compute<T>(value));
-  memcpy(p, &stored, sizeof(T));
-}
-
-double get(const ChannelVector& v, int64_t c, double absent = 0.0) {
-  constexpr double (*by_dtype[kDTypes])(const char*) = {load<Half>, load<BFloat16>, load<float>,
-                                                        load<double>};
-  return v.data ? by_dtype[int(v.dtype)](v.data + c * v.stride) : absent;
-}
-
-void put(const ChannelVector& v, int64_t c, double value) {
-  constexpr void (*by_dtype[kDTypes])(char*, double) = {store<Half>, store<BFloat16>, store<float>,
-                                                        store<double>};
-  if (v.data) by_dtype[int(v.dtype)](v.data + c * v.stride, value);
-}
-
-void track(const Running& r, int64_t c, double mean, double var) {
-  put(r.mean, c, follow(get(r.mean, c), mean, r.keep, r.take));
-  put(r.var, c, follow(get(r.var, c), var, r.keep, r.take));
-}
-
-// A rule's constants for each channel, in the order of its members, already rounded to the type that
-// elements are computed in.
-template <template <class> class Rule>
-class PerChannel {
-  static constexpr int count = sizeof(Rule<float>) / sizeof(float);
-
- public:
-  PerChannel(const ChannelSpace& s, DType dtype)
-      : wide_(dtype == DType::float64), channels_(s.channels), values_(count * s.channels) {}
-
-  void hand_to(ChannelPiece& piece) const {
-    for (int k = 0; k < count; ++k) piece.constants[k] = values_.data() + k * channels_;
-  }
-
-  template <class... Args>
-  void set(int64_t c, Args... args) {
-    wide_ ? spread<double>(c, Rule<double>::of(args...)) : spread<float>(c, Rule<float>::of(args...));
-  }
-  double get(int k, int64_t c) const { return values_[k * channels_ + c]; }
-
- private:
-  template <class F>
-  void spread(int64_t c, const Rule<F>& rule) {
-    F own[count];
-    memcpy(own, &rule, sizeof(rule));
-    for (int k = 0; k < count; ++k) values_[k * channels_ + c] = double(own[k]);
-  }
-
-  bool wide_;
-  int64_t channels_;
-  std::vector<double> values_;
-};
 
 }  // namespace
 
@@ -187,12 +78,13 @@ void batch_moments(const BatchMoments& call) {
   const auto finish = [&](int64_t c0, int64_t c1) {
     results.join<JoinMoments>(c0, c1, call.out.mean, call.out.m2);
   };
-  in_three(s, threads_over(s, call.dtype), reduce, finish, nothing);
+  in_three(s, threads_for(bytes_over(s, call.dtype)), reduce, finish, nothing);
 }
 
 void batch_norm_forward(const BatchNormForward& call) {
   const IeeeMode mode;
   const ChannelSpace& s = call.space;
+  const int64_t bytes = bytes_over(s, call.dtype);
   const bool measures = !call.evaluate && !call.given.mean;
   const double n = measures ? double(s.count()) : call.given.count;
   Results results(s, measures);
@@ -227,10 +119,12 @@ void batch_norm_forward(const BatchNormForward& call) {
   apply.reads(&ChannelPiece::residual, call.residual);
   apply.writes(&ChannelPiece::y, call.y);
   apply.piece.relu = call.relu;
-  apply.piece.streams = outgrows_cache(s, call.dtype);
+  apply.reversed = measures;
+  apply.piece.streams =
+      outgrows_cache(bytes) && call.y.data != call.x.data && call.y.data != call.residual.data;
   constants.hand_to(apply.piece);
 
-  const int threads = threads_over(s, call.dtype);
+  const int threads = threads_for(bytes);
   if (measures)
     in_three(s, threads, reduce, finish, apply);
   else
@@ -240,6 +134,7 @@ void batch_norm_forward(const BatchNormForward& call) {
 void batch_norm_backward(const BatchNormBackward& call) {
   const IeeeMode mode;
   const ChannelSpace& s = call.space;
+  const int64_t bytes = bytes_over(s, call.dtype);
   Results results(s, !call.given);
   PerChannel<NormalizeBackward> constants(s, call.dtype);
   const auto settle = [&](int64_t c) {
@@ -271,10 +166,12 @@ void batch_norm_backward(const BatchNormBackward& call) {
   apply.reads(&ChannelPiece::dy, call.dy);
   apply.writes(&ChannelPiece::dx, call.dx);
   apply.writes(&ChannelPiece::dresidual, call.dresidual);
-  apply.piece.streams = outgrows_cache(s, call.dtype);
+  apply.reversed = !call.given;
+  apply.piece.streams =
+      outgrows_cache(bytes) && call.dx.data != call.x.data && call.dx.data != call.dy.data;
   constants.hand_to(apply.piece);
 
-  const int threads = threads_over(s, call.dtype);
+  const int threads = threads_for(bytes);
   if (call.given)
     in_three(s, threads, nothing, finish, apply);
   else if (call.dx.data)

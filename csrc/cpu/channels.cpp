@@ -72,7 +72,7 @@ ChannelPiece ChannelPass::start(int64_t channel, int64_t begin) const {
 void ChannelPass::operator()(int64_t c0, int64_t c1, int64_t b0, int64_t b1) const {
   BlockSums sums;
   for (int64_t i = 0; i < b1 - b0; ++i) {
-    const int64_t begin = (parts_.first ? b0 + i : b1 - 1 - i) * block_of(space_);
+    const int64_t begin = (reversed ? b1 - 1 - i : b0 + i) * block_of(space_);
     const int64_t end = std::min(begin + block_of(space_), space_.count());
     if (space_.rows) {
       for (int64_t c = c0; c < c1; c += kMostChannels)

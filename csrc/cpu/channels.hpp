@@ -32,11 +32,13 @@ class ChannelPass {
   void reads(Rows ChannelPiece::* place, const ChannelArray& a) { add({place, &a, false}); }
   void writes(Rows ChannelPiece::* place, const ChannelArray& a) { add({place, &a, true}); }
 
+  // From the last block to the first: what a reduction has read last is what the cache still holds.
+  bool reversed = false;
+
   // What all pieces have alike, constants from channel 0 on.
   ChannelPiece piece{};
 
-  // Channels [c0, c1) of blocks [b0, b1): a reduction from the first block to the last, everything else
-  // from the last to the first, because what a reduction has read last is what the cache still holds.
+  // Channels [c0, c1) of blocks [b0, b1).
   void operator()(int64_t c0, int64_t c1, int64_t b0, int64_t b1) const;
 
  private:

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cpu/batch_norm.hpp"
+#include "cpu/dropout.hpp"
 #include "cpu/lists.hpp"
 #include "cpu/norm.hpp"
 #include "cpu/parallel.hpp"
@@ -142,6 +143,7 @@ void scale(const ScaleTensor* tensors, int64_t count, double limit) {
 }  // namespace
 
 const Backend backend = {
-    "cpu", step, norm, scale, batch_moments, batch_norm_forward, batch_norm_backward};
+    "cpu",   step,        norm, scale, batch_moments, batch_norm_forward, batch_norm_backward,
+    dropout, dropout_mask};
 
 }  // namespace fastopt::cpu

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/backend.hpp"
+#include "rules/dropout.hpp"
 #include "rules/list.hpp"
 
 namespace fastopt::cpu {
@@ -66,9 +67,6 @@ struct ChannelPiece {
   int64_t from, size;
   BlockSums* sums;
   double *first, *second;
-
-  bool opens() const { return from == 0; }
-  bool closes(int64_t values) const { return from + values == size; }
 };
 using ChannelKernel = void (*)(const ChannelPiece&);
 
@@ -80,11 +78,23 @@ struct BatchNormKernels {
   ChannelKernel gradient[2][kDTypes];
 };
 
+// ---- dropout ----
+
+struct DropoutKernel {
+  void (*range)(const DropoutCall&, const DropoutConstants&, int64_t begin, int64_t end, bool streams);
+};
+
+struct DropoutKernels {
+  DropoutKernel apply[kDTypes];
+  void (*mask)(const DropoutMask&, uint64_t threshold, int64_t begin, int64_t end, bool* keep);
+};
+
 // All tables of one instruction set.
 struct Kernels {
   const char* isa;
   const StepKernels& steps;
   const BatchNormKernels& batch_norm;
+  const DropoutKernels& dropout;
 };
 
 // What a kernels_*.cpp calls its table: FASTOPT_ISA, given by the build, ends its name. constexpr, so
@@ -94,5 +104,6 @@ struct Kernels {
 
 extern const StepKernels steps_v2, steps_v3, steps_v4, steps_neon;
 extern const BatchNormKernels batch_norm_v2, batch_norm_v3, batch_norm_v4, batch_norm_neon;
+extern const DropoutKernels dropout_v2, dropout_v3, dropout_v4, dropout_neon;
 
 }  // namespace fastopt::cpu

@@ -2,9 +2,9 @@
 
 #include <omp.h>
 #include <pthread.h>
-#include <unistd.h>
 
 #include <atomic>
+#include <fstream>
 
 namespace fastopt::cpu {
 namespace {
@@ -13,11 +13,11 @@ std::atomic<int> wanted{0};
 std::atomic<int64_t> cutoff{kParallelBytes};
 std::atomic<bool> forked{false};
 
+// Of the cache that the first CPU shares with some others; sysconf adds up those of the whole machine.
 int64_t measured_cache() {
-#ifdef _SC_LEVEL3_CACHE_SIZE
-  if (const long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE); bytes > 0) return bytes;
-#endif
-  return 32 << 20;  // where the system does not say
+  int64_t kib = 0;
+  std::ifstream("/sys/devices/system/cpu/cpu0/cache/index3/size") >> kib;
+  return kib > 0 ? kib << 10 : 32 << 20;  // where the system does not say
 }
 
 std::atomic<int64_t> llc{measured_cache()};

@@ -12,12 +12,15 @@ struct Built {
 
 #if defined(__x86_64__)
 const Built built[] = {
-    {{"v4", steps_v4, batch_norm_v4}, [] { return bool(__builtin_cpu_supports("x86-64-v4")); }},
-    {{"v3", steps_v3, batch_norm_v3}, [] { return bool(__builtin_cpu_supports("x86-64-v3")); }},
-    {{"v2", steps_v2, batch_norm_v2}, [] { return bool(__builtin_cpu_supports("x86-64-v2")); }},
+    {{"v4", steps_v4, batch_norm_v4, dropout_v4},
+     [] { return bool(__builtin_cpu_supports("x86-64-v4")); }},
+    {{"v3", steps_v3, batch_norm_v3, dropout_v3},
+     [] { return bool(__builtin_cpu_supports("x86-64-v3")); }},
+    {{"v2", steps_v2, batch_norm_v2, dropout_v2},
+     [] { return bool(__builtin_cpu_supports("x86-64-v2")); }},
 };
 #elif defined(__aarch64__)
-const Built built[] = {{{"neon", steps_neon, batch_norm_neon}, [] { return true; }}};
+const Built built[] = {{{"neon", steps_neon, batch_norm_neon, dropout_neon}, [] { return true; }}};
 #endif
 
 const Kernels* in_use = nullptr;

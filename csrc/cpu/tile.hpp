@@ -21,16 +21,20 @@ namespace {
 // computes this one: from DRAM, 512 takes 1.6 times as long (Adam, one thread, Zen 4).
 inline constexpr int kTile = 128;
 
+// What is read a tile at a time, the CPU does not foresee well: loops that stream fetch so many bytes
+// ahead.
+inline constexpr int64_t kAhead = 2048;
+
 inline bool aligned(const void* p, size_t to) { return reinterpret_cast<uintptr_t>(p) % to == 0; }
 
 inline const char* at(const void* base, int64_t bytes) {
   return static_cast<const char*>(base) + bytes;
 }
 
-// Elements [begin, begin + n) of a strided array, in the order of its walk.
-template <class P>
-void gather(const Source& source, int64_t begin, int n, P* out) {
-  const Walk& walk = *source.walk;
+// Calls visit(i, offset) for elements [begin, begin + n) of a strided array, in the order of its walk.
+template <class Visit>
+inline __attribute__((always_inline)) void each_strided(const Walk& walk, int64_t begin, int n,
+                                                        Visit&& visit) {
   const int last = walk.ndim - 1;
   int64_t index[kMaxDims];
   for (int d = last; d >= 0; begin /= walk.shape[d--]) index[d] = begin % walk.shape[d];
@@ -38,12 +42,26 @@ void gather(const Source& source, int64_t begin, int n, P* out) {
     int64_t offset = 0;
     for (int d = 0; d <= last; ++d) offset += index[d] * walk.stride[d];
     for (; i < n && index[last] < walk.shape[last]; ++i, ++index[last], offset += walk.stride[last])
-      memcpy(out + i, at(source.data, offset), sizeof(P));
+      visit(i, offset);
     for (int d = last; d > 0 && index[d] == walk.shape[d]; --d) {
       index[d] = 0;
       ++index[d - 1];
     }
   }
+}
+
+template <class P>
+void gather(const Source& source, int64_t begin, int n, P* out) {
+  each_strided(*source.walk, begin, n, [&](int i, int64_t offset) __attribute__((always_inline)) {
+    memcpy(out + i, at(source.data, offset), sizeof(P));
+  });
+}
+
+template <class P>
+void scatter(const P* values, const Target& target, int64_t begin, int n) {
+  each_strided(*target.walk, begin, n, [&](int i, int64_t offset) __attribute__((always_inline)) {
+    memcpy(const_cast<char*>(at(target.data, offset)), values + i, sizeof(P));
+  });
 }
 
 // Calls visit(i, n) for each tile of [begin, end). For whole tiles n is a constant to the compiler.
@@ -103,6 +121,16 @@ class Tile {
       stream(p, from, n * int64_t(sizeof(P)));
     else if (from != p)
       memcpy(p, from, n * sizeof(P));
+  }
+
+  F* place(const Target& target, int64_t begin, bool streams = false) {
+    return target.walk ? scratch() : place(target.data, begin, streams);
+  }
+
+  void close(const F* values, const Target& target, int64_t begin, int n, bool streams = false) {
+    if (!target.walk) return close(values, target.data, begin, n, streams);
+    if constexpr (!same) narrow_tile(values, raw_, n);
+    scatter(raw_, target, begin, n);
   }
 
  private:

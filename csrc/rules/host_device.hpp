@@ -8,8 +8,10 @@
 // linker could keep in its AVX-512 form for every CPU.
 #ifdef __CUDACC__
 #define FASTOPT_HD __host__ __device__ __forceinline__
+#define FASTOPT_UNROLL _Pragma("unroll")
 #else
 #define FASTOPT_HD inline __attribute__((always_inline))
+#define FASTOPT_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 namespace fastopt {

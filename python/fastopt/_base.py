@@ -216,12 +216,8 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a :meth:`state_dict`, in place. Everything is checked first: an optimizer of another
         kind, or over other parameters, raises ``ValueError`` and changes nothing."""
-        for key, value in self._identity().items():
-            if state.get(key) != value:
-                raise ValueError(f"state_dict has {key} {state.get(key)!r}, expected {value!r}")
-        missing = [k for k in ("hyper", "groups", *_COUNTS, "state") if k not in state]
-        if missing:
-            raise ValueError(f"state_dict lacks {missing}")
+        _checks.same_identity(state, self._identity())
+        _checks.entries(state, ("hyper", "groups", *_COUNTS, "state"))
         counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
         _checks.same_entries("hyper", state["hyper"], self._hyper)
         hyper = self._checked(state["hyper"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -10,28 +9,51 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fastopt import _checks, _core
-from fastopt._params import Array, empty_like
+from fastopt._params import Array, result_like
 
 
 class BatchMoments(NamedTuple):
-    """Statistics of each channel: over ``count`` values, the mean and the sum of squared deviations from
-    it; arrays of shape (C,), float64."""
+    """Statistics of each channel: over ``n`` values, the mean and the sum of squared deviations from
+    it; arrays of shape (C,), float64.
 
-    count: float
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> moments = F.batch_norm_moments(np.array([[1.0], [3.0]]))
+    >>> moments.m2 / moments.n  # the variance
+    array([1.])
+    """
+
+    n: float
     mean: np.ndarray
     m2: np.ndarray
 
 
 class BatchNormSums(NamedTuple):
     r"""What the backward pass sums over each channel, :math:`\sum dy` and :math:`\sum dy\,(x - \mu)`; arrays
-    of shape (C,), float64. Those of the parts of a batch add up."""
+    of shape (C,), float64. Those of the parts of a batch add up.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> y, saved = F.batch_norm_forward(np.array([[1.0], [3.0]]))
+    >>> a = F.batch_norm_backward_reduce(np.array([[1.0], [1.0]]), saved)
+    >>> F.BatchNormSums(*(one + other for one, other in zip(a, a, strict=True)))
+    BatchNormSums(dy=array([4.]), dy_centred=array([0.]))
+    """
 
     dy: np.ndarray
     dy_centred: np.ndarray
 
 
 class BatchNormGrads(NamedTuple):
-    """Gradients of a BatchNorm; None for a ``gamma`` or ``beta`` that was not there."""
+    """Gradients of a BatchNorm; None for a ``gamma`` or ``beta`` that was not there.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> y, saved = F.batch_norm_forward(np.array([[1.0], [3.0]]), beta=np.zeros(1))
+    >>> dx, dgamma, dbeta = F.batch_norm_backward(np.array([[1.0], [2.0]]), saved)
+    >>> dgamma is None, dbeta
+    (True, array([3.]))
+    """
 
     dx: Array
     dgamma: Array | None
@@ -39,7 +61,16 @@ class BatchNormGrads(NamedTuple):
 
 
 class BatchNormResidualGrads(NamedTuple):
-    """Gradients of a BatchNorm with a residual. Without an activation ``dresidual`` is ``dy`` itself."""
+    """Gradients of a BatchNorm with a residual. Without an activation ``dresidual`` is ``dy`` itself.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> x, dy = np.array([[1.0], [3.0]]), np.array([[5.0], [7.0]])
+    >>> y, saved = F.batch_norm_forward(x, residual=x, activation="relu")
+    >>> F.batch_norm_backward(dy, saved).dresidual
+    array([[5.],
+           [7.]])
+    """
 
     dx: Array
     dgamma: Array | None
@@ -48,7 +79,7 @@ class BatchNormResidualGrads(NamedTuple):
 
 
 @lru_cache(maxsize=256, typed=True)
-def _options(
+def forward_options(
     training: bool,
     momentum: float | None,
     momentum_mode: str,
@@ -64,7 +95,7 @@ def _options(
     _checks.choice("activation", activation, (None, "relu"))
     keep = take = None
     if momentum is not None:
-        m = _checks.number("momentum", momentum, 0.0, 1.0)
+        m = _checks.real("momentum", momentum, "[0, 1]")
         keep, take = (1.0 - m, m) if momentum_mode == "update" else (m, 1.0 - m)
     return _core.BatchNormOptions(
         not _checks.switch("training", training),
@@ -72,7 +103,7 @@ def _options(
         take,
         _checks.switch("unbiased", unbiased),
         single_value == "zero_var",
-        _checks.number("eps", eps, 0.0, math.inf),
+        _checks.real("eps", eps, "[0, inf)"),
         _checks.whole("axis", axis),
         activation == "relu",
     )
@@ -147,34 +178,29 @@ def batch_norm_forward(
 
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1.
     """
-    options = _options(
+    options = forward_options(
         training, momentum, momentum_mode, eps, axis, unbiased, single_value, activation
     )
     if running_mean is None and not training:
         raise ValueError("training=False takes running_mean and running_var, got None")
-    arrays = (gamma, beta, running_mean, running_var, residual)
-    return _forward(options, x, arrays, None, momentum, batch, out)
+    number = _number_of(batch, momentum, running_mean, running_var)
+    y = result_like(x, "x", out)
+    return y, _core.batch_norm_forward(
+        options, x, y, gamma, beta, running_mean, running_var, residual, None, number
+    )
 
 
-def _forward(
-    options: _core.BatchNormOptions,
-    x: Array,
-    arrays: tuple[Array | None, ...],
-    moments: BatchMoments | None,
-    momentum: float | None,
-    batch: int | None,
-    out: Array | None,
-) -> tuple[Array, _core.BatchNormSaved]:
-    _, _, running_mean, running_var, _ = arrays
+def _number_of(
+    batch: int | None, momentum: float | None, running_mean: Array | None, running_var: Array | None
+) -> int:
+    """The number of this batch, where running statistics need it."""
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var go together: give both or neither")
-    number = 1
-    if momentum is None and running_mean is not None:
-        if batch is None:
-            raise ValueError("momentum=None averages over all batches and needs batch=, their number")
-        number = _checks.count("batch", batch, least=1)
-    y = empty_like(x, "x") if out is None else out
-    return y, _core.batch_norm_forward(options, x, y, *arrays, moments, number)
+    if momentum is not None or running_mean is None:
+        return 1
+    if batch is None:
+        raise ValueError("momentum=None averages over all batches and needs batch=, their number")
+    return _checks.count("batch", batch, least=1)
 
 
 def batch_norm_backward(
@@ -221,10 +247,10 @@ def _backward(
 ) -> BatchNormGrads | BatchNormResidualGrads:
     if not isinstance(saved, _core.BatchNormSaved):
         raise TypeError(f"saved has type {type(saved).__name__}, expected what a forward pass returned")
-    dx = empty_like(dy, "dy") if out is None else out
-    dgamma = None if saved.gamma is None else empty_like(saved.gamma, "gamma")
-    dbeta = None if saved.beta is None else empty_like(saved.beta, "beta")
-    masked = empty_like(dy, "dy") if saved.has_residual and saved.has_relu else None
+    dx = result_like(dy, "dy", out)
+    dgamma = None if saved.gamma is None else result_like(saved.gamma, "gamma")
+    dbeta = None if saved.beta is None else result_like(saved.beta, "beta")
+    masked = result_like(dy, "dy") if saved.has_residual and saved.has_relu else None
     _core.batch_norm_backward(dy, saved, dx, dgamma, dbeta, masked, sums)
     if not saved.has_residual:
         return BatchNormGrads(dx, dgamma, dbeta)
@@ -240,7 +266,7 @@ def batch_norm_moments(x: Array, *, axis: int = 1) -> BatchMoments:
     >>> import numpy as np
     >>> from fastopt import functional as F
     >>> F.batch_norm_moments(np.array([[1.0, 5.0], [3.0, 5.0]]))
-    BatchMoments(count=2.0, mean=array([2., 5.]), m2=array([2., 0.]))
+    BatchMoments(n=2.0, mean=array([2., 5.]), m2=array([2., 0.]))
     """
     return BatchMoments(*_core.batch_moments(x, _checks.whole("axis", axis)))
 
@@ -257,7 +283,7 @@ def batch_norm_join(parts: Sequence[BatchMoments]) -> BatchMoments:
     >>> from fastopt import functional as F
     >>> x = np.array([[1.0], [3.0], [8.0]])
     >>> F.batch_norm_join([F.batch_norm_moments(x[:2]), F.batch_norm_moments(x[2:])])
-    BatchMoments(count=3.0, mean=array([4.]), m2=array([26.]))
+    BatchMoments(n=3.0, mean=array([4.]), m2=array([26.]))
 
     Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1.
     """
@@ -297,15 +323,13 @@ def batch_norm_apply(
     array([[-1.019],
            [-0.34 ]])
     """
-    options = _options(True, momentum, momentum_mode, eps, axis, unbiased, single_value, activation)
-    return _forward(
-        options,
-        x,
-        (gamma, beta, running_mean, running_var, residual),
-        BatchMoments(*moments),
-        momentum,
-        batch,
-        out,
+    options = forward_options(
+        True, momentum, momentum_mode, eps, axis, unbiased, single_value, activation
+    )
+    number = _number_of(batch, momentum, running_mean, running_var)
+    y = result_like(x, "x", out)
+    return y, _core.batch_norm_forward(
+        options, x, y, gamma, beta, running_mean, running_var, residual, BatchMoments(*moments), number
     )
 
 
@@ -324,8 +348,8 @@ def batch_norm_backward_reduce(dy: Array, saved: _core.BatchNormSaved) -> BatchN
 def batch_norm_backward_apply(
     dy: Array, saved: _core.BatchNormSaved, sums: BatchNormSums, *, out: Array | None = None
 ) -> BatchNormGrads | BatchNormResidualGrads:
-    """:func:`batch_norm_backward` with these sums instead of dy's own; ``dgamma`` and ``dbeta`` are then those of
-    all that was summed.
+    """:func:`batch_norm_backward` with these sums instead of dy's own; ``dgamma`` and ``dbeta`` are then of all
+    that was summed.
 
     >>> import numpy as np
     >>> from fastopt import functional as F

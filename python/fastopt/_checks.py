@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import operator
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
@@ -24,30 +24,60 @@ def count(name: str, value: Any, least: int = 0) -> int:
     return n
 
 
+def word64(name: str, value: Any) -> int:
+    n = whole(name, value)
+    if not 0 <= n < 2**64:
+        raise ValueError(f"{name} must lie in [0, 2**64), got {value!r}")
+    return n
+
+
 def switch(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return value
 
 
-def number(name: str, value: Any, low: float, high: float) -> float:
-    """``value`` as a float in ``[low, high]``; an infinite ``high`` is not reached."""
+def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
+    """``value`` as a float within the interval, written as in the message."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    x = float(value)
-    if not (low <= x <= high and math.isfinite(x)):
-        end = "inf)" if math.isinf(high) else f"{high:g}]"
-        raise ValueError(f"{name} must lie in [{low:g}, {end}, got {value!r}")
+    x, (low, high) = float(value), map(float, interval[1:-1].split(","))
+    above = x >= low if interval[0] == "[" else x > low
+    below = x <= high if interval[-1] == "]" else x < high
+    if not (above and below):
+        raise ValueError(f"{name} must lie in {interval}, got {value!r}")
     return x
 
 
 def accumulator(value: Any) -> float:
-    return number("initial_accumulator", value, 0.0, math.inf)
+    return real("initial_accumulator", value, "[0, inf)")
 
 
-def choice(name: str, value: Any, valid: tuple[Any, ...]) -> None:
-    if value not in valid:
+def pair(name: str, value: Any) -> tuple[Any, Any]:
+    try:
+        a, b = value
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a pair, got {value!r}") from None
+    return a, b
+
+
+def choice(name: str, value: Any, valid: Iterable[str | None]) -> str:
+    if value not in (valid := tuple(valid)):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
+    return str(value)
+
+
+def entries(state: dict[str, Any], names: Iterable[str]) -> None:
+    """A checkpoint has them."""
+    if missing := [name for name in names if name not in state]:
+        raise ValueError(f"state_dict lacks {missing}")
+
+
+def same_identity(theirs: dict[str, Any], mine: dict[str, Any]) -> None:
+    """What a checkpoint must agree in with the object that loads it."""
+    for key, value in mine.items():
+        if theirs.get(key) != value:
+            raise ValueError(f"state_dict has {key} {theirs.get(key)!r}, expected {value!r}")
 
 
 def same_length(name: str, theirs: Any, mine: Any) -> None:

@@ -162,6 +162,18 @@ def batch_norm_reduce(
     The sums of dy and of dy (x - mean), channel by channel.
     """
 
+def check_array(array: typing.Any, role: str) -> None:
+    """
+    Raise what is wrong with an array that is only read.
+    """
+
+def check_dropout(
+    p: typing.Any, scaling: typing.Any, alpha: typing.Any, channel_axis: typing.Any
+) -> None:
+    """
+    Raise what a forward with these options would raise, else return.
+    """
+
 def check_hyper(rule: str, values: dict[str, typing.Any]) -> None:
     """
     Raise what a step of this rule with these hyper-parameters would raise, else return.
@@ -180,6 +192,53 @@ def clip_grad_norm(grads: list[typing.Any], options: dict[str, typing.Any]) -> f
 def clip_grad_value(grads: list[typing.Any], options: dict[str, typing.Any]) -> None:
     """
     Limit every element in place to clip_value.
+    """
+
+def dropout_backward(
+    dy: typing.Any,
+    out: typing.Any,
+    seed: typing.Any,
+    offset: typing.Any,
+    p: typing.Any,
+    training: typing.Any,
+    scaling: typing.Any,
+    alpha: typing.Any,
+    channel_axis: typing.Any,
+    start: typing.Any,
+    shape: tuple[int, ...],
+) -> None:
+    """
+    out = dx, of a forward with the same options on this shape.
+    """
+
+def dropout_forward(
+    x: typing.Any,
+    residual: typing.Any,
+    bias: typing.Any,
+    out: typing.Any,
+    seed: typing.Any,
+    offset: typing.Any,
+    p: typing.Any,
+    training: typing.Any,
+    scaling: typing.Any,
+    alpha: typing.Any,
+    channel_axis: typing.Any,
+    start: typing.Any,
+) -> tuple[int, ...]:
+    """
+    out = residual + dropout(x + bias); the shape of x.
+    """
+
+def dropout_mask(
+    keep: numpy.typing.NDArray[numpy.bool],
+    seed: typing.Any,
+    offset: typing.Any,
+    p: typing.Any,
+    channel_axis: typing.Any,
+    start: typing.Any,
+) -> None:
+    """
+    Fill an array with the mask: True where kept.
     """
 
 def get_num_threads() -> int:
@@ -205,6 +264,11 @@ def isas_built() -> list[str]:
 def isas_supported() -> list[str]:
     """
     Those of them that this CPU has.
+    """
+
+def philox4x32(seed: typing.Any, offset: typing.Any, index: typing.Any) -> tuple[int, int, int, int]:
+    """
+    Four random words.
     """
 
 def select_isa(name: str) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from fastopt import _core
+
 Array = Any  # NumPy, CuPy, torch, or whatever else speaks a protocol that csrc/bind/array.cpp reads
 Arrays = Any  # one of them, or a list
 
@@ -25,10 +27,10 @@ def is_array(obj: object) -> bool:
     if isinstance(obj, (list, tuple, Mapping)):
         return False
     names = ("__dlpack__", "__cuda_array_interface__")
-    return any(hasattr(obj, name) for name in names) or _is_viewable(obj)
+    return any(hasattr(obj, name) for name in names) or is_viewable(obj)
 
 
-def _is_viewable(obj: object) -> bool:
+def is_viewable(obj: object) -> bool:
     """Whether ``np.asarray`` makes a view of it."""
     if hasattr(obj, "__array_interface__"):
         return True
@@ -147,23 +149,33 @@ def _params_of(role: str) -> str:
 
 def full_like(array: Array, fill: float, dtype: str | None = None) -> Array:
     """A new array of the same library, device, shape and order in memory."""
+    return _new_like("full_like", array, fill, dtype=dtype)
+
+
+def empty_like(array: Array) -> Array:
+    """The same, with whatever stands in memory."""
+    return _new_like("empty_like", array)
+
+
+def _new_like(make: str, array: Array, *fill: float, dtype: str | None = None) -> Array:
     library = type(array).__module__.partition(".")[0]
     if library == "torch":
         torch = sys.modules["torch"]
         own = array.detach()
-        return torch.full_like(own, fill, dtype=getattr(torch, dtype) if dtype else own.dtype)
+        return getattr(torch, make)(own, *fill, dtype=getattr(torch, dtype) if dtype else own.dtype)
     if library == "cupy":
-        return sys.modules["cupy"].full_like(array, fill, dtype=dtype)
+        return getattr(sys.modules["cupy"], make)(array, *fill, dtype=dtype)
     if not isinstance(array, np.ndarray) and hasattr(array, "__array_namespace__"):
-        return array.__array_namespace__().full_like(array, fill, dtype=dtype)
-    view = np.asarray(array) if _is_viewable(array) else np.from_dlpack(array)
-    return np.full_like(view, fill, dtype=dtype, order="K", subok=False)
+        return getattr(array.__array_namespace__(), make)(array, *fill, dtype=dtype)
+    view = np.asarray(array) if is_viewable(array) else np.from_dlpack(array)
+    return getattr(np, make)(view, *fill, dtype=dtype, order="K", subok=False)
 
 
-def empty_like(array: Array, role: str) -> Array:
-    """The same, with nothing in it yet."""
+def result_like(array: Array, role: str, out: Array | None = None) -> Array:
+    """Where to write a result: ``out``, or a new array like this one."""
+    if out is not None:
+        return out
     if type(array) is np.ndarray:
         return np.empty_like(array)
-    if not is_array(array):
-        raise TypeError(f"{role} has type {type(array).__name__}, expected an array")
-    return full_like(array, 0.0)
+    _core.check_array(array, role)
+    return empty_like(array)

@@ -1,8 +1,10 @@
-"""The same steps without an object: on one array or a list of arrays, all in place.
+"""Functions without an object behind them: the steps of the optimizers, norms and clipping,
+BatchNorm, dropout.
 
-Every ``*_step`` function takes the options of :class:`fastopt.Around` by keyword, returns whether it stepped
-(``False`` only with ``on_nonfinite="skip"``), and raises ``ValueError`` or ``TypeError`` before it writes.
-Arrays and formulas are those of the classes in :mod:`fastopt.optim`.
+Every ``*_step`` function works on one array or a list of arrays, in place, takes the options of
+:class:`fastopt.Around` by keyword, returns whether it stepped (``False`` only with ``on_nonfinite="skip"``),
+and raises ``ValueError`` or ``TypeError`` before it writes. Arrays and formulas are those of the classes
+in :mod:`fastopt.optim`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,13 @@ from fastopt._batch_norm import (
     batch_norm_join,
     batch_norm_moments,
 )
+from fastopt._dropout import (
+    DropoutSaved,
+    dropout_backward,
+    dropout_forward,
+    dropout_mask,
+    philox4x32,
+)
 from fastopt._norms import clip_grad_norm, clip_grad_value, global_norm
 from fastopt._params import Arrays, full_like
 
@@ -37,6 +46,7 @@ __all__ = [
     "BatchNormGrads",
     "BatchNormResidualGrads",
     "BatchNormSums",
+    "DropoutSaved",
     "adagrad_step",
     "adam_step",
     "batch_norm_apply",
@@ -48,10 +58,14 @@ __all__ = [
     "batch_norm_moments",
     "clip_grad_norm",
     "clip_grad_value",
+    "dropout_backward",
+    "dropout_forward",
+    "dropout_mask",
     "global_norm",
     "momentum_step",
     "nesterov_lookahead",
     "nesterov_step",
+    "philox4x32",
     "rmsprop_step",
     "sgd_step",
 ]

@@ -1,0 +1,148 @@
+"""BatchNorm over ResNet-50's activations, in both layouts: training forward and backward, and
+evaluation.
+
+A competitor is a module here with ``NAME``, ``available()`` and ``make(case)``, which gives a
+:class:`~bench.case.Contestant`, or ``None`` if it cannot do the case. Its results are ``y`` and both
+running statistics (forward), ``y`` (evaluate), or ``dx``, ``dgamma`` and ``dbeta`` (backward)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from bench.batchnorm._formulas import backward, evaluate, forward
+from bench.case import Case, Contestant, compare, epsilon, sample
+from bench.workloads import RESNET50_ACTIVATIONS, Shape, Shapes
+
+MOMENTUM, EPS = 0.1, 1e-5
+# What must move and what is computed, an element: forward reads x for its statistics and again for y,
+# backward x and dy for both sums and again for dx.
+MOVED = {"forward": 3, "evaluate": 2, "backward": 5}
+FLOPS = {"forward": 7, "evaluate": 3, "backward": 10}
+ARRAYS = {"forward": 2, "evaluate": 2, "backward": 3}
+
+WHAT = tuple(MOVED)
+DEFAULT = WHAT
+WORKLOADS = tuple(f"{name}-{layout}" for layout in ("nchw", "nhwc") for name in RESNET50_ACTIVATIONS)
+COMPETITORS = __name__
+SMALL = {"workload": "stage4-nchw"}
+
+
+@dataclass(frozen=True)
+class BatchNormCase(Case):
+    task = "batchnorm"
+
+    @property
+    def shape(self) -> Shape:
+        name, _, layout = self.workload.partition("-")
+        n, c, h, w = RESNET50_ACTIVATIONS[name]
+        return (n, c, h, w) if layout == "nchw" else (n, h, w, c)
+
+    @property
+    def shapes(self) -> Shapes:
+        return [self.shape]
+
+    @property
+    def axis(self) -> int:
+        """Of the channels."""
+        return 1 if self.workload.endswith("nchw") else 3
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        return tuple(i for i in range(4) if i != self.axis)
+
+    @property
+    def channels(self) -> int:
+        return self.shape[self.axis]
+
+    def spread(self, per_channel: np.ndarray) -> np.ndarray:
+        """In a shape that broadcasts over ``x``."""
+        return per_channel.reshape([-1 if i == self.axis else 1 for i in range(4)])
+
+    @property
+    def param_dtype(self) -> np.dtype:
+        """Of gamma, beta and the running statistics: 16-bit activations have float32 ones."""
+        return np.dtype("float64" if self.dtype == "float64" else "float32")
+
+    @property
+    def bytes(self) -> int:
+        return self.numpy_dtype.itemsize * self.elements * MOVED[self.what]
+
+    @property
+    def flops(self) -> int:
+        return self.elements * FLOPS[self.what]
+
+    @property
+    def working_set(self) -> int:
+        return self.numpy_dtype.itemsize * self.elements * ARRAYS[self.what]
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """``x``, ``dy``, ``gamma`` and ``beta``, only to be read."""
+        return _drawn(self)
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """A running mean and variance to write to."""
+        return np.zeros(self.channels, self.param_dtype), np.ones(self.channels, self.param_dtype)
+
+    def check(self, contestant: Contestant) -> None:
+        """One call against the formulas in float64. What is stored is rounded once; what is computed
+        with is a few roundings off, and a sum some more, in relation to the sizes of what it adds."""
+        contestant.run()
+        stored, computed = epsilon(self.numpy_dtype), epsilon(self.param_dtype)
+        for got, (want, size) in zip(contestant.results(), self._expected(), strict=True):
+            want, size = sample(want), sample(size)
+            compare(sample(got), want, stored * np.abs(want) + 64 * computed * size)
+
+    def _expected(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What comes out, each with the size of the terms it is made of."""
+        x, dy, gamma, beta = (a.astype(np.float64) for a in _drawn(self))
+        mean, var = x.mean(self.others), x.var(self.others)
+        of_x = np.broadcast_to(1 + np.abs(self.spread(mean)), x.shape)
+        if self.what == "evaluate":
+            y = evaluate(np, x, gamma, beta, 0.0 * mean, 1 + 0.0 * var, self.spread, EPS)
+            return [(y, of_x)]
+        y, mean, inv = forward(np, x, gamma, beta, self.others, self.spread, EPS)
+        if self.what == "forward":
+            n = x.size / self.channels
+            running = MOMENTUM * mean, 1 - MOMENTUM + MOMENTUM * var * n / (n - 1)
+            return [(y, of_x), (running[0], 1 + np.abs(mean)), (running[1], 1 + var)]
+        dx, dgamma, dbeta = backward(np, x, dy, gamma, mean, inv, self.others, self.spread)
+        sums = np.abs(dy).sum(self.others)
+        return [(dx, of_x + np.abs(dy)), (dgamma, 4 * sums), (dbeta, sums)]
+
+
+@lru_cache(maxsize=1)
+def _drawn(case: BatchNormCase) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal(case.shape, np.float32) for _ in range(2))
+    x += 1  # as after the ReLU of a layer before: off zero
+    gamma, beta = rng.uniform(0.5, 1.5, case.channels), rng.standard_normal(case.channels)
+    wide = case.param_dtype
+    return (
+        x.astype(case.numpy_dtype),
+        dy.astype(case.numpy_dtype),
+        gamma.astype(wide),
+        beta.astype(wide),
+    )
+
+
+def release() -> None:
+    """Let the drawn arrays go."""
+    _drawn.cache_clear()
+
+
+CASE = BatchNormCase
+
+
+def suite(quick: bool) -> Iterator[BatchNormCase]:
+    for layout in ("nchw", "nhwc"):
+        for name in ("stage1", "stage4") if quick else ("stem", "stage1", "stage4"):
+            for what in ("forward", "backward"):
+                yield BatchNormCase(what, f"{name}-{layout}", section=layout)
+        yield BatchNormCase("evaluate", f"stage1-{layout}", section=layout)
+    if not quick:
+        for what in ("forward", "backward"):
+            yield BatchNormCase(what, "stage1-nchw", dtype="bfloat16", section="bfloat16")

@@ -1,0 +1,56 @@
+"""JAX: NumPy's lines under ``jax.jit``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench.batchnorm import EPS, MOMENTUM, BatchNormCase, _formulas
+from bench.case import Contestant, installed
+
+NAME = "JAX"
+
+
+def available() -> bool:
+    return installed("jax")
+
+
+def make(case: BatchNormCase) -> Contestant | None:
+    import jax
+
+    if case.device != "cpu":
+        return None
+    jax.config.update("jax_enable_x64", True)
+    xp, n = jax.numpy, case.elements // case.channels
+    own, wide = case.numpy_dtype, case.param_dtype
+    x, dy, gamma, beta = (xp.array(a) for a in case.arrays())
+    statistics = [xp.array(a) for a in case.statistics()]
+    results: list = []
+
+    @jax.jit
+    def forward(x, statistics):
+        y, mean, inv = _formulas.forward(xp, x.astype(wide), gamma, beta, case.others, case.spread, EPS)
+        return [y.astype(own), *_formulas.running(mean, inv, *statistics, n, MOMENTUM, EPS)], mean, inv
+
+    @jax.jit
+    def evaluate(x, statistics):
+        y = _formulas.evaluate(xp, x.astype(wide), gamma, beta, *statistics, case.spread, EPS)
+        return [y.astype(own)]
+
+    @jax.jit
+    def backward(x, dy, mean, inv):
+        dx, *rest = _formulas.backward(
+            xp, x.astype(wide), dy.astype(wide), gamma, mean, inv, case.others, case.spread
+        )
+        return [dx.astype(own), *rest]
+
+    _, *saved = forward(x, statistics)
+    calls = {
+        "forward": lambda: forward(x, statistics)[0],
+        "evaluate": lambda: evaluate(x, statistics),
+        "backward": lambda: backward(x, dy, *saved),
+    }
+
+    def run() -> None:
+        results[:] = jax.block_until_ready(calls[case.what]())
+
+    return Contestant(run, lambda: [np.asarray(a) for a in results])

@@ -1,0 +1,207 @@
+"""The command line: which cases, which competitors, what to do with the figures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+import fastopt
+from bench import machine, memory, run
+from bench.case import DTYPES, SHORT, Case
+from bench.record import Record, slower
+from bench.report import count, show
+from bench.tasks import OURS, competitors, tasks
+from fastopt import _core
+
+WIDTH = 180  # of a table that goes to no terminal
+
+
+def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="How far is fastopt from what the machine can do, and from what else there is? "
+        "Without a task: everything that a whole run measures.",
+        epilog="  ".join(f"{name}: {', '.join(task.WHAT)}." for name, task in found.items()),
+    )
+    add = parser.add_argument
+    add("task", nargs="?", choices=list(found), help="default: all")
+    add("what", nargs="*", help="what of the task; see below")
+    add("--workload", type=_list, help="comma-separated; those of step: array, mlp, resnet50, ...")
+    add("--size", type=_sizes, default=[2**24], help="of array: 1e7, 2**20, a list, or 2**10:2**27")
+    add("--dtype", type=_dtypes, default=["float32"], help=f"comma-separated, of {', '.join(DTYPES)}")
+    add("--cold", action="store_true", help="throw everything out of the caches before each call")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--peers", type=_list, help="beginnings of names, comma-separated; '' for none; default: all")
+    add("--threads", type=int, default=0, help="for everyone; 0: as OpenMP says")
+    add("--isa", help="force an instruction set on fastopt")
+    add(
+        "--seconds",
+        type=float,
+        help="for each case, whose rounds may need more; default 1, 0.3 quick",
+    )
+    add("--quick", action="store_true", help="fewer and smaller cases: under a minute")
+    add("--memory", action="store_true", help="of one task: peak memory instead of time")
+    add("--json", type=Path, metavar="FILE", help="write the figures there")
+    add("--compare", type=Path, metavar="FILE", help="say what got slower since; then exit with 1")
+    add("--plot", type=Path, metavar="DIR", help="draw pictures there")
+    args = parser.parse_intermixed_args(argv)
+    if args.device == "cuda":
+        parser.error("--device cuda: this build of fastopt has no CUDA part")
+    if args.threads < 0:
+        parser.error(f"--threads is {args.threads}, but must be 0 or more")
+    if args.memory and not args.task:
+        parser.error("--memory needs a task; a whole run measures memory as well")
+    if args.task:
+        _known(parser, "what", args.what, found[args.task].WHAT)
+        _known(parser, "--workload", args.workload or [], found[args.task].WORKLOADS)
+    if args.compare and not args.compare.is_file():
+        parser.error(f"--compare: there is no file {args.compare}")
+    if args.seconds is None:
+        args.seconds = 0.3 if args.quick else 1.0
+    return args
+
+
+def _known(
+    parser: argparse.ArgumentParser, name: str, given: list[str], known: tuple[str, ...]
+) -> None:
+    for value in given:
+        if value not in known:
+            parser.error(f"{name}: there is no {value!r}, only {', '.join(known)}")
+
+
+def _list(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def _dtypes(text: str) -> list[str]:
+    chosen = [DTYPES.get(part, part) for part in _list(text)]
+    if unknown := set(chosen) - set(SHORT):
+        raise argparse.ArgumentTypeError(f"no such dtype: {', '.join(sorted(unknown))}")
+    return chosen
+
+
+def _sizes(text: str) -> list[int]:
+    first, colon, last = text.partition(":")
+    if not colon:
+        return [_size(part) for part in _list(text)]
+    sizes = [_size(first)]
+    while sizes[-1] * 2 <= _size(last):
+        sizes.append(sizes[-1] * 2)
+    return sizes
+
+
+def _size(text: str) -> int:
+    base, power, exponent = text.partition("**")
+    try:
+        size = int(base) ** int(exponent) if power else int(float(base))
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size")
+    return size
+
+
+def cases(args: argparse.Namespace, found: dict[str, ModuleType]) -> Iterator[Case]:
+    if not args.task:
+        for task in found.values():
+            yield from task.suite(args.quick)
+        return
+    task = found[args.task]
+    workloads = args.workload or task.WORKLOADS[:1]
+    for what, workload, dtype in product(args.what or task.DEFAULT, workloads, args.dtype):
+        for size in args.size if workload == "array" else args.size[:1]:
+            yield task.CASE(what, workload, size, dtype, cold=args.cold, device=args.device)
+
+
+def choose(task: ModuleType, peers: list[str] | None, console: Console) -> dict[str, ModuleType]:
+    """fastopt and those peers that are asked for and can be had; the others are named."""
+    everyone = competitors(task)
+    asked = {
+        name: module
+        for name, module in everyone.items()
+        if name == OURS or peers is None or name.lower().startswith(tuple(p.lower() for p in peers))
+    }
+    missing = [name for name, module in asked.items() if not module.available()]
+    if missing:
+        name = task.__name__.removeprefix("bench.")
+        why = "not in this build" if OURS in missing else "not installed, or no device"
+        console.print(f"{name}: left out, {why}: {', '.join(missing)}", style="yellow", highlight=False)
+    return {name: module for name, module in asked.items() if name not in missing}
+
+
+def main(argv: list[str], threads: int) -> int:
+    """``threads`` is what :func:`bench.threads.confine` has come to."""
+    found = tasks()
+    args = parse(argv, found)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    old = Record.read(args.compare) if args.compare else None
+    record = measure(args, found, threads, console)
+    show(record, console)
+    if args.json:
+        record.write(args.json)
+    if args.plot:
+        from bench.plot import draw
+
+        for path in draw(record, args.plot):
+            console.print(f"drawn: {path}")
+    return compare(old, record, console) if old else 0
+
+
+def measure(
+    args: argparse.Namespace, found: dict[str, ModuleType], threads: int, console: Console
+) -> Record:
+    _core.select_isa(args.isa or _core.isa())
+    fastopt.set_num_threads(threads)
+    record = Record(machine.describe(threads, _core.isa()))
+    console.print(_heading(record.machine), highlight=False)
+    wanted = list(cases(args, found))
+    chosen = {
+        name: choose(task, args.peers, console)
+        for name, task in found.items()
+        if any(case.task == name for case in wanted)
+    }
+    wanted = [case for case in wanted if OURS in chosen[case.task]]
+    if too_large := [case.name for case in wanted if not run.fits(case)]:
+        console.print(f"left out, too large for this machine: {', '.join(too_large)}", style="yellow")
+    wanted = [case for case in wanted if case.name not in too_large]
+    evict = machine.eviction(record.machine["caches"])
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        weighed = [case for case in wanted if args.memory or case.weighed]
+        bar = progress.add_task("", total=len(weighed) + len(wanted) * (not args.memory))
+        for case in [] if args.memory else wanted:
+            progress.update(bar, description=case.name)
+            task = found[case.task]
+            record.rows.append(run.measure(case, task, chosen[case.task], args.seconds, evict))
+            progress.advance(bar)
+        for case in weighed:
+            progress.update(bar, description=f"memory of {case.name}")
+            record.memory.append(memory.measure(case, chosen[case.task]))
+            progress.advance(bar)
+    return record
+
+
+def _heading(told: dict) -> str:
+    levels = ", ".join(f"{name} {size >> 10:,} KiB" for name, size in told["caches"].items())
+    threads = count(told["threads"], "thread")
+    return f"{told['cpu']}, {threads}, {told['isa']}; {levels}; commit {told['commit']}"
+
+
+def compare(old: Record, new: Record, console: Console) -> int:
+    for name in ("cpu", "threads", "isa"):
+        if old.machine[name] != new.machine[name]:
+            console.print(f"{name} was {old.machine[name]}, is {new.machine[name]}", style="yellow")
+    sentences = slower(old, new)
+    for sentence in sentences:
+        console.print(sentence, style="red", highlight=False)
+    if not sentences:
+        console.print("nothing got slower beyond the noise")
+    return 1 if sentences else 0

@@ -1,0 +1,95 @@
+"""Dropout over a transformer's activations, forward and backward.
+
+A competitor is a module here with ``NAME``, ``available()`` and ``make(case)``, which gives a
+:class:`~bench.case.Contestant`, or ``None`` if it cannot do the case. Its results are ``y`` (forward),
+or ``y`` and ``dx`` (backward). Every call of forward draws anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from bench.case import Case, Contestant, WrongError, compare, epsilon, sample
+from bench.workloads import TRANSFORMER_ACTIVATIONS, Shape, Shapes
+
+P = 0.1  # the probability to drop
+
+WHAT = ("forward", "backward")
+DEFAULT = WHAT
+WORKLOADS = (*TRANSFORMER_ACTIVATIONS, "array")
+COMPETITORS = __name__
+SMALL = {"workload": "array", "size": 4096}
+
+
+@dataclass(frozen=True)
+class DropoutCase(Case):
+    task = "dropout"
+
+    @property
+    def shape(self) -> Shape:
+        return (self.size,) if self.workload == "array" else TRANSFORMER_ACTIVATIONS[self.workload]
+
+    @property
+    def shapes(self) -> Shapes:
+        return [self.shape]
+
+    @property
+    def bytes(self) -> int:
+        """One array is read and one written; a mask that is stored is more."""
+        return self.numpy_dtype.itemsize * self.elements * 2
+
+    @property
+    def flops(self) -> int:
+        """The scaling; the random bits are integers."""
+        return self.elements
+
+    @property
+    def working_set(self) -> int:
+        return self.bytes
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """``x`` and ``dy``, only to be read."""
+        return _drawn(self)
+
+    def check(self, contestant: Contestant) -> None:
+        """What is kept is x / (1 - p) in float64, rounded once or twice; what is dropped is zero; as
+        many are dropped as by chance, with one false alarm in 10^9; and backward drops the same."""
+        contestant.run()
+        drawn = [sample(a) for a in _drawn(self)]
+        results = [sample(a) for a in contestant.results()]
+        kept = results[0] != 0
+        chance = 6 * (P * (1 - P) / kept.size) ** 0.5
+        if abs(kept.mean() - (1 - P)) > chance:
+            raise WrongError(f"{kept.mean():.4f} of the elements are kept, not {1 - P}")
+        for given, got in zip(drawn, results, strict=False):
+            want = np.where(kept, given / (1 - P), 0.0)
+            compare(got, want, 2 * epsilon(self.numpy_dtype) * np.abs(want))
+
+
+@lru_cache(maxsize=1)
+def _drawn(case: DropoutCase) -> tuple[np.ndarray, np.ndarray]:
+    """In [0.5, 1.5): never zero, which would look dropped."""
+    rng = np.random.default_rng(0)
+    x, dy = ((rng.random(case.shape, np.float32) + 0.5).astype(case.numpy_dtype) for _ in range(2))
+    return x, dy
+
+
+def release() -> None:
+    """Let the drawn arrays go."""
+    _drawn.cache_clear()
+
+
+CASE = DropoutCase
+
+
+def suite(quick: bool) -> Iterator[DropoutCase]:
+    for workload in TRANSFORMER_ACTIVATIONS:
+        for what in WHAT:
+            yield DropoutCase(what, workload, section="a transformer's")
+    if not quick:
+        for power in range(10, 27, 4):
+            yield DropoutCase("forward", "array", 2**power, section="growth")
+        yield DropoutCase("forward", "residual", dtype="bfloat16", section="bfloat16")

@@ -1,0 +1,43 @@
+"""JAX: a Bernoulli mask under ``jax.jit``, with a new key for each call."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import numpy as np
+
+from bench.case import Contestant, installed
+from bench.dropout import DropoutCase, P
+
+NAME = "JAX"
+
+
+def available() -> bool:
+    return installed("jax")
+
+
+def make(case: DropoutCase) -> Contestant | None:
+    import jax
+
+    if case.device != "cpu":
+        return None
+    jax.config.update("jax_enable_x64", True)
+    x, dy = map(jax.numpy.array, case.arrays())
+    seeds, results = count(), []
+
+    @jax.jit
+    def forward(x, seed):
+        kept = jax.random.bernoulli(jax.random.key(seed), 1 - P, x.shape)
+        return drop(x, kept), kept
+
+    @jax.jit
+    def drop(x, kept):
+        return jax.numpy.where(kept, x / (1 - P), 0)
+
+    y, kept = forward(x, next(seeds))
+
+    def run() -> None:
+        made = [forward(x, next(seeds))[0]] if case.what == "forward" else [y, drop(dy, kept)]
+        results[:] = jax.block_until_ready(made)
+
+    return Contestant(run, lambda: [np.asarray(a) for a in results])

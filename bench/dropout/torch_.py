@@ -1,0 +1,34 @@
+"""torch's dropout; its backward without autograd's bookkeeping around it."""
+
+from __future__ import annotations
+
+from bench.case import Contestant, installed
+from bench.dropout import DropoutCase, P
+from bench.step._torch import to_numpy, to_torch
+
+NAME = "torch"
+
+
+def available() -> bool:
+    return installed("torch")
+
+
+def make(case: DropoutCase) -> Contestant | None:
+    import torch
+
+    if case.device != "cpu":
+        return None
+    x, dy = map(to_torch, case.arrays())
+    results: list = []
+    if case.what == "forward":
+
+        def forward() -> None:
+            results[:] = [torch.nn.functional.dropout(x, P)]
+
+        return Contestant(forward, lambda: [to_numpy(a) for a in results])
+    y, kept = torch.native_dropout(x, P, True)
+
+    def backward() -> None:
+        results[:] = [y, torch.ops.aten.native_dropout_backward(dy, kept, 1 / (1 - P))]
+
+    return Contestant(backward, lambda: [to_numpy(a) for a in results])

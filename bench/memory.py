@@ -1,0 +1,71 @@
+"""Memory: what a step takes at most beyond parameters, gradients and state, each competitor in a
+process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+from bench.case import Case
+from bench.record import Memory
+from bench.tasks import competitors, taking_part, tasks
+
+TOLD = ("what", "workload", "size", "dtype", "device")  # of a case, to the process that measures it
+ROOT = Path(__file__).parents[1]
+
+
+def measure(case: Case, chosen: dict[str, ModuleType]) -> Memory:
+    extra = {}
+    for name in taking_part(case, chosen):
+        told = json.dumps([case.task, name, {field: getattr(case, field) for field in TOLD}])
+        command = [sys.executable, "-m", "bench.memory", told]
+        done = subprocess.run(command, cwd=ROOT, env=_env(), capture_output=True, text=True, check=True)
+        answer = json.loads(done.stdout.splitlines()[-1])
+        if answer is not None:
+            extra[name] = answer
+    return Memory(case.name, case.working_set, extra)
+
+
+def _env() -> dict[str, str]:
+    """glibc gives back what it mapped, but maps only what is large, and what is large it learns from
+    what was freed."""
+    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+
+
+def extra(case: Case, task: ModuleType, competitor: ModuleType) -> int | None:
+    """Bytes at the peak of two steps that follow a first, which may make the state. A small case goes
+    before, so that code and threads' stacks are there already."""
+    small = competitor.make(replace(case, **task.SMALL))
+    if small is None:
+        return None
+    for _ in range(3):
+        small.run()
+    task.release()
+    before = _status("VmRSS")
+    contestant = competitor.make(case)
+    task.release()
+    contestant.run()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    for _ in range(2):
+        contestant.run()
+    return max(0, _status("VmHWM") - before - case.working_set)
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(field))
+
+
+def _main() -> None:
+    task_name, name, told = json.loads(sys.argv[1])
+    task = tasks()[task_name]
+    print(json.dumps(extra(task.CASE(**told), task, competitors(task)[name])))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,103 @@
+"""What a run leaves behind, as JSON, and how two runs compare."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bench.case import Case
+from bench.measure import Quartiles
+from bench.tasks import OURS
+
+LIMIT = "limit"
+LEAST = 0.03  # a smaller change is none
+
+
+@dataclass
+class Entry:
+    """One competitor in one case."""
+
+    seconds: Quartiles
+    to_limit: Quartiles  # its time by the limit's, within a round
+    to_ours: Quartiles  # its time by fastopt's, within a round
+
+
+@dataclass
+class Row:
+    name: str
+    section: str
+    task: str
+    what: str
+    workload: str
+    dtype: str
+    cold: bool
+    elements: int
+    bytes: int
+    flops: int
+    working_set: int
+    entries: dict[str, Entry]
+    left_out: dict[str, str]
+
+    @classmethod
+    def of(cls, case: Case, entries: dict[str, Entry], left_out: dict[str, str]) -> Row:
+        told = set(cls.__dataclass_fields__) - {"entries", "left_out"}
+        return cls(**{f: getattr(case, f) for f in told}, entries=entries, left_out=left_out)
+
+    @property
+    def ours(self) -> Entry:
+        return self.entries[OURS]
+
+    @property
+    def peers(self) -> dict[str, Entry]:
+        return {n: e for n, e in self.entries.items() if n not in (OURS, LIMIT)}
+
+    def rate(self, name: str) -> float:
+        """Bytes a second."""
+        return self.bytes / self.entries[name].seconds.median
+
+
+@dataclass
+class Memory:
+    """What a competitor's step takes at most beyond parameters, gradients and state."""
+
+    case: str
+    working_set: int
+    extra: dict[str, int]
+
+
+@dataclass
+class Record:
+    machine: dict
+    rows: list[Row] = field(default_factory=list)
+    memory: list[Memory] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        told = json.loads(path.read_text())
+        rows = [Row(**{**row, "entries": _entries(row["entries"])}) for row in told["rows"]]
+        return cls(told["machine"], rows, [Memory(**m) for m in told["memory"]])
+
+
+def _entries(told: dict) -> dict[str, Entry]:
+    return {
+        name: Entry(**{field: Quartiles(*q) for field, q in entry.items()})
+        for name, entry in told.items()
+    }
+
+
+def slower(old: Record, new: Record) -> list[str]:
+    """What got slower beyond the noise: measured by the limit of its own run, so that a slower machine
+    is no slower code; the quartiles must lie apart and the medians by 3 %."""
+    before = {row.name: row.ours.to_limit for row in old.rows}
+    sentences = []
+    for row in new.rows:
+        was, now = before.get(row.name), row.ours.to_limit
+        if was and now.low > was.high and now.median > was.median * (1 + LEAST):
+            change = now.median / was.median - 1
+            shares = f"from {1 / was.median:.0%} of the limit to {1 / now.median:.0%}"
+            sentences.append(f"{row.name}: {change:.0%} slower, {shares}")
+    return sentences

@@ -1,0 +1,67 @@
+"""torch's optimizers, for the three ways in which they step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench.case import Contestant, dtype_of, installed
+from bench.step import LR, WEIGHT_DECAY, StepCase
+
+OPTIMIZERS = {
+    "sgd": ("SGD", {}),
+    "momentum": ("SGD", {"momentum": 0.9}),
+    "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}),
+    "adagrad": ("Adagrad", {"eps": 1e-8}),
+    "rmsprop": ("RMSprop", {"alpha": 0.9}),
+    "adam": ("Adam", {}),
+    "adamw": ("AdamW", {"weight_decay": WEIGHT_DECAY}),
+}
+UNDONE = {
+    ("rmsprop", ("fused", True)),  # torch has none
+    (
+        "nesterov",
+        ("foreach", True),
+    ),  # it adds the velocity to the gradient, which the next step would find
+}
+
+
+def available() -> bool:
+    return installed("torch")
+
+
+def make(case: StepCase, **way: bool) -> Contestant | None:
+    """``way`` is ``fused=True``, ``foreach=True`` or ``foreach=False``."""
+    import torch
+
+    if case.device != "cpu" or (case.rule, *way.items()) in UNDONE:
+        return None
+    arrays, grads = case.arrays()
+    params = [to_torch(a).requires_grad_() for a in arrays]
+    for p, g in zip(params, grads, strict=True):
+        p.grad = to_torch(g)
+    name, options = OPTIMIZERS[case.rule]
+    opt = getattr(torch.optim, name)(params, lr=LR, **options, **way)
+
+    def step() -> None:
+        if case.clip:
+            torch.nn.utils.clip_grad_norm_(params, case.max_norm)
+        opt.step()
+
+    return Contestant(step, lambda: [to_numpy(p) for p in params])
+
+
+def to_torch(array: np.ndarray):
+    """The same memory; torch does not take NumPy's bfloat16."""
+    import torch
+
+    if array.dtype == dtype_of("bfloat16"):
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def to_numpy(tensor) -> np.ndarray:
+    import torch
+
+    if tensor.dtype == torch.bfloat16:
+        return tensor.detach().view(torch.int16).numpy().view(dtype_of("bfloat16"))
+    return tensor.detach().numpy()

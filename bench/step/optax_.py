@@ -1,0 +1,52 @@
+"""optax under ``jax.jit``, its buffers given back to be written to."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench.case import Contestant, installed
+from bench.step import LR, WEIGHT_DECAY, StepCase
+
+NAME = "optax"
+
+
+def available() -> bool:
+    return installed("optax")
+
+
+def make(case: StepCase) -> Contestant | None:
+    import jax
+    import optax
+
+    if case.device != "cpu":
+        return None
+    jax.config.update("jax_enable_x64", True)
+    params, grads = (jax.block_until_ready(list(map(jax.numpy.array, a))) for a in case.arrays())
+    opt = _optimizer(case, optax)
+    state = opt.init(params)
+
+    def update(params, state, grads):
+        updates, state = opt.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    compiled = jax.jit(update, donate_argnums=(0, 1))
+
+    def step() -> None:
+        nonlocal params, state
+        params, state = jax.block_until_ready(compiled(params, state, grads))
+
+    inside = {"eps_mode": "inside"} if case.rule == "adagrad" else {}
+    return Contestant(step, lambda: [np.asarray(p) for p in params], conventions=inside)
+
+
+def _optimizer(case: StepCase, optax):
+    opt = {
+        "sgd": lambda: optax.sgd(LR),
+        "momentum": lambda: optax.sgd(LR, momentum=0.9),
+        "nesterov": lambda: optax.sgd(LR, momentum=0.9, nesterov=True),
+        "adagrad": lambda: optax.adagrad(LR, initial_accumulator_value=0.0, eps=1e-8),
+        "rmsprop": lambda: optax.rmsprop(LR, decay=0.9, eps=1e-8, eps_in_sqrt=False),
+        "adam": lambda: optax.adam(LR),
+        "adamw": lambda: optax.adamw(LR, weight_decay=WEIGHT_DECAY),
+    }[case.rule]()
+    return optax.chain(optax.clip_by_global_norm(case.max_norm), opt) if case.clip else opt

@@ -1,0 +1,229 @@
+// Dropout: forward, backward, and the mask by itself.
+#include "bind/dropout.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+
+#include "bind/array.hpp"
+#include "bind/values.hpp"
+#include "cpu/engine.hpp"
+#include "rules/philox.hpp"
+
+namespace fastopt::bind {
+namespace {
+
+// ---- options ----
+
+double read_p(py::handle p) { return read_number("p", p, {0, 1}); }
+uint64_t read_seed(py::handle seed) { return read_whole("seed", seed, 64); }
+uint64_t read_offset(py::handle offset) { return read_whole("offset", offset, 64); }
+
+Scaling read_scaling(py::handle value) {
+  if (py::isinstance<py::str>(value)) {
+    if (!PyUnicode_CompareWithASCIIString(value.ptr(), "inverted")) return Scaling::inverted;
+    if (!PyUnicode_CompareWithASCIIString(value.ptr(), "test_time")) return Scaling::test_time;
+  }
+  throw py::value_error("scaling must be one of 'inverted', 'test_time', got " + shown(value));
+}
+
+DropoutOptions read_options(py::handle training, py::handle scaling, py::handle alpha) {
+  DropoutOptions o{read_scaling(scaling), read_switch("training", training),
+                   read_switch("alpha", alpha), false};
+  if (o.alpha && o.scaling != Scaling::inverted)
+    throw py::value_error("alpha dropout needs scaling='inverted', got " + shown(scaling));
+  return o;
+}
+
+int64_t read_axis(py::handle axis) {
+  const auto whole = py::reinterpret_steal<py::object>(PyNumber_Index(axis.ptr()));
+  if (!whole) {
+    PyErr_Clear();
+    throw py::type_error("channel_axis must be None or a whole number, got " + shown(axis));
+  }
+  int overflow = 0;
+  const int64_t n = PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);
+  return overflow ? 0 : n;  // no array has so many axes, and 0 is refused as well
+}
+
+int64_t product(const py::ssize_t* shape, int64_t begin, int64_t end) {
+  int64_t n = 1;
+  for (int64_t d = begin; d < end; ++d) n *= shape[d];
+  return n;
+}
+
+DropoutMask read_mask(py::handle p, py::handle seed, py::handle offset, py::handle start,
+                      py::handle channel_axis, const py::ssize_t* shape, int ndim) {
+  DropoutMask mask{
+      read_p(p), read_seed(seed), read_offset(offset), int64_t(read_whole("start", start, 62)), 0, 0,
+      0};
+  if (channel_axis.is_none()) return mask;
+  const int64_t given = read_axis(channel_axis), axis = given < 0 ? given + ndim : given;
+  if (axis < 1 || axis >= ndim)
+    throw py::value_error(
+        "channel_axis must be an axis after the first, which counts the samples, of shape " +
+        tuple_text(shape, ndim) + ", got " + shown(channel_axis));
+  mask.repeats = product(shape, 1, axis);
+  mask.channels = shape[axis];
+  mask.inner = product(shape, axis + 1, ndim);
+  return mask;
+}
+
+// ---- arrays ----
+
+// An array and, unless its elements lie in row-major order, the way to visit them so.
+struct Rows {
+  Array array;
+  std::unique_ptr<Walk> walk;
+
+  Rows() = default;
+  Rows(py::handle object, const Where& where) : array(read_array(object, where)) {
+    if (!is_row_major(array)) walk = std::make_unique<Walk>(row_walk(array));
+  }
+  Source source() const { return {array.data, walk.get()}; }
+};
+
+Rows read_like(const Rows& x, const Where& x_at, py::handle object, const Where& where) {
+  Rows rows(object, where);
+  require_shape(rows.array, where, x.array, x_at);
+  require_dtype(rows.array, where, x.array, x_at);
+  return rows;
+}
+
+Rows read_bias(const Array& x, py::handle object) {
+  const Where at{"bias"};
+  Rows bias(object, at);
+  const Array& b = bias.array;
+  if (b.dtype != x.dtype && b.dtype != DType::float32)
+    throw py::type_error("bias has dtype " + std::string(name_of(b.dtype)) + ", but x has " +
+                         name_of(x.dtype) + ": expected that or float32");
+  if (x.ndim == 0 || b.ndim != 1 || b.shape[0] != x.shape[x.ndim - 1])
+    throw py::value_error("bias has shape " + tuple_text(b.shape, b.ndim) + ", but x has " +
+                          tuple_text(x.shape, x.ndim) + ": expected one value for each of its columns");
+  return bias;
+}
+
+// Element by element in the same place: then each is read before it is written.
+bool is_same(const Array& a, const Array& b) {
+  for (int d = 0; d < a.ndim; ++d)
+    if (a.shape[d] > 1 && a.strides[d] != b.strides[d]) return false;
+  return a.data == b.data;
+}
+
+void require_apart(const Array& a, const Where& at, const Array& out) {
+  const Range read = range_of(a), written = range_of(out);
+  if (read.begin < written.end && written.begin < read.end)
+    throw py::value_error(at.text() + " and out overlap in memory");
+}
+
+// ---- the calls ----
+
+void run(const Rows& x, const Where& x_at, const Rows* residual, const Rows* bias,
+         py::handle out_object, const DropoutMask& mask, const DropoutOptions& options) {
+  const Where out_at{"out"};
+  const Rows out = read_like(x, x_at, out_object, out_at);
+  require_target(out.array, out_at);
+  if (!is_same(x.array, out.array)) require_apart(x.array, x_at, out.array);
+  if (residual && !is_same(residual->array, out.array))
+    require_apart(residual->array, {"residual"}, out.array);
+  if (bias) require_apart(bias->array, {"bias"}, out.array);
+  const Array& a = x.array;
+  const DropoutCall call{mask,
+                         options,
+                         a.dtype,
+                         a.size(),
+                         x.source(),
+                         residual ? residual->source() : Source{},
+                         bias ? bias->source() : Source{},
+                         bias ? bias->array.dtype : a.dtype,
+                         a.ndim > 0 ? a.shape[a.ndim - 1] : 1,
+                         {out.array.data, out.walk.get()}};
+  py::gil_scoped_release unlocked;
+  cpu::backend.dropout(call);
+}
+
+using Shape = py::typing::Tuple<py::int_, py::ellipsis>;
+
+Shape shape_of(const Array& a) {
+  py::tuple shape(a.ndim);
+  for (int d = 0; d < a.ndim; ++d) shape[d] = a.shape[d];
+  return shape;
+}
+
+Shape forward(py::handle x_object, py::handle residual_object, py::handle bias_object, py::handle out,
+              py::handle seed, py::handle offset, py::handle p, py::handle training, py::handle scaling,
+              py::handle alpha, py::handle channel_axis, py::handle start) {
+  const DropoutOptions options = read_options(training, scaling, alpha);
+  const Where x_at{"x"};
+  const Rows x(x_object, x_at);
+  const DropoutMask mask = read_mask(p, seed, offset, start, channel_axis, x.array.shape, x.array.ndim);
+  Rows residual, bias;
+  const bool adds = !residual_object.is_none(), shifts = !bias_object.is_none();
+  if (adds) residual = read_like(x, x_at, residual_object, {"residual"});
+  if (shifts) bias = read_bias(x.array, bias_object);
+  run(x, x_at, adds ? &residual : nullptr, shifts ? &bias : nullptr, out, mask, options);
+  return shape_of(x.array);
+}
+
+void backward(py::handle dy_object, py::handle out, py::handle seed, py::handle offset, py::handle p,
+              py::handle training, py::handle scaling, py::handle alpha, py::handle channel_axis,
+              py::handle start, const Shape& shape) {
+  DropoutOptions options = read_options(training, scaling, alpha);
+  options.backward = true;
+  const Where dy_at{"dy"};
+  const Rows dy(dy_object, dy_at);
+  if (!shape_of(dy.array).equal(shape))
+    throw py::value_error("dy has shape " + tuple_text(dy.array.shape, dy.array.ndim) +
+                          ", but the forward's x had " + std::string(py::str(shape)));
+  const DropoutMask mask =
+      read_mask(p, seed, offset, start, channel_axis, dy.array.shape, dy.array.ndim);
+  run(dy, dy_at, nullptr, nullptr, out, mask, options);
+}
+
+void fill_mask(py::array_t<bool, py::array::c_style> keep, py::handle seed, py::handle offset,
+               py::handle p, py::handle channel_axis, py::handle start) {
+  const DropoutMask mask =
+      read_mask(p, seed, offset, start, channel_axis, keep.shape(), int(keep.ndim()));
+  bool* const data = keep.mutable_data();
+  py::gil_scoped_release unlocked;
+  cpu::backend.dropout_mask(mask, keep.size(), data);
+}
+
+py::typing::Tuple<py::int_, py::int_, py::int_, py::int_> philox4x32(py::handle seed, py::handle offset,
+                                                                     py::handle index) {
+  uint32_t word[4];
+  philox_words(read_seed(seed), read_offset(offset), read_whole("index", index, 64), word);
+  return py::make_tuple(word[0], word[1], word[2], word[3]);
+}
+
+}  // namespace
+
+void register_dropout(py::module_& m) {
+  m.def("dropout_forward", forward, py::arg("x"), py::arg("residual"), py::arg("bias"), py::arg("out"),
+        py::arg("seed"), py::arg("offset"), py::arg("p"), py::arg("training"), py::arg("scaling"),
+        py::arg("alpha"), py::arg("channel_axis"), py::arg("start"),
+        "out = residual + dropout(x + bias); the shape of x.");
+  m.def("dropout_backward", backward, py::arg("dy"), py::arg("out"), py::arg("seed"), py::arg("offset"),
+        py::arg("p"), py::arg("training"), py::arg("scaling"), py::arg("alpha"),
+        py::arg("channel_axis"), py::arg("start"), py::arg("shape"),
+        "out = dx, of a forward with the same options on this shape.");
+  m.def("dropout_mask", fill_mask, py::arg("keep").noconvert(), py::arg("seed"), py::arg("offset"),
+        py::arg("p"), py::arg("channel_axis"), py::arg("start"),
+        "Fill an array with the mask: True where kept.");
+  m.def(
+      "check_dropout",
+      [](py::handle p, py::handle scaling, py::handle alpha, py::handle channel_axis) {
+        read_p(p);
+        read_options(py::bool_(true), scaling, alpha);
+        if (!channel_axis.is_none()) read_axis(channel_axis);
+      },
+      py::arg("p"), py::arg("scaling"), py::arg("alpha"), py::arg("channel_axis"),
+      "Raise what a forward with these options would raise, else return.");
+  m.def(
+      "check_array", [](py::handle array, const char* role) { read_array(array, {role}); },
+      py::arg("array"), py::arg("role"), "Raise what is wrong with an array that is only read.");
+  m.def("philox4x32", philox4x32, py::arg("seed"), py::arg("offset"), py::arg("index"),
+        "Four random words.");
+}
+
+}  // namespace fastopt::bind

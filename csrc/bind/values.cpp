@@ -1,0 +1,53 @@
+#include "bind/values.hpp"
+
+#include <cmath>
+#include <limits>
+
+namespace fastopt::bind {
+
+std::string shown(py::handle value) { return std::string(py::repr(value)); }
+
+double read_number(const char* name, py::handle value, const Interval& interval) {
+  // momentum=True would be momentum 1, which nobody means.
+  double x = PyBool_Check(value.ptr()) ? 0.0 : PyFloat_AsDouble(value.ptr());
+  const bool huge = PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError);
+  if (PyBool_Check(value.ptr()) || (PyErr_Occurred() && !huge)) {
+    PyErr_Clear();
+    throw py::type_error(std::string(name) + " must be a number, got " + shown(value));
+  }
+  if (huge) {  // an integer beyond every double
+    PyErr_Clear();
+    x = std::numeric_limits<double>::quiet_NaN();
+  }
+  const auto& [low, high, low_open, high_open] = interval;
+  const bool inside = (low_open ? x > low : x >= low) && (high_open ? x < high : x <= high);
+  if (inside) return x;
+  const auto bound = [](double b) {
+    return std::isinf(b) ? std::string("inf") : std::to_string(int(b));
+  };
+  throw py::value_error(std::string(name) + " must lie in " + (low_open ? "(" : "[") + bound(low) +
+                        ", " + bound(high) + (high_open ? ")" : "]") + ", got " + shown(value));
+}
+
+bool read_switch(const char* name, py::handle value) {
+  if (!PyBool_Check(value.ptr()))
+    throw py::type_error(std::string(name) + " must be True or False, got " + shown(value));
+  return value.ptr() == Py_True;
+}
+
+uint64_t read_whole(const char* name, py::handle value, int bits) {
+  const auto whole = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+  if (!whole) {
+    PyErr_Clear();
+    throw py::type_error(std::string(name) + " must be a whole number, got " + shown(value));
+  }
+  const uint64_t n = PyLong_AsUnsignedLongLong(whole.ptr());
+  const bool outside = PyErr_Occurred();
+  PyErr_Clear();
+  if (outside || (bits < 64 && n >> bits))
+    throw py::value_error(std::string(name) + " must lie in [0, 2**" + std::to_string(bits) +
+                          "), got " + shown(value));
+  return n;
+}
+
+}  // namespace fastopt::bind

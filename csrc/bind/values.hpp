@@ -1,0 +1,28 @@
+// Single values as Python gives them, checked. Each throws TypeError for a wrong kind and ValueError
+// for a wrong value, with the name and what was found.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+
+namespace fastopt::bind {
+
+namespace py = pybind11;
+
+struct Interval {
+  double low, high;
+  bool low_open = false, high_open = false;
+};
+
+double read_number(const char* name, py::handle value, const Interval& interval);
+bool read_switch(const char* name, py::handle value);
+
+// A whole number in [0, 2**bits).
+uint64_t read_whole(const char* name, py::handle value, int bits);
+
+// The value as a message shows it.
+std::string shown(py::handle value);
+
+}  // namespace fastopt::bind

@@ -1,0 +1,113 @@
+// Numbers that belong to a channel: what its blocks sum to, what the user's arrays hold for it, what
+// its elements are computed with.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "cpu/channels.hpp"
+#include "rules/batch_norm.hpp"
+#include "rules/half.hpp"
+
+namespace fastopt::cpu {
+
+// ---- two numbers for each channel and block ----
+
+class Results {
+ public:
+  explicit Results(const ChannelSpace& s, bool wanted = true)
+      : space_(s), numbers_(wanted ? 2 * s.channels * std::max<int64_t>(blocks_of(s), 1) : 0) {}
+
+  Parts parts() {
+    const int64_t blocks = blocks_of(space_);
+    double* const second = numbers_.data() + numbers_.size() / 2;
+    return space_.rows ? Parts{numbers_.data(), second, 1, space_.channels}
+                       : Parts{numbers_.data(), second, blocks, 1};
+  }
+
+  // Joins the blocks of channels [c0, c1) and puts what they give there.
+  template <class How>
+  void join(int64_t c0, int64_t c1, double* first, double* second) {
+    const Parts p = parts();
+    const int64_t size = block_of(space_), count = space_.count();
+    for (int64_t c = c0; c < c1; c += space_.rows ? c1 - c0 : 1)
+      join_blocks<How>(p.first + c * p.channel_step, p.second + c * p.channel_step, p.block_step,
+                       space_.rows ? c1 - c0 : 1, size, count);
+    for (int64_t c = c0; c < c1; ++c) {
+      first[c] = p.first[c * p.channel_step];
+      second[c] = p.second[c * p.channel_step];
+    }
+  }
+
+ private:
+  const ChannelSpace& space_;
+  std::vector<double> numbers_;
+};
+
+// ---- numbers of a channel in the user's arrays, aligned or not ----
+
+template <class T>
+double load(const char* p) {
+  T stored;
+  memcpy(&stored, p, sizeof(T));
+  return double(widen(stored));
+}
+
+template <class T>
+void store(char* p, double value) {
+  const T stored = narrow<T>(Compute<T>(value));
+  memcpy(p, &stored, sizeof(T));
+}
+
+inline double get(const ChannelVector& v, int64_t c, double absent = 0.0) {
+  constexpr double (*by_dtype[kDTypes])(const char*) = {load<Half>, load<BFloat16>, load<float>,
+                                                        load<double>};
+  return v.data ? by_dtype[int(v.dtype)](v.data + c * v.stride) : absent;
+}
+
+inline void put(const ChannelVector& v, int64_t c, double value) {
+  constexpr void (*by_dtype[kDTypes])(char*, double) = {store<Half>, store<BFloat16>, store<float>,
+                                                        store<double>};
+  if (v.data) by_dtype[int(v.dtype)](v.data + c * v.stride, value);
+}
+
+inline void track(const Running& r, int64_t c, double mean, double var) {
+  put(r.mean, c, follow(get(r.mean, c), mean, r.keep, r.take));
+  put(r.var, c, follow(get(r.var, c), var, r.keep, r.take));
+}
+
+// A rule's constants for each channel, in the order of its members, already rounded to the type that
+// elements are computed in.
+template <template <class> class Rule>
+class PerChannel {
+  static constexpr int count = sizeof(Rule<float>) / sizeof(float);
+
+ public:
+  PerChannel(const ChannelSpace& s, DType dtype)
+      : wide_(dtype == DType::float64), channels_(s.channels), values_(count * s.channels) {}
+
+  void hand_to(ChannelPiece& piece) const {
+    for (int k = 0; k < count; ++k) piece.constants[k] = values_.data() + k * channels_;
+  }
+
+  template <class... Args>
+  void set(int64_t c, Args... args) {
+    wide_ ? spread<double>(c, Rule<double>::of(args...)) : spread<float>(c, Rule<float>::of(args...));
+  }
+  double get(int k, int64_t c) const { return values_[k * channels_ + c]; }
+
+ private:
+  template <class F>
+  void spread(int64_t c, const Rule<F>& rule) {
+    F own[count];
+    memcpy(own, &rule, sizeof(rule));
+    for (int k = 0; k < count; ++k) values_[k * channels_ + c] = double(own[k]);
+  }
+
+  bool wide_;
+  int64_t channels_;
+  std::vector<double> values_;
+};
+
+}  // namespace fastopt::cpu

@@ -1,0 +1,190 @@
+// The sums of BatchNorm over channels: moments, and those of the backward pass. In an unnamed
+// namespace, as tile.hpp says.
+#pragma once
+
+#include "cpu/channel_piece.hpp"
+#include "rules/moments.hpp"
+
+namespace fastopt::cpu {
+namespace {
+
+// Neighbouring channels are summed four rows at a time, so that the sums are loaded and stored a
+// quarter as often: add<count>(row).
+template <class Add>
+inline __attribute__((always_inline)) void each_four_rows(int64_t rows, Add&& add) {
+  int64_t row = 0;
+  for (; row + 4 <= rows; row += 4) add.template operator()<4>(row);
+  for (; row < rows; ++row) add.template operator()<1>(row);
+}
+
+// Two sums in lanes over the n values of a piece; add(j, sum, other) adds value j to one lane of each.
+// The lanes are turned so that the piece's first value meets the first of them.
+template <class Add>
+inline __attribute__((always_inline)) void add_to_lanes(BlockSums& to, int64_t from, int n, Add&& add) {
+  double sums[kLanes], others[kLanes];  // registers
+  const int turn = int(from % kLanes);
+  for (int l = 0; l < kLanes; ++l) {
+    sums[l] = to.first[(l + turn) % kLanes];
+    others[l] = to.second[(l + turn) % kLanes];
+  }
+  int j = 0;
+  for (; j + kLanes <= n; j += kLanes)
+#pragma omp simd
+    for (int l = 0; l < kLanes; ++l) add(j + l, sums[l], others[l]);
+  for (int l = 0; j < n; ++j, ++l) add(j, sums[l], others[l]);
+  for (int l = 0; l < kLanes; ++l) {
+    to.first[(l + turn) % kLanes] = sums[l];
+    to.second[(l + turn) % kLanes] = others[l];
+  }
+}
+
+inline bool opens(const ChannelPiece& p) { return p.from == 0; }
+inline bool closes(const ChannelPiece& p, int64_t values) { return p.from + values == p.size; }
+
+inline void open_block(const ChannelPiece& p, int64_t sums) {
+  if (!opens(p)) return;
+  memset(p.sums->first, 0, sums * sizeof(double));
+  memset(p.sums->second, 0, sums * sizeof(double));
+}
+
+template <class P>
+void moments_of_one(const ChannelPiece& p) {
+  using F = Compute<P>;
+  Tile<P> tile;
+  BlockSums& sums = *p.sums;
+  open_block(p, kLanes);
+  if (opens(p)) sums.pivot[0] = double(*tile.open(p.x.data, 0, 1));
+  const double pivot = sums.pivot[0];
+  each_stretch(in_place<P>(p.x), p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
+    const F* x = tile.open(p.x.data, i, n);
+    const auto add = [=](int j, double& sum, double& square) __attribute__((always_inline)) {
+      const double d = double(x[j]) - pivot;
+      sum += d;
+      square += d * d;
+    };
+    add_to_lanes(sums, p.from + i, n, add);
+  });
+  if (!closes(p, p.n)) return;
+  const Moments m =
+      moments_about(pivot, join_lanes<Sum>(sums.first), join_lanes<Sum>(sums.second), double(p.size));
+  *p.first = m.mean;
+  *p.second = m.m2;
+}
+
+// Each channel from its first row to its last.
+template <class P>
+void moments_of_many(const ChannelPiece& p) {
+  using F = Compute<P>;
+  BlockSums& sums = *p.sums;
+  Tile<P> tiles[4];
+  open_block(p, p.n);
+  if (opens(p))
+    each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
+      const F* x = tiles[0].open(p.x.data, i, n);
+      for (int j = 0; j < n; ++j) sums.pivot[i + j] = double(x[j]);
+    });
+  each_four_rows(p.rows, [&]<int count>(int64_t row) __attribute__((always_inline)) {
+    each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
+      const F* x[count];
+      for (int r = 0; r < count; ++r) {
+        x[r] = tiles[r].open(row_of(p.x, row + r), i, n);
+        fetch_ahead<many, P>(p.x, row + r, i, n);
+      }
+#pragma GCC ivdep
+      for (int j = 0; j < n; ++j) {
+        double sum = sums.first[i + j], square = sums.second[i + j];
+        for (int r = 0; r < count; ++r) {
+          const double d = double(x[r][j]) - sums.pivot[i + j];
+          sum += d;
+          square += d * d;
+        }
+        sums.first[i + j] = sum;
+        sums.second[i + j] = square;
+      }
+    });
+  });
+  if (!closes(p, p.rows)) return;
+  for (int64_t c = 0; c < p.n; ++c) {
+    const Moments m = moments_about(sums.pivot[c], sums.first[c], sums.second[c], double(p.size));
+    p.first[c] = m.mean;
+    p.second[c] = m.m2;
+  }
+}
+
+template <class P, bool relu>
+void reduce_one(const ChannelPiece& p) {
+  using F = Compute<P>;
+  const F mean = F(*p.constants[0]);
+  Tile<P> tile, dy_tile;
+  Flags flags;
+  alignas(64) F masked[kTile];
+  open_block(p, kLanes);
+  const bool direct = !relu && in_place<P>(p.x) && in_place<P>(p.dy);
+  each_stretch(direct, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
+    const F *x = tile.open(p.x.data, i, n), *dy = dy_tile.open(p.dy.data, i, n);
+    if constexpr (relu) {  // in a loop of its own, for it does not vectorise along with lanes
+      const uint8_t* on = passes<relu>(p, 0, i, n, flags);
+      fetch_ahead<one, P>(p.x, 0, i, n);
+      fetch_ahead<one, P>(p.dy, 0, i, n);
+#pragma omp simd
+      for (int j = 0; j < n; ++j) masked[j] = passed<relu>(dy[j], on, j);
+      dy = masked;
+    }
+    const auto add = [=](int j, double& sum, double& product) __attribute__((always_inline)) {
+      sum += double(dy[j]);
+      product += double(dy[j]) * double(x[j] - mean);
+    };
+    add_to_lanes(*p.sums, p.from + i, n, add);
+  });
+  if (!closes(p, p.n)) return;
+  *p.first = join_lanes<Sum>(p.sums->first);
+  *p.second = join_lanes<Sum>(p.sums->second);
+}
+
+template <class P, bool relu>
+void reduce_many(const ChannelPiece& p) {
+  using F = Compute<P>;
+  const ChannelConstants<many, F, 1> constants(p);
+  BlockSums& sums = *p.sums;
+  Tile<P> tiles[4], dy_tiles[4];
+  Flags flags[4];
+  open_block(p, p.n);
+  each_four_rows(p.rows, [&]<int count>(int64_t row) __attribute__((always_inline)) {
+    each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
+      const F *x[count], *dy[count], *mean = constants[0] + i;
+      const uint8_t* on[count];
+      for (int r = 0; r < count; ++r) {
+        x[r] = tiles[r].open(row_of(p.x, row + r), i, n);
+        dy[r] = dy_tiles[r].open(row_of(p.dy, row + r), i, n);
+        on[r] = passes<relu>(p, row + r, i, n, flags[r]);
+        fetch_ahead<many, P>(p.x, row + r, i, n);
+        fetch_ahead<many, P>(p.dy, row + r, i, n);
+      }
+#pragma GCC ivdep
+      for (int j = 0; j < n; ++j) {
+        double sum = sums.first[i + j], product = sums.second[i + j];
+        for (int r = 0; r < count; ++r) {
+          const double g = double(passed<relu>(dy[r][j], on[r], j));
+          sum += g;
+          product += g * double(x[r][j] - mean[j]);
+        }
+        sums.first[i + j] = sum;
+        sums.second[i + j] = product;
+      }
+    });
+  });
+  if (!closes(p, p.rows)) return;
+  memcpy(p.first, sums.first, p.n * sizeof(double));
+  memcpy(p.second, sums.second, p.n * sizeof(double));
+}
+
+template <Form form, class P>
+void reduce(const ChannelPiece& p) {
+  if constexpr (form == one)
+    p.kept.data ? reduce_one<P, true>(p) : reduce_one<P, false>(p);
+  else
+    p.kept.data ? reduce_many<P, true>(p) : reduce_many<P, false>(p);
+}
+
+}  // namespace
+}  // namespace fastopt::cpu

@@ -1,0 +1,172 @@
+// The loops of dropout, for one instruction set; see tile.hpp for what may not stand here. Everything
+// goes tile by tile: random words for it, then one loop over it.
+#include "cpu/kernels.hpp"
+#include "cpu/lanes.hpp"
+#include "cpu/tile.hpp"
+
+namespace fastopt::cpu {
+namespace {
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// ---- random words ----
+
+// The words that decide about consecutive elements; one is kept if its word is not below `limit`. Where
+// nothing is left to chance all words are 0, and none is drawn.
+class Words {
+ public:
+  Words(const DropoutMask& mask, uint64_t threshold)
+      : limit(uint32_t(threshold == kDropAll ? threshold - 1 : threshold)),
+        mask_(mask),
+        philox_(mask.seed, mask.offset),
+        random_(threshold != kDropNone && threshold != kDropAll) {
+    if (!random_) memset(words_, 0, sizeof(words_));
+  }
+
+  const uint32_t limit;
+
+  const uint32_t* open(int64_t begin, int n) {
+    if (!random_) return words_;
+    if (mask_.channels > 0) return spread(begin, n);
+    return draw(uint64_t(mask_.start) + uint64_t(begin), n);
+  }
+
+  // How many elements there are before one whose words start a group.
+  int64_t head(int64_t begin) const { return mask_.channels > 0 ? 0 : (-(mask_.start + begin)) & 3; }
+
+ private:
+  const uint32_t* draw(uint64_t index, int n) {
+    const int lead = int(index & 3);
+    for (int done = 0; done < lead + n; done += kBlockWords)
+      philox_.block((index >> 2) + uint64_t(done / 4), words_ + done);
+    return words_ + lead;
+  }
+
+  // The words of a sample's channels. If they are few, of all of them at once, for the tiles to come.
+  const uint32_t* draw_channels(int64_t sample, int64_t channel, int n) {
+    const uint64_t first = uint64_t(mask_.start + sample * mask_.channels);
+    if (mask_.channels > kTile) return draw(first + uint64_t(channel), n);
+    if (sample != sample_) {
+      sample_ = sample;
+      row_ = draw(first, int(mask_.channels));
+    }
+    return row_ + channel;
+  }
+
+  // A channel's word, for each of its elements.
+  const uint32_t* spread(int64_t begin, int n) {
+    const int64_t channels = mask_.channels, inner = mask_.inner;
+    for (int done = 0; done < n;) {
+      const int64_t run = (begin + done) / inner, channel = run % channels;
+      const int64_t sample = run / channels / mask_.repeats;
+      int64_t skip = (begin + done) % inner;  // those of its elements that lie before
+      const int64_t runs = smaller((skip + (n - done) + inner - 1) / inner, channels - channel);
+      const uint32_t* word = draw_channels(sample, channel, int(runs));
+      if (inner == 1) {
+        memcpy(spread_ + done, word, runs * sizeof(uint32_t));
+        done += int(runs);
+        continue;
+      }
+      for (const uint32_t* end = word + runs; word < end; ++word, skip = 0)
+        for (const int stop = int(smaller(n, done + inner - skip)); done < stop; ++done)
+          spread_[done] = *word;
+    }
+    return spread_;
+  }
+
+  const DropoutMask& mask_;
+  const Philox philox_;
+  const bool random_;
+  int64_t sample_ = -1;  // whose words stand at row_
+  const uint32_t* row_ = nullptr;
+  static_assert(kTile % kBlockWords == 0);  // hence room for a tile and the start of its first group
+  alignas(64) uint32_t words_[kTile + kBlockWords];
+  alignas(64) uint32_t spread_[kTile];
+};
+
+// ---- the bias ----
+
+// Adds the bias to a tile, in F.
+template <class F, class B>
+class Columns {
+ public:
+  const F* add(const F* x, const DropoutCall& call, int64_t begin, int n) {
+    const int64_t columns = call.columns, first = begin % columns;
+    const int period = int(smaller(n, columns)), before = int(smaller(period, columns - first));
+    fill(call.bias, first, before, values_);
+    fill(call.bias, 0, period - before, values_ + before);
+    for (int j = period; j < n; ++j) values_[j] = values_[j - period];
+#pragma omp simd
+    for (int j = 0; j < n; ++j) values_[j] = x[j] + values_[j];
+    return values_;
+  }
+
+ private:
+  void fill(const Source& bias, int64_t first, int n, F* out) {
+    const Compute<B>* from = tile_.open(bias, first, n);
+    for (int j = 0; j < n; ++j) out[j] = F(from[j]);
+  }
+
+  Tile<B> tile_;
+  alignas(64) F values_[kTile];
+};
+
+// ---- dropout ----
+
+template <class F>
+inline __attribute__((always_inline)) void apply(const Dropout<F> rule, const F* x, const F* residual,
+                                                 const uint32_t* words, uint32_t limit, F* y, int n) {
+  if (residual) {
+#pragma GCC ivdep
+    for (int j = 0; j < n; ++j) y[j] = residual[j] + rule(x[j], words[j] >= limit);
+  } else {
+#pragma GCC ivdep
+    for (int j = 0; j < n; ++j) y[j] = rule(x[j], words[j] >= limit);
+  }
+}
+
+template <class P, class B>
+void stretch(const DropoutCall& call, const DropoutConstants& constants, int64_t begin, int64_t end,
+             bool streams) {
+  using F = Compute<P>;
+  const Dropout<F> rule(constants);
+  Words words(call.mask, constants.threshold);
+  Columns<F, B> columns;
+  Tile<P> xs, residuals, outs;
+  const auto visit = [&](int64_t i, int n) __attribute__((always_inline)) {
+    if (streams) fetch(at(call.x.data, i * int64_t(sizeof(P)) + kAhead), n * int64_t(sizeof(P)));
+    const F* x = xs.open(call.x, i, n);
+    const F* residual = call.residual.data ? residuals.open(call.residual, i, n) : nullptr;
+    F* y = outs.place(call.out, i, streams);
+    if (call.bias.data) x = columns.add(x, call, i, n);
+    apply(rule, x, residual, words.open(i, n), words.limit, y, n);
+    outs.close(y, call.out, i, n, streams);
+  };
+  const int64_t body = smaller(end, begin + words.head(begin));
+  each_tile(begin, body, visit);
+  each_tile(body, end, visit);
+  if (streams) finish_streams();
+}
+
+template <class P>
+void dropout(const DropoutCall& call, const DropoutConstants& constants, int64_t begin, int64_t end,
+             bool streams) {
+  if (call.bias_dtype == DType::float32) return stretch<P, float>(call, constants, begin, end, streams);
+  stretch<P, P>(call, constants, begin, end, streams);
+}
+
+void mask(const DropoutMask& mask, uint64_t threshold, int64_t begin, int64_t end, bool* keep) {
+  Words words(mask, threshold);
+  each_tile(begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+    const uint32_t* word = words.open(i, n);
+#pragma omp simd
+    for (int j = 0; j < n; ++j) keep[i + j] = word[j] >= words.limit;
+  });
+}
+
+}  // namespace
+
+constexpr DropoutKernels FASTOPT_TABLE(dropout_, FASTOPT_ISA) = {
+    {{dropout<Half>}, {dropout<BFloat16>}, {dropout<float>}, {dropout<double>}}, mask};
+
+}  // namespace fastopt::cpu

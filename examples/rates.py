@@ -1,0 +1,70 @@
+"""AdaGrad's rate dies, RMSprop's lives: a target that moves when both have settled.
+
+    pip install '.[demo]' && python examples/rates.py
+
+Both divide the rate by the root of squared gradients. AdaGrad adds them up, so that the sum only grows; RMSprop
+averages over the recent past, so that it can forget.
+"""
+
+import sys
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import fastopt
+
+STEPS, MOVE = 6000, 3000  # the target moves from 1 to -1 at this step
+NOISE, NEAR = 1.0, 0.2  # of the gradients; how close counts as arrived
+OPTIMIZERS = {"AdaGrad": {"lr": 0.05}, "RMSprop": {"lr": 0.005}}
+
+
+def follow(name, seed=0):
+    """The weight, and the rate that its gradient is multiplied with, by step."""
+    w, noise = np.zeros(1), NOISE * np.random.default_rng(seed).normal(size=STEPS)
+    opt = getattr(fastopt, name)(w, **OPTIMIZERS[name])
+    weights, rates = [], []
+    for t in range(STEPS):
+        opt.step(w - target(t) + noise[t])
+        squares = opt.sum_sq if name == "AdaGrad" else opt.mean_sq
+        weights.append(float(w[0]))
+        rates.append(float(opt.lr / (np.sqrt(squares[0][0]) + opt.eps)))
+    return np.array(weights), np.array(rates)
+
+
+def target(t):
+    return 1.0 if t < MOVE else -1.0
+
+
+def arrival(weights, begin, end):
+    """Steps from ``begin`` until the weight is near the target, or None."""
+    near = np.flatnonzero(np.abs(weights[begin:end] - target(begin)) < NEAR)
+    return int(near[0]) if near.size else None
+
+
+def draw(runs, file):
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, (weights, rates) in runs.items():
+        left.plot(weights, label=name, linewidth=1)
+        right.semilogy(rates, label=name, linewidth=1)
+    left.plot([target(t) for t in range(STEPS)], "k:", label="target")
+    left.set(xlabel="step", title="the weight")
+    right.set(xlabel="step", title="the rate its gradient is multiplied with")
+    for ax in (left, right):
+        ax.legend(frameon=False)
+    figure.savefig(file, dpi=120)
+
+
+def main(file="rates.png"):
+    runs = {name: follow(name) for name in OPTIMIZERS}
+    for name, (weights, rates) in runs.items():
+        print(f"{name}: rate {rates[100]:.4f} after 100 steps, {rates[-1]:.4f} after {STEPS}")
+        first, second = arrival(weights, 0, MOVE), arrival(weights, MOVE, STEPS)
+        later = f"after {second} steps" if second is not None else f"not within {STEPS - MOVE} steps"
+        print(f"  near the first target after {first} steps, near the second {later}")
+    draw(runs, file)
+    print(f"the picture: {file}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,82 @@
+"""What is no kernel's work is done by the arrays' own library, under the names of the array API standard."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from fastopt._params import Array, full_like, is_viewable
+
+
+def computable(name: str, array: Any) -> Array:
+    """``array`` itself where its library can compute; torch's without its graph, a buffer as NumPy's view."""
+    if isinstance(array, np.ndarray):
+        return array
+    if _library(array) == "torch" and hasattr(array, "detach"):
+        return array.detach()
+    if _library(array) == "cupy" or hasattr(array, "__array_namespace__"):
+        return array
+    if is_viewable(array):
+        return np.asarray(array)
+    raise TypeError(f"{name} has type {type(array).__name__}, expected an array")
+
+
+def namespace(array: Array) -> Any:
+    """The functions that compute with ``array``, which :func:`computable` gave."""
+    if isinstance(array, np.ndarray):
+        return np
+    if _library(array) == "cupy":
+        return sys.modules["cupy"]
+    if hasattr(array, "__array_namespace__"):
+        return array.__array_namespace__()
+    try:
+        from array_api_compat import array_namespace
+    except ImportError:
+        raise ImportError(
+            f"{_library(array)}'s arrays are computed with through array-api-compat, which is not "
+            "installed: pip install 'fastopt[arrays]'"
+        ) from None
+    return array_namespace(array)
+
+
+def _library(array: Array) -> str:
+    return type(array).__module__.partition(".")[0]
+
+
+def beside(array: Array, values: Any, dtype: Any = None) -> Array:
+    """``values``, made on the host, in the library and on the device of ``array``."""
+    library = namespace(array)
+    if library is np or _library(array) == "cupy":
+        return library.asarray(values, dtype=dtype)
+    return library.asarray(np.asarray(values), dtype=dtype, device=array.device)
+
+
+def is_floating(array: Array) -> bool:
+    """Whether it holds real numbers; 16-bit ones of ml_dtypes, which NumPy counts as void, too."""
+    name = str(array.dtype).rpartition(".")[2]
+    return name in {"float16", "bfloat16", "float32", "float64"}
+
+
+def floating(name: str, array: Any) -> Array:
+    array = computable(name, array)
+    if not is_floating(array):
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, expected float16, bfloat16, float32 or float64"
+        )
+    return array
+
+
+def copied(array: Any, dtype: str | None = None) -> Array:
+    """A new array with the same values, its own order in memory, and no autograd graph."""
+    new = full_like(array, 0.0, dtype)
+    new[...] = computable("array", array)
+    return new
+
+
+def rows_of(array: Array, rows: Any) -> Array:
+    """Samples by a slice or by their numbers, an array of NumPy."""
+    if isinstance(array, np.ndarray) or isinstance(rows, slice):
+        return array[rows]
+    return namespace(array).take(array, beside(array, rows), axis=0)

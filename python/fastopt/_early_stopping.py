@@ -1,0 +1,111 @@
+"""Early stopping: training ends when the validation error no longer falls, with the parameters that were
+best."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastopt import _checks
+from fastopt._arrays import copied
+from fastopt._copies import arrays_of, check_fit, write
+from fastopt._params import Array
+from fastopt._watch import Watch
+
+
+class EarlyStopping:
+    r"""Watches a value, says when to stop, and keeps the best parameters.
+
+    An improvement is a value below :math:`\text{best} - \text{min\_delta}` (``mode="min"``), or above
+    :math:`\text{best} + \text{min\_delta}` (``"max"``); NaN is none. After ``patience`` updates in a row
+    without one, it is time to stop.
+
+    Args:
+        patience: 1 or more; usually in epochs.
+        min_delta: 0 or more.
+        mode: ``"min"`` for an error, ``"max"`` for an accuracy.
+
+    ``best`` is the best value, ``best_update`` its number, from 1 (0: none yet), ``waited`` the updates
+    since, and ``stopped`` says whether it is time to stop.
+
+    >>> import numpy as np, fastopt
+    >>> w = np.zeros(1)
+    >>> stopper = fastopt.EarlyStopping(patience=2)
+    >>> for error in (3.0, 1.0, 2.0, 1.5, 0.5):
+    ...     w[:] = error  # where training and validation stand
+    ...     if stopper.update(error, w):
+    ...         break
+    >>> stopper.restore(w)
+    >>> stopper.best_update, w
+    (2, array([1.]))
+
+    Conventions: Keras's ``EarlyStopping`` with ``restore_best_weights=True``. Source: Goodfellow, Bengio &
+    Courville 2016, Algorithm 7.1.
+    """
+
+    def __init__(
+        self, patience: int = 10, min_delta: float = 0.0, mode: Literal["min", "max"] = "min"
+    ) -> None:
+        self._watch = Watch(patience, min_delta, mode)
+        self._kept: list[Array] = []
+        self.updates = self.best_update = 0
+
+    @property
+    def best(self) -> float:
+        """The best value so far; an infinity before there is one."""
+        return self._watch.best
+
+    @property
+    def waited(self) -> int:
+        """Updates since the best one."""
+        return self._watch.waited
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``patience`` is at an end."""
+        return self.waited >= self._watch.patience
+
+    def update(self, value: float, params: Any) -> bool:
+        """Look at a new value, and copy the parameters if it is the best.
+
+        Args:
+            value: the validation error, a number or an array of one.
+            params: in any form that an optimizer takes; only read, the same arrays each time. To restore
+                BatchNorm's running statistics as well, give them along.
+
+        Returns:
+            Whether to stop.
+        """
+        value, arrays = float(value), arrays_of(params)
+        if self._kept:
+            check_fit(arrays, self._kept)
+        self.updates += 1
+        if self._watch.improves(value):
+            self._kept, self.best_update = [copied(array) for array in arrays], self.updates
+        return self._watch.see(value)
+
+    def restore(self, params: Any) -> None:
+        """Write the best parameters back, in place. ``ValueError`` if there are none, or if they do not fit;
+        nothing is written then."""
+        if not self.best_update:
+            raise ValueError("no update has brought an improvement, so there is nothing to restore")
+        write(arrays_of(params), self._kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that :meth:`load_state_dict` needs to go on, copies of the best parameters among it."""
+        return {
+            **self._watch.state_dict(),
+            "updates": self.updates,
+            "best_update": self.best_update,
+            "params": self._kept,  # which nothing writes to
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was called; ``ValueError`` if the mode was another."""
+        _checks.entries(state, ("updates", "best_update", "params"))
+        updates, best_update = (_checks.count(k, state[k]) for k in ("updates", "best_update"))
+        self._watch.load_state_dict(state)
+        self.updates, self.best_update, self._kept = updates, best_update, state["params"]
+
+    def __repr__(self) -> str:
+        w = self._watch
+        return f"EarlyStopping(patience={w.patience}, min_delta={w.min_delta}, mode={w.mode!r})"

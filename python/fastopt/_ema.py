@@ -1,0 +1,99 @@
+"""The average of the weights along a run, which often generalises better than where the run ends."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fastopt import _checks
+from fastopt._arrays import copied, floating
+from fastopt._copies import arrays_of, check_fit, write
+from fastopt._params import Array
+
+
+class EMA:
+    r"""An exponential moving average of parameters.
+
+    .. math:: a \leftarrow d\, a + (1 - d)\, \theta
+
+    It starts from the parameters as they are, and is computed as :math:`a + (1 - d)(\theta - a)`.
+
+    Args:
+        params: what to follow, in any form that an optimizer takes; floating point, only read by
+        :meth:`update`.
+        decay: :math:`d`, from 0 up to but not 1; :math:`1 / (1 - d)` steps are what it remembers.
+        warmup: :math:`\min(d, (1 + t) / (10 + t))` at update :math:`t`, from 1, lets the start be forgotten
+            sooner (TensorFlow's ``num_updates``).
+
+    ``average`` is a plain attribute, a list of arrays in the order of the parameters: float64 for float64,
+    float32 for all else, as 16 bits would lose the small changes. ``updates`` counts.
+
+    >>> import numpy as np, fastopt
+    >>> w = np.array([0.0])
+    >>> ema = fastopt.EMA(w, decay=0.75)
+    >>> for w[:] in (4.0, 4.0):  # w after each step
+    ...     ema.update()
+    >>> ema.average
+    [array([1.75])]
+    >>> with ema.applied():
+    ...     w.item()
+    1.75
+    >>> w.item()
+    4.0
+
+    Conventions: TensorFlow's ``ExponentialMovingAverage``, torch's ``get_ema_multi_avg_fn``. optax's
+    ``ema`` starts from 0 and is corrected for it instead. Source: Polyak & Juditsky 1992, doi:10.1137/0330046.
+    """
+
+    average: list[Array]
+
+    def __init__(self, params: Any, decay: float = 0.999, *, warmup: bool = False) -> None:
+        self._params = [floating(f"params[{i}]", a) for i, a in enumerate(arrays_of(params))]
+        self.decay = _checks.real("decay", decay, "[0, 1)")
+        self.warmup = _checks.switch("warmup", warmup)
+        self.average = [copied(a, _wide(a)) for a in self._params]
+        self.updates = 0
+
+    def update(self) -> None:
+        """Take in the parameters as they are now: after each step."""
+        self.updates += 1
+        decay = self.decay
+        if self.warmup:
+            decay = min(decay, (1 + self.updates) / (10 + self.updates))
+        for average, param in zip(self.average, self._params, strict=True):
+            average += (param - average) * (1.0 - decay)
+
+    def copy_to(self, params: Any = None) -> None:
+        """Write the averages into ``params``, by default those that are followed, rounded to their dtype."""
+        write(self._params if params is None else arrays_of(params), self.average)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within a ``with`` block the parameters are the averages; after it they are what they were."""
+        before = [copied(param) for param in self._params]
+        self.copy_to()
+        try:
+            yield
+        finally:
+            write(self._params, before)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages (copied), and their count."""
+        return {"updates": self.updates, "average": copy.deepcopy(self.average)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was called; ``ValueError`` if the shapes are others."""
+        _checks.entries(state, ("updates", "average"))
+        updates = _checks.count("updates", state["updates"])
+        check_fit(state["average"], self.average, "state_dict's average")
+        write(self.average, state["average"])
+        self.updates = updates
+
+    def __repr__(self) -> str:
+        return f"EMA({len(self.average)} arrays, decay={self.decay}, warmup={self.warmup})"
+
+
+def _wide(array: Array) -> str:
+    return "float64" if str(array.dtype).endswith("float64") else "float32"

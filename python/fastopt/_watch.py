@@ -1,0 +1,41 @@
+"""A watched value, and how long it has not improved."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastopt import _checks
+
+
+class Watch:
+    """What early stopping and a falling rate have in common."""
+
+    def __init__(self, patience: int, min_delta: float, mode: str) -> None:
+        self.patience = _checks.count("patience", patience, 1)
+        self.min_delta = _checks.real("min_delta", min_delta, "[0, inf)")
+        self.mode = _checks.choice("mode", mode, ("min", "max"))
+        self.best = math.inf if self.mode == "min" else -math.inf
+        self.waited = 0
+
+    def improves(self, value: float) -> bool:
+        if self.mode == "min":
+            return value < self.best - self.min_delta
+        return value > self.best + self.min_delta
+
+    def see(self, value: float, counting: bool = True) -> bool:
+        """Note a value. Whether the last ``patience`` ones brought no improvement."""
+        if self.improves(value := float(value)):
+            self.best, self.waited = value, 0
+        elif counting:
+            self.waited += 1
+        return self.waited >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mode": self.mode, "best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        _checks.same_identity(state, {"mode": self.mode})
+        _checks.entries(state, ("best", "waited"))
+        waited = _checks.count("waited", state["waited"])
+        self.best, self.waited = float(state["best"]), waited

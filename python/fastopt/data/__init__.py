@@ -1,0 +1,7 @@
+"""Data on their way to the network: mini-batches, standardised inputs, augmentation."""
+
+from fastopt.data import augment
+from fastopt.data._minibatches import MiniBatches, minibatches
+from fastopt.data._standardizer import Standardizer
+
+__all__ = ["MiniBatches", "Standardizer", "augment", "minibatches"]

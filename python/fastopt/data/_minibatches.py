@@ -1,0 +1,136 @@
+"""Mini-batches: a few samples at a time, in an order that can be repeated and gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastopt import _checks, _random
+from fastopt._arrays import computable, rows_of
+
+# What a checkpoint must agree in with the batches that load it.
+_IDENTITY = ("samples", "batch_size", "shuffle", "seed", "drop_last")
+
+
+class MiniBatches:
+    """What :func:`minibatches` returns.
+
+    A ``for`` loop runs to the end of the current epoch, from wherever it stands; the next loop runs the next
+    epoch. ``epoch`` and ``position``, the samples of this epoch handed out so far, are plain attributes:
+    ``position = 0`` starts the epoch again. ``len`` is the number of batches in an epoch.
+    """
+
+    def __init__(
+        self,
+        arrays: tuple[Any, ...],
+        *,
+        batch_size: int | None,
+        shuffle: bool,
+        seed: int,
+        drop_last: bool,
+    ) -> None:
+        if not arrays:
+            raise TypeError("minibatches needs at least one array")
+        self.arrays = [computable(f"arrays[{i}]", a) for i, a in enumerate(arrays)]
+        for i, array in enumerate(self.arrays):
+            if len(array.shape) == 0:
+                raise ValueError(f"arrays[{i}] has no axes, expected samples along the first")
+            if array.shape[0] != self.arrays[0].shape[0]:
+                raise ValueError(
+                    f"arrays[{i}] has {array.shape[0]} samples, but arrays[0] has {self.arrays[0].shape[0]}"
+                )
+        self.samples = int(self.arrays[0].shape[0])
+        whole = max(self.samples, 1)
+        self.batch_size = whole if batch_size is None else _checks.count("batch_size", batch_size, 1)
+        self.shuffle = _checks.switch("shuffle", shuffle)
+        self.seed = _checks.word64("seed", seed)
+        self.drop_last = _checks.switch("drop_last", drop_last)
+        if self.samples and not len(self):
+            raise ValueError(
+                f"batch_size is {self.batch_size}, but there are {self.samples} samples: "
+                "with drop_last no batch is left"
+            )
+        self.epoch = self.position = 0
+
+    def __len__(self) -> int:
+        return self._end() // self.batch_size + bool(self._end() % self.batch_size)
+
+    def _end(self) -> int:
+        """How many samples an epoch hands out."""
+        return self.samples - self.samples % self.batch_size if self.drop_last else self.samples
+
+    def order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The samples of this epoch in the order of their batches: sorted by 64 random bits each."""
+        if not self.shuffle:
+            return np.arange(self.samples)
+        offset = _random.stream("minibatches", self.epoch)
+        return np.argsort(_random.bits(self.seed, offset, [0], self.samples)[0], kind="stable")
+
+    def __iter__(self) -> Iterator[Any]:
+        order = self.order() if self.shuffle else None
+        while self.position < self._end():
+            part = slice(self.position, min(self.position + self.batch_size, self._end()))
+            self.position = part.stop  # before the batch is out: a checkpoint made with it counts it
+            batch = [rows_of(a, part if order is None else order[part]) for a in self.arrays]
+            yield tuple(batch) if len(batch) > 1 else batch[0]
+        self.epoch, self.position = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands, and which order it stands in."""
+        state = {name: getattr(self, name) for name in _IDENTITY}
+        return {**state, "epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was called: the next loop hands out the batches that were left.
+        ``ValueError`` if the checkpoint is of other batches; nothing is changed then."""
+        _checks.same_identity(state, {name: getattr(self, name) for name in _IDENTITY})
+        _checks.entries(state, ("epoch", "position"))
+        epoch, position = (_checks.count(name, state[name]) for name in ("epoch", "position"))
+        if position > self._end() or (position % self.batch_size and position != self._end()):
+            raise ValueError(f"state_dict's position is {position}, which is no end of a batch")
+        self.epoch, self.position = epoch, position
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in _IDENTITY)
+        return f"MiniBatches({shown})"
+
+
+def minibatches(
+    *arrays: Any,
+    batch_size: int | None,
+    shuffle: bool = True,
+    seed: int = 0,
+    drop_last: bool = False,
+) -> MiniBatches:
+    """The samples of one or more arrays, ``batch_size`` at a time, epoch after epoch.
+
+    Args:
+        *arrays: samples along the first axis, the same number in each; any dtype. Memory maps are read a
+            batch at a time; with ``shuffle=False`` batches are views, and nothing is copied.
+        batch_size: ``None`` is the whole set (batch gradient descent), 1 a single sample (stochastic).
+        shuffle: a new order in every epoch, or that of the arrays.
+        seed: chooses the orders, 0 to 2**64 - 1; one is the same on every machine and for every library.
+        drop_last: leave out the last batch of an epoch if it is short (torch's and Keras's ``drop_last`` and
+            ``drop_remainder``).
+
+    Returns:
+        A :class:`MiniBatches`: each batch is a tuple, or one array if one was given. For augmentation, which
+        wants the samples' numbers, give ``np.arange(len(x))`` as a further array.
+
+    Raises:
+        ValueError: arrays of different length; no batch left.
+
+    >>> import numpy as np, fastopt
+    >>> x, y = np.arange(10.0).reshape(5, 2), np.arange(5)
+    >>> batches = fastopt.data.minibatches(x, y, batch_size=2, seed=1)
+    >>> [yb.tolist() for xb, yb in batches]
+    [[3, 2], [1, 4], [0]]
+    >>> [yb.tolist() for xb, yb in batches]
+    [[2, 3], [0, 4], [1]]
+
+    Source: Goodfellow, Bengio & Courville 2016, section 8.1.3. The order sorts Philox's words (Salmon et al.
+    2011, doi:10.1145/2063384.2063405), 64 bits a sample.
+    """
+    return MiniBatches(arrays, batch_size=batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last)

@@ -1,0 +1,155 @@
+"""Zero-centred inputs of equal scale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastopt import _checks
+from fastopt._arrays import computable, is_floating, namespace
+from fastopt._params import Array
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Standardizer:
+    r"""Subtracts each feature's mean and divides by its standard deviation.
+
+    .. math:: z = \frac{x - \mu}{\sigma}, \qquad \mu = \frac1N \sum_n x_n, \qquad
+        \sigma^2 = \frac1N \sum_n (x_n - \mu)^2
+
+    Args:
+        axis: the axis, or axes, along which features lie; all others are summed over. 1, as in BatchNorm, is
+            a feature of (N, D) and a channel of (N, C, H, W); -1 a channel of (N, H, W, C); (1, 2, 3) a pixel.
+
+    ``fit`` reads the whole set, ``partial_fit`` a part of it at a time, joined by Chan's formula
+
+    .. math:: \mu \leftarrow \mu + \delta \frac{m}{n + m}, \qquad
+        S \leftarrow S + S_m + \delta^2 \frac{nm}{n + m}, \qquad \delta = \mu_m - \mu
+
+    with :math:`S = n \sigma^2`. Sums are float64, taken around the first sample: a constant feature has a
+    deviation of exactly 0, which is taken for 1, so that it becomes 0. ``mean``, ``std`` (1 for constant
+    features) and ``count`` are plain attributes, arrays of the data's library with size 1 along the axes
+    summed over.
+
+    ``transform`` and ``inverse`` return new arrays of the dtype of ``x``, computed in float64 and rounded once;
+    integers become float32. Fit on the training set and transform the others with it.
+
+    Raises ``ValueError`` for shapes that do not fit, for NaN or infinities, and for ``transform`` before
+    any data.
+
+    >>> import numpy as np, fastopt
+    >>> x = np.array([[1.0, 7.0], [3.0, 7.0]])
+    >>> s = fastopt.data.Standardizer().fit(x)
+    >>> s.transform(x)
+    array([[-1.,  0.],
+           [ 1.,  0.]])
+    >>> s.inverse(s.transform(x))
+    array([[1., 7.],
+           [3., 7.]])
+
+    Conventions: scikit-learn's ``StandardScaler`` for (N, D), biased variance. Source: LeCun, Bottou, Orr &
+    Müller 1998, Efficient BackProp, section 4.3; Chan, Golub & LeVeque 1983,
+    doi:10.1080/00031305.1983.10483115.
+    """
+
+    count: int
+    mean: Array | None
+    std: Array | None
+
+    def __init__(self, axis: int | tuple[int, ...] = 1) -> None:
+        axes = axis if isinstance(axis, tuple) else (axis,)
+        for a in axes:
+            _checks.whole("axis", a)
+        self.axis = axes
+        self._forget()
+
+    def _forget(self) -> None:
+        self.count, self.mean, self.std, self._sum_sq = 0, None, None, None
+
+    def fit(self, x: Any) -> Self:
+        """Forget what was seen before, and learn from ``x``."""
+        before = dict(self.__dict__)
+        self._forget()
+        try:
+            return self.partial_fit(x)
+        except BaseException:
+            self.__dict__.update(before)
+            raise
+
+    def partial_fit(self, x: Any) -> Self:
+        """Learn from ``x`` in addition: a part of a set that does not fit into memory."""
+        x = computable("x", x)
+        library, summed = namespace(x), self._summed(x)
+        n = 1
+        for axis in summed:
+            n *= x.shape[axis]
+        if n == 0:
+            return self
+        first = x[tuple(slice(0, 1) if i in summed else slice(None) for i in range(len(x.shape)))]
+        first = library.asarray(first, dtype=library.float64)
+        x = library.asarray(x, dtype=library.float64) - first
+        mean = library.mean(x, axis=summed, keepdims=True)
+        sum_sq = library.sum((x - mean) ** 2, axis=summed, keepdims=True)
+        mean = mean + first
+        if not bool(library.all(library.isfinite(sum_sq))):
+            raise ValueError("x holds NaN or infinities")
+        self._join(n, mean, sum_sq)
+        return self
+
+    def _join(self, m: int, mean: Array, sum_sq: Array) -> None:
+        if self.mean is not None:
+            if mean.shape != self.mean.shape:
+                raise ValueError(
+                    f"x has features of shape {tuple(mean.shape)}, expected {tuple(self.mean.shape)}"
+                )
+            delta, whole = mean - self.mean, self.count + m
+            mean = self.mean + delta * (m / whole)
+            sum_sq = self._sum_sq + sum_sq + delta**2 * (self.count * m / whole)
+        library = namespace(mean)
+        self.count += m
+        self.mean, self._sum_sq = mean, sum_sq
+        std = library.sqrt(sum_sq / self.count)
+        self.std = library.where(std > 0.0, std, library.ones_like(std))
+
+    def transform(self, x: Any) -> Array:
+        """(x - mean) / std, a new array."""
+        return self._apply(x, lambda x: (x - self.mean) / self.std)
+
+    def inverse(self, z: Any) -> Array:
+        """z * std + mean, a new array."""
+        return self._apply(z, lambda z: z * self.std + self.mean)
+
+    def _apply(self, x: Any, change: Any) -> Array:
+        x = computable("x", x)
+        if self.mean is None:
+            raise ValueError("the Standardizer has seen no data: call fit first")
+        kept = tuple(1 if i in self._summed(x) else n for i, n in enumerate(x.shape))
+        if kept != tuple(self.mean.shape):
+            raise ValueError(f"x has features of shape {kept}, expected {tuple(self.mean.shape)}")
+        library = namespace(x)
+        dtype = x.dtype if is_floating(x) else library.float32
+        return library.asarray(change(library.asarray(x, dtype=library.float64)), dtype=dtype)
+
+    def _summed(self, x: Array) -> tuple[int, ...]:
+        axes = len(x.shape)
+        for a in self.axis:
+            if not -axes <= a < axes:
+                raise ValueError(f"x has {axes} axes, so that there is no axis {a}")
+        return tuple(i for i in range(axes) if i not in {a % axes for a in self.axis})
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was learnt, to be saved and loaded with :meth:`load_state_dict`."""
+        return {"axis": self.axis, "count": self.count, "mean": self.mean, "sum_sq": self._sum_sq}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a :meth:`state_dict`; ``ValueError`` if it is of another kind."""
+        _checks.same_identity(state, {"axis": self.axis})
+        _checks.entries(state, ("count", "mean", "sum_sq"))
+        count = _checks.count("count", state["count"])
+        self._forget()
+        if count:
+            self._join(count, state["mean"], state["sum_sq"])
+
+    def __repr__(self) -> str:
+        return f"Standardizer(axis={self.axis if len(self.axis) > 1 else self.axis[0]}, count={self.count})"

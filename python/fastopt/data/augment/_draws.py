@@ -1,0 +1,104 @@
+"""Random numbers by sample, and what all functions on images check."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from fastopt import _checks, _random
+from fastopt._arrays import computable, floating, namespace
+from fastopt._params import Array
+
+Layout = Literal["NCHW", "NHWC"]
+
+# Axes in which a layout becomes N, C, H, W, and back.
+TO_NCHW = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)}
+FROM_NCHW = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 2, 3, 1)}
+
+
+class Draws:
+    """A row of random numbers for each sample of a batch.
+
+    Args:
+        index: the samples' numbers in the data set, whole numbers (N,) from 0 to 2**32 - 1, of any library.
+        seed: 0 to 2**64 - 1.
+        epoch: another one, other numbers; 0 to 2**48 - 1.
+
+    Each function draws from a stream of its own, so that one ``Draws`` does for all. Two calls of the same
+    function draw the same: for others, make a second ``Draws`` with another seed.
+
+    >>> from fastopt.data import augment
+    >>> together, alone = augment.Draws([3, 7], seed=1), augment.Draws([7], seed=1)
+    >>> bool((together.uniforms("noise", 5)[1] == alone.uniforms("noise", 5)[0]).all())
+    True
+
+    Source: Philox4x32-10, Salmon et al. 2011, doi:10.1145/2063384.2063405; the counter is (stream, epoch,
+    sample, place).
+    """
+
+    def __init__(self, index: Any, *, seed: int = 0, epoch: int = 0) -> None:
+        self.index = _on_host(index)
+        if self.index.ndim != 1 or self.index.dtype.kind not in "iu":
+            raise TypeError(
+                f"index has shape {self.index.shape} and dtype {self.index.dtype}, expected whole numbers (N,)"
+            )
+        if self.index.size and not 0 <= self.index.min() <= self.index.max() < 2**32:
+            raise ValueError("index has numbers outside [0, 2**32)")
+        self.seed = _checks.word64("seed", seed)
+        self.epoch = _checks.count("epoch", epoch)
+        if self.epoch >= 2**48:
+            raise ValueError(f"epoch must lie in [0, 2**48), got {epoch!r}")
+
+    def uniforms(self, name: str, n: int) -> Any:
+        """``n`` numbers in (0, 1) for each sample, NumPy float64 (N, n), from the stream of that name."""
+        return _random.uniforms(self.seed, self._stream(name), self.index, n)
+
+    def normals(self, name: str, n: int) -> Any:
+        """``n`` standard normal numbers for each sample, NumPy float64 (N, n)."""
+        return _random.normals(self.seed, self._stream(name), self.index, n)
+
+    def _stream(self, name: str) -> int:
+        _checks.choice("name", name, _random.STREAMS)
+        return _random.stream(name, self.epoch)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def _on_host(index: Any) -> Any:
+    if hasattr(index, "get"):  # CuPy's
+        index = index.get()
+    elif hasattr(index, "cpu"):  # torch's
+        index = index.cpu()
+    return np.asarray(index if len(index) else np.zeros(0, np.int64))
+
+
+def as_nchw(images: Any, draws: Draws, layout: str, computed: bool = False) -> Array:
+    """The images as N, C, H, W, checked against ``draws``; floating if they are to be ``computed`` with."""
+    _checks.choice("layout", layout, TO_NCHW)
+    images = floating("images", images) if computed else computable("images", images)
+    if len(images.shape) != 4:
+        raise ValueError(f"images has shape {tuple(images.shape)}, expected 4 axes, {layout}")
+    check_draws("images", images, draws)
+    return permuted(images, TO_NCHW[layout])
+
+
+def check_draws(name: str, samples: Any, draws: Draws) -> None:
+    if not isinstance(draws, Draws):
+        raise TypeError(f"draws has type {type(draws).__name__}, expected augment.Draws")
+    if len(samples) != len(draws):
+        raise ValueError(f"{name} has {len(samples)} samples, but draws has {len(draws)}")
+
+
+def permuted(images: Array, axes: tuple[int, ...]) -> Array:
+    library = namespace(images)
+    return (library.permute_dims if hasattr(library, "permute_dims") else library.transpose)(
+        images, axes
+    )
+
+
+def wide_dtype(images: Array) -> Any:
+    """What images are computed in."""
+    library = namespace(images)
+    return library.float64 if str(images.dtype).endswith("float64") else library.float32

@@ -1,0 +1,187 @@
+"""Where pixels come from: every function here fetches them from other places."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from fastopt import _checks
+from fastopt._arrays import beside, namespace
+from fastopt._elementary import cos_pi, sin_pi
+from fastopt._params import Array
+from fastopt.data.augment._draws import FROM_NCHW, Draws, Layout, as_nchw, permuted, wide_dtype
+
+
+def crop(
+    images: Any,
+    draws: Draws,
+    *,
+    padding: int = 4,
+    size: tuple[int, int] | None = None,
+    fill: float = 0.0,
+    layout: Layout = "NCHW",
+) -> Array:
+    """A window of each image, at a random place.
+
+    Args:
+        images: a batch; any dtype.
+        draws: numbers for its samples.
+        padding: pixels added on all sides before.
+        size: (height, width) of the window, by default that of the images.
+        fill: the value of the padding.
+        layout: ``"NCHW"`` or ``"NHWC"``.
+
+    Every place is equally likely. With the default the images move by up to 4 pixels.
+
+    >>> import numpy as np
+    >>> from fastopt.data import augment
+    >>> x = np.arange(1, 5).reshape(1, 1, 2, 2)
+    >>> augment.crop(x, augment.Draws([0], seed=3), padding=1)[0, 0]
+    array([[0, 1],
+           [0, 3]])
+
+    Conventions: torchvision's ``RandomCrop``. Source: Krizhevsky, Sutskever & Hinton 2012, section 4.1; the
+    padding, He et al. 2016, section 4.2.
+    """
+    x = as_nchw(images, draws, layout)
+    padding = _checks.count("padding", padding)
+    room = [int(n) + 2 * padding for n in x.shape[2:]]
+    window = x.shape[2:] if size is None else _checks.pair("size", size)
+    height, width = (_checks.count("size", n, 1) for n in window)
+    if height > room[0] or width > room[1]:
+        raise ValueError(f"size is ({height}, {width}), but padded images have ({room[0]}, {room[1]})")
+    u = draws.uniforms("crop", 2)
+    top, left = (
+        _whole_below(u[:, i], room[i] - n + 1) - padding for i, n in enumerate((height, width))
+    )
+    rows, columns = top[:, None] + np.arange(height), left[:, None] + np.arange(width)
+    cut = _fetch(x, beside(x, rows[:, :, None]), beside(x, columns[:, None, :]), fill)
+    return permuted(cut, FROM_NCHW[layout])
+
+
+def flip(
+    images: Any,
+    draws: Draws,
+    *,
+    p: float = 0.5,
+    axis: Literal["horizontal", "vertical"] = "horizontal",
+    layout: Layout = "NCHW",
+) -> Array:
+    """Each image as it is, or with probability ``p`` its mirror image: left and right exchanged, or with
+    ``"vertical"`` top and bottom.
+
+    >>> import numpy as np
+    >>> from fastopt.data import augment
+    >>> x = np.arange(2).reshape(1, 1, 1, 2)
+    >>> augment.flip(x, augment.Draws([0]), p=1.0)
+    array([[[[1, 0]]]])
+
+    Conventions: torchvision's ``RandomHorizontalFlip`` and ``RandomVerticalFlip``.
+    """
+    x = as_nchw(images, draws, layout)
+    _checks.choice("axis", axis, ("horizontal", "vertical"))
+    mirrored = draws.uniforms(f"flip {axis}", 1) < _checks.real("p", p, "[0, 1]")
+    library = namespace(x)
+    turned = library.flip(x, axis=3 if axis == "horizontal" else 2)
+    return permuted(library.where(beside(x, mirrored[:, :, None, None]), turned, x), FROM_NCHW[layout])
+
+
+def rotate(
+    images: Any,
+    draws: Draws,
+    *,
+    degrees: float = 15.0,
+    fill: float = 0.0,
+    layout: Layout = "NCHW",
+) -> Array:
+    """Each image turned about its centre, by an angle between ``-degrees`` and ``degrees``, all equally likely;
+    counter-clockwise if it is positive. Pixels are interpolated linearly between the four they come from.
+
+    Args:
+        images: a batch; floating point.
+        draws: numbers for its samples.
+        degrees: 0 to 180.
+        fill: what surrounds the images.
+        layout: ``"NCHW"`` or ``"NHWC"``.
+
+    >>> import numpy as np
+    >>> from fastopt.data import augment
+    >>> x = np.ones((1, 1, 3, 3))
+    >>> augment.rotate(x, augment.Draws([0]), degrees=180.0)[0, 0, 1].round(12)
+    array([1., 1., 1.])
+
+    Conventions: torchvision's ``RandomRotation`` with bilinear interpolation.
+    """
+    x = as_nchw(images, draws, layout, computed=True)
+    turn = (2.0 * draws.uniforms("rotate", 1)[:, 0] - 1.0) * _checks.real(
+        "degrees", degrees, "[0, 180]"
+    )
+    return permuted(turned(x, turn / 180.0, fill), FROM_NCHW[layout])
+
+
+def turned(x: Array, half_turns: Any, fill: float) -> Array:
+    """Images N, C, H, W turned counter-clockwise by so many times 180 degrees each."""
+    library, dtype = namespace(x), wide_dtype(x)
+    cos, sin = (beside(x, f(half_turns)[:, None, None]) for f in (cos_pi, sin_pi))
+    middle = [(n - 1) / 2 for n in x.shape[2:]]
+    down, right = (beside(x, np.arange(n) - m) for n, m in zip(x.shape[2:], middle, strict=True))
+    down, right = down[None, :, None], right[None, None, :]
+    # Where each pixel comes from: back by the angle, with rows counted downward.
+    source = (sin * right + cos * down + middle[0], cos * right - sin * down + middle[1])
+    corner = [library.floor(s) for s in source]
+    weight = [library.asarray(s - c, dtype=dtype)[:, None] for s, c in zip(source, corner, strict=True)]
+    row, column = (library.asarray(c, dtype=library.int64) for c in corner)
+    wide = library.asarray(x, dtype=dtype)
+    top, bottom = (
+        _fetch(wide, r, column, fill) * (1 - weight[1]) + _fetch(wide, r, column + 1, fill) * weight[1]
+        for r in (row, row + 1)
+    )
+    return library.asarray(top * (1 - weight[0]) + bottom * weight[0], dtype=x.dtype)
+
+
+def cutout(
+    images: Any, draws: Draws, *, size: int, fill: float = 0.0, layout: Layout = "NCHW"
+) -> Array:
+    """Each image with a square of ``size`` pixels overwritten by ``fill``. Its centre is any pixel with equal
+    probability, so that part of the square may lie outside.
+
+    >>> import numpy as np
+    >>> from fastopt.data import augment
+    >>> x = np.ones((1, 1, 3, 3), np.int8)
+    >>> augment.cutout(x, augment.Draws([0], seed=2), size=2)[0, 0]
+    array([[1, 0, 0],
+           [1, 1, 1],
+           [1, 1, 1]], dtype=int8)
+
+    Source: DeVries & Taylor 2017, arXiv:1708.04552.
+    """
+    x = as_nchw(images, draws, layout)
+    size = _checks.count("size", size, 1)
+    u = draws.uniforms("cutout", 2)
+    inside = []
+    for i, n in enumerate(x.shape[2:]):
+        first = _whole_below(u[:, i], n) - size // 2
+        place = np.arange(n)[None, :] - first[:, None]
+        inside.append((place >= 0) & (place < size))
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    cut = namespace(x).where(beside(x, hole), beside(x, fill, x.dtype), x)
+    return permuted(cut, FROM_NCHW[layout])
+
+
+def _whole_below(u: Any, n: int) -> Any:
+    """A whole number from 0 to n - 1 for each number in (0, 1)."""
+    return np.floor(u * n).astype(np.int64)
+
+
+def _fetch(x: Array, rows: Array, columns: Array, fill: float) -> Array:
+    """Pixels (n, c, rows, columns) for each n and c, or ``fill`` where the image has none; ``rows`` and
+    ``columns`` are (N, H, W) or broadcast to it."""
+    library = namespace(x)
+    count, channels, height, width = x.shape
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    n = beside(x, np.arange(count)[:, None, None, None])
+    c = beside(x, np.arange(channels)[None, :, None, None])
+    rows, columns = library.clip(rows, 0, height - 1), library.clip(columns, 0, width - 1)
+    pixels = x[n, c, rows[:, None], columns[:, None]]
+    return library.where(inside[:, None], pixels, beside(x, fill, x.dtype))

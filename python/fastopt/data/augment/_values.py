@@ -1,0 +1,178 @@
+"""What becomes of values: colours, noise, mixtures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastopt import _checks
+from fastopt._arrays import beside, floating, namespace, rows_of
+from fastopt._elementary import cos_pi, exp, log
+from fastopt._params import Array
+from fastopt.data.augment._draws import (
+    FROM_NCHW,
+    Draws,
+    Layout,
+    as_nchw,
+    check_draws,
+    permuted,
+    wide_dtype,
+)
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright red, green and blue are
+
+
+def jitter(
+    images: Any,
+    draws: Draws,
+    *,
+    brightness: float = 0.2,
+    contrast: float = 0.2,
+    saturation: float = 0.2,
+    limits: tuple[float, float] | None = (0.0, 1.0),
+    layout: Layout = "NCHW",
+) -> Array:
+    r"""Each image with other colours: for each of three properties a factor :math:`f`, uniform in
+    :math:`[\max(0, 1 - s), 1 + s]` with the strength :math:`s` of that name, and then in this order
+
+    - brightness: :math:`x \leftarrow f x`;
+    - contrast: :math:`x \leftarrow f x + (1 - f) \bar g`, with the mean :math:`\bar g` of the image's grey;
+    - saturation: :math:`x \leftarrow f x + (1 - f) g`, with the grey :math:`g = 0.299 R + 0.587 G + 0.114 B`
+    of the
+      pixel.
+
+    Args:
+        images: a batch with 3 channels, or with any number (whose mean is the grey) if ``saturation`` is 0;
+            floating point.
+        draws: numbers for its samples.
+        brightness, contrast, saturation: the strengths, 0 or more.
+        limits: what values are limited to in the end; ``None`` is off, as for standardised images.
+        layout: ``"NCHW"`` or ``"NHWC"``.
+
+    >>> import numpy as np
+    >>> from fastopt.data import augment
+    >>> x = np.full((1, 3, 1, 1), 0.5)
+    >>> augment.jitter(x, augment.Draws([0])).ravel().round(3)
+    array([0.59, 0.59, 0.59])
+
+    Conventions: torchvision's ``ColorJitter`` (which draws the order, too, and can turn the hue). Source:
+    Krizhevsky, Sutskever & Hinton 2012, section 4.1, for the idea.
+    """
+    x = as_nchw(images, draws, layout, computed=True)
+    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+    spread = np.array([_checks.real(name, s, "[0, inf)") for name, s in strengths.items()])
+    channels = x.shape[1]
+    if limits is not None:
+        limits = _checks.pair("limits", limits)
+    if saturation and channels != 3:
+        raise ValueError(f"images has {channels} channels, but saturation is for 3: set it to 0")
+    library, dtype = namespace(x), wide_dtype(x)
+    low, high = np.maximum(1.0 - spread, 0.0), 1.0 + spread
+    factors = low + (high - low) * draws.uniforms("jitter", 3)
+    bright, sharp, full = (beside(x, f[:, None, None, None], dtype) for f in factors.T)
+    weights = np.array(LUMA if channels == 3 else [1.0 / channels] * channels)
+    luma = beside(x, weights[None, :, None, None], dtype)
+
+    y = library.asarray(x, dtype=dtype) * bright
+    mean = library.mean(_grey(y, luma), axis=(2, 3), keepdims=True)
+    y = y * sharp + mean * (1 - sharp)
+    if saturation:
+        grey = _grey(y, luma)
+        y = y * full + grey * (1 - full)
+    if limits is not None:
+        y = library.clip(y, *limits)
+    return permuted(library.asarray(y, dtype=x.dtype), FROM_NCHW[layout])
+
+
+def _grey(x: Array, luma: Array) -> Array:
+    return namespace(x).sum(x * luma, axis=1, keepdims=True)
+
+
+def noise(images: Any, draws: Draws, *, std: float = 0.1) -> Array:
+    """Each element plus a normal number of mean 0 and standard deviation ``std``.
+
+    Args:
+        images: a batch of samples of any shape, along the first axis; floating point.
+        draws: numbers for its samples. The numbers are drawn on the host, some 60 ns each.
+        std: 0 or more.
+
+    >>> import numpy as np
+    >>> from fastopt.data import augment
+    >>> augment.noise(np.zeros((1, 3)), augment.Draws([0]), std=0.5).round(3)
+    array([[-0.251,  0.31 , -0.38 ]])
+
+    Source: Goodfellow, Bengio & Courville 2016, section 7.5.
+    """
+    x = floating("images", images)
+    check_draws("images", x, draws)
+    std = _checks.real("std", std, "[0, inf)")
+    each = int(np.prod(x.shape[1:]))
+    numbers = (std * draws.normals("noise", each)).reshape(tuple(x.shape))
+    library, dtype = namespace(x), wide_dtype(x)
+    return library.asarray(library.asarray(x, dtype=dtype) + beside(x, numbers, dtype), dtype=x.dtype)
+
+
+def mixup(
+    x: Any, y: Any, draws: Draws, *, others: tuple[Any, Any], alpha: float = 0.2
+) -> tuple[Array, Array]:
+    r"""Each sample and its target mixed with another one,
+
+    .. math:: \tilde x = \lambda x + (1 - \lambda) x', \qquad \tilde y = \lambda y + (1 - \lambda) y', \qquad
+        \lambda \sim \text{Beta}(\alpha, \alpha)
+
+    Args:
+        x: samples (N, ...), floating point.
+        y: targets (N, ...), floating point: classes one-hot.
+        draws: numbers for the samples.
+        others: ``(x, y)`` of the whole training set, or of any part of it, memory maps too, of which
+            :math:`(x', y')` is drawn. (Most implementations mix a batch with itself in another order; the
+            result then depends on the batch.)
+        alpha: above 0; small values mix little, 1 is uniform.
+
+    Returns:
+        ``(x, y)``, new arrays of the same dtypes.
+
+    >>> import numpy as np
+    >>> from fastopt.data import augment
+    >>> x, y = np.array([[0.0], [8.0]]), np.eye(2)
+    >>> mixed, target = augment.mixup(x, y, augment.Draws([0, 1], seed=4), others=(x, y), alpha=1.0)
+    >>> mixed.round(3), target.round(3)
+    (array([[2.164],
+           [1.91 ]]), array([[0.73 , 0.27 ],
+           [0.761, 0.239]]))
+
+    Source: Zhang, Cisse, Dauphin & Lopez-Paz 2018, arXiv:1710.09412. The factor is
+    :math:`\frac12 (1 + t / \sqrt{2\alpha + t^2})` with Student's :math:`t` of :math:`2 \alpha` degrees of
+    freedom, drawn as in Bailey 1994, doi:10.1090/S0025-5718-1994-1219702-4.
+    """
+    alpha = _checks.real("alpha", alpha, "(0, inf)")
+    pairs = []
+    others = _checks.pair("others", others)
+    for name, array, other in zip("xy", (x, y), others, strict=True):
+        array, other = floating(name, array), floating(f"others[{'xy'.index(name)}]", other)
+        check_draws(name, array, draws)
+        if tuple(other.shape[1:]) != tuple(array.shape[1:]) or len(other) != len(others[0]):
+            raise ValueError(
+                f"others has shape {tuple(other.shape)} for {name} of shape {tuple(array.shape)}"
+            )
+        pairs.append((array, other))
+    u = draws.uniforms("mixup", 3)
+    partner = np.floor(u[:, 2] * len(others[0])).astype(np.int64)
+    share = symmetric_beta(alpha, u[:, 0], u[:, 1])
+    mixed_x, mixed_y = (_mixed(a, rows_of(other, partner), share) for a, other in pairs)
+    return mixed_x, mixed_y
+
+
+def symmetric_beta(alpha: float, u: Any, v: Any) -> Any:
+    """Beta(alpha, alpha) from two uniform numbers each, without rejection."""
+    s, c = exp(log(u) / alpha), cos_pi(2.0 * v)
+    t = c * np.sqrt((1.0 - s) / (s + (1.0 - s) * c * c))
+    return 0.5 + 0.5 * np.clip(t, -1.0, 1.0)  # which roundings could pass
+
+
+def _mixed(a: Array, b: Array, share: Any) -> Array:
+    library, dtype = namespace(a), wide_dtype(a)
+    a_wide, b_wide = (library.asarray(x, dtype=dtype) for x in (a, b))
+    share = beside(a, share.reshape(-1, *[1] * (len(a.shape) - 1)), dtype)
+    return library.asarray(b_wide + (a_wide - b_wide) * share, dtype=a.dtype)

@@ -1,0 +1,204 @@
+r"""Initial weights: random, so that units differ from the start, and of a scale that lets signals pass.
+
+>>> import fastopt
+>>> generator = fastopt.Generator(seed=1)
+>>> w1 = fastopt.init.he_normal((64, 100), generator=generator)
+>>> w2 = fastopt.init.xavier_uniform((100, 10), generator=generator)
+
+With :math:`m` inputs and :math:`n` outputs of a unit's layer (:func:`fans`), all functions take
+
+- ``shape``: two axes or more, see ``layout``;
+- ``generator``: a :class:`fastopt.Generator`; each call takes one offset of it;
+- ``gain``: a factor for what follows the layer, see :func:`gain`;
+- ``layout``: ``"in_out"`` for weights (..., in, out), as in ``x @ w`` and in Keras and flax; ``"out_in"`` for
+  (out, in, ...), as in torch. The axes in place of the dots are a convolution's window;
+- ``dtype``: of the array, float32 by default;
+- ``like``: an array of the library and on the device to make it for; NumPy by default.
+
+Values are computed in float64 from Philox's bits with IEEE operations alone, and rounded once: the same on
+every machine, for every library, and in every dtype but for that rounding. Wrong values raise
+``ValueError``, wrong kinds ``TypeError``, and take no offset.
+"""
+
+from __future__ import annotations
+
+from math import prod, sqrt
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+import numpy as np
+
+from fastopt import _checks, _random
+from fastopt._arrays import beside, computable
+from fastopt._generator import Generator
+from fastopt._params import Array
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["fans", "gain", "he_normal", "he_uniform", "xavier_normal", "xavier_uniform"]
+
+Layout = Literal["in_out", "out_in"]
+
+GAINS = {
+    "linear": 1.0,
+    "sigmoid": 1.0,
+    "tanh": 5.0 / 3.0,
+    "relu": sqrt(2.0),
+    "selu": 0.75,
+}
+
+
+class Into(TypedDict, total=False):
+    """What array the values go into."""
+
+    layout: Layout
+    dtype: Any
+    like: Any
+
+
+def gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
+    r"""The factor that keeps the scale of signals through a nonlinearity: 1 for ``"linear"`` and ``"sigmoid"``,
+    5/3 for ``"tanh"``, :math:`\sqrt 2` for ``"relu"``, :math:`\sqrt{2 / (1 + a^2)}` for ``"leaky_relu"``
+    with the slope :math:`a`, 3/4 for ``"selu"``.
+
+    >>> import fastopt
+    >>> fastopt.init.gain("leaky_relu", negative_slope=1.0)
+    1.0
+
+    Conventions: torch's ``calculate_gain``.
+    """
+    if nonlinearity == "leaky_relu":
+        slope = _checks.real("negative_slope", negative_slope)
+        return sqrt(2.0 / (1.0 + slope * slope))
+    return GAINS[_checks.choice("nonlinearity", nonlinearity, (*GAINS, "leaky_relu"))]
+
+
+def fans(shape: tuple[int, ...], layout: Layout = "in_out") -> tuple[int, int]:
+    """The inputs and outputs :math:`(m, n)` of a unit: for a convolution, channels times the window's size.
+
+    >>> import fastopt
+    >>> fastopt.init.fans((64, 100))
+    (64, 100)
+    >>> fastopt.init.fans((16, 3, 5, 5), layout="out_in")
+    (75, 400)
+    """
+    _checks.choice("layout", layout, ("in_out", "out_in"))
+    shape = tuple(_checks.count(f"shape[{i}]", n) for i, n in enumerate(shape))
+    if len(shape) < 2:
+        raise ValueError(f"shape is {shape}, expected two axes or more")
+    if layout == "in_out":
+        *window, inputs, outputs = shape
+    else:
+        outputs, inputs, *window = shape
+    return inputs * prod(window), outputs * prod(window)
+
+
+def xavier_uniform(
+    shape: tuple[int, ...], *, generator: Generator, gain: float = 1.0, **into: Unpack[Into]
+) -> Array:
+    r"""Uniform in :math:`\pm g \sqrt{6 / (m + n)}`, for tanh and sigmoid.
+
+    >>> import fastopt
+    >>> w = fastopt.init.xavier_uniform((2, 4), generator=fastopt.Generator(1))
+    >>> w.shape, w.dtype, bool(abs(w).max() <= 1)
+    ((2, 4), dtype('float32'), True)
+
+    Conventions: torch's ``xavier_uniform_``, Keras's ``GlorotUniform``. Source: Glorot & Bengio 2010,
+    equation 16.
+    """
+    m, n = _fans(shape, into)
+    return _made(shape, generator, "uniform", _over(6.0, m + n, gain), into)
+
+
+def xavier_normal(
+    shape: tuple[int, ...], *, generator: Generator, gain: float = 1.0, **into: Unpack[Into]
+) -> Array:
+    r"""Normal with variance :math:`2 g^2 / (m + n)`, for tanh and sigmoid.
+
+    >>> import fastopt
+    >>> w = fastopt.init.xavier_normal((200, 200), generator=fastopt.Generator(1))
+    >>> round(float(w.var()) * 200, 1)
+    1.0
+
+    Conventions: torch's ``xavier_normal_``; Keras and flax cut normal numbers off at two deviations. Source:
+    Glorot & Bengio 2010, equation 12.
+    """
+    m, n = _fans(shape, into)
+    return _made(shape, generator, "normal", _over(2.0, m + n, gain), into)
+
+
+def he_uniform(
+    shape: tuple[int, ...],
+    *,
+    generator: Generator,
+    gain: float = GAINS["relu"],
+    fan: Literal["in", "out"] = "in",
+    **into: Unpack[Into],
+) -> Array:
+    r"""Uniform in :math:`\pm g \sqrt{3 / m}`, that is :math:`\pm \sqrt{6 / m}` for ReLU's gain; with
+    ``fan="out"``, :math:`n` in place of :math:`m`.
+
+    >>> import fastopt
+    >>> w = fastopt.init.he_uniform((6, 50), generator=fastopt.Generator(1))
+    >>> bool(0.9 < abs(w).max() <= 1)
+    True
+
+    Conventions: torch's ``kaiming_uniform_(nonlinearity="relu")``, Keras's ``HeUniform``. Source: He,
+    Zhang, Ren & Sun 2015, arXiv:1502.01852.
+    """
+    return _made(shape, generator, "uniform", _over(3.0, _fan(shape, fan, into), gain), into)
+
+
+def he_normal(
+    shape: tuple[int, ...],
+    *,
+    generator: Generator,
+    gain: float = GAINS["relu"],
+    fan: Literal["in", "out"] = "in",
+    **into: Unpack[Into],
+) -> Array:
+    r"""Normal with variance :math:`g^2 / m`, that is :math:`2 / m` for ReLU's gain; with ``fan="out"``,
+    :math:`n` in place of :math:`m`.
+
+    >>> import fastopt
+    >>> w = fastopt.init.he_normal((200, 200), generator=fastopt.Generator(1))
+    >>> round(float(w.var()) * 200, 1)
+    2.0
+
+    Conventions: torch's ``kaiming_normal_(nonlinearity="relu")``; Keras and flax cut normal numbers off at two
+    deviations. Source: He, Zhang, Ren & Sun 2015, equation 10, arXiv:1502.01852.
+    """
+    return _made(shape, generator, "normal", _over(1.0, _fan(shape, fan, into), gain), into)
+
+
+def _fans(shape: tuple[int, ...], into: Into) -> tuple[int, int]:
+    return fans(shape, into.get("layout", "in_out"))
+
+
+def _fan(shape: tuple[int, ...], fan: str, into: Into) -> int:
+    _checks.choice("fan", fan, ("in", "out"))
+    return _fans(shape, into)[fan == "out"]
+
+
+def _over(variance: float, fan: int, gain: float) -> float:
+    """g sqrt(variance / fan); an empty array has no scale."""
+    return _checks.real("gain", gain, "[0, inf)") * sqrt(variance / max(fan, 1))
+
+
+def _made(shape: tuple[int, ...], generator: Generator, kind: str, scale: float, into: Into) -> Array:
+    if unknown := set(into) - {"layout", "dtype", "like"}:
+        raise TypeError(f"initial weights have no argument {min(unknown)!r}")
+    if not isinstance(generator, Generator):
+        raise TypeError(f"generator has type {type(generator).__name__}, expected fastopt.Generator")
+    values = np.empty(shape, _dtype(into.get("dtype", "float32")))
+    like = into.get("like")
+    template = values if like is None else computable("like", like)
+    _random.fill(values.reshape(-1), kind, scale, generator.key, generator.next_offset())
+    return beside(template, values)
+
+
+def _dtype(dtype: Any) -> np.dtype[Any]:
+    found: np.dtype[Any] = np.dtype(dtype)
+    if found.name not in {"float16", "bfloat16", "float32", "float64"}:
+        raise TypeError(f"dtype is {found}, expected float16, bfloat16, float32 or float64")
+    return found

@@ -1,0 +1,284 @@
+"""Layers: functions of :mod:`fastopt.functional` that remember what their backward needs.
+
+A layer is called forward, then backward; ``train()`` and ``eval()`` say which of its two forms it has. It keeps
+nothing of the arrays it is given but what backward needs, and lets that go there.
+"""
+
+from __future__ import annotations
+
+import copy
+import secrets
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from fastopt import _checks, _core
+from fastopt import functional as F
+from fastopt._batch_norm import forward_options
+from fastopt._generator import Generator
+from fastopt._params import Array, full_like
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+_BATCH_NORM_ARRAYS = ("gamma", "beta", "running_mean", "running_var")
+
+
+class Layer:
+    """The base of :class:`BatchNorm` and :class:`Dropout`; not for use by itself."""
+
+    training: bool = True
+    _saved: Any = None
+
+    def train(self) -> Self:
+        """Behave as in training, from the next forward on; returns the layer."""
+        self.training = True
+        return self
+
+    def eval(self) -> Self:
+        """Behave as in evaluation, from the next forward on; returns the layer."""
+        self.training = False
+        return self
+
+    def forward(self, x: Array) -> Array:
+        """The layer's output."""
+        raise NotImplementedError
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """The same as ``forward``."""
+        return self.forward(*args, **options)
+
+    def _last_saved(self) -> Any:
+        if self._saved is None:
+            raise RuntimeError(
+                f"{type(self).__name__}.backward needs a forward before it, one for each call"
+            )
+        return self._saved
+
+
+class BatchNorm(Layer):
+    r"""Batch normalisation, with learnt scale and shift and running statistics of its own.
+
+    .. math:: y = \mathrm{activation}\Bigl(\gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
+        + \mathrm{residual}\Bigr)
+
+    Args:
+        num_features: :math:`C`, the number of channels.
+        eps, momentum, momentum_mode, unbiased, single_value, axis, activation: as
+            :func:`fastopt.functional.batch_norm_forward` has them. With ``momentum=None`` running statistics
+            are the average of all ``num_batches_tracked`` batches.
+        affine: whether there are ``gamma`` (ones) and ``beta`` (zeros).
+        track_running_stats: whether there are ``running_mean`` (zeros) and ``running_var`` (ones). Without
+            them evaluation, too, takes the batch's statistics.
+        like: an array of shape (C,) of the library, device and dtype that ``gamma`` and the others shall
+            have; None for NumPy and float32.
+
+    ``gamma``, ``beta``, ``running_mean`` and ``running_var`` are arrays of shape (C,), or None; ``backward``
+    leaves ``dgamma`` and ``dbeta``.
+
+    >>> import numpy as np, fastopt
+    >>> norm = fastopt.BatchNorm(2, eps=0.0)
+    >>> norm(np.array([[1.0, 10.0], [3.0, 30.0]]))
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    >>> norm.running_mean
+    array([0.2, 2. ], dtype=float32)
+    >>> norm.backward(np.array([[1.0, 0.0], [1.0, 0.0]]))
+    array([[0., 0.],
+           [0., 0.]])
+    >>> norm.dbeta
+    array([2., 0.], dtype=float32)
+
+    Source: Ioffe & Szegedy 2015, arXiv:1502.03167.
+    """
+
+    gamma: Array | None = None
+    beta: Array | None = None
+    dgamma: Array | None = None
+    dbeta: Array | None = None
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        momentum_mode: Literal["update", "keep"] = "update",
+        unbiased: bool = True,
+        single_value: Literal["error", "zero_var"] = "error",
+        axis: int = 1,
+        activation: Literal["relu"] | None = None,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        like: Array | None = None,
+    ) -> None:
+        self.num_features = _checks.count("num_features", num_features)
+        self.eps, self.momentum, self.momentum_mode = eps, momentum, momentum_mode
+        self.unbiased, self.single_value = unbiased, single_value
+        self.axis, self.activation = axis, activation
+        forward_options(True, momentum, momentum_mode, eps, axis, unbiased, single_value, activation)
+        if like is None:
+            like = np.empty(self.num_features, np.float32)
+        elif getattr(like, "shape", None) != (self.num_features,):
+            raise ValueError(f"like must be an array of shape ({self.num_features},), got {like!r}")
+        tracks = _checks.switch("track_running_stats", track_running_stats)
+        if _checks.switch("affine", affine):
+            self.gamma, self.beta = full_like(like, 1.0), full_like(like, 0.0)
+        self.running_mean = full_like(like, 0.0) if tracks else None
+        self.running_var = full_like(like, 1.0) if tracks else None
+        self.num_batches_tracked = 0
+
+    def forward(self, x: Array, *, residual: Array | None = None, out: Array | None = None) -> Array:
+        """The batch normalised, scaled, shifted, with ``residual`` added, and activated.
+
+        A new array, or written to ``out``. In training the running statistics follow the batch. Arguments
+        and errors are those of :func:`fastopt.functional.batch_norm_forward`.
+        """
+        tracks = self.running_mean is not None
+        y, self._saved = F.batch_norm_forward(
+            x,
+            self.gamma,
+            self.beta,
+            self.running_mean,
+            self.running_var,
+            training=self.training or not tracks,
+            momentum=self.momentum,
+            momentum_mode=self.momentum_mode,
+            eps=self.eps,
+            axis=self.axis,
+            unbiased=self.unbiased,
+            single_value=self.single_value,
+            batch=self.num_batches_tracked + 1,
+            residual=residual,
+            activation=self.activation,
+            out=out,
+        )
+        self.num_batches_tracked += self.training and tracks
+        return y
+
+    def backward(self, dy: Array, *, out: Array | None = None) -> Any:
+        """``dx`` of the last forward, or with a residual ``(dx, dresidual)``; leaves ``dgamma`` and ``dbeta``.
+
+        ``dx`` is a new array, or written to ``out``, which may be ``dy``. ``RuntimeError`` without a forward;
+        otherwise as :func:`fastopt.functional.batch_norm_backward`.
+        """
+        dx, self.dgamma, self.dbeta, *residual = F.batch_norm_backward(dy, self._last_saved(), out=out)
+        self._saved = None
+        return (dx, *residual) if residual else dx
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of scale, shift and running statistics, and the number of batches, for a checkpoint."""
+        arrays = {name: copy.deepcopy(getattr(self, name)) for name in _BATCH_NORM_ARRAYS}
+        return {**arrays, "num_batches_tracked": self.num_batches_tracked}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a :meth:`state_dict`, in place; one of another layer raises ``ValueError`` and changes
+        nothing."""
+        _checks.same_entries("entries", state, self.state_dict())
+        count = _checks.count("num_batches_tracked", state["num_batches_tracked"])
+        mine = {name: getattr(self, name) for name in _BATCH_NORM_ARRAYS}
+        for name, array in mine.items():
+            if (array is None) != (state[name] is None):
+                raise ValueError(f"state_dict's {name} is {state[name]!r}, expected {array!r}")
+            if array is not None:
+                _checks.same_arrays(name, [state[name]], [array])
+        for name, array in mine.items():
+            if array is not None:
+                array[...] = state[name]
+        self.num_batches_tracked = count
+
+    def __repr__(self) -> str:
+        options = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, axis={self.axis}"
+        return f"BatchNorm({options}, activation={self.activation!r})"
+
+
+class Dropout(Layer):
+    r"""Dropout: each element is zero with probability :math:`p`, or :math:`x / (1 - p)`.
+
+    .. math:: y = m \frac{x}{1 - p}, \qquad P(m = 0) = p
+
+    Args:
+        p: the probability to drop, from 0 to 1.
+        generator: a :class:`fastopt.Generator`, which layers may share, or the seed for one. ``None`` takes
+            a seed from the operating system; ``layer.generator.seed`` tells which.
+        scaling: ``"inverted"``, or ``"test_time"`` to scale by :math:`1 - p` in evaluation instead.
+        channel_axis: drop whole channels along this axis.
+        alpha: alpha dropout, for SELU.
+
+    :func:`fastopt.functional.dropout_forward` describes them. ``layer.generator.state_dict()`` in a checkpoint
+    resumes the same masks. Evaluation takes no random numbers.
+
+    >>> import numpy as np, fastopt
+    >>> layer = fastopt.Dropout(0.5, generator=0)
+    >>> layer(np.ones(8))
+    array([0., 2., 2., 2., 2., 2., 0., 2.])
+    >>> layer.backward(np.ones(8))
+    array([0., 2., 2., 2., 2., 2., 0., 2.])
+    >>> layer.eval()(np.ones(3))
+    array([1., 1., 1.])
+
+    Source: Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov 2014, JMLR 15.
+    """
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        *,
+        generator: Generator | int | None = None,
+        scaling: Literal["inverted", "test_time"] = "inverted",
+        channel_axis: int | None = None,
+        alpha: bool = False,
+    ) -> None:
+        _core.check_dropout(p, scaling, alpha, channel_axis)
+        if generator is None:
+            generator = secrets.randbits(64)
+        self.p, self.scaling, self.channel_axis, self.alpha = p, scaling, channel_axis, alpha
+        self.generator = generator if isinstance(generator, Generator) else Generator(generator)
+
+    def forward(
+        self,
+        x: Array,
+        *,
+        residual: Array | None = None,
+        bias: Array | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        """``residual + dropout(x + bias)``, each if given; a new array, or written to ``out``.
+
+        In training every call draws another mask. Arguments and errors are those of
+        :func:`fastopt.functional.dropout_forward`.
+        """
+        offset = self.generator.next_offset() if self.training else 0
+        y, self._saved = F.dropout_forward(
+            x,
+            self.p,
+            seed=self.generator.key,
+            offset=offset,
+            training=self.training,
+            scaling=self.scaling,
+            residual=residual,
+            bias=bias,
+            channel_axis=self.channel_axis,
+            alpha=self.alpha,
+            out=out,
+        )
+        return y
+
+    def backward(self, dy: Array, *, out: Array | None = None) -> Array:
+        """``dx`` of the last forward: a new array, or written to ``out``, which may be ``dy``.
+
+        The gradient by a residual is ``dy`` itself, that by a bias ``dx`` summed over all axes but the last.
+        ``RuntimeError`` without a forward; otherwise as :func:`fastopt.functional.dropout_backward`.
+        """
+        dx = F.dropout_backward(dy, self._last_saved(), out=out)
+        self._saved = None
+        return dx
+
+    def __repr__(self) -> str:
+        options = f"{self.p}, generator={self.generator!r}"
+        if self.scaling != "inverted":
+            options += f", scaling={self.scaling!r}"
+        if self.channel_axis is not None:
+            options += f", channel_axis={self.channel_axis}"
+        return f"Dropout({options}, alpha=True)" if self.alpha else f"Dropout({options})"

@@ -1,0 +1,319 @@
+"""Augmented images: each function against a plain loop over samples, any batch split, both layouts, every
+library; and what is drawn is drawn as often as it should be."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fastopt.data import augment
+from fastopt.data.augment._geometry import turned
+from fastopt.data.augment._values import symmetric_beta
+from libraries import each_library
+
+INDEX = np.array([7, 0, 3, 2**32 - 1, 12, 4])
+SEED, EPOCH = 11, 2
+
+
+def images(dtype=np.float32, channels=3, count=6):
+    x = np.random.default_rng(4).uniform(size=(count, channels, 7, 8))
+    return (x * 255).astype(dtype) if np.dtype(dtype).kind in "iu" else x.astype(dtype)
+
+
+def draws(index=INDEX, seed=SEED, epoch=EPOCH):
+    return augment.Draws(index, seed=seed, epoch=epoch)
+
+
+X_ALL, Y_ALL = images(count=20), np.eye(20, 5, dtype=np.float32)
+
+FUNCTIONS = {
+    "crop": lambda x, d, **o: augment.crop(x, d, padding=2, **o),
+    "crop to size": lambda x, d, **o: augment.crop(x, d, padding=1, size=(5, 4), fill=0.25, **o),
+    "flip": lambda x, d, **o: augment.flip(x, d, **o),
+    "flip vertical": lambda x, d, **o: augment.flip(x, d, axis="vertical", **o),
+    "rotate": lambda x, d, **o: augment.rotate(x, d, degrees=30, fill=0.5, **o),
+    "jitter": lambda x, d, **o: augment.jitter(x, d, **o),
+    "cutout": lambda x, d, **o: augment.cutout(x, d, size=3, **o),
+    "noise": lambda x, d: augment.noise(x, d),
+    "mixup": lambda x, d: augment.mixup(x, x[:, 0, 0, :5], d, others=(X_ALL, Y_ALL))[0],
+}
+MOVING = ("crop", "crop to size", "flip", "flip vertical", "cutout")
+WITH_LAYOUT = [name for name in FUNCTIONS if name not in ("noise", "mixup")]
+each_function = pytest.mark.parametrize("name", FUNCTIONS)
+
+
+# ---- what a sample becomes depends on its number alone ----
+
+
+@each_function
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 2, 0, 4, 1, 3]])
+@pytest.mark.parametrize("cuts", [[], [1, 4], [1, 2, 3, 4, 5]])
+def test_any_split_into_batches_gives_the_same(name, order, cuts):
+    x, f = images(), FUNCTIONS[name]
+    whole = f(x, draws())
+    parts = [f(x[part], draws(INDEX[part])) for part in np.split(np.array(order), cuts)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole[order])
+
+
+@each_function
+def test_seed_epoch_and_sample_change_it(name):
+    x, f = np.repeat(images(count=1), 6, axis=0), FUNCTIONS[name]
+    results = [f(x, draws(seed=s, epoch=e)) for s, e in ((1, 0), (1, 1), (2, 0))]
+    assert not np.array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
+    assert any(not np.array_equal(results[0][0], other) for other in results[0][1:])
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in FUNCTIONS if name != "mixup"]
+)  # which is tried below
+@each_library
+def test_libraries_agree(name, library):
+    x = images()
+    found = library.host(FUNCTIONS[name](library.array(x), draws(library.array(INDEX))))
+    np.testing.assert_allclose(found, FUNCTIONS[name](x, draws()), rtol=1e-6, atol=1e-6)
+    if name in MOVING:
+        np.testing.assert_array_equal(found, FUNCTIONS[name](x, draws()))
+
+
+@pytest.mark.parametrize("name", WITH_LAYOUT)
+def test_layouts_agree(name):
+    x = images()
+    last = FUNCTIONS[name](x.transpose(0, 2, 3, 1), draws(), layout="NHWC")
+    np.testing.assert_array_equal(last.transpose(0, 3, 1, 2), FUNCTIONS[name](x, draws()))
+
+
+@each_function
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8])
+def test_dtypes_stay_and_the_images_are_only_read(name, dtype):
+    x = images(dtype)
+    x.flags.writeable = False
+    if dtype == np.uint8 and name not in MOVING:
+        with pytest.raises(TypeError, match=r"^(images|x) has dtype uint8, expected float16"):
+            FUNCTIONS[name](x, draws())
+    else:
+        y = FUNCTIONS[name](x, draws())
+        assert (y.dtype, y.shape[:2]) == (dtype, x.shape[:2])
+
+
+@each_function
+def test_an_empty_batch_stays_empty(name):
+    assert len(FUNCTIONS[name](images()[:0], draws(INDEX[:0]))) == 0
+
+
+# ---- each function against a loop ----
+
+
+def test_crop_is_a_window_of_the_padded_image():
+    x = images()
+    y = augment.crop(x, draws(), padding=2, fill=9.0)
+    padded = np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)), constant_values=9.0)
+    for before, after in zip(padded, y, strict=True):
+        places = [(i, j) for i in range(5) for j in range(5)]
+        assert any(np.array_equal(before[:, i : i + 7, j : j + 8], after) for i, j in places)
+
+
+def test_every_place_of_a_window_is_equally_likely():
+    """25 places for 10,000 samples: chi-squared with 24 degrees of freedom, deviation 6.9."""
+    x = np.zeros((10000, 1, 5, 5), np.int8)
+    x[:, 0, 2, 2] = 1
+    y = augment.crop(x, draws(np.arange(10000)), padding=2)
+    counts = y[:, 0].sum(axis=0)
+    assert counts.sum() == 10000
+    assert ((counts - 400) ** 2 / 400).sum() < 24 + 4 * 6.9
+
+
+@pytest.mark.parametrize(("axis", "numpys"), [("horizontal", 3), ("vertical", 2)])
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_flip_mirrors_a_share_p(axis, numpys, p):
+    x = np.random.default_rng(0).normal(size=(2000, 1, 3, 3))
+    y = augment.flip(x, draws(np.arange(2000)), p=p, axis=axis)
+    mirrored = (y == np.flip(x, numpys)).all(axis=(1, 2, 3))
+    same = (y == x).all(axis=(1, 2, 3))
+    assert (mirrored ^ same).all()
+    assert abs(mirrored.mean() - p) <= 4 * math.sqrt(p * (1 - p) / 2000)
+
+
+def test_horizontal_and_vertical_flips_are_independent():
+    ramp = np.tile(np.arange(4.0).reshape(1, 1, 2, 2), (2000, 1, 1, 1))
+    across = augment.flip(ramp, draws(np.arange(2000)))[:, 0, 0, 0] == 1
+    down = augment.flip(ramp, draws(np.arange(2000)), axis="vertical")[:, 0, 0, 0] == 2
+    assert abs((across & down).mean() - 0.25) < 4 * math.sqrt(0.1875 / 2000)
+
+
+@pytest.mark.parametrize("quarters", [-3, -1, 0, 1, 2])
+@each_library
+def test_a_quarter_turn_is_exact(quarters, library):
+    x = images()[:, :, :, :7]
+    y = library.host(turned(library.array(x), np.full(6, quarters / 2), 0.0))
+    np.testing.assert_array_equal(y, np.rot90(x, quarters, axes=(2, 3)))
+
+
+def test_rotation_interpolates_linearly():
+    """A picture that is linear in both coordinates is turned exactly, away from the edge."""
+    rows, columns = np.mgrid[0:21, 0:21] - 10.0
+    x = (2 * rows + 3 * columns).reshape(1, 1, 21, 21)
+    turn = 0.1
+    c, s = math.cos(math.pi * turn), math.sin(math.pi * turn)
+    expected = 2 * (s * columns + c * rows) + 3 * (c * columns - s * rows)
+    y = turned(x, np.array([turn]), math.nan)[0, 0]
+    inside = np.hypot(rows, columns) < 9
+    np.testing.assert_allclose(y[inside], expected[inside], atol=1e-12)
+
+
+def test_rotation_against_scipy():
+    ndimage = pytest.importorskip("scipy.ndimage")
+    x = images(np.float64, count=1)
+    y = turned(x, np.array([20 / 180]), 0.0)
+    expected = ndimage.rotate(
+        x[0, 0], 20, reshape=False, order=1, mode="grid-constant", prefilter=False
+    )
+    np.testing.assert_allclose(y[0, 0], expected, atol=1e-12)
+
+
+def test_angles_are_uniform():
+    """Recovered from where a point far from the centre lands."""
+    x = np.zeros((2000, 1, 41, 41))
+    x[:, 0, 18:23, 38:41] = 1.0
+    y = augment.rotate(x, draws(np.arange(2000)), degrees=60)[:, 0]
+    rows, columns = np.mgrid[0:41, 0:41] - 20.0
+    angle = np.degrees(np.arctan2(-(y * rows).sum((1, 2)), (y * columns).sum((1, 2))))
+    assert abs(angle).max() < 61
+    assert abs(angle.mean()) < 4 * 60 / math.sqrt(3 * 2000)
+    assert angle.std() == pytest.approx(60 / math.sqrt(3), rel=0.05)
+
+
+def test_jitter_by_hand():
+    x = images(np.float64)
+    y = augment.jitter(x, draws(), brightness=0.5, contrast=0.4, saturation=1.5, limits=None)
+    low, high = np.array([0.5, 0.6, 0.0]), np.array([1.5, 1.4, 2.5])
+    for before, after, u in zip(x, y, draws().uniforms("jitter", 3), strict=True):
+        bright, sharp, full = low + (high - low) * u
+        luma = np.array([0.299, 0.587, 0.114])[:, None, None]
+        z = before * bright
+        z = (luma * z).sum(0).mean() * (1 - sharp) + z * sharp
+        z = (luma * z).sum(0) * (1 - full) + z * full
+        np.testing.assert_allclose(after, z, rtol=1e-12)
+
+
+def test_jitter_can_be_limited_and_turned_off():
+    y = augment.jitter(images(), draws(), brightness=5.0)
+    assert y.min() >= 0.0
+    assert y.max() == 1.0
+    x = images(channels=2)
+    off = augment.jitter(x, draws(), brightness=0, contrast=0, saturation=0)
+    np.testing.assert_array_equal(off, x)
+    assert not np.array_equal(augment.jitter(x, draws(), saturation=0), x)
+
+
+def test_noise_is_normal_and_independent():
+    y = augment.noise(np.ones((40, 5000), np.float32), draws(np.arange(40)), std=0.5) - 1.0
+    assert abs(y.mean()) < 4 * 0.5 / math.sqrt(y.size)
+    assert abs(y.std() - 0.5) < 4 * 0.5 / math.sqrt(2 * y.size)
+    assert np.abs(np.corrcoef(y)[np.triu_indices(40, 1)]).max() < 5 / math.sqrt(5000)
+
+
+def test_cutout_is_one_square_that_may_reach_over_the_edge():
+    y = augment.cutout(np.ones((3000, 2, 6, 7)), draws(np.arange(3000)), size=3, fill=0.0)
+    np.testing.assert_array_equal(y[:, 0], y[:, 1])
+    hole = y[:, 0] == 0
+    heights, widths = hole.any(2).sum(1), hole.any(1).sum(1)
+    np.testing.assert_array_equal(hole.sum((1, 2)), heights * widths)
+    assert set(heights) == set(widths) == {2, 3}
+    # Every pixel is a centre as often: a corner is covered by 4 of 42 centres, the middle by 9.
+    assert abs(hole[:, 0, 0].mean() - 4 / 42) < 4 * math.sqrt(4 / 42 / 3000)
+    assert abs(hole[:, 3, 3].mean() - 9 / 42) < 4 * math.sqrt(9 / 42 / 3000)
+
+
+@each_library
+def test_mixup_mixes_samples_and_targets_alike(library):
+    """With samples that say who they are, the share and the partner can be read off."""
+    each = np.eye(20)
+    x, y = augment.mixup(
+        library.array(each[:6]),
+        library.array(each[:6].astype(np.float32)),
+        draws(),
+        others=(library.array(each), library.array(each.astype(np.float32))),
+        alpha=1.0,
+    )
+    x, y = library.host(x), library.host(y)
+    np.testing.assert_allclose(x, y, rtol=1e-6)
+    np.testing.assert_allclose(x.sum(axis=1), 1.0)
+    partner = np.floor(draws().uniforms("mixup", 3)[:, 2] * 20).astype(int)
+    for i in range(6):
+        assert set(np.flatnonzero(x[i])) <= {i, partner[i]}
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2, 0.5, 1.0, 2.0, 30.0])
+def test_mixups_shares_are_beta_distributed(alpha):
+    """Kolmogorov's distance, against SciPy's distribution."""
+    special = pytest.importorskip("scipy.special")
+    u = draws(np.arange(4000)).uniforms("mixup", 2)
+    share = np.sort(symmetric_beta(alpha, u[:, 0], u[:, 1]))
+    assert 0 <= share[0] <= share[-1] <= 1
+    distance = np.abs(special.betainc(alpha, alpha, share) - (np.arange(4000) + 0.5) / 4000)
+    distance[(share == 0) | (share == 1)] = 0  # steps, where a double has no finer values
+    assert distance.max() < 1.95 / math.sqrt(4000)
+
+
+def test_mixup_from_a_memory_map(tmp_path):
+    stored = np.memmap(tmp_path / "x", np.float32, "w+", shape=X_ALL.shape)
+    stored[:] = X_ALL
+    x, y = images(), np.eye(6, 5, dtype=np.float32)
+    found = augment.mixup(x, y, draws(), others=(stored, Y_ALL))
+    expected = augment.mixup(x, y, draws(), others=(X_ALL, Y_ALL))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# ---- what is refused ----
+
+X, D = images(), draws()
+REFUSED = {
+    "axes": (lambda: augment.flip(X[0], D), ValueError, r"images has shape \(3, 7, 8\), expected 4"),
+    "number": (lambda: augment.flip(X[:2], D), ValueError, "images has 2 samples, but draws has 6"),
+    "noise number": (lambda: augment.noise(X[:2], D), ValueError, "images has 2 samples, but draws"),
+    "no draws": (lambda: augment.flip(X, 3), TypeError, "draws has type int, expected augment.Draws"),
+    "a list": (lambda: augment.flip([1], D), TypeError, "images has type list, expected an array"),
+    "a layout": (lambda: augment.flip(X, D, layout="CHW"), ValueError, "layout must be one of 'NCHW'"),
+    "p": (lambda: augment.flip(X, D, p=2), ValueError, r"p must lie in \[0, 1\], got 2"),
+    "axis": (lambda: augment.flip(X, D, axis=1), ValueError, "axis must be one of 'horizontal', "),
+    "padding": (lambda: augment.crop(X, D, padding=-1), ValueError, "padding must be 0 or more"),
+    "size": (lambda: augment.crop(X, D, size=(99, 1)), ValueError, r"size is \(99, 1\), but padded"),
+    "no size": (lambda: augment.crop(X, D, size=3), ValueError, "size must be a pair, got 3"),
+    "limits": (lambda: augment.jitter(X, D, limits=1.0), ValueError, "limits must be a pair, got 1.0"),
+    "no others": (lambda: augment.mixup(X, X, D, others=None), ValueError, "others must be a pair"),
+    "degrees": (lambda: augment.rotate(X, D, degrees=200), ValueError, r"degrees must lie in \[0, 180"),
+    "hole": (lambda: augment.cutout(X, D, size=0), ValueError, "size must be 1 or more"),
+    "std": (lambda: augment.noise(X, D, std=-1), ValueError, r"std must lie in \[0, inf\)"),
+    "contrast": (lambda: augment.jitter(X, D, contrast=-1), ValueError, "contrast must lie in"),
+    "channels": (lambda: augment.jitter(X[:, :2], D), ValueError, "images has 2 channels, but satu"),
+    "alpha": (
+        lambda: augment.mixup(X, X, D, others=(X, X), alpha=0),
+        ValueError,
+        r"alpha must lie in \(0, inf\), got 0",
+    ),
+    "labels": (
+        lambda: augment.mixup(X, np.arange(6), D, others=(X, np.arange(6))),
+        TypeError,
+        "y has dtype int64, expected float16",
+    ),
+    "others": (
+        lambda: augment.mixup(X, X, D, others=(X, X[:, :1])),
+        ValueError,
+        r"others has shape \(6, 1, 7, 8\) for y of shape \(6, 3, 7, 8\)",
+    ),
+    "index": (lambda: draws(np.zeros(3)), TypeError, r"index has shape \(3,\) and dtype float64"),
+    "index below 0": (lambda: draws([-1]), ValueError, r"index has numbers outside \[0, 2\*\*32\)"),
+    "seed": (lambda: draws(seed=-1), ValueError, r"seed must lie in \[0, 2\*\*64\), got -1"),
+    "epoch": (lambda: draws(epoch=2**48), ValueError, r"epoch must lie in \[0, 2\*\*48\)"),
+    "stream": (lambda: D.uniforms("x", 1), ValueError, "name must be one of 'minibatches', 'crop'"),
+}
+
+
+@pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
+def test_refused(call, kind, says):
+    with pytest.raises(kind, match="^" + says):
+        call()

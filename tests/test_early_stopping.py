@@ -1,0 +1,155 @@
+"""Early stopping: when it says stop, which parameters it keeps, that they come back bit for bit."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+import fastopt
+from libraries import each_library
+
+# Errors, and with patience 2 the update that stops and the best one before it.
+RUNS = {
+    "falls, rises": ([3, 2, 1, 2, 3, 0], {}, 5, 3),
+    "equal is no improvement": ([3, 3, 3, 0], {}, 3, 1),
+    "too small a fall": ([3, 2.6, 2.4, 2.3, 2.2], {"min_delta": 0.5}, 5, 3),
+    "accuracy": ([0.1, 0.5, 0.4, 0.5, 0.9], {"mode": "max"}, 4, 2),
+    "NaN": ([1, math.nan, math.nan, 0], {}, 3, 1),
+    "infinity": ([math.inf, 2, 3, 4], {}, 4, 2),
+    "never": ([3, 2, 3, 1, 2, 0.5], {}, None, 6),
+    "more patience": ([3, 4, 4, 4, 0], {"patience": 3}, 4, 1),
+}
+
+
+@pytest.mark.parametrize(("errors", "options", "stop", "best"), RUNS.values(), ids=RUNS)
+def test_it_stops_and_keeps_the_best(errors, options, stop, best):
+    stopper = fastopt.EarlyStopping(**{"patience": 2, **options})
+    w = np.zeros(3)
+    for update, error in enumerate(errors, start=1):
+        w[:] = update
+        if stopper.update(error, w):
+            break
+    assert stopper.stopped == (stop is not None)
+    assert stopper.updates == (stop or len(errors))
+    assert (stopper.best_update, stopper.best) == (best, errors[best - 1])
+    stopper.restore(w)
+    assert (w == best).all()
+
+
+FORMS = {
+    "array": lambda a, b: a,
+    "list": lambda a, b: [a, b],
+    "dict": lambda a, b: {"a": a, "b": b},
+    "groups": lambda a, b: [{"params": [a]}, {"params": {"b": b}, "lr": 1}],
+}
+
+
+@each_library
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+def test_any_form_comes_back_to_the_bit(form, dtype, library):
+    start = np.random.default_rng(0).normal(size=(4, 3)).astype(dtype)
+    arrays = [library.array(start), library.array(start.T)]
+    params = FORMS[form](*arrays)
+    stopper = fastopt.EarlyStopping()
+    stopper.update(1.0, params)
+    for array in arrays:
+        array[...] = 0
+    stopper.update(2.0, params)
+    stopper.restore(params)
+    assert library.host(arrays[0]).tobytes() == start.tobytes()
+    if form != "array":
+        assert library.host(arrays[1]).tobytes() == start.T.tobytes()
+
+
+def test_torch_parameters_that_require_gradients(torch):
+    w = torch.ones(3, requires_grad=True)
+    stopper = fastopt.EarlyStopping()
+    stopper.update(torch.tensor(1.0), [w])
+    with torch.no_grad():
+        w *= 2
+    stopper.restore([w])
+    assert (w == 1).all()
+    assert w.requires_grad
+
+
+@pytest.mark.parametrize("done", range(1, 5))
+def test_a_resumed_run_stops_at_the_same_update_with_the_same_parameters(done):
+    errors, _, stop, best = RUNS["falls, rises"]
+
+    def run(stopper, w, updates):
+        for update in updates:
+            w[:] = update
+            if stopper.update(errors[update - 1], w):
+                return update
+        return None
+
+    broken, resumed = (fastopt.EarlyStopping(patience=2) for _ in range(2))
+    w = np.zeros(2)
+    run(broken, w, range(1, done + 1))
+    state = pickle.loads(pickle.dumps(broken.state_dict()))
+    broken.update(-1.0, w)  # the checkpoint does not share its arrays
+    resumed.load_state_dict(state)
+    assert run(resumed, w, range(done + 1, 7)) == stop
+    resumed.restore(w)
+    assert (w == best).all()
+
+
+W = np.ones(3)
+
+
+def watching(w=W):
+    stopper = fastopt.EarlyStopping()
+    stopper.update(1.0, w)
+    return stopper
+
+
+def read_only():
+    w = np.ones(3)
+    w.flags.writeable = False
+    return w
+
+
+REFUSED = {
+    "patience": (lambda: fastopt.EarlyStopping(0), ValueError, "patience must be 1 or more"),
+    "min_delta": (
+        lambda: fastopt.EarlyStopping(min_delta=-1),
+        ValueError,
+        r"min_delta must lie in \[0",
+    ),
+    "mode": (
+        lambda: fastopt.EarlyStopping(mode="auto"),
+        ValueError,
+        "mode must be one of 'min', 'max'",
+    ),
+    "nothing kept": (lambda: fastopt.EarlyStopping().restore(W), ValueError, "no update has brought"),
+    "other params": (lambda: watching().update(0.5, [W, W]), ValueError, "params has 2 arrays, expec"),
+    "a shape": (lambda: watching().restore(np.ones(2)), ValueError, r"params\[0\] has shape \(2,\), "),
+    "read-only": (lambda: watching().restore(read_only()), ValueError, r"params\[0\] is read-only"),
+    "no array": (lambda: watching(["x"]), TypeError, r"params\[0\] has type str, expected an array"),
+    "another mode": (
+        lambda: fastopt.EarlyStopping(mode="max").load_state_dict(watching().state_dict()),
+        ValueError,
+        "state_dict has mode 'min', expected 'max'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
+def test_refused(call, kind, says):
+    with pytest.raises(kind, match="^" + says):
+        call()
+
+
+def test_a_refused_restore_writes_nothing():
+    a, b = np.ones(2), np.ones(2)
+    stopper = fastopt.EarlyStopping()
+    stopper.update(1.0, [a, b])
+    a[:] = b[:] = 5
+    b.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        stopper.restore([a, b])
+    assert (a == 5).all()

@@ -1,0 +1,139 @@
+"""The moving average of weights: against its sum written out, in each dtype, swapped in and out, resumed."""
+
+from __future__ import annotations
+
+import pickle
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastopt
+from libraries import each_library
+
+
+def path(steps=30, shape=(4, 3), dtype=np.float64):
+    return np.random.default_rng(1).normal(size=(steps, *shape)).astype(dtype)
+
+
+def written_out(weights, decays):
+    """sum of theta_t (1 - d_t) times the product of later decays, with d_0 = 0: in float64."""
+    factors = [1 - d for d in [0.0, *decays]]
+    for t, d in enumerate(decays, start=1):
+        factors[:t] = [f * d for f in factors[:t]]
+    return np.tensordot(factors, weights.astype(np.float64), 1)
+
+
+@each_library
+@pytest.mark.parametrize("warmup", [False, True])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_it_is_the_weighted_sum(dtype, warmup, library):
+    weights = path(dtype=dtype)
+    w = library.array(weights[0])
+    ema = fastopt.EMA(w, decay=0.9, warmup=warmup)
+    for now in weights[1:]:
+        w[...] = library.array(now)
+        ema.update()
+    decays = [min(0.9, (1 + t) / (10 + t)) if warmup else 0.9 for t in range(1, 30)]
+    wide = np.float64 if dtype == np.float64 else np.float32
+    assert library.host(ema.average[0]).dtype == wide
+    few = 30 * np.finfo(wide).eps
+    np.testing.assert_allclose(library.host(ema.average[0]), written_out(weights, decays), few, few)
+
+
+def test_torchs_average_is_the_same(torch):
+    weights = path()
+    model = torch.nn.Linear(4, 3, bias=False, dtype=torch.float64)
+    theirs = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+    )
+    theirs.update_parameters(model)  # the first call copies
+    ours = fastopt.EMA(list(model.parameters()), decay=0.9)
+    for now in weights:
+        with torch.no_grad():
+            model.weight[:] = torch.from_numpy(now.T.copy())
+        theirs.update_parameters(model)
+        ours.update()
+    np.testing.assert_allclose(ours.average[0], theirs.module.weight.detach(), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_16_bits_do_not_lose_small_changes(dtype):
+    w = np.zeros(1, dtype)
+    ema = fastopt.EMA(w, decay=0.999)
+    w[:] = 1
+    for _ in range(1000):
+        ema.update()
+    assert ema.average[0] == pytest.approx(1 - 0.999**1000, rel=1e-4)
+    ema.copy_to()
+    assert w.dtype == dtype
+    assert float(w[0]) == pytest.approx(1 - 0.999**1000, rel=2**-8)
+
+
+def test_applied_puts_back_what_was_there():
+    params = {"a": path()[0], "b": path()[1]}
+    before = {name: w.copy() for name, w in params.items()}
+    ema = fastopt.EMA(params, decay=0.5)
+    for w in params.values():
+        w += 1.0
+    ema.update()
+
+    def looked_at():
+        with ema.applied():
+            for name, w in params.items():
+                np.testing.assert_allclose(w, before[name] + 0.5)
+            raise KeyError  # whatever happens inside
+
+    with pytest.raises(KeyError):
+        looked_at()
+    for name, w in params.items():
+        np.testing.assert_array_equal(w, before[name] + 1.0)
+
+
+def test_averages_go_to_another_model():
+    w, other = np.zeros(3), np.ones(3, np.float32)
+    fastopt.EMA(w).copy_to([other])
+    assert (other == 0).all()
+
+
+def test_a_resumed_average_goes_on_to_the_bit():
+    weights = path()
+    w = weights[0].copy()
+    ema = fastopt.EMA(w, warmup=True)
+    state = None
+    for i, now in enumerate(weights):
+        w[:] = now
+        ema.update()
+        if i == 10:
+            state = pickle.loads(pickle.dumps(ema.state_dict()))
+    resumed = fastopt.EMA(w, warmup=True)
+    resumed.load_state_dict(state)
+    for now in weights[11:]:
+        w[:] = now
+        resumed.update()
+    assert resumed.updates == ema.updates == 30
+    assert resumed.average[0].tobytes() == ema.average[0].tobytes()
+
+
+W = np.ones(3)
+REFUSED = {
+    "decay": (lambda: fastopt.EMA(W, 1.0), ValueError, r"decay must lie in \[0, 1\), got 1.0"),
+    "warmup": (lambda: fastopt.EMA(W, warmup=10), TypeError, "warmup must be True or False"),
+    "integers": (lambda: fastopt.EMA([W, np.ones(3, int)]), TypeError, r"params\[1\] has dtype int64"),
+    "a shape": (
+        lambda: fastopt.EMA(W).copy_to(np.ones(2)),
+        ValueError,
+        r"params\[0\] has shape \(2,\)",
+    ),
+    "a state": (
+        lambda: fastopt.EMA(W).load_state_dict(fastopt.EMA([W, W]).state_dict()),
+        ValueError,
+        "state_dict's average has 2 arrays, expected 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
+def test_refused(call, kind, says):
+    with pytest.raises(kind, match="^" + says):
+        call()

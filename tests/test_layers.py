@@ -1,0 +1,126 @@
+"""The Dropout layer: another mask every time, the same one in backward, none in evaluation, nothing kept."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import functional as F
+from steps import bits, values
+
+OPTIONS = {
+    "plain": {},
+    "test time": {"scaling": "test_time"},
+    "channels": {"channel_axis": -1},
+    "alpha": {"alpha": True},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_layer_is_its_functions_with_its_generators_numbers(options, training):
+    layer = fastopt.Dropout(0.3, generator=fastopt.Generator(5, stream=2), **OPTIONS[options])
+    layer.train() if training else layer.eval()
+    x, residual, bias, dy = (values(s, seed=s) for s in ((4, 6), (4, 6), 6, (4, 6)))
+    for offset in range(3):
+        expected, saved = F.dropout_forward(
+            x,
+            0.3,
+            seed=layer.generator.key,
+            offset=offset if training else 0,
+            training=training,
+            residual=residual,
+            bias=bias,
+            **OPTIONS[options],
+        )
+        assert bits(layer(x, residual=residual, bias=bias)) == bits(expected)
+        assert bits(layer.backward(dy)) == bits(F.dropout_backward(dy, saved))
+        out = np.empty_like(x)
+        assert layer.eval().forward(x, out=out) is out
+        assert layer.backward(dy, out=out) is out
+        layer.training = training
+
+
+def test_evaluation_takes_no_numbers():
+    layer, twin = (fastopt.Dropout(0.3, generator=5) for _ in range(2))
+    x = values(100)
+    layer.eval()(x)
+    assert bits(layer.train()(x)) == bits(twin(x))
+
+
+def test_train_and_eval_return_the_layer():
+    layer = fastopt.Dropout()
+    assert layer.training
+    assert layer.eval() is layer
+    assert not layer.training
+    assert layer.train() is layer
+    assert layer.training
+
+
+def test_layers_share_a_generator_and_no_mask():
+    generator = fastopt.Generator(3)
+    one, two = fastopt.Dropout(generator=generator), fastopt.Dropout(generator=generator)
+    x = np.ones(1000)
+    seen = [layer(x).tobytes() for layer in (one, two, one, two)]
+    assert len(set(seen)) == 4
+    assert generator.offset == 4
+
+
+def test_without_a_generator_the_seed_can_be_read_and_kept():
+    one, two = fastopt.Dropout(), fastopt.Dropout()
+    assert one.generator.seed != two.generator.seed
+    again = fastopt.Dropout(generator=one.generator.seed)
+    x = values(1000)
+    assert bits(again(x)) == bits(one(x))
+
+
+def test_backward_needs_a_forward_each_time():
+    layer = fastopt.Dropout(generator=1)
+    says = "Dropout.backward needs a forward before it, one for each call"
+    with pytest.raises(RuntimeError, match=says):
+        layer.backward(values(3))
+    layer(values(3))
+    layer.backward(values(3))
+    with pytest.raises(RuntimeError, match=says):
+        layer.backward(values(3))
+
+
+def test_after_a_refused_backward_there_is_a_right_one():
+    layer = fastopt.Dropout(generator=1)
+    x = values((3, 4))
+    layer(x)
+    with pytest.raises(ValueError, match="dy has shape"):
+        layer.backward(x.T)
+    assert layer.backward(x).shape == (3, 4)
+
+
+def test_a_layer_keeps_no_array():
+    layer = fastopt.Dropout(generator=1)
+    x, residual, bias, dy = values((3, 4)), values((3, 4)), values(4), values((3, 4))
+    arrays = [x, residual, bias, dy]
+    gc.collect()
+    before = [sys.getrefcount(a) for a in arrays]
+    for _ in range(10):
+        layer(x, residual=residual, bias=bias)
+        layer.backward(dy)
+    assert [sys.getrefcount(a) for a in arrays] == before
+
+
+@pytest.mark.parametrize("generator", ["seed", 1.5, b"seed"], ids=repr)
+def test_what_is_no_generator_is_refused(generator):
+    with pytest.raises(TypeError, match="seed must be a whole number, got"):
+        fastopt.Dropout(generator=generator)
+
+
+def test_a_layer_says_what_it_is():
+    assert (
+        repr(fastopt.Dropout(0.1, generator=3))
+        == "Dropout(0.1, generator=Generator(3, stream=0, offset=0))"
+    )
+    layer = fastopt.Dropout(0.1, generator=3, channel_axis=1, alpha=True)
+    assert repr(layer).endswith("offset=0), channel_axis=1, alpha=True)")
+    assert "scaling='test_time'" in repr(fastopt.Dropout(scaling="test_time"))

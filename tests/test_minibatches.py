@@ -1,0 +1,206 @@
+"""Mini-batches: every sample once an epoch, in an order that seed and epoch fix, resumable anywhere."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastopt
+from fastopt.data import minibatches
+from libraries import each_library
+
+X = np.arange(23)
+
+
+def epochs(batches, n):
+    return [[batch.tolist() for batch in batches] for _ in range(n)]
+
+
+@given(
+    samples=st.integers(0, 40),
+    batch_size=st.none() | st.integers(1, 50),
+    shuffle=st.booleans(),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_an_epoch_is_every_sample_once(samples, batch_size, shuffle, seed):
+    batches = minibatches(np.arange(samples), batch_size=batch_size, shuffle=shuffle, seed=seed)
+    (epoch,) = epochs(batches, 1)
+    assert sorted(n for batch in epoch for n in batch) == list(range(samples))
+    assert len(epoch) == len(batches)
+    size = batch_size or max(samples, 1)
+    assert all(len(batch) == size for batch in epoch[:-1])
+    assert all(0 < len(batch) <= size for batch in epoch[-1:])
+
+
+def test_without_shuffling_the_order_is_kept_and_batches_are_views():
+    x = X.copy()
+    batches = list(minibatches(x, batch_size=8, shuffle=False))
+    assert np.concatenate(batches).tolist() == X.tolist()
+    assert all(np.shares_memory(batch, x) for batch in batches)
+
+
+def test_drop_last_drops_the_short_batch_of_every_epoch():
+    batches = minibatches(X, batch_size=5, drop_last=True)
+    assert [[len(batch) for batch in epoch] for epoch in epochs(batches, 2)] == [[5] * 4] * 2
+    assert len(batches) == 4
+    assert [len(batch) for batch in minibatches(X[:20], batch_size=5, drop_last=True)] == [5] * 4
+
+
+def test_orders_differ_by_epoch_and_seed_and_repeat():
+    first = epochs(minibatches(X, batch_size=23, seed=3), 3)
+    assert epochs(minibatches(X, batch_size=23, seed=3), 3) == first
+    orders = [tuple(epoch[0]) for epoch in first] + [tuple(X)]
+    orders += [tuple(epoch[0]) for epoch in epochs(minibatches(X, batch_size=23, seed=4), 3)]
+    assert len(set(orders)) == len(orders)
+
+
+def test_the_order_is_pinned():
+    """It is the same on every machine, and in every version that keeps the promise of reproducible runs."""
+    (epoch,) = epochs(minibatches(np.arange(10), batch_size=10, seed=2024), 1)
+    assert epoch == [[1, 3, 7, 2, 0, 4, 9, 6, 5, 8]]
+
+
+def test_every_place_is_equally_likely():
+    """Where sample 0 lands, in 4000 epochs of 4 samples: 1000 times each, with a deviation of 27.4."""
+    batches = minibatches(np.arange(4), batch_size=4)
+    places = np.bincount([epoch[0].index(0) for epoch in epochs(batches, 4000)], minlength=4)
+    assert (np.abs(places - 1000) < 4 * 27.4).all()
+
+
+@given(done=st.integers(0, 20), batch_size=st.integers(1, 9), drop_last=st.booleans())
+def test_a_resumed_run_sees_the_batches_that_were_left(done, batch_size, drop_last):
+    def make():
+        return minibatches(X, X * 2, batch_size=batch_size, seed=7, drop_last=drop_last)
+
+    def run(batches, upto=10**9):
+        seen = []
+        for _ in range(batches.epoch, 3):
+            for x, y in batches:
+                assert (y == 2 * x).all()
+                seen.append(x.tolist())
+                if len(seen) == upto:
+                    return seen
+        return seen
+
+    straight = run(make())
+    broken = make()
+    seen = run(broken, done) if done else []
+    resumed = make()
+    resumed.load_state_dict(pickle.loads(pickle.dumps(broken.state_dict())))
+    assert seen + run(resumed) == straight
+    assert (resumed.epoch, resumed.position) == (3, 0)
+
+
+def test_a_loop_left_early_goes_on_unless_it_is_set_back():
+    batches = minibatches(X, batch_size=10, shuffle=False)
+    next(iter(batches))
+    assert [len(batch) for batch in batches] == [10, 3]
+    next(iter(batches))
+    batches.position = 0
+    assert [len(batch) for batch in batches] == [10, 10, 3]
+
+
+def test_memory_maps_are_read_a_batch_at_a_time(tmp_path):
+    stored = np.memmap(tmp_path / "x", np.float32, "w+", shape=(100, 3))
+    stored[:] = np.arange(300).reshape(100, 3)
+    for shuffle in (True, False):
+        for batch, number in minibatches(stored, np.arange(100), batch_size=7, shuffle=shuffle):
+            assert batch.nbytes == len(number) * 12
+            np.testing.assert_array_equal(batch, stored[number])
+
+
+@each_library
+def test_libraries_get_the_same_batches(library):
+    x = library.array(np.arange(20.0).reshape(10, 2))
+    found = [library.host(b).tolist() for b in minibatches(x, batch_size=4, seed=5)]
+    assert found == epochs(minibatches(np.arange(20.0).reshape(10, 2), batch_size=4, seed=5), 1)[0]
+
+
+def test_torch_asks_for_the_extra(torch, monkeypatch):
+    monkeypatch.setitem(sys.modules, "array_api_compat", None)  # as if it were not installed
+    with pytest.raises(ImportError, match=r"^torch's arrays .* pip install 'fastopt\[arrays\]'$"):
+        list(minibatches(torch.ones(3), batch_size=2))
+
+
+REFUSED = {
+    "no array": (lambda: minibatches(batch_size=1), TypeError, "minibatches needs at least one"),
+    "no samples' axis": (
+        lambda: minibatches(np.array(1.0), batch_size=1),
+        ValueError,
+        r"arrays\[0\] has no axes",
+    ),
+    "lengths": (
+        lambda: minibatches(X, X[:3], batch_size=1),
+        ValueError,
+        r"arrays\[1\] has 3 samples, but arrays\[0\] has 23",
+    ),
+    "a list": (
+        lambda: minibatches([1, 2], batch_size=1),
+        TypeError,
+        r"arrays\[0\] has type list, expected an array",
+    ),
+    "no batch": (
+        lambda: minibatches(X, batch_size=24, drop_last=True),
+        ValueError,
+        "batch_size is 24, but there are 23",
+    ),
+    "size 0": (lambda: minibatches(X, batch_size=0), ValueError, "batch_size must be 1 or more, got 0"),
+    "half a size": (
+        lambda: minibatches(X, batch_size=1.5),
+        TypeError,
+        "batch_size must be a whole number",
+    ),
+    "a seed": (
+        lambda: minibatches(X, batch_size=1, seed=-1),
+        ValueError,
+        r"seed must lie in \[0, 2\*\*64\), got -1",
+    ),
+    "no seed": (
+        lambda: minibatches(X, batch_size=1, seed=None),
+        TypeError,
+        "seed must be a whole number",
+    ),
+    "no switch": (
+        lambda: minibatches(X, batch_size=1, shuffle=1),
+        TypeError,
+        "shuffle must be True or False",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
+def test_refused(call, kind, says):
+    with pytest.raises(kind, match="^" + says):
+        call()
+
+
+UNFIT = {
+    "batch_size": ({"batch_size": 4}, "state_dict has batch_size 4, expected 5"),
+    "samples": ({"samples": 4}, "state_dict has samples 4, expected 23"),
+    "seed": ({"seed": 4}, "state_dict has seed 4, expected 0"),
+    "amid a batch": ({"position": 4}, "state_dict's position is 4"),
+    "past the end": ({"position": 25}, "state_dict's position is 25"),
+    "a bad epoch": ({"epoch": -1}, "epoch must be 0 or more"),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), UNFIT.values(), ids=UNFIT)
+def test_a_checkpoint_that_does_not_fit_changes_nothing(change, says):
+    batches = minibatches(X, batch_size=5)
+    next(iter(batches))
+    before = copy.deepcopy(batches.state_dict())
+    with pytest.raises(ValueError, match="^" + says):
+        batches.load_state_dict({**before, **change})
+    assert batches.state_dict() == before
+
+
+def test_repr_says_what_it_is():
+    assert repr(fastopt.data.minibatches(X, batch_size=5)) == (
+        "MiniBatches(samples=23, batch_size=5, shuffle=True, seed=0, drop_last=False)"
+    )

@@ -1,0 +1,70 @@
+"""The penalties' values: against sums in plain Python, and as antiderivatives of what a step adds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import penalties
+
+RNG = np.random.default_rng(2)
+A, B = RNG.normal(size=(5, 4)), RNG.normal(size=7)
+FORMS = {
+    "array": lambda a, b: np.concatenate([a.ravel(), b]),
+    "list": lambda a, b: [a, b],
+    "dict": lambda a, b: {"a": a, "b": b},
+    "groups": lambda a, b: [{"params": a}, {"params": [b], "lr": 1.0}],
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("form", FORMS)
+def test_values(form, dtype):
+    params = FORMS[form](A.astype(dtype), B.astype(dtype))
+    flat = [float(x) for array in (A, B) for x in array.astype(dtype).ravel()]
+    assert penalties.l1(params, 0.3) == pytest.approx(0.3 * math.fsum(map(abs, flat)), rel=1e-14)
+    assert penalties.l2(params, 0.3) == pytest.approx(0.15 * math.fsum(x * x for x in flat), rel=1e-14)
+    assert penalties.l2(params, 0.3, halved=False) == 2 * penalties.l2(params, 0.3)
+
+
+@pytest.mark.parametrize("options", [{"l1": 0.3}, {"l2": 0.4}, {"l1": 0.3, "l2": 0.4}])
+def test_a_step_descends_them(options):
+    """What a step with a gradient of 0 adds is the slope of ``penalties.of``, by central differences."""
+    w = A.copy()
+    opt = fastopt.SGD(w, lr=1.0, **options)
+    opt.step(np.zeros_like(w))
+    slope, h = np.empty_like(w), 1e-4
+    for at in np.ndindex(w.shape):
+        values = []
+        for sign in (1, -1):
+            moved = A.copy()
+            moved[at] += sign * h
+            values.append(penalties.of(fastopt.SGD(moved, **options)))
+        slope[at] = (values[0] - values[1]) / (2 * h)
+    np.testing.assert_allclose(A - w, slope, rtol=1e-8)
+
+
+def test_groups_have_strengths_of_their_own():
+    opt = fastopt.SGD([{"params": A, "l1": 0.5}, {"params": {"b": B}, "l2": 2.0}], l2=0.1)
+    expected = penalties.l1(A, 0.5) + penalties.l2(A, 0.1) + penalties.l2(B, 2.0)
+    assert penalties.of(opt) == pytest.approx(expected, rel=1e-15)
+
+
+def test_nothing_costs_nothing():
+    assert penalties.l1([], 1.0) == penalties.l2([], 1.0) == penalties.of(fastopt.SGD(A)) == 0.0
+
+
+@pytest.mark.parametrize("penalty", [penalties.l1, penalties.l2])
+@pytest.mark.parametrize(
+    ("strength", "kind", "says"),
+    [
+        (-1.0, ValueError, r"strength must lie in \[0, inf\), got -1.0"),
+        ("1", TypeError, "strength must be a number, got '1'"),
+    ],
+)
+def test_refused(penalty, strength, kind, says):
+    with pytest.raises(kind, match="^" + says):
+        penalty(A, strength)

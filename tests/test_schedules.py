@@ -1,0 +1,230 @@
+"""Learning rates: against the formula in plain Python, against torch where the convention is its own, at
+the ends; printed, compared, pickled; and the one that has state, resumed."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import pytest
+
+import fastopt
+from fastopt import schedules as s
+
+PI = math.pi
+FORMULAS = {
+    "constant": (s.Constant(0.3), lambda t: 0.3),
+    "step": (s.Step(0.3, every=7, factor=0.5), lambda t: 0.3 * 0.5 ** (t // 7)),
+    "multi-step": (
+        s.MultiStep(0.3, [5, 9, 30], factor=0.1),
+        lambda t: 0.3 * 0.1 ** ((t >= 5) + (t >= 9) + (t >= 30)),
+    ),
+    "exponential": (s.Exponential(0.3, 0.9, every=3), lambda t: 0.3 * 0.9 ** (t / 3)),
+    "linear": (
+        s.Polynomial(0.3, 20, end=0.1),
+        lambda t: max(0.3 - 0.2 * t / 20, 0.1),
+    ),
+    "polynomial": (
+        s.Polynomial(0.3, 20, power=2.5),
+        lambda t: 0.3 * max(1 - t / 20, 0) ** 2.5,
+    ),
+    "cosine": (
+        s.Cosine(0.3, 20, end=0.1),
+        lambda t: 0.1 + 0.2 * (1 + math.cos(PI * min(t / 20, 1))) / 2,
+    ),
+    "cosine, restarted": (
+        s.Cosine(0.3, 10, restarts=True),
+        lambda t: 0.3 * (1 + math.cos(PI * (t % 10) / 10)) / 2,
+    ),
+    "cosine, restarted later and later": (
+        s.Cosine(0.3, 5, restarts=True, growth=2),
+        lambda t: 0.3 * (1 + math.cos(PI * growing(t, 5))) / 2,
+    ),
+    "warm-up": (
+        s.Warmup(10, s.Exponential(0.3, 0.5), start=0.1),
+        lambda t: 0.1 + 0.2 * t / 10 if t < 10 else 0.3 * 0.5 ** (t - 10),
+    ),
+    "warm-up to one's own": (s.Warmup(4, lambda t: 1.0 + t), lambda t: t / 4 if t < 4 else t - 3.0),
+}
+
+
+def growing(t, length):
+    """How far t is into its wave, each of which is twice as long as the one before."""
+    k = int(math.log2(t / length + 1))
+    return (t - length * (2**k - 1)) / (length * 2**k)
+
+
+@pytest.mark.parametrize(("schedule", "formula"), FORMULAS.values(), ids=FORMULAS)
+def test_the_formula(schedule, formula):
+    for t in range(40):
+        assert schedule(t) == pytest.approx(formula(t), rel=1e-13, abs=1e-16)
+        assert type(schedule(t)) is float
+
+
+def test_ends_are_exact():
+    for schedule in (s.Cosine(0.3, 7, end=0.1), s.Polynomial(0.3, 7, end=0.1, power=0.5)):
+        assert (schedule(0), schedule(7), schedule(10**15)) == (0.3, 0.1, 0.1)
+    assert s.Cosine(0.3, 7, restarts=True)(7 * 10**12) == 0.3
+
+
+TORCHS = {
+    "StepLR": (s.Step(1.0, 3, 0.5), {"step_size": 3, "gamma": 0.5}),
+    "MultiStepLR": (s.MultiStep(1.0, (2, 5), 0.5), {"milestones": [2, 5], "gamma": 0.5}),
+    "ExponentialLR": (s.Exponential(1.0, 0.8), {"gamma": 0.8}),
+    "PolynomialLR": (s.Polynomial(1.0, 8, power=2), {"total_iters": 8, "power": 2}),
+    "CosineAnnealingLR": (s.Cosine(1.0, 19, end=0.1), {"T_max": 19, "eta_min": 0.1}),
+    "CosineAnnealingWarmRestarts": (
+        s.Cosine(1.0, 3, end=0.1, restarts=True, growth=2),
+        {"T_0": 3, "T_mult": 2, "eta_min": 0.1},
+    ),
+    "OneCycleLR": (s.OneCycle(1.0, 20), {"max_lr": 1.0, "total_steps": 20}),
+    "OneCycleLR, linear": (
+        s.OneCycle(1.0, 20, warmup=0.5, start_div=10, end_div=100, shape="linear"),
+        {
+            "max_lr": 1.0,
+            "total_steps": 20,
+            "pct_start": 0.5,
+            "div_factor": 10,
+            "final_div_factor": 100,
+            "anneal_strategy": "linear",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TORCHS)
+def test_torchs_conventions(torch, name):
+    ours, options = TORCHS[name]
+    opt = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0)
+    theirs = getattr(torch.optim.lr_scheduler, name.partition(",")[0])(opt, **options)
+    for t in range(20):
+        assert ours(t) == pytest.approx(opt.param_groups[0]["lr"], rel=1e-12, abs=1e-15), t
+        opt.step()
+        if t < 19:
+            theirs.step()
+
+
+def test_one_cycle_keeps_its_last_rate():
+    cycle = s.OneCycle(1.0, 10, end_div=10)
+    assert cycle(9) == cycle(100) == 1 / 25 / 10
+    assert s.OneCycle(1.0, 2, warmup=0.1)(0) == 1.0  # too short to rise
+
+
+@pytest.mark.parametrize("schedule", [v[0] for k, v in FORMULAS.items() if "own" not in k])
+def test_schedules_print_compare_and_pickle(schedule):
+    twin = pickle.loads(pickle.dumps(schedule))
+    assert twin == schedule == eval(repr(schedule), vars(s))
+    assert hash(twin) == hash(schedule)
+    with pytest.raises(AttributeError):
+        schedule.lr = 1.0
+
+
+def test_an_optimizer_follows_it():
+    import numpy as np
+
+    w, schedule = np.zeros(1), s.Step(1.0, every=2, factor=0.5)
+    opt = fastopt.SGD(w)
+    for _ in range(4):
+        opt.lr = schedule(opt.step_count)
+        opt.step(-np.ones(1))
+    assert w[0] == 1 + 1 + 0.5 + 0.5
+
+
+# ---- the one with state ----
+
+VALUES = [5.0, 4.0, 4.0, 3.9, 3.0, 3.0, 3.0, math.nan, 3.0, 3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+
+
+def by_hand(values, patience, min_delta, cooldown):
+    """Rates after each value, with a fall by half."""
+    lr, best, bad, rest, rates = 1.0, math.inf, 0, 0, []
+    for value in values:
+        if value < best - min_delta:
+            best, bad = value, 0
+        elif rest == 0:
+            bad += 1
+        rest = max(rest - 1, 0)
+        if bad == patience:
+            lr, bad, rest = lr / 2, 0, cooldown
+        rates.append(lr)
+    return rates
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("cooldown", [0, 2])
+@pytest.mark.parametrize("min_delta", [0.0, 0.5])
+@pytest.mark.parametrize("patience", [1, 2, 3])
+def test_a_plateau_makes_the_rate_fall(patience, min_delta, cooldown, mode):
+    plateau = s.ReduceOnPlateau(
+        1.0, factor=0.5, patience=patience, min_delta=min_delta, cooldown=cooldown, mode=mode
+    )
+    sign = 1 if mode == "min" else -1
+    rates = [plateau.update(sign * value) for value in VALUES]
+    assert rates == by_hand(VALUES, patience, min_delta, cooldown)
+    assert plateau.lr == rates[-1] < 1.0
+
+
+@pytest.mark.parametrize("cooldown", [0, 2])
+def test_torchs_plateau_waits_one_update_more(torch, cooldown):
+    opt = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        opt, factor=0.5, patience=2, threshold=0.5, threshold_mode="abs", cooldown=cooldown
+    )
+    ours = s.ReduceOnPlateau(1.0, factor=0.5, patience=3, min_delta=0.5, cooldown=cooldown)
+    for value in VALUES:
+        theirs.step(value)
+        assert ours.update(value) == opt.param_groups[0]["lr"]
+
+
+def test_it_does_not_fall_below_the_least_rate():
+    plateau = s.ReduceOnPlateau(1.0, factor=0.5, patience=1, min_lr=0.3)
+    assert [plateau.update(1.0) for _ in range(5)] == [1.0, 0.5, 0.3, 0.3, 0.3]
+
+
+@pytest.mark.parametrize("done", range(len(VALUES)))
+def test_a_resumed_plateau_goes_on(done):
+    def make():
+        return s.ReduceOnPlateau(1.0, factor=0.5, patience=2, cooldown=2)
+
+    straight, broken, resumed = make(), make(), make()
+    rates = [straight.update(value) for value in VALUES]
+    for value in VALUES[:done]:
+        broken.update(value)
+    resumed.load_state_dict(pickle.loads(pickle.dumps(broken.state_dict())))
+    assert [resumed.update(value) for value in VALUES[done:]] == rates[done:]
+
+
+REFUSED = {
+    "a rate": (lambda: s.Constant(-1), ValueError, r"lr must lie in \[0, inf\), got -1"),
+    "NaN": (lambda: s.Cosine(math.nan, 3), ValueError, "lr must lie in"),
+    "a word": (lambda: s.Cosine("1", 3), TypeError, "lr must be a number, got '1'"),
+    "steps": (lambda: s.Cosine(1, 0), ValueError, "steps must be 1 or more, got 0"),
+    "half a step": (lambda: s.Polynomial(1, 0.5), TypeError, "steps must be a whole number"),
+    "one step": (lambda: s.OneCycle(1, 1), ValueError, "steps must be 2 or more"),
+    "no end": (lambda: s.Polynomial(1, 3, end=-1), ValueError, "end must lie in"),
+    "no power": (lambda: s.Polynomial(1, 3, power=0), ValueError, r"power must lie in \(0, inf\)"),
+    "factor": (lambda: s.Step(1, 3, factor=0), ValueError, r"factor must lie in \(0, inf\), got 0"),
+    "every": (lambda: s.Step(1, 0), ValueError, "every must be 1 or more"),
+    "milestone": (lambda: s.MultiStep(1, [3, -1]), ValueError, r"milestones\[1\] must be 0 or more"),
+    "growth": (lambda: s.Cosine(1, 3, growth=0.5), TypeError, "growth must be a whole number"),
+    "restarts": (lambda: s.Cosine(1, 3, restarts=2), TypeError, "restarts must be True or False"),
+    "then": (lambda: s.Warmup(3, 0.1), TypeError, "then must be a schedule, got 0.1"),
+    "warmup": (lambda: s.OneCycle(1, 9, warmup=1), ValueError, r"warmup must lie in \(0, 1\)"),
+    "shape": (lambda: s.OneCycle(1, 9, shape="cos"), ValueError, "shape must be one of 'cosine', "),
+    "a step": (lambda: s.Constant(1)(-1), ValueError, "step must be 0 or more"),
+    "a mode": (lambda: s.ReduceOnPlateau(1, mode="auto"), ValueError, "mode must be one of 'min', "),
+    "patience": (lambda: s.ReduceOnPlateau(1, patience=0), ValueError, "patience must be 1 or more"),
+    "a rise": (lambda: s.ReduceOnPlateau(1, factor=1), ValueError, r"factor must lie in \(0, 1\)"),
+    "a state": (
+        lambda: s.ReduceOnPlateau(1).load_state_dict(s.ReduceOnPlateau(1, mode="max").state_dict()),
+        ValueError,
+        "state_dict has mode 'max', expected 'min'",
+    ),
+    "no state": (lambda: s.ReduceOnPlateau(1).load_state_dict({}), ValueError, "state_dict lacks"),
+}
+
+
+@pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
+def test_refused(call, kind, says):
+    with pytest.raises(kind, match="^" + says):
+        call()

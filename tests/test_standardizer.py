@@ -1,0 +1,153 @@
+"""Standardised inputs: against NumPy's own mean and deviation, for every axis, in parts, where features are
+constant or far from 0."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastopt.data import Standardizer
+from libraries import each_library
+
+AXES = {
+    "feature": ((50, 4), 1, (0,)),
+    "last": ((50, 4), -1, (0,)),
+    "channel": ((20, 3, 4, 5), 1, (0, 2, 3)),
+    "channel last": ((20, 4, 5, 3), -1, (0, 1, 2)),
+    "pixel": ((20, 3, 4, 5), (1, 2, 3), (0,)),
+}
+
+
+def data(shape, dtype=np.float64):
+    rng = np.random.default_rng(3)
+    return (rng.normal(size=shape) * rng.uniform(0.1, 9, shape[-1]) + 5).astype(dtype)
+
+
+@each_library
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("shape", "axis", "summed"), AXES.values(), ids=AXES)
+def test_mean_0_and_deviation_1(shape, axis, summed, dtype, library):
+    x = data(shape, dtype)
+    s = Standardizer(axis).fit(library.array(x))
+    z = s.transform(library.array(x))
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean(summed, keepdims=True)) / wide.std(summed, keepdims=True)
+    assert library.host(z).dtype == dtype
+    few = 64 * np.finfo(dtype).eps  # the mean is up to 50 deviations
+    np.testing.assert_allclose(library.host(z), expected, rtol=few, atol=few)
+    np.testing.assert_allclose(library.host(s.inverse(z)), x, atol=few * np.abs(x).max())
+    assert s.count == x.size // np.prod([n for i, n in enumerate(shape) if i not in summed])
+
+
+@given(cuts=st.lists(st.integers(0, 50), max_size=6), seed=st.integers(0, 2**32 - 1))
+def test_parts_are_as_good_as_the_whole(cuts, seed):
+    x = np.random.default_rng(seed).normal(1e3, 1.0, (50, 3))
+    parts = Standardizer()
+    for part in np.split(x, sorted(cuts)):
+        parts.partial_fit(part)
+    assert parts.count == 50
+    np.testing.assert_allclose(parts.mean, x.mean(0, keepdims=True), rtol=1e-14)
+    np.testing.assert_allclose(parts.std, x.std(0, keepdims=True), rtol=1e-11)
+
+
+def test_a_large_mean_leaves_the_deviation():
+    """In float32 E[x**2] - E[x]**2 gives 0 here, or less."""
+    x = (1e4 + np.random.default_rng(0).normal(size=(4096, 1))).astype(np.float32)
+    np.testing.assert_allclose(Standardizer().fit(x).std, x.astype(np.float64).std(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e30, -1e-30])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_constant_feature_becomes_0_and_comes_back(value, parts):
+    x = np.full((30, 2), value, np.float32)
+    x[:, 1] = np.arange(30)
+    s = Standardizer()
+    for part in np.split(x, parts):
+        s.partial_fit(part)
+    z = s.transform(x)
+    assert (z[:, 0] == 0).all()
+    assert s.std[0, 0] == 1
+    np.testing.assert_array_equal(s.inverse(z)[:, 0], x[:, 0])
+
+
+def test_integers_become_float32():
+    x = np.arange(12, dtype=np.uint8).reshape(6, 2)
+    assert Standardizer().fit(x).transform(x).dtype == np.float32
+
+
+def test_fit_forgets_and_partial_fit_does_not():
+    a, b = data((10, 2)), data((10, 2)) + 100
+    np.testing.assert_array_equal(Standardizer().fit(a).fit(b).mean, Standardizer().fit(b).mean)
+    assert (Standardizer().fit(a).partial_fit(b).mean != Standardizer().fit(b).mean).all()
+
+
+def test_a_memory_map_is_fitted_in_parts(tmp_path):
+    x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(64, 3))
+    x[:] = data((64, 3), np.float32)
+    s = Standardizer()
+    for start in range(0, 64, 10):
+        s.partial_fit(x[start : start + 10])
+    np.testing.assert_allclose(s.transform(x).std(0), 1, rtol=1e-6)
+
+
+@each_library
+def test_a_checkpoint_goes_on_to_the_bit(library):
+    a, b = (library.array(data((10, 2)) + i) for i in (0, 100))
+    s, resumed = Standardizer().fit(a), Standardizer()
+    resumed.load_state_dict(pickle.loads(pickle.dumps(s.state_dict())))
+    for one in (s, resumed):
+        one.partial_fit(b)
+    assert library.host(s.transform(a)).tobytes() == library.host(resumed.transform(a)).tobytes()
+    empty = Standardizer()
+    empty.load_state_dict(Standardizer().state_dict())
+    assert (empty.count, empty.mean) == (0, None)
+
+
+X = data((10, 2))
+REFUSED = {
+    "no fit": (lambda: Standardizer().transform(X), ValueError, "the Standardizer has seen no data"),
+    "no data": (
+        lambda: Standardizer().fit(X[:0]).transform(X),
+        ValueError,
+        "the Standardizer has seen no data",
+    ),
+    "an axis": (lambda: Standardizer(2).fit(X), ValueError, "x has 2 axes, so that there is no axis 2"),
+    "half an axis": (lambda: Standardizer(0.5), TypeError, "axis must be a whole number"),
+    "features": (
+        lambda: Standardizer().fit(X).partial_fit(X[:, :1]),
+        ValueError,
+        r"x has features of shape \(1, 1\), expected \(1, 2\)",
+    ),
+    "features later": (
+        lambda: Standardizer().fit(X).transform(X[:, :1]),
+        ValueError,
+        r"x has features of shape \(1, 1\)",
+    ),
+    "NaN": (lambda: Standardizer().fit(X + np.nan), ValueError, "x holds NaN or infinities"),
+    "a list": (lambda: Standardizer().fit([[1.0]]), TypeError, "x has type list, expected an array"),
+    "another's state": (
+        lambda: Standardizer(1).load_state_dict(Standardizer(0).state_dict()),
+        ValueError,
+        "state_dict has axis",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
+def test_refused(call, kind, says):
+    with pytest.raises(kind, match="^" + says):
+        call()
+
+
+def test_what_is_refused_changes_nothing():
+    s = Standardizer().fit(X)
+    before = s.mean.copy()
+    for refused in (s.fit, s.partial_fit):
+        with pytest.raises(ValueError, match="NaN"):
+            refused(X + np.nan)
+    assert s.count == 10
+    np.testing.assert_array_equal(s.mean, before)
