@@ -27,7 +27,7 @@ def columns(values: np.ndarray, rows: bool) -> np.ndarray:
 
 def moments_of(values: np.ndarray, rows: bool) -> tuple[float, float]:
     found = F.batch_norm_moments(columns(values, rows))
-    assert found.count == len(values)
+    assert found.n == len(values)
     assert (found.mean == found.mean[0]).all()
     assert (found.m2 == found.m2[0]).all()
     return found.mean[0], found.m2[0]
@@ -197,10 +197,10 @@ def test_parts_are_joined_in_a_tree_over_their_index(layout):
     parts = [rng.standard_normal(n) for n in (5, 300, 1, 0, 4097)]
     moments = [F.batch_norm_moments(columns(p, rows)) for p in parts]
     joined = F.batch_norm_join(moments)
-    nodes = [(m.mean[0], m.m2[0], m.count) for m in moments]
+    nodes = [(m.mean[0], m.m2[0], m.n) for m in moments]
     first, second = trees.join_moments(*nodes[:2]), nodes[2]  # nothing joins nothing to the third
     mean, m2, count = trees.join_moments(trees.join_moments(first, second), nodes[4])
-    assert (joined.mean[0], joined.m2[0], joined.count) == (mean, m2, count)
+    assert (joined.mean[0], joined.m2[0], joined.n) == (mean, m2, count)
     mu, deviations = exact(np.concatenate(parts))
     assert mean == pytest.approx(mu, abs=300 * EPS)
     assert m2 == pytest.approx(deviations, rel=1200 * EPS)
@@ -213,7 +213,7 @@ def test_parts_cut_at_whole_subtrees_give_the_bits_of_the_whole(rows):
     cut = 4 * ROW_BLOCK * rows
     joined = F.batch_norm_join([F.batch_norm_moments(x[:cut]), F.batch_norm_moments(x[cut:])])
     whole = F.batch_norm_moments(x)
-    assert joined.count == whole.count
+    assert joined.n == whole.n
     np.testing.assert_array_equal(joined.mean, whole.mean)
     np.testing.assert_array_equal(joined.m2, whole.m2)
 
@@ -221,11 +221,11 @@ def test_parts_cut_at_whole_subtrees_give_the_bits_of_the_whole(rows):
 def test_nothing_has_moments_of_zero():
     for shape in ((0, 3), (2, 3, 0), (0, 3, 4)):
         found = F.batch_norm_moments(np.zeros(shape, np.float32))
-        assert (found.count, found.mean.tolist(), found.m2.tolist()) == (0.0, [0.0] * 3, [0.0] * 3)
+        assert (found.n, found.mean.tolist(), found.m2.tolist()) == (0.0, [0.0] * 3, [0.0] * 3)
         part = F.batch_norm_moments(np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]))
         for parts in ([found, part], [part, found]):
             joined = F.batch_norm_join(parts)
-            assert joined.count == 2.0
+            assert joined.n == 2.0
             assert joined.mean.tolist() == [2.0, 2.0, 2.0]
             assert joined.m2.tolist() == [2.0, 0.0, 2.0]
     assert F.batch_norm_moments(np.zeros((4, 0))).mean.shape == (0,)
@@ -243,7 +243,7 @@ def test_statistics_may_be_columns_of_a_larger_array():
     x = np.random.default_rng(19).standard_normal((6, 4))
     m = F.batch_norm_moments(x)
     packed = np.stack([m.mean, m.m2], 1)
-    strided = F.BatchMoments(m.count, packed[:, 0], packed[:, 1])
+    strided = F.BatchMoments(m.n, packed[:, 0], packed[:, 1])
     packed.flags.writeable = False
     joined = F.batch_norm_join([strided])
     np.testing.assert_array_equal(joined.mean, m.mean)
@@ -263,7 +263,7 @@ def test_more_than_2_to_the_31_elements(axis, machine):
     x = np.zeros((1, n) if axis == 0 else (n, 1), np.float16)
     x.flat[-3:] = 3.0
     found = F.batch_norm_moments(x, axis=axis)
-    assert found.count == n
+    assert found.n == n
     assert found.mean[0] == pytest.approx(9.0 / n, rel=1e-12)
     assert found.m2[0] == pytest.approx(27.0 - 81.0 / n, rel=1e-12)
     y, _ = F.batch_norm_forward(x, axis=axis, eps=0.0, out=x)
