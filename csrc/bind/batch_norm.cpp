@@ -13,11 +13,14 @@ bool coincide(const Array& a, const Array& b) { return a.data == b.data && Layou
 }  // namespace
 
 Array read_like(py::handle object, const char* role, const Array& x) {
-  if (object.is_none()) return {};
   Array a = read_array(object, {role});
   require_shape(a, {role}, x, {"x"});
   require_dtype(a, {role}, x, {"x"});
   return a;
+}
+
+Array read_like_if_any(py::handle object, const char* role, const Array& x) {
+  return object.is_none() ? Array{} : read_like(object, role, x);
 }
 
 void require_apart(const Overlaps& written, const Array& result, const Array& input, const char* role) {
@@ -89,7 +92,7 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
   a.axis = read_axis(o.axis, a.x);
   const int64_t channels = a.channels();
   a.y = read_like(out, "out", a.x);
-  a.residual = read_like(residual, "residual", a.x);
+  a.residual = read_like_if_any(residual, "residual", a.x);
   a.gamma = read_per_channel(gamma, "gamma", channels);
   a.beta = read_per_channel(beta, "beta", channels);
   a.mean = read_per_channel(running_mean, "running_mean", channels);

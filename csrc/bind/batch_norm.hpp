@@ -46,8 +46,9 @@ struct BatchNormSaved {
 // A result may lie exactly where an input does, and not otherwise on it.
 void require_apart(const Overlaps& written, const Array& result, const Array& input, const char* role);
 
-// Of x's shape and dtype; none if the object is None.
+// Of x's shape and dtype; the second takes None for none.
 Array read_like(py::handle object, const char* role, const Array& x);
+Array read_like_if_any(py::handle object, const char* role, const Array& x);
 
 // Given numbers, one for each channel; only read.
 double* statistics(Numbers& a, const char* role, int64_t channels);

@@ -44,7 +44,7 @@ void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const p
                          const py::object& dgamma, const py::object& dbeta, const py::object& dresidual,
                          std::optional<SumsTuple> sums) {
   const Array x = read_x(s), dy = read_like(dy_object, "dy", x), dx = read_like(dx_object, "out", x);
-  const Array rest = read_like(dresidual, "dresidual", x);
+  const Array rest = read_like_if_any(dresidual, "dresidual", x);
   Overlaps written;
   require_target(dx, {"out"});
   written.write(dx, {"out"});

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -78,8 +78,17 @@ class BatchNormResidualGrads(NamedTuple):
     dresidual: Array
 
 
+def forward_options(*given: Any) -> _core.BatchNormOptions:
+    """Options, checked once for each combination that is in use."""
+    try:
+        return _checked_options(*given)
+    except TypeError:  # also of what has no hash, whose name is still to be said
+        pass
+    return _checked_options.__wrapped__(*given)
+
+
 @lru_cache(maxsize=256, typed=True)
-def forward_options(
+def _checked_options(
     training: bool,
     momentum: float | None,
     momentum_mode: str,
@@ -89,7 +98,6 @@ def forward_options(
     single_value: str,
     activation: str | None,
 ) -> _core.BatchNormOptions:
-    """Options, checked once for each combination that is in use."""
     _checks.choice("momentum_mode", momentum_mode, ("update", "keep"))
     _checks.choice("single_value", single_value, ("error", "zero_var"))
     _checks.choice("activation", activation, (None, "relu"))
