@@ -12,9 +12,6 @@ from fastopt import functional as F
 from layouts import permuted
 from tolerance import DTYPES
 
-PLANE_BLOCK, ROW_BLOCK, LANES = 4096, 128, 16  # csrc/rules/moments.hpp, tree.hpp
-CHUNK = 512  # the most channels of a row that a kernel takes at once
-
 
 @dataclass(frozen=True)
 class Form:

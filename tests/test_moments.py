@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trees
-from batches import FORMS, PLANE_BLOCK, ROW_BLOCK
+from batches import FORMS
 from fastopt import functional as F
 from tolerance import DTYPES
+from trees import PLANE_BLOCK, ROW_BLOCK
 
 EPS = 2.0**-52
 LAYOUTS = {"planes": False, "rows": True}
