@@ -55,9 +55,9 @@ ChannelPiece ChannelPass::start(int64_t channel, int64_t begin) const {
   for (const double*& constant : p.constants)
     if (constant) constant += channel;
   if (kept_)
-    p.kept = {kept_ + (space_.rows ? begin * line_of(space_) + channel / 8
-                                   : channel * line_of(space_) + begin / 8),
-              line_of(space_)};
+    p.kept = {kept_ + (space_.rows ? begin * space_.line_bytes() + channel / 8
+                                   : channel * space_.line_bytes() + begin / 8),
+              space_.line_bytes()};
   if (parts_.first) {
     const int64_t block = begin / block_of(space_);
     const int64_t own = channel * parts_.channel_step + block * parts_.block_step;
