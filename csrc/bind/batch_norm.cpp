@@ -25,7 +25,7 @@ void require_apart(const Overlaps& written, const Array& result, const Array& in
 }
 
 double* statistics(Numbers& a, const char* role, int64_t channels) {
-  if (a.ndim() == 1 && a.shape(0) == channels) return a.mutable_data();
+  if (a.ndim() == 1 && a.shape(0) == channels) return const_cast<double*>(a.data());
   throw py::value_error(std::string(role) + " has shape " + tuple_text(a.shape(), int(a.ndim())) +
                         ", expected (" + std::to_string(channels) + ",)");
 }
@@ -52,6 +52,8 @@ struct ForwardArrays {
     require_apart(written, y, residual, "residual");
     if (gamma.array.owner) written.check_read(gamma.array, {"gamma"});
     if (beta.array.owner) written.check_read(beta.array, {"beta"});
+    if (evaluate && mean.array.owner) written.check_read(mean.array, {"running_mean"});
+    if (evaluate && var.array.owner) written.check_read(var.array, {"running_var"});
   }
 
   ChannelSpace space(BatchNormForward& call) const {

@@ -10,7 +10,7 @@
 
 namespace fastopt::bind {
 
-using Numbers = py::array_t<double>;
+using Numbers = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using MomentsTuple = std::tuple<double, Numbers, Numbers>;  // count, means, squared deviations
 using SumsTuple = std::tuple<Numbers, Numbers>;             // of dy, of dy (x - mean)
 
@@ -50,7 +50,7 @@ void require_apart(const Overlaps& written, const Array& result, const Array& in
 // Of x's shape and dtype; none if the object is None.
 Array read_like(py::handle object, const char* role, const Array& x);
 
-// Given numbers, one for each channel.
+// Given numbers, one for each channel; only read.
 double* statistics(Numbers& a, const char* role, int64_t channels);
 
 SumsTuple batch_norm_reduce(const py::object& dy, BatchNormSaved& saved);

@@ -1,0 +1,169 @@
+"""BatchNorm's bits: the same for any thread count, instruction set, alignment, order of writing and cut into
+pieces, and those of its formulas, computed one rounding at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import trees
+from batches import BY_ID, CASES, FEW, Case, Form, batch, result_image
+from cases import image
+from fastopt import _core
+from fastopt import functional as F
+from layouts import shifted
+from test_bits import MACHINES, turn
+from tolerance import DTYPES, wide
+
+# Of each way through the kernels one that cuts unevenly: blocks, tiles, lanes, bits of a byte.
+FORMS = [
+    Form((300, 65)),
+    Form((3, 1500)),
+    Form((33, 3, 300)),
+    Form((600, 2, 13)),
+    Form((2, 3, 6007)),
+    Form((2, 9, 11, 65), axis=-1),
+]
+BOTH = [BY_ID["residual-relu"], BY_ID["affine"], BY_ID["eval-residual-relu"]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("case", BOTH, ids=str)
+def test_threads_and_instruction_sets(case, form, dtype, machine):
+    results = {}
+    for isa, threads in MACHINES:
+        turn(isa, threads)
+        b = batch(form, dtype)
+        results[isa, threads] = result_image(b, *b.run(case))
+    assert len(set(results.values())) == 1, results
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("case", BOTH, ids=str)
+def test_any_byte_offset(case, form, dtype, isa):
+    b = batch(form, dtype)
+    aligned = result_image(b, *b.run(case))
+    for offset in (1, 4, 8, 24, 35, 62):
+        c = batch(form, dtype)
+        for k, name in enumerate(vars(c)):
+            if name != "form":
+                setattr(c, name, shifted(getattr(c, name), (5 * k + offset) % 64))
+        out = shifted(np.empty_like(c.x), (offset + 7) % 64)
+        y, saved = F.batch_norm_forward(c.x, **c.given(case), out=out)
+        dx = shifted(np.empty_like(c.x), (3 * offset) % 64)
+        assert result_image(c, y, saved, F.batch_norm_backward(c.dy, saved, out=dx)) == aligned
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("offset", [0, 1, 8])
+def test_writing_past_the_cache(form, dtype, offset, isa):
+    """Where x outgrows the last-level cache, results go past it; to whatever address."""
+    case, results = BY_ID["residual-relu"], []
+    try:
+        for cache in (2**40, 1):
+            _core.set_last_level_cache(cache)
+            b = batch(form, dtype)
+            y, saved = F.batch_norm_forward(b.x, **b.given(case), out=shifted(b.x, offset))
+            dx = shifted(b.x, offset)
+            results.append(result_image(b, y, saved, F.batch_norm_backward(b.dy, saved, out=dx)))
+    finally:
+        _core.set_last_level_cache(0)
+    assert results[0] == results[1]
+
+
+# ---- pieces ----
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if c.training], ids=str)
+def test_pieces_on_the_whole_give_the_bits_of_the_whole(case, form, dtype):
+    b, c = batch(form, dtype), batch(form, dtype)
+    whole = result_image(b, *b.run(case))
+    moments = F.batch_norm_join([F.batch_norm_moments(c.x, axis=form.axis)])
+    given = c.given(case)
+    y, saved = F.batch_norm_apply(c.x, moments, **given)
+    sums = F.batch_norm_backward_reduce(c.dy, saved)
+    grads = F.batch_norm_backward_apply(c.dy, saved, sums)
+    assert result_image(c, y, saved, grads) == whole
+    again = F.batch_norm_backward_reduce(c.dy, saved)
+    assert image(again) == image(sums)  # which were only read
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", [FORMS[0], *FORMS[2:5]], ids=str)
+def test_two_halves_joined_are_the_whole_to_rounding(form, dtype):
+    """A data-parallel batch: what each part computes of its own goes into sums over all."""
+    b, case = batch(form, dtype), BY_ID["relu"]
+    y, saved, grads = b.run(case)
+    cut = form.shape[0] // 3
+    parts = [slice(0, cut), slice(cut, None)]
+    whole = F.batch_norm_join([F.batch_norm_moments(b.x[p]) for p in parts])
+    given = {"gamma": b.gamma, "beta": b.beta, "activation": "relu"}
+    passed = [F.batch_norm_apply(b.x[p], whole, **given) for p in parts]
+    sums = [F.batch_norm_backward_reduce(b.dy[p], s) for p, (_, s) in zip(parts, passed, strict=True)]
+    total = F.BatchNormSums(*(sum(numbers) for numbers in zip(*sums, strict=True)))
+    rounding = 64 * np.finfo(dtype).eps
+    for p, (part_y, part_saved) in zip(parts, passed, strict=True):
+        part = F.batch_norm_backward_apply(b.dy[p], part_saved, total)
+        np.testing.assert_allclose(part_y, y[p], rtol=rounding, atol=rounding)
+        np.testing.assert_allclose(part.dx, grads.dx[p], rtol=rounding, atol=rounding)
+        np.testing.assert_allclose(part.dgamma, grads.dgamma, rtol=rounding, atol=rounding)
+        np.testing.assert_allclose(part.dbeta, grads.dbeta, rtol=rounding, atol=rounding)
+        assert part_saved.count == saved.count == form.count
+
+
+def test_the_backward_pass_may_be_taken_twice():
+    for case in CASES:
+        b = batch(FEW[0])
+        _, saved, grads = b.run(case)
+        again = F.batch_norm_backward(b.dy, saved)
+        assert image(g for g in grads if g is not None) == image(g for g in again if g is not None)
+
+
+# ---- one rounding at a time ----
+
+
+def by_hand(b, case: Case, rows: bool):
+    """A pass in NumPy over an array of values by channels: statistics and their sums in the fixed tree, in
+    float64; elements in the type they are computed in."""
+    small = b.x.dtype.itemsize == 2
+    kind = np.float32 if small else b.x.dtype.type
+    values, dy, residual = (
+        np.moveaxis(a, 1, -1).reshape(-1, b.form.channels).astype(kind) for a in (b.x, b.dy, b.residual)
+    )
+    n = float(len(values))
+    mean, m2 = trees.moments(values, rows)
+    invstd = 1.0 / np.sqrt(m2 / n + 1e-5)
+    scale = wide(b.gamma) * invstd
+    hi = mean.astype(kind)
+    shift = wide(b.beta) + (wide(hi) - mean) * scale
+    y = (values - hi) * scale.astype(kind) + shift.astype(kind)
+    if case.residual:
+        y = y + residual
+    if case.relu:
+        y = np.maximum(y, kind(0))
+        dy = np.where(y.astype(b.x.dtype) > 0, dy, kind(0))
+    sum_dy, products = trees.backward_sums(values, dy, mean, rows)
+    slope = (invstd * invstd * products / n).astype(kind)
+    offset = (sum_dy / n + (wide(hi) - mean) * wide(slope)).astype(kind)
+    dx = ((dy - offset) - (values - hi) * slope) * scale.astype(kind)
+    by_channel = [products * invstd, sum_dy]
+    rounded = [v.astype(kind).astype(b.x.dtype) for v in by_channel]
+    return [y.astype(b.x.dtype), dx.astype(b.x.dtype), *rounded]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", [*FORMS[:5], Form((1, 3, 20_011)), Form((1030, 7))], ids=str)
+@pytest.mark.parametrize("case", [BY_ID["affine"], BY_ID["residual-relu"]], ids=str)
+def test_a_pass_by_hand_gives_the_same_bits(case, form, dtype, isa):
+    b = batch(form, dtype, mean=30.0)  # whose rounding to 16 or 32 bits matters
+    y, _, grads = b.run(case)
+    got = [y, grads.dx, grads.dgamma, grads.dbeta]
+    want = by_hand(b, case, rows=b.x.ndim == 2)
+    for name, mine, theirs in zip(("y", "dx", "dgamma", "dbeta"), got, want, strict=True):
+        flat = np.moveaxis(mine, 1, -1).reshape(theirs.shape) if mine.ndim > 1 else mine
+        np.testing.assert_array_equal(wide(flat), wide(theirs), err_msg=name)

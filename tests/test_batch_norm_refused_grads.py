@@ -1,0 +1,90 @@
+"""What does not fit BatchNorm's backward pass, or its pieces, is refused by name; nothing is written then."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from batches import batch
+from fastopt import functional as F
+from scenes import refused
+from steps import values
+from test_batch_norm_refusals import FORM, TWO, forward, over, parts
+from test_refusals import NO_ARRAY, read_only
+
+BACKWARD = {
+    "another shape": (lambda b: b.dy[:3], ValueError, r"dy has shape \(3, 25\), but x has \(4, 25\)"),
+    "another dtype": (
+        lambda b: b.dy.astype(np.float16),
+        TypeError,
+        "dy has dtype float16, but x has float32",
+    ),
+    "another order": (lambda b: np.asfortranarray(b.dy), ValueError, "dy has shape .* the order of x"),
+    "None": (lambda b: None, TypeError, "dy has type NoneType, expected an array"),
+    "a number": (lambda b: 1.0, TypeError, "dy has type float, expected an array"),
+    "a CUDA array": (lambda b: NO_ARRAY["a CUDA array"][0](b.dy), TypeError, "dy is a CUDA array"),
+}
+
+
+@pytest.mark.parametrize("row", BACKWARD.values(), ids=BACKWARD)
+def test_a_gradient_that_does_not_fit_is_named(row):
+    spoil, kind, says = row
+    b = batch(FORM)
+    _, saved = forward(b)
+    sums = F.batch_norm_backward_reduce(b.dy, saved)
+    out = np.zeros_like(b.x)
+    for call in (
+        lambda dy: F.batch_norm_backward(dy, saved, out=out),
+        lambda dy: F.batch_norm_backward_reduce(dy, saved),
+        lambda dy: F.batch_norm_backward_apply(dy, saved, sums, out=out),
+    ):
+        with refused(kind, "^" + says, [*parts(b), out]):
+            call(spoil(b))
+
+
+def test_the_backward_passs_out_is_checked():
+    b = batch(FORM)
+    _, saved = forward(b)
+    half, dy = over(b.dy, b.dy)
+    for out, gradient, says in (
+        (read_only(b.dy), b.dy, "^out is read-only"),
+        (np.repeat(b.dy, 2, 0)[::2], b.dy, r"^out has shape .* expected a dense array"),
+        (values((4, 24)), b.dy, r"^out has shape \(4, 24\), but x has \(4, 25\)"),
+        (half, dy, TWO.format("out", "dy")),
+    ):
+        with refused(ValueError, says, [*parts(b), dy]):
+            F.batch_norm_backward(gradient, saved, out=out)
+
+
+@pytest.mark.parametrize("saved", [None, (1, 2), {}])
+def test_saved_is_what_a_forward_pass_returned(saved):
+    b = batch(FORM)
+    says = f"^saved has type {type(saved).__name__}, expected what a forward pass returned"
+    sums = F.BatchNormSums(np.zeros(25), np.zeros(25))
+    with refused(TypeError, says, parts(b)):
+        F.batch_norm_backward(b.dy, saved)
+    with refused(TypeError, says, parts(b)):
+        F.batch_norm_backward_apply(b.dy, saved, sums)
+
+
+def test_numbers_of_other_channels_are_refused():
+    b = batch(FORM)
+    _, saved = forward(b)
+    few = np.zeros(24)
+    for moments, name in (
+        (F.BatchMoments(4.0, few, np.zeros(25)), "moments.mean"),
+        (F.BatchMoments(4.0, np.zeros(25), few), "moments.m2"),
+    ):
+        with refused(ValueError, rf"^{name} has shape \(24,\), expected \(25,\)", parts(b)):
+            F.batch_norm_apply(b.x, moments)
+        other = F.batch_norm_moments(b.x)
+        with pytest.raises(ValueError, match=r"^moments.m(ean|2) has shape \(2\d,\), expected"):
+            F.batch_norm_join([other, moments])
+    for sums, name in (
+        (F.BatchNormSums(few, np.zeros(25)), "sums.dy"),
+        (F.BatchNormSums(np.zeros(25), few), "sums.dy_centred"),
+    ):
+        with refused(ValueError, rf"^{name} has shape \(24,\), expected \(25,\)", parts(b)):
+            F.batch_norm_backward_apply(b.dy, saved, sums)
+    with pytest.raises(ValueError, match=r"^parts is empty"):
+        F.batch_norm_join([])
