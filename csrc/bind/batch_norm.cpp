@@ -78,10 +78,6 @@ void require_enough(const BatchNormOptions& o, double count, const Array& x) {
                         "single_value=\"zero_var\" takes it for 0");
 }
 
-size_t kept_bytes(const ChannelSpace& s) {
-  return size_t(s.rows ? s.outer * ((s.channels + 7) / 8) : s.channels * ((s.count() + 7) / 8));
-}
-
 std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::object& x,
                                         const py::object& out, const py::object& gamma,
                                         const py::object& beta, const py::object& running_mean,
@@ -118,10 +114,10 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
   require_enough(o, count, a.x);
 
   std::unique_ptr<BatchNormSaved> saved(new BatchNormSaved{
-      x, gamma, beta, coincide(a.x, a.y), o.evaluate, !residual.is_none(), a.axis, Layout(a.x),
-      a.x.dtype, o.evaluate ? 0.0 : count, channels, std::vector<double>(4 * channels), nullptr});
+      x, gamma, beta, coincide(a.x, a.y), !residual.is_none(), a.axis, Layout(a.x), a.x.dtype,
+      o.evaluate ? 0.0 : count, channels, std::vector<double>(4 * channels), nullptr});
   if (saved->overwritten) saved->x = py::none();
-  if (o.relu) saved->kept.reset(new uint8_t[kept_bytes(call.space)]);
+  if (o.relu) saved->kept.reset(new uint8_t[size_t(call.space.lines() * call.space.line_bytes())]);
   call.kept = saved->kept.get();
   call.mean = saved->mean();
   call.var = saved->var();

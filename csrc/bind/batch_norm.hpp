@@ -27,14 +27,15 @@ struct BatchNormOptions {
 // What forward leaves for backward.
 struct BatchNormSaved {
   py::object x, gamma, beta;
-  bool overwritten, evaluate, residual;
+  bool overwritten;  // x, by out
+  bool residual;
   int axis;
   Layout layout;  // of x
   DType dtype;
-  double count;
+  double count;  // that the statistics were taken over; 0 after evaluation
   int64_t channels;
-  std::vector<double> numbers;  // four for each channel
-  std::unique_ptr<uint8_t[]> kept;
+  std::vector<double> numbers;      // four for each channel
+  std::unique_ptr<uint8_t[]> kept;  // ReLU's bits
 
   double* column(int k) { return numbers.data() + k * channels; }
   double* mean() { return column(0); }

@@ -30,9 +30,9 @@ bool in_one_run(int64_t length, int64_t begin, int64_t end) {
   return begin / length == (end - 1) / length;
 }
 
-// Rows at one distance from each other.
-int64_t even_rows(const ChannelSpace& s) { return s.ndim > 1 ? s.shape[s.ndim - 1] : s.outer; }
-int64_t row_step(const ChannelSpace& s, const ChannelArray& a) {
+// How many rows or segments follow each other at one distance, and what distance that is.
+int64_t even(const ChannelSpace& s) { return s.ndim > 1 ? s.shape[s.ndim - 1] : s.outer; }
+int64_t step(const ChannelSpace& s, const ChannelArray& a) {
   return s.ndim > 0 ? a.stride[s.ndim - 1] : 0;
 }
 
@@ -55,9 +55,9 @@ ChannelPiece ChannelPass::start(int64_t channel, int64_t begin) const {
   for (const double*& constant : p.constants)
     if (constant) constant += channel;
   if (kept_)
-    p.kept = {kept_ + (space_.rows ? begin * line_of(space_) + channel / 8
-                                   : channel * line_of(space_) + begin / 8),
-              line_of(space_)};
+    p.kept = {kept_ + (space_.rows ? begin * space_.line_bytes() + channel / 8
+                                   : channel * space_.line_bytes() + begin / 8),
+              space_.line_bytes()};
   if (parts_.first) {
     const int64_t block = begin / block_of(space_);
     const int64_t own = channel * parts_.channel_step + block * parts_.block_step;
@@ -91,15 +91,31 @@ void ChannelPass::plane(int64_t channel, int64_t begin, int64_t end, BlockSums& 
   const bool in_parts = bits_fit && (!parts_.first || space_.inner >= kShort);
   if (!in_parts && !in_one_run(space_.inner, begin, end))
     return plane_gathered(channel, begin, end, sums);
-  each_run(space_.inner, begin, end, [&](int64_t segment, int64_t from, int64_t n) {
+  const auto take = [&](int64_t segment, int64_t from, int64_t n, int64_t rows) {
     ChannelPiece p = start(channel, segment * space_.inner + from);
     p.sums = &sums;
-    p.rows = 1;
+    p.rows = rows;
     p.n = n;
+    p.kept.step = space_.inner / 8;
     for (const Operand* o = operands_; o < operands_ + count_; ++o)
-      p.*(o->place) = {at(space_, *o->array, channel, segment) + from * itemsize_, 0};
+      p.*(o->place) = {at(space_, *o->array, channel, segment) + from * itemsize_,
+                       step(space_, *o->array)};
     kernel_(p);
-  });
+  };
+  if (parts_.first) {
+    each_run(space_.inner, begin, end,
+             [&](int64_t segment, int64_t from, int64_t n) { take(segment, from, n, 1); });
+    return;
+  }
+  // Whole segments at even distances are rows of one piece: there may be many, and short ones.
+  const int64_t inner = space_.inner, first = (begin + inner - 1) / inner, last = end / inner;
+  if (first > last) return take(last, begin % inner, end - begin, 1);
+  if (begin < first * inner) take(first - 1, begin % inner, first * inner - begin, 1);
+  if (first < last)
+    each_run(even(space_), first, last, [&](int64_t run, int64_t from, int64_t rows) {
+      take(run * even(space_) + from, 0, inner, rows);
+    });
+  if (last * inner < end) take(last, 0, end - last * inner, 1);
 }
 
 // A block whose values lie in several segments.
@@ -131,14 +147,13 @@ void ChannelPass::plane_gathered(int64_t channel, int64_t begin, int64_t end, Bl
 // ---- rows ----
 
 void ChannelPass::rows(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const {
-  const int64_t even = even_rows(space_);
-  each_run(even, begin, end, [&](int64_t run, int64_t from, int64_t n) {
-    ChannelPiece p = start(c0, run * even + from);
+  each_run(even(space_), begin, end, [&](int64_t run, int64_t from, int64_t n) {
+    ChannelPiece p = start(c0, run * even(space_) + from);
     p.sums = &sums;
     p.rows = n;
     p.n = c1 - c0;
     for (const Operand* o = operands_; o < operands_ + count_; ++o)
-      p.*(o->place) = {at(space_, *o->array, c0, run * even + from), row_step(space_, *o->array)};
+      p.*(o->place) = {at(space_, *o->array, c0, run * even(space_) + from), step(space_, *o->array)};
     kernel_(p);
   });
 }

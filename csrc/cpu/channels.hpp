@@ -14,9 +14,6 @@ namespace fastopt::cpu {
 inline int64_t block_of(const ChannelSpace& s) { return s.rows ? kRowBlock : kPlaneBlock; }
 inline int64_t blocks_of(const ChannelSpace& s) { return (s.count() + block_of(s) - 1) / block_of(s); }
 
-// The bits of ReLU stand in lines of whole bytes: a line for each row, or one for all of a channel.
-inline int64_t line_of(const ChannelSpace& s) { return ((s.rows ? s.channels : s.count()) + 7) / 8; }
-
 // Two numbers for each channel and block, joined in the end into block 0's.
 struct Parts {
   double *first, *second;
