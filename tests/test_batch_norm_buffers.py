@@ -265,3 +265,13 @@ print(passes({shape}))
 )
 def test_passes_over_16_million_elements_make_no_array(shape, options, most):
     assert int(output(PEAK.format(shape=shape, options=options))) < most
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 7), (6, 5)])
+def test_dy_may_be_broadcast_over_the_batch(shape):
+    x, row = np.random.default_rng(0).normal(size=(2, *shape))
+    dy = np.broadcast_to(row[:1], shape)
+    _, saved = F.batch_norm_forward(x)
+    want = F.batch_norm_backward(dy.copy(), saved)
+    for got, expected in zip(F.batch_norm_backward(dy, saved), want, strict=True):
+        np.testing.assert_array_equal(got, expected)

@@ -180,6 +180,7 @@ void register_batch_norm(py::module_& m) {
       .def_property_readonly("mean", column(&BatchNormSaved::mean))
       .def_property_readonly("var", column(&BatchNormSaved::var))
       .def_property_readonly("invstd", column(&BatchNormSaved::invstd))
+      .def_readonly("x", &BatchNormSaved::x, "None if the forward pass has overwritten it.")
       .def_readonly("gamma", &BatchNormSaved::gamma)
       .def_readonly("beta", &BatchNormSaved::beta)
       .def_readonly("has_residual", &BatchNormSaved::residual)

@@ -255,10 +255,11 @@ def _backward(
 ) -> BatchNormGrads | BatchNormResidualGrads:
     if not isinstance(saved, _core.BatchNormSaved):
         raise TypeError(f"saved has type {type(saved).__name__}, expected what a forward pass returned")
-    dx = result_like(dy, "dy", out)
+    like = dy if saved.x is None else saved.x
+    dx = result_like(like, "dy", out)
     dgamma = None if saved.gamma is None else result_like(saved.gamma, "gamma")
     dbeta = None if saved.beta is None else result_like(saved.beta, "beta")
-    masked = result_like(dy, "dy") if saved.has_residual and saved.has_relu else None
+    masked = result_like(like, "dy") if saved.has_residual and saved.has_relu else None
     _core.batch_norm_backward(dy, saved, dx, dgamma, dbeta, masked, sums)
     if not saved.has_residual:
         return BatchNormGrads(dx, dgamma, dbeta)

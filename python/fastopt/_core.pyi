@@ -96,6 +96,11 @@ class BatchNormSaved:
     def mean(self) -> numpy.typing.NDArray[numpy.float64]: ...
     @property
     def var(self) -> numpy.typing.NDArray[numpy.float64]: ...
+    @property
+    def x(self) -> typing.Any:
+        """
+        None if the forward pass has overwritten it.
+        """
 
 def batch_moments(
     x: typing.Any, axis: typing.SupportsInt | typing.SupportsIndex
