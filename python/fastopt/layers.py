@@ -188,6 +188,10 @@ class BatchNorm(Layer):
                 array[...] = state[name]
         self.num_batches_tracked = count
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy needs a forward of its own before it can go back."""
+        return {**self.__dict__, "_saved": None}
+
     def __repr__(self) -> str:
         options = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, axis={self.axis}"
         return f"BatchNorm({options}, activation={self.activation!r})"

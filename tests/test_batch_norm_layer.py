@@ -1,0 +1,153 @@
+"""The BatchNorm layer: its functions with arrays of its own, one backward for each forward, a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import functional as F
+from steps import bits, values
+
+OPTIONS = {
+    "plain": {},
+    "keras": {"momentum": 0.9, "momentum_mode": "keep", "unbiased": False, "eps": 1e-3},
+    "cumulative": {"momentum": None},
+    "fused": {"activation": "relu"},
+    "no scale": {"affine": False},
+    "no statistics": {"track_running_stats": False},
+}
+FUNCTION = {"momentum", "momentum_mode", "unbiased", "eps", "activation", "axis"}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_layer_is_its_functions_with_its_arrays(options):
+    options = OPTIONS[options]
+    layer = fastopt.BatchNorm(6, **options)
+    mine = {
+        k: copy.deepcopy(getattr(layer, k)) for k in ("gamma", "beta", "running_mean", "running_var")
+    }
+    told = {k: v for k, v in options.items() if k in FUNCTION}
+    for batch, training in enumerate((True, True, False), start=1):
+        x, residual, dy = (values((8, 6), seed=3 * batch + k) for k in range(3))
+        layer.train() if training else layer.eval()
+        own = training or mine["running_mean"] is None
+        expected, saved = F.batch_norm_forward(
+            x, *mine.values(), training=own, batch=batch, residual=residual, **told
+        )
+        assert bits(layer(x, residual=residual)) == bits(expected)
+        want = F.batch_norm_backward(dy, saved)
+        dx, dresidual = layer.backward(dy)
+        assert bits(dx) == bits(want.dx)
+        assert bits(dresidual) == bits(want.dresidual)
+        for name in ("dgamma", "dbeta"):
+            grad = getattr(want, name)
+            assert (
+                getattr(layer, name) is None
+                if grad is None
+                else bits(getattr(layer, name)) == bits(grad)
+            )
+        for name, array in mine.items():
+            assert array is None or bits(getattr(layer, name)) == bits(array)
+
+
+def test_batches_are_counted_in_training_only():
+    layer = fastopt.BatchNorm(3)
+    layer(values((4, 3)))
+    layer.eval()(values((4, 3)))
+    assert layer.num_batches_tracked == 1
+
+
+def test_a_refused_batch_changes_nothing():
+    layer = fastopt.BatchNorm(3)
+    before = bits(layer.running_mean), layer.num_batches_tracked
+    with pytest.raises(ValueError, match=r"gamma has shape \(3,\), expected \(4,\)"):
+        layer(values((4, 4)))
+    assert (bits(layer.running_mean), layer.num_batches_tracked) == before
+
+
+def test_backward_needs_a_forward_for_each_call():
+    layer = fastopt.BatchNorm(3)
+    x = values((4, 3))
+    layer(x)
+    assert layer.backward(x).shape == x.shape
+    with pytest.raises(RuntimeError, match=r"BatchNorm\.backward needs a forward before it"):
+        layer.backward(x)
+
+
+def test_out_is_written_forward_and_backward():
+    layer, x = fastopt.BatchNorm(3), values((4, 3))
+    out = np.empty_like(x)
+    assert layer(x, out=out) is out
+    dy = values((4, 3), seed=1)
+    assert layer.backward(dy, out=dy) is dy
+
+
+def test_arrays_are_like_the_given_one(torch):
+    layer = fastopt.BatchNorm(3, like=torch.empty(3, dtype=torch.float64))
+    assert {type(layer.gamma), type(layer.running_var)} == {torch.Tensor}
+    assert layer.beta.dtype == torch.float64
+    layer(torch.randn(4, 3, dtype=torch.float64))
+    layer.backward(torch.ones(4, 3, dtype=torch.float64))
+    assert layer.dbeta.tolist() == [4.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_a_copy_goes_on_with_the_same_bits(copied):
+    layer = fastopt.BatchNorm(3, momentum=None)
+    layer(values((4, 3)))
+    twin = copied(layer)
+    with pytest.raises(RuntimeError, match="needs a forward"):
+        twin.backward(values((4, 3)))
+    x = values((4, 3), seed=9)
+    assert bits(twin(x)) == bits(layer(x))
+    assert bits(twin.running_var) == bits(layer.running_var)
+
+
+def test_a_checkpoint_goes_on_with_the_same_bits():
+    layer, twin = fastopt.BatchNorm(3, momentum=None), fastopt.BatchNorm(3, momentum=None)
+    layer.gamma[:] = [1, 2, 3]
+    for seed in range(3):
+        layer(values((4, 3), seed=seed))
+    state = layer.state_dict()
+    layer(values((4, 3), seed=4))
+    twin.load_state_dict(state)
+    twin(values((4, 3), seed=4))
+    for name in ("gamma", "running_mean", "running_var"):
+        assert bits(getattr(twin, name)) == bits(getattr(layer, name))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gamma": np.ones(4, np.float32)}, r"gamma\[0\] has shape \(4,\), expected \(3,\)"),
+        ({"beta": None}, "state_dict's beta is None"),
+        ({"num_batches_tracked": -1}, "num_batches_tracked must be 0 or more, got -1"),
+        ({"more": 1}, "state_dict's entries has the entries"),
+    ],
+)
+def test_another_layers_checkpoint_is_refused(change, message):
+    layer = fastopt.BatchNorm(3)
+    state = {**fastopt.BatchNorm(3).state_dict(), "running_mean": np.ones(3, np.float32), **change}
+    with pytest.raises(ValueError, match=message):
+        layer.load_state_dict(state)
+    assert not layer.running_mean.any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"num_features": -1}, ValueError, "num_features must be 0 or more, got -1"),
+        ({"eps": -1.0}, ValueError, r"eps must lie in \[0, inf\), got -1.0"),
+        ({"momentum": 2.0}, ValueError, r"momentum must lie in \[0, 1\], got 2.0"),
+        ({"affine": 1}, TypeError, "affine must be True or False, got 1"),
+        ({"activation": "gelu"}, ValueError, "activation must be one of None, 'relu', got 'gelu'"),
+        ({"like": np.empty(4)}, ValueError, r"like must be an array of shape \(3,\)"),
+    ],
+)
+def test_bad_options_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        fastopt.BatchNorm(**{"num_features": 3, **arguments})
