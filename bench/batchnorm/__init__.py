@@ -1,9 +1,10 @@
-"""BatchNorm over ResNet-50's activations, in both layouts: training forward and backward, and
-evaluation.
+"""BatchNorm over ResNet-50's activations, in both layouts, and over an MLP's: training forward and backward,
+evaluation, and a residual block's end, forward and backward: ReLU of BatchNorm plus residual.
 
 A competitor is a module here with ``NAME``, ``available()`` and ``make(case)``, which gives a
 :class:`~bench.case.Contestant`, or ``None`` if it cannot do the case. Its results are ``y`` and both
-running statistics (forward), ``y`` (evaluate), or ``dx``, ``dgamma`` and ``dbeta`` (backward)."""
+running statistics (forward), ``y`` (evaluate), ``dx``, ``dgamma`` and ``dbeta`` (backward), or ``y``, those and
+``dresidual`` (block)."""
 
 from __future__ import annotations
 
@@ -19,14 +20,18 @@ from bench.workloads import RESNET50_ACTIVATIONS, Shape, Shapes
 
 MOMENTUM, EPS = 0.1, 1e-5
 # What must move and what is computed, an element: forward reads x for its statistics and again for y,
-# backward x and dy for both sums and again for dx.
-MOVED = {"forward": 3, "evaluate": 2, "backward": 5}
-FLOPS = {"forward": 7, "evaluate": 3, "backward": 10}
-ARRAYS = {"forward": 2, "evaluate": 2, "backward": 3}
+# backward x and dy for both sums and again for dx; a block the residual and its gradient, too.
+MOVED = {"forward": 3, "evaluate": 2, "backward": 5, "block": 10}
+FLOPS = {"forward": 7, "evaluate": 3, "backward": 10, "block": 21}
+ARRAYS = {"forward": 2, "evaluate": 2, "backward": 3, "block": 6}
+SMALL_ACTIVATIONS: dict[str, Shape] = {"mlp": (256, 1024), "tiny": (32, 64)}
 
 WHAT = tuple(MOVED)
 DEFAULT = WHAT
-WORKLOADS = tuple(f"{name}-{layout}" for layout in ("nchw", "nhwc") for name in RESNET50_ACTIVATIONS)
+WORKLOADS = (
+    *(f"{name}-{layout}" for layout in ("nchw", "nhwc") for name in RESNET50_ACTIVATIONS),
+    *(f"{name}-nc" for name in SMALL_ACTIVATIONS),
+)
 COMPETITORS = __name__
 SMALL = {"workload": "stage4-nchw"}
 
@@ -38,6 +43,8 @@ class BatchNormCase(Case):
     @property
     def shape(self) -> Shape:
         name, _, layout = self.workload.partition("-")
+        if layout == "nc":
+            return SMALL_ACTIVATIONS[name]
         n, c, h, w = RESNET50_ACTIVATIONS[name]
         return (n, c, h, w) if layout == "nchw" else (n, h, w, c)
 
@@ -48,11 +55,11 @@ class BatchNormCase(Case):
     @property
     def axis(self) -> int:
         """Of the channels."""
-        return 1 if self.workload.endswith("nchw") else 3
+        return 3 if self.workload.endswith("nhwc") else 1
 
     @property
     def others(self) -> tuple[int, ...]:
-        return tuple(i for i in range(4) if i != self.axis)
+        return tuple(i for i in range(len(self.shape)) if i != self.axis)
 
     @property
     def channels(self) -> int:
@@ -60,7 +67,7 @@ class BatchNormCase(Case):
 
     def spread(self, per_channel: np.ndarray) -> np.ndarray:
         """In a shape that broadcasts over ``x``."""
-        return per_channel.reshape([-1 if i == self.axis else 1 for i in range(4)])
+        return per_channel.reshape([-1 if i == self.axis else 1 for i in range(len(self.shape))])
 
     @property
     def param_dtype(self) -> np.dtype:
@@ -82,6 +89,10 @@ class BatchNormCase(Case):
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """``x``, ``dy``, ``gamma`` and ``beta``, only to be read."""
         return _drawn(self)
+
+    def residual(self) -> np.ndarray:
+        """What a block adds, only to be read: for the numbers' sake dy will do, from the end to the start."""
+        return np.ascontiguousarray(_drawn(self)[1][::-1])
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """A running mean and variance to write to."""
@@ -105,13 +116,25 @@ class BatchNormCase(Case):
             y = evaluate(np, x, gamma, beta, 0.0 * mean, 1 + 0.0 * var, self.spread, EPS)
             return [(y, of_x)]
         y, mean, inv = forward(np, x, gamma, beta, self.others, self.spread, EPS)
+        passed, size = dy, of_x
+        if self.what == "block":
+            y += self.residual()
+            # Where rounding may decide what passes, nothing is expected.
+            size = np.where(
+                np.abs(y) < 64 * epsilon(self.numpy_dtype) * (of_x + np.abs(y)), np.inf, of_x
+            )
+            passed, y = dy * (y > 0), np.maximum(y, 0)
+            # Unfused, the sum's first term is stored before the second is added.
+            rounded = epsilon(self.numpy_dtype) / epsilon(self.param_dtype)
+            of_y = of_x + rounded * (np.abs(y) + np.abs(self.residual()))
         if self.what == "forward":
             n = x.size / self.channels
             running = MOMENTUM * mean, 1 - MOMENTUM + MOMENTUM * var * n / (n - 1)
             return [(y, of_x), (running[0], 1 + np.abs(mean)), (running[1], 1 + var)]
-        dx, dgamma, dbeta = backward(np, x, dy, gamma, mean, inv, self.others, self.spread)
+        dx, dgamma, dbeta = backward(np, x, passed, gamma, mean, inv, self.others, self.spread)
         sums = np.abs(dy).sum(self.others)
-        return [(dx, of_x + np.abs(dy)), (dgamma, 4 * sums), (dbeta, sums)]
+        grads = [(dx, size + np.abs(dy)), (dgamma, 4 * sums), (dbeta, sums)]
+        return [(y, of_y), *grads, (passed, size)] if self.what == "block" else grads
 
 
 @lru_cache(maxsize=1)
@@ -142,7 +165,11 @@ def suite(quick: bool) -> Iterator[BatchNormCase]:
         for name in ("stage1", "stage4") if quick else ("stem", "stage1", "stage4"):
             for what in ("forward", "backward"):
                 yield BatchNormCase(what, f"{name}-{layout}", section=layout)
-        yield BatchNormCase("evaluate", f"stage1-{layout}", section=layout)
+        for what in ("evaluate", "block"):
+            yield BatchNormCase(what, f"stage1-{layout}", section=layout)
     if not quick:
+        for name in SMALL_ACTIVATIONS:
+            for what in WHAT:
+                yield BatchNormCase(what, f"{name}-nc", section="small")
         for what in ("forward", "backward"):
             yield BatchNormCase(what, "stage1-nchw", dtype="bfloat16", section="bfloat16")
