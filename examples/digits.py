@@ -9,8 +9,8 @@ prints two tables and draws both:
 - each optimizer on a small network: the loss from epoch to epoch;
 - SGD on a deep network, with and without BatchNorm: what it reads in the end, by the learning rate.
 
-It exits with 1 if an optimizer reads less than 97 % of the test digits, or if at the large rate the deep network
-reads less than that with BatchNorm, or as much as half without.
+It exits with 1 if an optimizer reads less than 97 % of the test digits, or if at a rate of 2 the deep network
+reads less than that with BatchNorm, or half of them without.
 
 The settings are those that read most, in the mean of six seeds, of a quarter of the training digits held out
 by ``--validate``, among rates a factor of two apart; the test digits had no say.
@@ -25,15 +25,15 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from network import accuracy, learnt, loss_and_grads, make_network
 from rich import box
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import fastopt
-from network import accuracy, learnt, loss_and_grads, make_network
 
 GOAL = 0.97
 SMALL = {
@@ -53,7 +53,7 @@ OPTIMIZERS = {
     "Adam": {"lr": 0.002},
     "AdamW": {"lr": 0.002, "weight_decay": 0.3},
 }
-DEEP = {"layers": 8, "hidden": 100, "epochs": 10, "batch_size": 128, "dropout": 0.0}
+DEEP = {"layers": 8, "hidden": 64, "epochs": 10, "batch_size": 64, "dropout": 0.0}
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)  # of SGD, for the deep network
 LARGE_RATE, UNTRAINED = 2.0, 0.5  # where it must read GOAL with BatchNorm, and less than this without
 
@@ -67,15 +67,14 @@ def load_data(xp, validate=False):
     """
     images, labels = load_digits(return_X_y=True)
     split = partial(train_test_split, test_size=0.25, random_state=0)
-    train, held_out, *y = split(images, labels, stratify=labels)
+    x, x_out, y, y_out = split(images, labels, stratify=labels)
     if validate:
-        train, held_out, *y = split(train, y[0], stratify=y[0])
-    x = xp.asarray(with_shifts(train), dtype=np.float32), xp.asarray(held_out, dtype=np.float32)
-    standardizer = fastopt.data.Standardizer().fit(x[0])
-    y = np.tile(y[0], 5), y[1]
+        x, x_out, y, y_out = split(x, y, stratify=y)
+    x, y = with_shifts(x), np.tile(y, 5)
+    standardizer = fastopt.data.Standardizer().fit(x)
     return [
-        (standardizer.transform(a), xp.asarray(np.eye(10)[b], dtype=np.float32))
-        for a, b in zip(x, y, strict=True)
+        [xp.asarray(array, dtype=np.float32) for array in (standardizer.transform(a), np.eye(10)[b])]
+        for a, b in ((x, y), (x_out, y_out))
     ]
 
 
@@ -106,6 +105,7 @@ def train(name, settings, xp, data, args, epoch_done=lambda: None):
     opt = getattr(fastopt, name)(params, **settings)
     # A last, short batch is left out: BatchNorm learns nothing from one image.
     batches = fastopt.data.minibatches(x, y, batch_size=args.batch_size, seed=args.seed, drop_last=True)
+    rate = fastopt.schedules.Cosine(opt.lr, steps=args.epochs * len(batches))
     losses, seconds = [], 0.0
     for _ in range(args.epochs):
         total = 0.0
@@ -113,6 +113,7 @@ def train(name, settings, xp, data, args, epoch_done=lambda: None):
             # Nesterov takes the gradient where momentum is about to carry the parameters.
             point = opt.lookahead() if name == "Nesterov" else params
             loss, grads = loss_and_grads(network, point, *batch)
+            opt.lr = rate(opt.step_count)
             before = time.perf_counter()
             opt.step(grads)
             seconds += time.perf_counter() - before
@@ -135,28 +136,20 @@ def train_deep(xp, data, args, epoch_done=lambda: None):
 
 # -- Report --------------------------------------------------------------------------------------
 
-DEEP_LINES = {False: ("without", "s--C7"), True: ("with BatchNorm", "o-C9")}
+DEEP_LINES = {False: ("without BatchNorm", "s--C7"), True: ("with BatchNorm", "o-C9")}
 
 
 def new_table(*headings):
-    table = Table(headings[0], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in headings[1:]:
-        table.add_column(
-            heading, justify="left" if heading == "settings" else "right", no_wrap=heading == "settings"
-        )
-    return table
+    return Table(*headings, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def right(*headings):
+    return [Column(heading, justify="right") for heading in headings]
 
 
 def result_table(runs, held_out):
-    table = new_table(
-        "optimizer",
-        "settings",
-        "epochs",
-        "training loss",
-        f"{held_out} accuracy",
-        "in opt.step",
-        "a step",
-    )
+    measured = "epochs", "training loss", f"{held_out} accuracy", "in opt.step", "a step"
+    table = new_table("optimizer", Column("settings", no_wrap=True), *right(*measured))
     for name, run in runs.items():
         settings = "\n".join(f"{key} {value:g}" for key, value in OPTIMIZERS[name].items())
         quality = f"{run.losses[-1]:.6f}", f"{run.accuracy:.2%}"
@@ -166,7 +159,7 @@ def result_table(runs, held_out):
 
 
 def deep_table(deep):
-    table = new_table("deep, SGD", *(f"lr {lr:g}" for lr in RATES))
+    table = new_table("deep, SGD", *right(*(f"lr {lr:g}" for lr in RATES)))
     for norm, accuracies in deep.items():
         table.add_row(DEEP_LINES[norm][0], *(f"{a:.1%}" for a in accuracies))
     return table
@@ -268,13 +261,12 @@ def complaints(args, runs, deep):
         return []
     tuned = SMALL.items() <= vars(args).items()
     low = [name for name, run in runs.items() if tuned and run.accuracy < GOAL]
-    without = 0.0
-    if deep:
-        without, with_norm = (deep[norm][RATES.index(LARGE_RATE)] for norm in (False, True))
-        low += ["deep with BatchNorm"] * (with_norm < GOAL)
+    large = {norm: accuracies[RATES.index(LARGE_RATE)] for norm, accuracies in deep.items()}
+    if large and large[True] < GOAL:
+        low.append(f"deep, lr {LARGE_RATE:g} with BatchNorm")
     found = [f"below {GOAL:.0%} on the test set: {', '.join(low)}"] if low else []
-    if without >= UNTRAINED:
-        found.append(f"at lr {LARGE_RATE:g} the deep network trains without BatchNorm: {without:.0%}")
+    if large and large[False] >= UNTRAINED:
+        found.append(f"deep, lr {LARGE_RATE:g} trains without BatchNorm too: {large[False]:.1%}")
     return found
 
 
@@ -289,8 +281,7 @@ def main(argv=None):
             return partial(progress.advance, progress.add_task(f"{name:9}", total=epochs))
 
         for name in args.optimizer or OPTIMIZERS:
-            bar_of_run = bar(name, args.epochs)
-            runs[name] = train(name, OPTIMIZERS[name], xp, data, args, bar_of_run)
+            runs[name] = train(name, OPTIMIZERS[name], xp, data, args, bar(name, args.epochs))
         if not args.no_deep:
             deep = train_deep(xp, data, args, bar("deep", 2 * len(RATES) * DEEP["epochs"]))
     held_out = "validation" if args.validate else "test"

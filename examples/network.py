@@ -1,7 +1,7 @@
 """A network as a list of layers, each with ``forward`` and ``backward``, for ``digits.py``.
 
-Linear and ReLU are written out here, in NumPy or CuPy; BatchNorm and Dropout are fastopt's. A layer keeps what it
-learns in attributes, ``w`` say, and its backward leaves their gradients beside them, ``dw``.
+Linear and ReLU are written out here, in NumPy or CuPy; BatchNorm and Dropout are fastopt's. What a layer learns
+are attributes, ``w`` say, and its backward leaves their gradients beside them, ``dw``.
 """
 
 import numpy as np
