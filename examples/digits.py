@@ -3,17 +3,18 @@
     pip install '.[demo]' && python examples/digits.py
 
 The data are the 1,797 scans of 8 x 8 pixels inside scikit-learn: nothing is downloaded. The network is a
-list of layers (``network.py``), and each update of its parameters is one call, ``opt.step(grads)``. The script
-prints two tables and draws both:
+list of layers (``network.py``), and each update of its parameters is one call, ``opt.step(grads)``; the rate
+falls to 0 along a cosine. The script prints two tables and draws both:
 
 - each optimizer on a small network: the loss from epoch to epoch;
-- SGD on a deep network, with and without BatchNorm: what it reads in the end, by the learning rate.
+- SGD on a deep network, with and without BatchNorm: what it reads in the end, by the rate at the start.
 
 It exits with 1 if an optimizer reads less than 97 % of the test digits, or if at a rate of 2 the deep network
 reads less than that with BatchNorm, or half of them without.
 
-The settings are those that read most, in the mean of six seeds, of a quarter of the training digits held out
-by ``--validate``, among rates a factor of two apart; the test digits had no say.
+The test digits had no say in the rates. Each optimizer's is the one, of rates a factor of two apart, that
+reads most in the mean of six seeds under ``--validate``, which holds out a quarter of the training digits
+instead; and so it was seen that 2 is too much without BatchNorm.
 """
 
 import argparse
@@ -45,13 +46,13 @@ SMALL = {
     "dropout": 0.0,
 }
 OPTIMIZERS = {
-    "SGD": {"lr": 0.4},
+    "SGD": {"lr": 0.8},
     "Momentum": {"lr": 0.08, "clip_norm": 1.0},
-    "Nesterov": {"lr": 0.02},
-    "AdaGrad": {"lr": 0.1},
-    "RMSprop": {"lr": 0.004},
-    "Adam": {"lr": 0.002},
-    "AdamW": {"lr": 0.002, "weight_decay": 0.3},
+    "Nesterov": {"lr": 0.08},
+    "AdaGrad": {"lr": 0.05},
+    "RMSprop": {"lr": 0.016},
+    "Adam": {"lr": 0.008},
+    "AdamW": {"lr": 0.004, "weight_decay": 0.1},
 }
 DEEP = {"layers": 8, "hidden": 64, "epochs": 10, "batch_size": 64, "dropout": 0.0}
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)  # of SGD, for the deep network
@@ -226,18 +227,19 @@ def read_args(argv):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--optimizer", action="append", choices=OPTIMIZERS, help="may be repeated; default: all")
-    add("--epochs", type=count)
-    add("--batch-size", type=count)
-    add("--layers", type=count, help="number of hidden layers")
-    add("--hidden", type=count, help="units of each")
-    add("--batch-norm", action="store_true", help="normalise each hidden layer")
-    add("--dropout", type=probability, default=0.0, metavar="P", help="drop hidden units")
     add("--no-deep", action="store_true", help="leave the deep network out")
     add("--validate", action="store_true", help="hold out training digits in place of the test digits")
     add("--seed", type=whole, default=0, help="of weights, batches and dropout")
     add("--picture", metavar="FILE", default="digits.png", help="where to draw the curves")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="NumPy, or CuPy on a GPU")
     add("--no-progress", action="store_true", help="no bar; there is none without a terminal either")
+    add = parser.add_argument_group("the small network").add_argument
+    add("--epochs", type=count)
+    add("--batch-size", type=count)
+    add("--layers", type=count, help="number of hidden layers")
+    add("--hidden", type=count, help="units in each of them")
+    add("--batch-norm", action="store_true", help="normalise each of them")
+    add("--dropout", type=probability, metavar="P", help="drop their units with this probability")
     parser.set_defaults(**SMALL)
     return parser.parse_args(argv)
 
