@@ -10,7 +10,7 @@ falls to 0 along a cosine. The script prints two tables and draws both:
 - SGD on a deep network, with and without BatchNorm: what it reads in the end, by the rate at the start.
 
 It exits with 1 if an optimizer reads less than 97 % of the test digits, or if at a rate of 2 the deep network
-reads less than that with BatchNorm, or half of them without.
+reads less than that with BatchNorm, or as many as half without.
 
 The test digits had no say in the rates. Each optimizer's is the one, of rates a factor of two apart, that
 reads most in the mean of six seeds under ``--validate``, which holds out a quarter of the training digits
@@ -26,7 +26,6 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from network import accuracy, learnt, loss_and_grads, make_network
 from rich import box
 from rich.console import Console
 from rich.progress import Progress
@@ -35,6 +34,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import fastopt
+from network import accuracy, learnt, loss_and_grads, make_network
 
 GOAL = 0.97
 SMALL = {
