@@ -124,9 +124,6 @@ class BatchNormCase(Case):
                 np.abs(y) < 64 * epsilon(self.numpy_dtype) * (of_x + np.abs(y)), np.inf, of_x
             )
             passed, y = dy * (y > 0), np.maximum(y, 0)
-            # Unfused, the sum's first term is stored before the second is added.
-            rounded = epsilon(self.numpy_dtype) / epsilon(self.param_dtype)
-            of_y = of_x + rounded * (np.abs(y) + np.abs(self.residual()))
         if self.what == "forward":
             n = x.size / self.channels
             running = MOMENTUM * mean, 1 - MOMENTUM + MOMENTUM * var * n / (n - 1)
@@ -134,7 +131,7 @@ class BatchNormCase(Case):
         dx, dgamma, dbeta = backward(np, x, passed, gamma, mean, inv, self.others, self.spread)
         sums = np.abs(dy).sum(self.others)
         grads = [(dx, size + np.abs(dy)), (dgamma, 4 * sums), (dbeta, sums)]
-        return [(y, of_y), *grads, (passed, size)] if self.what == "block" else grads
+        return [(y, of_x), *grads, (passed, size)] if self.what == "block" else grads
 
 
 @lru_cache(maxsize=1)
