@@ -121,7 +121,7 @@ class BatchNormCase(Case):
             y += self.residual()
             # Where rounding may decide what passes, nothing is expected.
             size = np.where(
-                np.abs(y) < 64 * epsilon(self.numpy_dtype) * (of_x + np.abs(y)), np.inf, of_x
+                np.abs(y) < 64 * epsilon(self.param_dtype) * (of_x + np.abs(y)), np.inf, of_x
             )
             passed, y = dy * (y > 0), np.maximum(y, 0)
         if self.what == "forward":
