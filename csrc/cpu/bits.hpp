@@ -23,7 +23,8 @@ inline void pack(Flags& flags, int n, char* bits) {
 
 inline void unpack(const char* bits, int n, Flags& flags) {
   for (int i = 0; i < n; i += 8) {
-    const uint64_t each = uint8_t(bits[i / 8]) * 0x0101010101010101 & 0x8040201008040201;
+    const uint64_t byte = uint8_t(bits[i / 8]);
+    const uint64_t each = byte * 0x0101010101010101 & 0x8040201008040201;
     const uint64_t eight = (each + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101;
     memcpy(flags.on + i, &eight, 8);
   }
