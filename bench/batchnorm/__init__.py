@@ -100,13 +100,14 @@ class BatchNormCase(Case):
 
     def check(self, contestant: Contestant) -> None:
         """One call against the formulas in float64. What is stored is rounded once; what is computed
-        with is some roundings off in relation to the sizes of what it adds: a sum of 100,000 float32 in
-        float32, as peers take it, some hundred."""
+        with is a few roundings off in relation to the sizes of what it adds. A peer may be some hundred off:
+        it sums 100,000 float32 in float32."""
         contestant.run()
+        roundings = 64 if contestant.limit else 1024  # only fastopt brings a limit along
         stored, computed = epsilon(self.numpy_dtype), epsilon(self.param_dtype)
         for got, (want, size) in zip(contestant.results(), self._expected(), strict=True):
             want, size = sample(want), sample(size)
-            compare(sample(got), want, stored * np.abs(want) + 1024 * computed * size)
+            compare(sample(got), want, stored * np.abs(want) + roundings * computed * size)
 
     def _expected(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """What comes out, each with the size of the terms it is made of."""
