@@ -145,11 +145,16 @@ bool is_row_major(const Array& a) {
   return true;
 }
 
+static Walk with_inverses(Walk walk) {
+  for (int64_t d = 0; d < walk.ndim; ++d) walk.inverse[d] = inverse_of(walk.shape[d]);
+  return walk;
+}
+
 Walk row_walk(const Array& a) {
   Walk walk{};
   for (int d = 0; d < a.ndim; ++d) {
     if (a.shape[d] == 1) continue;
-    const int last = walk.ndim - 1;
+    const int64_t last = walk.ndim - 1;
     const bool follows = last >= 0 && walk.stride[last] == a.shape[d] * a.strides[d];
     if (follows)
       walk.shape[last] *= a.shape[d];
@@ -157,7 +162,7 @@ Walk row_walk(const Array& a) {
       walk.shape[walk.ndim++] = a.shape[d];
     walk.stride[walk.ndim - 1] = a.strides[d];
   }
-  return walk;
+  return with_inverses(walk);
 }
 
 Walk walk_like(const Layout& layout, const Array& a) {
@@ -166,7 +171,7 @@ Walk walk_like(const Layout& layout, const Array& a) {
     walk.shape[walk.ndim] = a.shape[d];
     walk.stride[walk.ndim++] = a.strides[d];
   }
-  return walk;
+  return with_inverses(walk);
 }
 
 Range range_of(const Array& a) {

@@ -7,6 +7,7 @@
 
 #include "bind/array.hpp"
 #include "bind/values.hpp"
+#include "cpu/dropout.hpp"
 #include "cpu/engine.hpp"
 #include "rules/philox.hpp"
 
@@ -128,7 +129,8 @@ void run(const Rows& x, const Where& x_at, const Rows* residual, const Rows* bia
     require_apart(residual->array, {"residual"}, out.array);
   if (bias) require_apart(bias->array, {"bias"}, out.array);
   const Array& a = x.array;
-  const DropoutCall call{mask,
+  const DropoutCall call{Place{},
+                         mask,
                          options,
                          a.dtype,
                          a.size(),
@@ -186,7 +188,7 @@ void fill_mask(py::array_t<bool, py::array::c_style> keep, py::handle seed, py::
       read_mask(p, seed, offset, start, channel_axis, keep.shape(), int(keep.ndim()));
   bool* const data = keep.mutable_data();
   py::gil_scoped_release unlocked;
-  cpu::backend.dropout_mask(mask, keep.size(), data);
+  cpu::dropout_mask(mask, keep.size(), data);
 }
 
 py::typing::Tuple<py::int_, py::int_, py::int_, py::int_> philox4x32(py::handle seed, py::handle offset,

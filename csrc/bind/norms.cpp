@@ -37,7 +37,7 @@ struct Checked {
 
 double norm_of(const NormTensor* first, size_t count, ClipNorm kind) {
   py::gil_scoped_release unlocked;
-  return cpu::backend.norm(first, int64_t(count), kind);
+  return cpu::backend.norm(Place{}, first, int64_t(count), kind);
 }
 
 void scale_all(const Checked& list, const std::vector<double>& coefs, double limit) {
@@ -45,7 +45,7 @@ void scale_all(const Checked& list, const std::vector<double>& coefs, double lim
   for (size_t i = 0; i < coefs.size(); ++i)
     targets.push_back({list.arrays[i].data, list.arrays[i].dtype, list.tensors[i].size, coefs[i]});
   py::gil_scoped_release unlocked;
-  cpu::backend.scale(targets.data(), int64_t(targets.size()), limit);
+  cpu::backend.scale(Place{}, targets.data(), int64_t(targets.size()), limit);
 }
 
 // The options of these functions, read as if they were a rule's.

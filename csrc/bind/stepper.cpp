@@ -204,7 +204,7 @@ bool Stepper::step(py::handle grads) {
   watch_targets();
   const Borrowed borrowed{grads_};
   read_grads(grads);
-  const StepCall call{runs_.data(), int64_t(runs_.size()), step_count + 1, &whole_};
+  const StepCall call{Place{}, runs_.data(), int64_t(runs_.size()), step_count + 1, &whole_, nullptr};
   StepReport report;
   {
     // Safe without the lock: the buffers' owners are held by owners_ and grads_, and Busy keeps every

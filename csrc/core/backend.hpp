@@ -10,6 +10,7 @@
 #include "core/dropout.hpp"
 #include "core/dtype.hpp"
 #include "core/hyper.hpp"
+#include "core/place.hpp"
 
 namespace fastopt {
 
@@ -20,7 +21,7 @@ struct StepTensor {
   Source grad;
   void* state[kMaxSlots];
   int64_t size;
-  double clip;  // the clip coefficient; the engine fills it in
+  double clip;  // the clip coefficient; an engine on the host fills it in
 };
 
 // A stretch of tensors that share rule, storage and hyper-parameters.
@@ -32,17 +33,30 @@ struct StepRun {
   int64_t count;
 };
 
-struct StepCall {
-  StepRun* runs;
-  int64_t count;
-  int64_t step;        // 1 for the first
-  const Hyper* whole;  // clipping by norm and the non-finite policy, for the whole list
+// Steps done, and steps skipped for a gradient that was not finite.
+struct Counts {
+  int64_t step = 0, skipped = 0;
 };
 
-// What became of a step: `nonfinite` is the index of the first tensor with a NaN or an infinity
-// where the policy looks for one and found it (nothing was written then), or -1.
+// What an engine keeps of a list of tensors from step to step, on a device above all: tables of
+// pointers, hyper-parameters, counts. Made by Backend::remember, ended by Backend::forget.
+struct Memory;
+
+struct StepCall {
+  Place place;
+  StepRun* runs;
+  int64_t count;
+  int64_t step;        // 1 for the first; a device that counts for itself knows better
+  const Hyper* whole;  // clipping by norm and the non-finite policy, for the whole list
+  Memory* memory;      // of these runs, or null: for this once
+};
+
+// What became of a step. `nonfinite` is the index of the first tensor with a NaN or an infinity where
+// the policy looks for one and found it (nothing was written then), or -1. `queued`: the device alone
+// will know whether it stepped; Backend::counts tells.
 struct StepReport {
   int64_t nonfinite;
+  bool queued = false;
 };
 
 // Elements enter a norm as clamp(x * scale, +-limit), as they enter a step.
@@ -62,17 +76,39 @@ struct ScaleTensor {
   double coef;
 };
 
+// An engine queues its work on the caller's stream and returns; what gives a number to the host waits
+// for it. On the host, everything is done on return.
 struct Backend {
   const char* name;
+
   StepReport (*step)(const StepCall&);
+  // A host that keeps nothing has null here, and below.
+  Memory* (*remember)(const StepCall&);
+  void (*forget)(Memory*);
+  Counts (*counts)(Memory*, const Place&);
+  void (*set_counts)(Memory*, const Place&, Counts);
+  void (*set_hypers)(Memory*, const StepCall&);
+
   // The norm of the whole list taken as one sequence, its elements in memory order.
-  double (*norm)(const NormTensor*, int64_t count, ClipNorm);
-  void (*scale)(const ScaleTensor*, int64_t count, double limit);
+  double (*norm)(const Place&, const NormTensor*, int64_t count, ClipNorm);
+  void (*scale)(const Place&, const ScaleTensor*, int64_t count, double limit);
+
   void (*batch_moments)(const BatchMoments&);
   void (*batch_norm_forward)(const BatchNormForward&);
   void (*batch_norm_backward)(const BatchNormBackward&);
+
   void (*dropout)(const DropoutCall&);
-  void (*dropout_mask)(const DropoutMask&, int64_t size, bool* keep);
+
+  // Room for an engine's own numbers, and copies between it and the host.
+  void* (*allocate)(const Place&, int64_t bytes);
+  void (*release)(const Place&, void*);
+  void (*fetch)(const Place&, void* host, const void* from, int64_t bytes);
+  void (*send)(const Place&, void* to, const void* host, int64_t bytes);
+
+  // The device of a buffer; kHost for one in host memory.
+  int (*device_of)(const void*);
+  // Lets work queued on `place` wait for what is queued on another stream of its device by now.
+  void (*wait_for)(const Place& place, void* stream);
 };
 
 }  // namespace fastopt

@@ -5,6 +5,7 @@
 
 #include "core/buffer.hpp"
 #include "core/dtype.hpp"
+#include "core/place.hpp"
 
 namespace fastopt {
 
@@ -48,6 +49,7 @@ struct Statistics {
 };
 
 struct BatchMoments {
+  Place place;
   ChannelSpace space;
   DType dtype;
   ChannelArray x;
@@ -63,6 +65,7 @@ struct Running {
 
 // y = activation((x - mean) / sqrt(var + eps) * gamma + beta + residual).
 struct BatchNormForward {
+  Place place;
   ChannelSpace space;
   DType dtype;
   ChannelArray x, residual, y;
@@ -84,6 +87,7 @@ struct BackwardSums {
 };
 
 struct BatchNormBackward {
+  Place place;
   ChannelSpace space;
   DType dtype;
   ChannelArray x, dy, dx, dresidual;  // without dx: only the sums

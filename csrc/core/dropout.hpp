@@ -3,6 +3,7 @@
 
 #include "core/buffer.hpp"
 #include "core/dtype.hpp"
+#include "core/place.hpp"
 
 namespace fastopt {
 
@@ -28,6 +29,7 @@ struct DropoutOptions {
 // out = residual + dropout(x + bias), element by element in row-major order. What is absent is null.
 // The output may be x or the residual themselves.
 struct DropoutCall {
+  Place place;
   DropoutMask mask;
   DropoutOptions options;
   DType dtype;

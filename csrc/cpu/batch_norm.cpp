@@ -7,7 +7,7 @@
 #include "cpu/lists.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/select.hpp"
-#include "rules/batch_norm.hpp"
+#include "rules/channel.hpp"
 
 namespace fastopt::cpu {
 namespace {
@@ -93,25 +93,15 @@ void batch_norm_forward(const BatchNormForward& call) {
   ChannelPass reduce(s, call.dtype, kernels().batch_norm.moments, results.parts());
   reduce.reads(&ChannelPiece::x, call.x);
 
-  // The statistics of a channel, and what elements are computed with.
-  const auto settle = [&](int64_t c) {
-    if (call.evaluate) {
-      call.mean[c] = get(call.running.mean, c);
-      call.var[c] = get(call.running.var, c);
-    } else {
-      const double mean = measures ? call.mean[c] : call.given.mean[c];
-      const double m2 = measures ? call.var[c] : call.given.m2[c];
-      call.mean[c] = mean;
-      call.var[c] = variance(m2, n, false);
-      if (n > 0) track(call.running, c, mean, variance(m2, n, call.running.unbiased));
-    }
-    call.invstd[c] = inverse_std(call.var[c], call.eps);
-    call.scale[c] = get(call.gamma, c, 1.0) * call.invstd[c];
-    constants.set(c, call.mean[c], call.scale[c], get(call.beta, c));
-  };
   const auto finish = [&](int64_t c0, int64_t c1) {
     if (measures) results.join<JoinMoments>(c0, c1, call.mean, call.var);
-    for (int64_t c = c0; c < c1; ++c) settle(c);
+    for (int64_t c = c0; c < c1; ++c) {
+      Moments own{};
+      if (measures) own = {call.mean[c], call.var[c]};
+      if (call.given.mean) own = {call.given.mean[c], call.given.m2[c]};
+      finish_forward(call, c, own, n);
+      constants.set(c, [&]<class F> { return normalize_of<F>(call, c); });
+    }
   };
 
   ChannelPass apply(s, call.dtype, kernels().batch_norm.normalize, {}, call.kept);
@@ -138,8 +128,7 @@ void batch_norm_backward(const BatchNormBackward& call) {
   Results results(s, !call.given);
   PerChannel<NormalizeBackward> constants(s, call.dtype);
   const auto settle = [&](int64_t c) {
-    constants.set(c, call.mean[c], call.invstd[c], call.scale[c], call.sums.dy[c],
-                  call.sums.dy_centred[c], call.count);
+    constants.set(c, [&]<class F> { return gradient_of<F>(call, c); });
   };
 
   ChannelPass reduce(s, call.dtype, kernels().batch_norm.reduce, results.parts(), call.kept);
@@ -152,11 +141,7 @@ void batch_norm_backward(const BatchNormBackward& call) {
   const auto finish = [&](int64_t c0, int64_t c1) {
     if (!call.given) results.join<JoinSums>(c0, c1, call.sums.dy, call.sums.dy_centred);
     for (int64_t c = c0; c < c1; ++c) {
-      double& products = call.sums.dy_centred[c];
-      if (!call.given)
-        products = recentred(products, call.sums.dy[c], constants.get(0, c), call.mean[c]);
-      put(call.dgamma, c, products * call.invstd[c]);
-      put(call.dbeta, c, call.sums.dy[c]);
+      call.dtype == DType::float64 ? finish_backward<double>(call, c) : finish_backward<float>(call, c);
       settle(c);
     }
   };

@@ -1,5 +1,4 @@
-// Numbers that belong to a channel: what its blocks sum to, what the user's arrays hold for it, what
-// its elements are computed with.
+// Numbers that belong to a channel: what its blocks sum to, and what its elements are computed with.
 #pragma once
 
 #include <algorithm>
@@ -7,8 +6,7 @@
 #include <vector>
 
 #include "cpu/channels.hpp"
-#include "rules/batch_norm.hpp"
-#include "rules/half.hpp"
+#include "rules/channel.hpp"
 
 namespace fastopt::cpu {
 
@@ -45,38 +43,6 @@ class Results {
   std::vector<double> numbers_;
 };
 
-// ---- numbers of a channel in the user's arrays, aligned or not ----
-
-template <class T>
-double load(const char* p) {
-  T stored;
-  memcpy(&stored, p, sizeof(T));
-  return double(widen(stored));
-}
-
-template <class T>
-void store(char* p, double value) {
-  const T stored = narrow<T>(Compute<T>(value));
-  memcpy(p, &stored, sizeof(T));
-}
-
-inline double get(const ChannelVector& v, int64_t c, double absent = 0.0) {
-  constexpr double (*by_dtype[kDTypes])(const char*) = {load<Half>, load<BFloat16>, load<float>,
-                                                        load<double>};
-  return v.data ? by_dtype[int(v.dtype)](v.data + c * v.stride) : absent;
-}
-
-inline void put(const ChannelVector& v, int64_t c, double value) {
-  constexpr void (*by_dtype[kDTypes])(char*, double) = {store<Half>, store<BFloat16>, store<float>,
-                                                        store<double>};
-  if (v.data) by_dtype[int(v.dtype)](v.data + c * v.stride, value);
-}
-
-inline void track(const Running& r, int64_t c, double mean, double var) {
-  put(r.mean, c, follow(get(r.mean, c), mean, r.keep, r.take));
-  put(r.var, c, follow(get(r.var, c), var, r.keep, r.take));
-}
-
 // A rule's constants for each channel, in the order of its members, already rounded to the type that
 // elements are computed in.
 template <template <class> class Rule>
@@ -91,11 +57,12 @@ class PerChannel {
     for (int k = 0; k < count; ++k) piece.constants[k] = values_.data() + k * channels_;
   }
 
-  template <class... Args>
-  void set(int64_t c, Args... args) {
-    wide_ ? spread<double>(c, Rule<double>::of(args...)) : spread<float>(c, Rule<float>::of(args...));
+  // of<F>() makes the rule.
+  template <class Of>
+  void set(int64_t c, Of&& of) {
+    wide_ ? spread<double>(c, of.template operator()<double>())
+          : spread<float>(c, of.template operator()<float>());
   }
-  double get(int k, int64_t c) const { return values_[k * channels_ + c]; }
 
  private:
   template <class F>

@@ -1,6 +1,8 @@
 #include "cpu/engine.hpp"
 
-#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
 #include <vector>
 
 #include "cpu/batch_norm.hpp"
@@ -48,10 +50,10 @@ std::vector<NormTensor> gradients(const StepCall& call, bool limited) {
 
 bool clip(const StepCall& call, const std::vector<NormTensor>& grads) {
   const Hyper& h = *call.whole;
-  bool finite = true;
+  bool all_finite = true;
   const auto coefficient = [&](const NormTensor* first, int64_t count) {
-    const double size = norm(first, count, h.clip_norm_type);
-    finite = finite && std::isfinite(size);
+    const double size = norm(call.place, first, count, h.clip_norm_type);
+    all_finite = all_finite && finite(size);
     return clip_coefficient(size, h.clip_norm, h.clip_eps);
   };
   const bool each = h.clip_scope == ClipScope::tensor;
@@ -61,14 +63,14 @@ bool clip(const StepCall& call, const std::vector<NormTensor>& grads) {
     t.clip = each ? coefficient(own, 1) : all;
     ++own;
   });
-  return finite;
+  return all_finite;
 }
 
 // ---- the non-finite policy ----
 
-int64_t first_nonfinite(const std::vector<NormTensor>& grads) {
+int64_t first_nonfinite(const Place& place, const std::vector<NormTensor>& grads) {
   for (size_t i = 0; i < grads.size(); ++i)
-    if (!std::isfinite(norm(&grads[i], 1, ClipNorm::max))) return int64_t(i);
+    if (!finite(norm(place, &grads[i], 1, ClipNorm::max))) return int64_t(i);
   return -1;
 }
 
@@ -81,8 +83,8 @@ int64_t look_for_nonfinite(const StepCall& call, bool clipped, bool norm_is_fini
   });
   if (clipped && norm_is_finite && !limited) return -1;
   const std::vector<NormTensor> grads = gradients(call, false);
-  if (std::isfinite(norm(grads.data(), int64_t(grads.size()), ClipNorm::max))) return -1;
-  return first_nonfinite(grads);
+  if (finite(norm(call.place, grads.data(), int64_t(grads.size()), ClipNorm::max))) return -1;
+  return first_nonfinite(call.place, grads);
 }
 
 // ---- the step ----
@@ -113,20 +115,20 @@ StepReport step(const StepCall& call) {
   const IeeeMode mode;  // for the constants and the clip coefficient, which this thread computes
   const Hyper& h = *call.whole;
   const bool clips = h.clip_norm != kNone;
-  bool finite = true;
+  bool norm_is_finite = true;
   if (clips)
-    finite = clip(call, gradients(call, true));
+    norm_is_finite = clip(call, gradients(call, true));
   else
     each_tensor(call, [](const StepRun&, StepTensor& t) { t.clip = 1.0; });
   if (h.on_nonfinite != OnNonfinite::propagate) {
-    const int64_t found = look_for_nonfinite(call, clips, finite);
+    const int64_t found = look_for_nonfinite(call, clips, norm_is_finite);
     if (found >= 0) return {found};
   }
   run_all(call);
   return {-1};
 }
 
-void scale(const ScaleTensor* tensors, int64_t count, double limit) {
+void scale(const Place&, const ScaleTensor* tensors, int64_t count, double limit) {
   int64_t total = 0;
   for (int64_t i = 0; i < count; ++i) total += tensors[i].size * int64_t(bytes_of(tensors[i].dtype));
   on_threads(threads_for(2 * total), [&](int thread, int threads) {
@@ -140,10 +142,38 @@ void scale(const ScaleTensor* tensors, int64_t count, double limit) {
   });
 }
 
+// ---- room ----
+
+void* allocate(const Place&, int64_t bytes) {
+  void* const data = std::malloc(size_t(bytes));
+  if (!data && bytes > 0) throw std::bad_alloc();
+  return data;
+}
+void release(const Place&, void* data) { std::free(data); }
+void copy(const Place&, void* to, const void* from, int64_t bytes) { memcpy(to, from, size_t(bytes)); }
+
 }  // namespace
 
 const Backend backend = {
-    "cpu",   step,        norm, scale, batch_moments, batch_norm_forward, batch_norm_backward,
-    dropout, dropout_mask};
+    .name = "cpu",
+    .step = step,
+    .remember = nullptr,
+    .forget = nullptr,
+    .counts = nullptr,
+    .set_counts = nullptr,
+    .set_hypers = nullptr,
+    .norm = norm,
+    .scale = scale,
+    .batch_moments = batch_moments,
+    .batch_norm_forward = batch_norm_forward,
+    .batch_norm_backward = batch_norm_backward,
+    .dropout = dropout,
+    .allocate = allocate,
+    .release = release,
+    .fetch = copy,
+    .send = copy,
+    .device_of = [](const void*) { return kHost; },
+    .wait_for = [](const Place&, void*) {},
+};
 
 }  // namespace fastopt::cpu

@@ -5,13 +5,9 @@
 #include "core/backend.hpp"
 #include "rules/dropout.hpp"
 #include "rules/list.hpp"
+#include "rules/update.hpp"
 
 namespace fastopt::cpu {
-
-// A rule's constants and those around it, whatever their types.
-struct Constants {
-  alignas(64) unsigned char bytes[192];
-};
 
 struct StepKernel {
   void (*prepare)(const Hyper&, int64_t step, Constants&);

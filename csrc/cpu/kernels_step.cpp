@@ -14,14 +14,6 @@ namespace {
 inline constexpr uintptr_t kLine = 64;
 inline constexpr int64_t kAlignFrom = 8192;  // elements; below, a loop more costs more than it brings
 
-template <class Rule, class F>
-void prepare(const Hyper& h, int64_t step, Constants& out) {
-  using U = Update<Rule, F>;
-  static_assert(sizeof(U) <= sizeof(out.bytes) && std::is_trivially_copyable_v<U>);
-  const U update(h, step);
-  memcpy(out.bytes, &update, sizeof(update));
-}
-
 // The step on n values. A copy of the constants and separate pointers, so that the compiler need not
 // fear that a store changes them.
 template <Wrap wrap, class Rule, class F>
@@ -34,7 +26,7 @@ inline __attribute__((always_inline)) void apply(const Update<Rule, F> u, F clip
     if constexpr (Rule::slots > 0) s[0] = a[i];
     if constexpr (Rule::slots > 1) s[1] = b[i];
     if constexpr (Rule::slots > 2) s[2] = c[i];
-    w[i] = u.template step<wrap>(w[i], g[i], s, clip);
+    w[i] = u.step(wrap, w[i], g[i], s, clip);
     if constexpr (Rule::slots > 0) a[i] = s[0];
     if constexpr (Rule::slots > 1) b[i] = s[1];
     if constexpr (Rule::slots > 2) c[i] = s[2];
@@ -99,7 +91,7 @@ void step_wrapped(const Update<Rule, Compute<P>>& u, const StepTensor& t, int64_
 template <class Rule, class P, class S>
 void step(const Constants& constants, const StepTensor& t, int64_t begin, int64_t end) {
   using F = Compute<P>;
-  const auto& u = *reinterpret_cast<const Update<Rule, F>*>(constants.bytes);
+  const auto& u = prepared<Rule, F>(constants);
   switch (u.wrap(F(t.clip))) {
     case Wrap::none:
       return step_wrapped<Wrap::none, Rule, P, S>(u, t, begin, end);

@@ -1,7 +1,6 @@
 // rules/norms.hpp fixes the tree; here threads are given stretches of it.
 #include "cpu/norm.hpp"
 
-#include <cmath>
 #include <vector>
 
 #include "cpu/lists.hpp"
@@ -72,32 +71,26 @@ double reduce(const NormTensor* tensors, int64_t count, ClipNorm kind) {
   return join_tree<Norm>(sums.data(), groups);
 }
 
-// Squares of doubles may leave the range of a double where the norm itself does not. Then the sequence
-// is read again, times a power of two that brings every square that matters into range; against those
-// doubles whatever is stored in fewer bits counts for nothing.
-double norm2_rescaled(const NormTensor* tensors, int64_t count) {
-  const double most = reduce<NormMax>(tensors, count, ClipNorm::max);
-  if (most == 0.0 || !std::isfinite(most)) return most;
-  const int shift = most > 1.0 ? -600 : 600;
-  std::vector<NormTensor> shifted(tensors, tensors + count);
-  for (NormTensor& t : shifted) {
-    t.scale = t.dtype == DType::float64 ? std::ldexp(t.scale, shift) : 0.0;
-    t.limit = std::ldexp(t.limit, shift);
-  }
-  return std::ldexp(Norm2::whole(reduce<Norm2>(shifted.data(), count, ClipNorm::two)), -shift);
-}
-
 double norm2(const NormTensor* tensors, int64_t count) {
-  const double sum = reduce<Norm2>(tensors, count, ClipNorm::two);
-  const bool in_range = std::isfinite(sum) && sum > 0x1p-900;
+  Norm2State state;
+  state.sum = reduce<Norm2>(tensors, count, ClipNorm::two);
   const bool doubles = std::any_of(tensors, tensors + count,
                                    [](const NormTensor& t) { return t.dtype == DType::float64; });
-  return in_range || !doubles ? Norm2::whole(sum) : norm2_rescaled(tensors, count);
+  if (!doubles || !state.out_of_range()) return state.norm(doubles);
+  state.most = reduce<NormMax>(tensors, count, ClipNorm::max);
+  if (!state.helps()) return state.norm(doubles);
+  std::vector<NormTensor> shifted(tensors, tensors + count);
+  for (NormTensor& t : shifted) {
+    t.scale = shifted_scale(t.scale, t.dtype, state.shift());
+    t.limit *= state.shift();
+  }
+  state.shifted = reduce<Norm2>(shifted.data(), count, ClipNorm::two);
+  return state.norm(doubles);
 }
 
 }  // namespace
 
-double norm(const NormTensor* tensors, int64_t count, ClipNorm kind) {
+double norm(const Place&, const NormTensor* tensors, int64_t count, ClipNorm kind) {
   const IeeeMode mode;  // for the top of the tree, which this thread joins
   switch (kind) {
     case ClipNorm::one:

@@ -5,6 +5,6 @@
 
 namespace fastopt::cpu {
 
-double norm(const NormTensor* tensors, int64_t count, ClipNorm kind);
+double norm(const Place&, const NormTensor* tensors, int64_t count, ClipNorm kind);
 
 }  // namespace fastopt::cpu

@@ -35,7 +35,7 @@ inline const char* at(const void* base, int64_t bytes) {
 template <class Visit>
 inline __attribute__((always_inline)) void each_strided(const Walk& walk, int64_t begin, int n,
                                                         Visit&& visit) {
-  const int last = walk.ndim - 1;
+  const int last = int(walk.ndim) - 1;
   int64_t index[kMaxDims];
   for (int d = last; d >= 0; begin /= walk.shape[d--]) index[d] = begin % walk.shape[d];
   for (int i = 0; i < n;) {

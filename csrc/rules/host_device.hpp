@@ -21,6 +21,12 @@ FASTOPT_HD double root(double x) { return __builtin_sqrt(x); }
 FASTOPT_HD float magnitude(float x) { return __builtin_fabsf(x); }
 FASTOPT_HD double magnitude(double x) { return __builtin_fabs(x); }
 
+// Neither NaN nor infinite.
+template <class F>
+FASTOPT_HD bool finite(F x) {
+  return x - x == F(0);
+}
+
 // -1, 0 or 1; 0 for NaN.
 template <class F>
 FASTOPT_HD F sign(F x) {

@@ -5,6 +5,7 @@
 // changing them changes results, and so is a new major version.
 #pragma once
 
+#include "core/dtype.hpp"
 #include "core/hyper.hpp"
 #include "rules/tree.hpp"
 
@@ -28,5 +29,27 @@ struct NormMax {
   static FASTOPT_HD double join(double a, double b) { return larger(a, b); }
   static FASTOPT_HD double whole(double most) { return most; }
 };
+
+// Squares of doubles may leave the range of a double where the norm itself does not. Then the sequence
+// is read again, times a power of two that brings every square that matters into range; against those
+// doubles whatever is stored in fewer bits counts for nothing.
+struct Norm2State {
+  double sum = 0.0;      // of squares
+  double most = 0.0;     // the largest magnitude, if the sum has left its range
+  double shifted = 0.0;  // the sum of squares times shift()**2, likewise
+
+  FASTOPT_HD bool out_of_range() const { return !(finite(sum) && sum > 0x1p-900); }
+  FASTOPT_HD bool helps() const { return out_of_range() && most > 0.0 && finite(most); }
+  FASTOPT_HD double shift() const { return most > 1.0 ? 0x1p-600 : 0x1p600; }
+  FASTOPT_HD double norm(bool doubles) const {
+    if (!doubles || !out_of_range()) return root(sum);
+    return helps() ? root(shifted) * (1.0 / shift()) : most;
+  }
+};
+
+// What such an element is multiplied by in the second reading.
+FASTOPT_HD double shifted_scale(double scale, DType dtype, double shift) {
+  return dtype == DType::float64 ? scale * shift : 0.0;
+}
 
 }  // namespace fastopt

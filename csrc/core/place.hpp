@@ -1,0 +1,16 @@
+// Where buffers live and in which order work on them happens.
+#pragma once
+
+namespace fastopt {
+
+inline constexpr int kHost = -1;
+
+struct Place {
+  int device = kHost;  // or a CUDA device's number
+  void* stream =
+      nullptr;  // the caller's on that device: work is queued there, and nothing waits for it
+
+  bool on_host() const { return device == kHost; }
+};
+
+}  // namespace fastopt

@@ -1,0 +1,63 @@
+// Calls into CUDA: errors, the current device, launches. Compiled by a C++ compiler with the shim of
+// tests/cuda_shim, the same sources run on the host.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "core/place.hpp"
+
+#ifdef __CUDACC__
+#define FASTOPT_WHOLE_ARGUMENT __grid_constant__  // indexed where it lies, never copied
+#else
+#define FASTOPT_WHOLE_ARGUMENT
+#endif
+
+namespace fastopt::cuda {
+
+inline void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // or the next call would report it again
+  throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
+}
+
+inline cudaStream_t stream_of(const Place& place) { return static_cast<cudaStream_t>(place.stream); }
+
+// Makes a device the current one, for a while.
+class OnDevice {
+ public:
+  explicit OnDevice(const Place& place) {
+    check(cudaGetDevice(&before_), "no current device");
+    if (before_ == place.device) return;
+    check(cudaSetDevice(place.device), "cannot use the arrays' device");
+    changed_ = true;
+  }
+  ~OnDevice() {
+    if (changed_) cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+};
+
+// Queues a kernel on the caller's stream. The caller has made the device current.
+template <class... Params, class... Args>
+void launch(const Place& place, void (*kernel)(Params...), int64_t blocks, int threads, Args... args) {
+  if (blocks == 0) return;
+  const dim3 grid{unsigned(blocks)}, block{unsigned(threads)};
+#ifdef __CUDACC__
+  kernel<<<grid, block, 0, stream_of(place)>>>(args...);
+#else
+  shim::launch(kernel, grid, block, stream_of(place), args...);
+#endif
+  check(cudaGetLastError(), "cannot launch a kernel");
+}
+
+inline int64_t over(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+}  // namespace fastopt::cuda

@@ -1,0 +1,268 @@
+// rules/norms.hpp fixes the tree. Sixteen threads hold the lanes of a block, sixteen blocks make a
+// group, which is a block of threads; a second kernel joins the groups of each sequence.
+#include "cuda/norm.hpp"
+
+#include "cuda/vectors.hpp"
+#include "rules/around.hpp"
+
+namespace fastopt::cuda {
+namespace {
+
+constexpr int kGroup = 16;
+constexpr int64_t kGroupSize = int64_t(kGroup) * kNormBlock;
+constexpr int kThreads = kGroup * kNormLanes;
+constexpr int kInFlight = 8;  // loads of a thread before their first use
+
+// Plain, or the two more readings that squares of doubles may need.
+enum class Reading : uint8_t { plain, most, shifted };
+
+// ---- one tensor's share of a block ----
+
+template <class Norm, class P>
+struct Share {
+  const Source& source;
+  Shape<Compute<P>> shape;
+  double sum;
+  bool finite;
+
+  __device__ __forceinline__ void add(Compute<P> x) {
+    using F = Compute<P>;
+    finite = finite && fastopt::finite(x * shape.scale);
+    sum = Norm::join(sum, Norm::part(shape(F(x))));
+  }
+
+  // Every kNormLanes-th element of [i, end).
+  __device__ __forceinline__ void take(int64_t i, int64_t end) {
+    if (!source.walk) {
+      const P* const data = static_cast<const P*>(source.data);
+      for (; i + (kInFlight - 1) * kNormLanes < end; i += kInFlight * kNormLanes) {
+        P own[kInFlight];
+#pragma unroll
+        for (int k = 0; k < kInFlight; ++k) own[k] = data[i + k * kNormLanes];
+#pragma unroll
+        for (int k = 0; k < kInFlight; ++k) add(widen(own[k]));
+      }
+    }
+    for (; i < end; i += kNormLanes) add(widen(element<P>(source, i)));
+  }
+};
+
+template <class Norm, class P>
+__device__ __forceinline__ void take_share(const Source& source, const NormShape& shape, int64_t i,
+                                           int64_t end, double& sum, bool& finite) {
+  Share<Norm, P> share{source, {shape.scale, shape.limit}, sum, true};
+  share.take(i, end);
+  sum = share.sum;
+  finite = share.finite;
+}
+
+template <class Norm>
+__device__ __forceinline__ bool take_share(DType dtype, const Source& source, const NormShape& shape,
+                                           int64_t i, int64_t end, double& sum) {
+  bool finite = true;
+  switch (dtype) {
+    case DType::float16:
+      take_share<Norm, Half>(source, shape, i, end, sum, finite);
+      break;
+    case DType::bfloat16:
+      take_share<Norm, BFloat16>(source, shape, i, end, sum, finite);
+      break;
+    case DType::float32:
+      take_share<Norm, float>(source, shape, i, end, sum, finite);
+      break;
+    case DType::float64:
+      take_share<Norm, double>(source, shape, i, end, sum, finite);
+      break;
+  }
+  return finite;
+}
+
+// ---- a block, which may lie in several tensors ----
+
+template <class Norm, Reading reading>
+__device__ __forceinline__ double lane_sum(const NormTables& t, const Sequence& q, int64_t begin,
+                                           int64_t end, int lane) {
+  double sum = 0.0;
+  const double shift = t.states[&q - t.sequences].shift();
+  int i = q.first + find(t.starts + q.first, q.count, begin);
+  for (int64_t at = begin; at < end; ++i) {
+    const NormEntry& e = t.entries[i];
+    const int64_t from = at - e.start, rest = e.size - from;
+    const int64_t n = rest < end - at ? rest : end - at;
+    NormShape shape = t.shapes[e.run];
+    if constexpr (reading == Reading::shifted) {
+      shape.scale = shifted_scale(shape.scale, e.dtype, shift);
+      shape.limit *= shift;
+    }
+    const int64_t first = (lane - (at - begin)) & (kNormLanes - 1);
+    const bool finite =
+        take_share<Norm>(e.dtype, t.sources[e.index], shape, from + first, from + n, sum);
+    if (reading == Reading::plain && !finite && t.nonfinite)
+      atomicMin(reinterpret_cast<long long*>(t.nonfinite), static_cast<long long>(e.index));
+    at += n;
+  }
+  return sum;
+}
+
+template <class Norm, Reading reading>
+__global__ void __launch_bounds__(kThreads) sum_groups(const NormTables t) {
+  __shared__ double sums[kGroup];
+  const int s = find(t.groups, t.sequence_count, blockIdx.x);
+  const Sequence& q = t.sequences[s];
+  if (reading != Reading::plain && !(q.doubles && t.states[s].out_of_range())) return;
+  if (reading == Reading::shifted && !t.states[s].helps()) return;
+  const int lane = int(threadIdx.x) % kNormLanes, block = int(threadIdx.x) / kNormLanes;
+  const int64_t group = (int64_t(blockIdx.x) - q.group) * kGroupSize;
+  const int64_t begin = group + block * int64_t(kNormBlock);
+  const int64_t end = begin + kNormBlock < q.elements ? begin + kNormBlock : q.elements;
+  double sum = begin < end ? lane_sum<Norm, reading>(t, q, begin, end, lane) : 0.0;
+#pragma unroll
+  for (int half = kNormLanes / 2; half > 0; half /= 2) {
+    const double other = __shfl_down_sync(0xffffffffu, sum, unsigned(half), kNormLanes);
+    if (lane < half) sum = Norm::join(sum, other);
+  }
+  if (lane == 0) sums[block] = sum;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const int64_t blocks = (q.elements - group + kNormBlock - 1) / kNormBlock;
+    t.parts[blockIdx.x] = join_tree<Norm>(sums, blocks < kGroup ? blocks : kGroup);
+  }
+}
+
+// ---- a sequence ----
+
+constexpr int kJoiners = 256;
+
+// Joins n values, a whole subtree for each thread and then those; thread 0 has the result. A power of
+// two to each thread keeps the tree as it is.
+template <class Norm>
+__device__ __forceinline__ double join_all(double* values, int64_t n) {
+  __shared__ double joined[kJoiners];
+  int64_t own = 1;
+  while (own * kJoiners < n) own *= 2;
+  const int64_t begin = threadIdx.x * own, rest = n - begin;
+  if (rest > 0) joined[threadIdx.x] = join_tree<Norm>(values + begin, rest < own ? rest : own);
+  const int64_t count = (n + own - 1) / own;
+  for (int step = 1; step < count; step *= 2) {
+    __syncthreads();
+    if (threadIdx.x % (2 * step) == 0 && threadIdx.x + step < count)
+      joined[threadIdx.x] = Norm::join(joined[threadIdx.x], joined[threadIdx.x + step]);
+  }
+  return joined[0];
+}
+
+template <class Norm, Reading reading>
+__global__ void __launch_bounds__(kJoiners) join_groups(const NormTables t) {
+  const Sequence& q = t.sequences[blockIdx.x];
+  Norm2State& state = t.states[blockIdx.x];
+  if (reading != Reading::plain && !(q.doubles && state.out_of_range())) return;
+  if (reading == Reading::shifted && !state.helps()) return;
+  const int64_t groups = (q.elements + kGroupSize - 1) / kGroupSize;
+  const double all = groups > 0 ? join_all<Norm>(t.parts + q.group, groups) : 0.0;
+  if (threadIdx.x != 0) return;
+  if constexpr (reading == Reading::plain) state = {all, 0.0, 0.0};
+  if constexpr (reading == Reading::most) state.most = all;
+  if constexpr (reading == Reading::shifted) state.shifted = all;
+}
+
+template <class Norm, Reading reading>
+void queue_reading(const Place& place, const NormTables& t) {
+  launch(place, sum_groups<Norm, reading>, t.group_count, kThreads, t);
+  launch(place, join_groups<Norm, reading>, t.sequence_count, kJoiners, t);
+}
+
+}  // namespace
+
+void queue_norms(const Place& place, const NormPlan& plan, const NormTables& t, ClipNorm kind) {
+  switch (kind) {
+    case ClipNorm::one:
+      return queue_reading<Norm1, Reading::plain>(place, t);
+    case ClipNorm::max:
+      return queue_reading<NormMax, Reading::plain>(place, t);
+    case ClipNorm::two:
+      break;
+  }
+  queue_reading<Norm2, Reading::plain>(place, t);
+  bool doubles = false;
+  for (const Sequence& q : plan.sequences) doubles = doubles || q.doubles;
+  if (!doubles) return;
+  queue_reading<NormMax, Reading::most>(place, t);
+  queue_reading<Norm2, Reading::shifted>(place, t);
+}
+
+// ---- tables ----
+
+void NormPlan::begin_sequence() {
+  sequences.push_back({int32_t(entries.size()), 0, 0, group_count, false});
+  groups.push_back(group_count);
+}
+
+void NormPlan::add(int64_t size, int run, DType dtype) {
+  Sequence& q = sequences.back();
+  const int32_t index = int32_t(entries.size());
+  starts.push_back(q.elements);
+  entries.push_back({q.elements, size, index, run, dtype});
+  q.elements += size;
+  q.count += 1;
+  q.doubles = q.doubles || dtype == DType::float64;
+  group_count = q.group + over(q.elements, kGroupSize);
+}
+
+NormTables NormPlan::cut(Cutter& cutter) const {
+  NormTables t{};
+  t.entries = cutter.take<NormEntry>(int64_t(entries.size()));
+  t.starts = cutter.take<int64_t>(int64_t(starts.size()));
+  t.sequences = cutter.take<Sequence>(int64_t(sequences.size()));
+  t.groups = cutter.take<int64_t>(int64_t(groups.size()));
+  t.parts = cutter.take<double>(group_count);
+  t.states = cutter.take<Norm2State>(int64_t(sequences.size()));
+  t.sequence_count = int32_t(sequences.size());
+  t.group_count = group_count;
+  return t;
+}
+
+void NormPlan::send_to(const Place& place, const NormTables& t) const {
+  send_list(place, t.entries, entries);
+  send_list(place, t.starts, starts);
+  send_list(place, t.sequences, sequences);
+  send_list(place, t.groups, groups);
+}
+
+// ---- a norm by itself ----
+
+double norm(const Place& place, const NormTensor* tensors, int64_t count, ClipNorm kind) {
+  const OnDevice current(place);
+  NormPlan plan;
+  std::vector<Source> sources;
+  std::vector<Walk> walks;
+  plan.begin_sequence();
+  for (int64_t i = 0; i < count; ++i) {
+    plan.add(tensors[i].size, 0, tensors[i].dtype);
+    sources.push_back(tensors[i].data);
+    if (tensors[i].data.walk) walks.push_back(*tensors[i].data.walk);
+  }
+  Cutter sizes;
+  const auto cut = [&](Cutter& cutter, NormTables& t) {
+    t = plan.cut(cutter);
+    t.sources = cutter.take<Source>(count);
+    t.shapes = cutter.take<NormShape>(1);
+    return cutter.take<Walk>(int64_t(walks.size()));
+  };
+  NormTables t;
+  cut(sizes, t);
+  const Room room(place, sizes.used(), Keep::call);
+  Cutter cutter(room.data());
+  const Walk* walk = cut(cutter, t);
+  send_list(place, walk, walks);
+  for (Source& s : sources)
+    if (s.walk) s.walk = walk++;
+  plan.send_to(place, t);
+  send_list(place, t.sources, sources);
+  send_list(place, t.shapes, std::vector<NormShape>{{1.0, kNone}});
+  queue_norms(place, plan, t, kind);
+  Norm2State state;
+  fetch(place, &state, t.states, sizeof(state));
+  return norm_of(state, kind, plan.sequences[0].doubles);
+}
+
+}  // namespace fastopt::cuda

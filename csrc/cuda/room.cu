@@ -1,0 +1,95 @@
+#include "cuda/room.hpp"
+
+#include <cstring>
+#include <utility>
+
+namespace fastopt::cuda {
+namespace {
+
+// Arguments of a kernel may take 4 KiB on every device and driver.
+constexpr int kWords = 448;
+struct Parcel {
+  uint64_t words[kWords];
+};
+
+__global__ void unpack(const FASTOPT_WHOLE_ARGUMENT Parcel parcel, uint64_t* to, int count) {
+  for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) to[i] = parcel.words[i];
+}
+
+// The device's pool keeps what comes back to it: by default it would return it to the system at the
+// next synchronisation, and ask again.
+void keep_pool(int device) {
+  static thread_local int kept = kHost;
+  if (kept == device) return;
+  cudaMemPool_t pool;
+  check(cudaDeviceGetDefaultMemPool(&pool, device), "the device has no memory pool");
+  uint64_t all = UINT64_MAX;
+  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "the memory pool");
+  kept = device;
+}
+
+}  // namespace
+
+void* allocate(const Place& place, int64_t bytes) {
+  if (bytes == 0) return nullptr;
+  const OnDevice current(place);
+  keep_pool(place.device);
+  void* data = nullptr;
+  check(cudaMallocAsync(&data, size_t(bytes), stream_of(place)), "no memory left");
+  return data;
+}
+
+void release(const Place& place, void* data) {
+  if (!data) return;
+  const OnDevice current(place);
+  cudaFreeAsync(data, stream_of(place));
+}
+
+Room::Room(const Place& place, int64_t bytes, Keep keep) : place_(place), keep_(keep) {
+  void* data = nullptr;
+  if (bytes > 0 && keep == Keep::lasting)
+    check(cudaMalloc(&data, size_t(bytes)), "no memory left");
+  else
+    data = allocate(place, bytes);
+  data_ = static_cast<char*>(data);
+}
+
+Room::~Room() {
+  if (data_ && keep_ == Keep::lasting)
+    cudaFree(data_);
+  else
+    release(place_, data_);
+}
+
+Room& Room::operator=(Room&& other) noexcept {
+  std::swap(place_, other.place_);
+  std::swap(keep_, other.keep_);
+  std::swap(data_, other.data_);
+  return *this;
+}
+
+void send(const Place& place, void* to, const void* host, int64_t bytes) {
+  const OnDevice current(place);
+  const int64_t words = bytes / 8;
+  for (int64_t done = 0; done < words; done += kWords) {
+    Parcel parcel;
+    const int64_t n = words - done < kWords ? words - done : kWords;
+    memcpy(parcel.words, static_cast<const char*>(host) + done * 8, size_t(n) * 8);
+    launch(place, unpack, 1, 128, parcel, static_cast<uint64_t*>(to) + done, int(n));
+  }
+}
+
+void fetch(const Place& place, void* host, const void* from, int64_t bytes) {
+  const OnDevice current(place);
+  check(cudaMemcpyAsync(host, from, size_t(bytes), cudaMemcpyDeviceToHost, stream_of(place)),
+        "cannot copy to the host");
+  check(cudaStreamSynchronize(stream_of(place)), "the device reports");
+}
+
+bool capturing(const Place& place) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream_of(place), &status), "cannot ask a stream");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+}  // namespace fastopt::cuda

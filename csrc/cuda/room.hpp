@@ -1,0 +1,69 @@
+// Memory on a device, and small things carried there.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "cuda/launch.hpp"
+
+namespace fastopt::cuda {
+
+// For the work of one call the memory comes from a pool and goes back in the order of the stream,
+// without waiting; what lasts is allocated and freed outright.
+enum class Keep : uint8_t { call, lasting };
+
+class Room {
+ public:
+  Room() = default;
+  Room(const Place& place, int64_t bytes, Keep keep);
+  ~Room();
+  Room(Room&& other) noexcept { *this = static_cast<Room&&>(other); }
+  Room& operator=(Room&& other) noexcept;
+
+  char* data() const { return data_; }
+
+ private:
+  Place place_;
+  Keep keep_ = Keep::call;
+  char* data_ = nullptr;
+};
+
+// Cuts a room into arrays, each on a boundary of 16 bytes. With no room yet it only counts.
+class Cutter {
+ public:
+  explicit Cutter(char* from = nullptr) : from_(from) {}
+
+  template <class T>
+  T* take(int64_t count) {
+    T* const own = from_ ? reinterpret_cast<T*>(from_ + used_) : nullptr;
+    used_ += over(count * int64_t(sizeof(T)), 16) * 16;
+    return own;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  char* from_;
+  int64_t used_ = 0;
+};
+
+void* allocate(const Place& place, int64_t bytes);
+void release(const Place& place, void* data);
+
+// To the device as arguments of kernels: in the order of the stream, without waiting, and captured with
+// their values by a graph that is being captured. For some kilobytes. Multiples of 8 bytes.
+void send(const Place& place, void* to, const void* host, int64_t bytes);
+
+// A whole list. The place is const to kernels, not to the host.
+template <class T>
+void send_list(const Place& place, const T* to, const std::vector<T>& list) {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % 8 == 0);
+  if (!list.empty()) send(place, const_cast<T*>(to), list.data(), int64_t(list.size() * sizeof(T)));
+}
+
+// To the host; waits for the stream.
+void fetch(const Place& place, void* host, const void* from, int64_t bytes);
+
+bool capturing(const Place& place);
+
+}  // namespace fastopt::cuda

@@ -1,0 +1,76 @@
+// Memory as threads read it: 16 bytes at a time where arrays lie so, else an element at a time.
+#pragma once
+
+#include "core/buffer.hpp"
+#include "cuda/launch.hpp"
+#include "rules/divide.hpp"
+#include "rules/half.hpp"
+
+namespace fastopt::cuda {
+
+inline constexpr int kVectorBytes = 16;
+
+template <class P>
+inline constexpr int kPerVector = kVectorBytes / int(sizeof(P));
+
+__host__ __device__ __forceinline__ bool aligned(const void* p) {
+  return reinterpret_cast<uintptr_t>(p) % kVectorBytes == 0;
+}
+
+// `count` neighbouring elements; more than one: vectors.
+template <int count, class T>
+__device__ __forceinline__ void load(const T* from, T (&to)[count]) {
+  if constexpr (count == 1) {
+    to[0] = *from;
+  } else {
+#pragma unroll
+    for (int k = 0; k < count; k += kPerVector<T>) {
+      const uint4 vector = *reinterpret_cast<const uint4*>(from + k);
+      __builtin_memcpy(to + k, &vector, sizeof(vector));
+    }
+  }
+}
+
+template <int count, class T>
+__device__ __forceinline__ void store(T* to, const T (&from)[count]) {
+  if constexpr (count == 1) {
+    *to = from[0];
+  } else {
+#pragma unroll
+    for (int k = 0; k < count; k += kPerVector<T>) {
+      uint4 vector;
+      __builtin_memcpy(&vector, from + k, sizeof(vector));
+      *reinterpret_cast<uint4*>(to + k) = vector;
+    }
+  }
+}
+
+// Where element i of a walk lies, in bytes.
+__device__ __forceinline__ int64_t offset_of(const Walk& walk, int64_t i) {
+  int64_t offset = 0;
+  for (int d = int(walk.ndim) - 1; d > 0; --d) {
+    const Divided at = divide(i, walk.shape[d], walk.inverse[d]);
+    offset += at.rest * walk.stride[d];
+    i = at.quotient;
+  }
+  return offset + i * walk.stride[0];
+}
+
+template <class P>
+__device__ __forceinline__ P element(const Source& source, int64_t i) {
+  const char* p = static_cast<const char*>(source.data);
+  return *reinterpret_cast<const P*>(
+      p + (source.walk ? offset_of(*source.walk, i) : i * int64_t(sizeof(P))));
+}
+
+// The part of a list in which number `at` lies: the last i with starts[i] <= at. starts[0] <= at.
+__device__ __forceinline__ int find(const int64_t* starts, int count, int64_t at) {
+  int low = 0;
+  for (int high = count; high - low > 1;) {
+    const int middle = (low + high) / 2;
+    (starts[middle] <= at ? low : high) = middle;
+  }
+  return low;
+}
+
+}  // namespace fastopt::cuda
