@@ -59,12 +59,18 @@ constexpr int kPresent = 1 << 16;
 std::atomic<int> arrived;  // at __syncthreads
 SHIM_PER_THREAD int me;
 
+// Kernels mostly have internal linkage, so that dladdr knows only where they lie; addr2line knows their names.
 [[noreturn]] void fail(const char* what) {
-  Dl_info symbol{};
-  dladdr(running_launch->kernel, &symbol);
-  std::fprintf(stderr, "shim: kernel %s, block (%u, %u, %u) of (%u, %u, %u): %s\n",
-               symbol.dli_sname ? symbol.dli_sname : "(name unknown)", blockIdx.x, blockIdx.y, blockIdx.z,
+  std::fprintf(stderr, "shim: block (%u, %u, %u) of (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z,
                gridDim.x, gridDim.y, gridDim.z, what);
+  Dl_info place{};
+  if (dladdr(running_launch->kernel, &place)) {
+    const auto offset = uintptr_t(running_launch->kernel) - uintptr_t(place.dli_fbase);
+    char command[4096];
+    std::snprintf(command, sizeof command, "echo \"shim: kernel $(addr2line -Cfpe '%s' 0x%zx)\" >&2",
+                  place.dli_fname, size_t(offset));
+    if (std::system(command)) std::fputs("shim: addr2line did not run\n", stderr);
+  }
   std::abort();
 }
 

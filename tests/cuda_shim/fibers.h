@@ -61,42 +61,33 @@ shim_switch:
 #endif
 
 inline Fiber caller;  // the thread that launches
-inline Fiber* current = &caller;
-inline std::deque<Fiber*> ready;   // may go on
-inline std::vector<Fiber*> idle;   // have no thread; their stacks are kept for the next block
+inline Fiber *current = &caller, *previous = nullptr;
+inline std::deque<Fiber*> ready;  // may go on
+inline std::vector<Fiber*> idle;  // have no thread; their stacks are kept for the next block
 inline void (*run_thread)(int) = nullptr;
 inline int next_thread = 0, all_threads = 0;
 
-inline void arrived_from([[maybe_unused]] Fiber* other) {
+inline void has_switched() {
 #ifdef __SANITIZE_ADDRESS__
-  const bool back = current == &caller;  // then `other` is a fiber, whose bounds are known
-  __sanitizer_finish_switch_fiber(current->fake_stack, back ? nullptr : &other->bottom,
-                                  back ? nullptr : &other->size);
+  __sanitizer_finish_switch_fiber(current->fake_stack, &previous->bottom, &previous->size);
 #endif
 }
 
 inline void switch_to(Fiber* to) {
-  Fiber* const from = current;
+  previous = current;
   current = to;
 #ifdef __SANITIZE_ADDRESS__
-  __sanitizer_start_switch_fiber(&from->fake_stack, to->bottom, to->size);
+  __sanitizer_start_switch_fiber(&previous->fake_stack, to->bottom, to->size);
 #endif
 #ifdef __x86_64__
-  shim_switch(&from->top, to->top);
+  shim_switch(&previous->top, to->top);
 #else
-  swapcontext(&from->context, &to->context);
+  swapcontext(&previous->context, &to->context);
 #endif
-  arrived_from(&caller);
+  has_switched();
 }
 
-inline void take_threads() {
-  arrived_from(&caller);
-  for (;;) {
-    while (next_thread < all_threads) run_thread(next_thread++);
-    idle.push_back(current);
-    switch_to(&caller);
-  }
-}
+inline void take_threads();
 
 inline Fiber* make_fiber() {
   void* const base = mmap(nullptr, kGuard + kStack, PROT_READ | PROT_WRITE,
@@ -126,24 +117,36 @@ inline Fiber* make_fiber() {
   return fiber;
 }
 
+// Whoever may go on, else one for a thread that nobody has begun, else back to the launch.
+inline Fiber* next_fiber() {
+  if (!ready.empty()) {
+    Fiber* const fiber = ready.front();
+    ready.pop_front();
+    return fiber;
+  }
+  if (next_thread == all_threads) return &caller;
+  if (idle.empty()) return make_fiber();
+  Fiber* const fiber = idle.back();
+  idle.pop_back();
+  return fiber;
+}
+
+// What a fiber does for ever.
+inline void take_threads() {
+  has_switched();
+  for (;;) {
+    while (next_thread < all_threads) run_thread(next_thread++);
+    idle.push_back(current);
+    switch_to(next_fiber());
+  }
+}
+
 // Calls thread(0) to thread(count - 1); returns when all have returned.
 inline void run_threads(int count, void (*thread)(int)) {
   run_thread = thread;
   next_thread = 0;
   all_threads = count;
-  while (next_thread < all_threads || !ready.empty()) {
-    Fiber* fiber;
-    if (!ready.empty()) {
-      fiber = ready.front();
-      ready.pop_front();
-    } else if (!idle.empty()) {
-      fiber = idle.back();
-      idle.pop_back();
-    } else {
-      fiber = make_fiber();
-    }
-    switch_to(fiber);
-  }
+  switch_to(next_fiber());
 }
 
 // Where one thread waits until another opens.
@@ -151,7 +154,7 @@ class Gate {
  public:
   void wait() {
     waiting_ = current;
-    switch_to(&caller);
+    switch_to(next_fiber());
   }
   void open() { ready.push_back(waiting_); }
 
