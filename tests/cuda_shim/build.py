@@ -1,0 +1,97 @@
+"""Builds device code for the host, once for each content, flags and compiler."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+SHIM = Path(__file__).parent
+CSRC = SHIM.parents[1] / "csrc"
+CACHE = Path(tempfile.gettempdir()) / f"fastopt-cuda-shim-{os.getuid()}"
+
+FLAGS = (
+    # The arithmetic of CMakeLists.txt.
+    *("-std=c++20", "-O1", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+    # Device code reads memory as vectors of another type.
+    "-fno-strict-aliasing",
+    # Two libraries in one process keep their own __shared__ and state.
+    *("-fPIC", "-fno-gnu-unique"),
+    # nvcc's unroll pragma means nothing here. What would be read as garbage on a device is an error.
+    *("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror=return-type", "-Werror=uninitialized"),
+)
+MODES = {"fibers": (), "threads": ("-DSHIM_THREADS",)}
+
+
+def build(
+    extra_flags: Sequence[str] = (),
+    mode: str = "fibers",
+    sources: Iterable[Path] | None = None,
+    program: bool = False,
+) -> Path:
+    """The CUDA engine (or other `sources`) with the shim, as a shared library or, with a main(), a program.
+
+    A block's threads are fibers or, in mode "threads", real ones. Two processes that ask at once build once.
+    Raises RuntimeError with the compiler's words if it fails.
+    """
+    engine = sorted((CSRC / "cuda").glob("*.cu")) if sources is None else list(sources)
+    flags = (*FLAGS, *MODES[mode], *extra_flags)
+    with ThreadPoolExecutor(2) as jobs:
+        files = (*sorted(SHIM.glob("*.cpp")), *engine)
+        objects = list(jobs.map(lambda source: _compile(source, flags), files))
+    # By what they are called, which tells their contents, objects are what a link depends on.
+    link = [] if program else ["-shared", "-Wl,-Bsymbolic"]
+    command = [compiler(), *flags, *link, *map(str, objects), "-pthread", "-ldl"]
+    return _once(f"shim-{_digest(*command)}{'' if program else '.so'}", command)
+
+
+def compiler() -> str:
+    """Raises FileNotFoundError where there is none."""
+    name = os.environ.get("CXX", "c++")
+    found = shutil.which(name)
+    if not found:
+        raise FileNotFoundError(f"no C++ compiler {name!r}")
+    return found
+
+
+def _compile(source: Path, flags: Sequence[str]) -> Path:
+    folders = [SHIM, CSRC] if CSRC in source.parents else [SHIM]
+    headers = sorted(h for folder in folders for suffix in ("*.h", "*.hpp") for h in folder.rglob(suffix))
+    command = [compiler(), *flags, *(f"-I{folder}" for folder in folders)]
+    key = _digest(_version(), *command, *(path.read_bytes() for path in (source, *headers)))
+    return _once(f"{source.stem}-{key}.o", [*command, "-x", "c++", "-c", str(source)])
+
+
+def _once(name: str, command: Sequence[str]) -> Path:
+    """The file of this name in the cache; the command makes it if it is not there."""
+    CACHE.mkdir(mode=0o700, exist_ok=True)
+    made = CACHE / name
+    with open(CACHE / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            part = CACHE / f"{name}.part"
+            done = subprocess.run([*command, "-o", str(part)], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+            part.replace(made)
+    return made
+
+
+@functools.cache
+def _version() -> str:
+    return subprocess.run([compiler(), "-v"], capture_output=True, text=True, check=True).stderr
+
+
+def _digest(*parts: str | bytes) -> str:
+    whole = hashlib.sha256()
+    for part in parts:
+        part = part.encode() if isinstance(part, str) else part
+        whole.update(len(part).to_bytes(8, "little") + part)
+    return whole.hexdigest()[:24]

@@ -1,0 +1,125 @@
+// Errors, devices and counters.
+#include <iterator>
+#include <utility>
+
+#include "state.h"
+
+namespace shim {
+
+std::recursive_mutex mutex;
+Counts counts;
+thread_local int device = 0;
+
+namespace {
+
+int devices = 2;
+thread_local cudaError_t last_error = cudaSuccess;
+
+struct Text {
+  cudaError_t error;
+  const char *name, *text;
+};
+#define SHIM_ERROR(name, text) {name, #name, text}
+constexpr Text kTexts[] = {
+    SHIM_ERROR(cudaSuccess, "no error"),
+    SHIM_ERROR(cudaErrorInvalidValue, "invalid argument"),
+    SHIM_ERROR(cudaErrorMemoryAllocation, "out of memory"),
+    SHIM_ERROR(cudaErrorInvalidConfiguration, "invalid configuration argument"),
+    SHIM_ERROR(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version"),
+    SHIM_ERROR(cudaErrorNoDevice, "no CUDA-capable device is detected"),
+    SHIM_ERROR(cudaErrorInvalidDevice, "invalid device ordinal"),
+    SHIM_ERROR(cudaErrorInvalidResourceHandle, "invalid resource handle"),
+    SHIM_ERROR(cudaErrorNotReady, "device not ready"),
+    SHIM_ERROR(cudaErrorIllegalAddress, "an illegal memory access was encountered"),
+    SHIM_ERROR(cudaErrorLaunchFailure, "unspecified launch failure"),
+    SHIM_ERROR(cudaErrorNotSupported, "operation not supported"),
+    SHIM_ERROR(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing"),
+    SHIM_ERROR(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture"),
+    SHIM_ERROR(cudaErrorStreamCaptureUnmatched, "capture was not ended in the same stream as it began"),
+    SHIM_ERROR(cudaErrorStreamCaptureIsolation, "dependency created on uncaptured work in another stream"),
+    SHIM_ERROR(cudaErrorStreamCaptureImplicit, "operation would make the legacy stream depend on a capturing "
+                                               "blocking stream"),
+    SHIM_ERROR(cudaErrorCapturedEvent, "operation not permitted on an event last recorded in a capturing stream"),
+    SHIM_ERROR(cudaErrorUnknown, "unknown error"),
+};
+#undef SHIM_ERROR
+
+const Text& text_of(cudaError_t error) {
+  for (const Text& text : kTexts)
+    if (text.error == error) return text;
+  return kTexts[std::size(kTexts) - 1];
+}
+
+}  // namespace
+
+cudaError_t report(cudaError_t error) {
+  if (error != cudaSuccess) last_error = error;
+  return error;
+}
+
+cudaError_t present() {
+  return devices > 0 ? cudaSuccess : devices == 0 ? cudaErrorNoDevice : cudaErrorInsufficientDriver;
+}
+
+bool exists(int ordinal) { return ordinal >= 0 && ordinal < devices; }
+
+}  // namespace shim
+
+using namespace shim;
+
+const char* cudaGetErrorName(cudaError_t error) { return text_of(error).name; }
+const char* cudaGetErrorString(cudaError_t error) { return text_of(error).text; }
+cudaError_t cudaPeekAtLastError() { return last_error; }
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = devices < 0 ? 0 : CUDART_VERSION;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = devices < 0 ? 0 : devices;
+  return report(present());
+}
+cudaError_t cudaGetDevice(int* current) {
+  *current = device;
+  return report(present());
+}
+cudaError_t cudaSetDevice(int ordinal) {
+  if (const cudaError_t error = present()) return report(error);
+  if (!exists(ordinal)) return report(cudaErrorInvalidDevice);
+  device = ordinal;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int ordinal) {
+  if (const cudaError_t error = present()) return report(error);
+  if (!exists(ordinal)) return report(cudaErrorInvalidDevice);
+  switch (attribute) {
+    case cudaDevAttrMaxThreadsPerBlock: *value = 1024; break;
+    case cudaDevAttrMaxSharedMemoryPerBlock: *value = 48 << 10; break;
+    case cudaDevAttrWarpSize: *value = 32; break;
+    // Few, so that little work fills a device, and not the same number on both.
+    case cudaDevAttrMultiProcessorCount: *value = ordinal == 0 ? 4 : 3; break;
+    case cudaDevAttrL2CacheSize: *value = 4 << 20; break;
+    case cudaDevAttrMaxThreadsPerMultiProcessor: *value = 2048; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+    case cudaDevAttrMaxBlocksPerMultiprocessor: *value = 32; break;
+    case cudaDevAttrMemoryPoolsSupported: *value = 1; break;
+    default: return report(cudaErrorInvalidValue);
+  }
+  return cudaSuccess;
+}
+
+int64_t shim_launches() { return counts.launches; }
+int64_t shim_graph_launches() { return counts.graph_launches; }
+int64_t shim_allocations() { return counts.allocations; }
+int64_t shim_synchronisations() { return counts.synchronisations; }
+int64_t shim_copies() { return counts.copies; }
+void shim_reset_counts() { counts = {}; }
+void shim_set_devices(int count) { devices = count; }

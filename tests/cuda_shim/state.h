@@ -1,0 +1,35 @@
+// What host.cpp, memory.cpp and stream.cpp share.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <mutex>
+
+#include "shim/host.h"
+
+namespace shim {
+
+// One call at a time, and so one kernel: its indices and shared memory are globals.
+extern std::recursive_mutex mutex;
+using Guard = std::lock_guard<std::recursive_mutex>;
+
+struct Counts {
+  int64_t launches, graph_launches, allocations, synchronisations, copies;
+};
+extern Counts counts;
+
+extern thread_local int device;  // the current one
+
+cudaError_t report(cudaError_t);  // keeps an error for cudaGetLastError
+cudaError_t present();            // or why there is no device
+bool exists(int device);
+
+// Does the work now or, on a stream that is being captured, keeps it.
+using Work = std::function<void()>;
+cudaError_t enqueue(cudaStream_t, Work);
+bool is_captured(cudaStream_t);
+
+// What no thread may call while it, or another in the global mode, captures: such a call spoils the captures.
+cudaError_t uncapturable();
+
+}  // namespace shim

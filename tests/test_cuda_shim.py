@@ -1,0 +1,165 @@
+"""The shim that runs device code on a host does what a device does, and reports what a device would only suffer
+from: threads that wait in vain, missing barriers, stores out of bounds."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import subprocess
+import tempfile
+
+import pytest
+
+pytest.importorskip("fcntl", reason="the shim is for POSIX systems")
+
+from cuda_shim.build import SHIM, build, compiler
+
+SELFTEST = [SHIM / "selftest.cu"]
+SANITIZERS = {
+    "fibers": ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    "threads": ("-g", "-fsanitize=thread"),
+}
+CASES = (
+    "reduce",
+    "rotation",
+    "shuffles",
+    "votes",
+    "grid",
+    "atomics",
+    "bits",
+    "memory",
+    "devices",
+    "errors",
+    "counts",
+    "graph",
+    "uncapturable",
+    "forked_graph",
+)
+REFUSED = {
+    "divergent": ("threads 0 to 39: __syncthreads", "threads 40 to 63: __syncwarp", "never come"),
+    "returned": ("threads 17 to 17: returned", "threads 18 to 63: __syncthreads", "never come"),
+    "missing_lane": ("threads 4 to 31: __shfl_down_sync", "never come"),
+    "left_out": ("a lane calls a warp's function with a mask that leaves it out",),
+    "foreign_lane": ("a shuffle reads a lane that its mask leaves out",),
+    "mixed": ("threads 0 to 15: __shfl_xor_sync", "threads 16 to 31: __shfl_sync", "never come"),
+}
+
+
+@functools.cache
+def lacking(*flags: str) -> str:
+    """Why a program built with these flags does not run here, if so."""
+    try:
+        command = [compiler(), *flags, "-x", "c++", "-"]
+    except FileNotFoundError as missing:
+        return str(missing)
+    with tempfile.TemporaryDirectory() as folder:
+        program = f"{folder}/program"
+        built = subprocess.run([*command, "-o", program], input=b"int main() {}", capture_output=True)
+        works = built.returncode == 0 and subprocess.run([program], capture_output=True).returncode == 0
+    return "" if works else f"programs built with {' '.join(flags)} do not run here"
+
+
+def run(mode: str, *cases: str, flags: tuple[str, ...] | None = None) -> subprocess.CompletedProcess[str]:
+    """Cases of selftest.cu, in a process of their own and under the mode's sanitizer, if no flags are given."""
+    flags = SANITIZERS[mode] if flags is None else flags
+    if reason := lacking(*flags):
+        pytest.skip(reason)
+    program = build(flags, mode, SELFTEST, program=True)
+    return subprocess.run(
+        [program, *cases],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "ASAN_OPTIONS": "detect_leaks=1", "TSAN_OPTIONS": ""},
+    )
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    if reason := lacking():
+        pytest.skip(reason)
+    return ctypes.CDLL(str(build(sources=SELFTEST)))
+
+
+# ---- what works ----
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_fibers_do_as_a_device(case):
+    loaded = library()
+    loaded.selftest.restype = ctypes.c_bool
+    assert loaded.selftest(case.encode())
+
+
+@pytest.mark.parametrize("mode", SANITIZERS)
+def test_sanitizers_find_nothing(mode):
+    done = run(mode, *CASES)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == list(CASES)
+
+
+def test_python_reaches_the_runtime_by_its_names():
+    loaded, p = library(), ctypes.c_void_p()
+    loaded.shim_reset_counts()
+    assert loaded.cudaMalloc(ctypes.byref(p), ctypes.c_size_t(64)) == 0
+    assert ctypes.string_at(p.value, 64) == b"\xff" * 64
+    assert (loaded.shim_allocations(), loaded.shim_launches()) == (1, 0)
+    assert loaded.cudaFree(p) == 0
+
+
+def test_two_libraries_share_nothing():
+    """Not even what would be one for the whole process by C++'s own rule: statics of templates."""
+    one, other = library(), ctypes.CDLL(str(build(["-DOTHER"], sources=SELFTEST)))
+    one.shim_reset_counts()
+    assert other.selftest(b"reduce")
+    assert (one.shim_launches(), other.shim_launches()) == (0, 1)
+
+
+# ---- what is reported ----
+
+
+@pytest.mark.parametrize("mode", SANITIZERS)
+@pytest.mark.parametrize("case", REFUSED)
+def test_threads_that_wait_in_vain_are_named(case, mode):
+    done = run(mode, case, flags=())
+    assert done.returncode < 0, "it must abort"
+    assert "block (0, 0, 0) of (2, 1, 1)" in done.stderr
+    assert "misbehave(" in done.stderr, "the kernel is named"
+    for words in REFUSED[case]:
+        assert words in done.stderr
+
+
+def test_a_missing_barrier_is_a_race():
+    done = run("threads", "no_barrier")
+    assert done.returncode != 0
+    assert "ThreadSanitizer: data race" in done.stderr
+    assert "sum_blocks<false>" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [("beyond", "heap-buffer-overflow"), ("beyond_stack", "stack-buffer-overflow")],
+)
+def test_a_store_out_of_bounds_is_found(case, words):
+    done = run("fibers", case)
+    assert done.returncode != 0
+    assert f"AddressSanitizer: {words}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("case", "words"), [("misaligned", "is not aligned"), ("freed_twice", "is no allocation")]
+)
+def test_memory_is_used_as_a_device_wants_it(case, words):
+    done = run("fibers", case, flags=())
+    assert done.returncode < 0
+    assert words in done.stderr
+
+
+def test_a_source_that_does_not_compile_is_an_error_with_its_reason(tmp_path):
+    if reason := lacking():
+        pytest.skip(reason)
+    source = tmp_path / "wrong.cu"
+    source.write_text("#include <cuda_runtime.h>\n__global__ void f() { no_such_name(); }\n")
+    with pytest.raises(RuntimeError, match="no_such_name"):
+        build(sources=[source])
