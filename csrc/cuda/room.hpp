@@ -29,7 +29,7 @@ class Room {
   char* data_ = nullptr;
 };
 
-// Cuts a room into arrays, each on a boundary of 16 bytes. With no room yet it only counts.
+// Cuts a room into arrays, each on a boundary of 64 bytes. With no room yet it only counts.
 class Cutter {
  public:
   explicit Cutter(char* from = nullptr) : from_(from) {}
@@ -37,7 +37,7 @@ class Cutter {
   template <class T>
   T* take(int64_t count) {
     T* const own = from_ ? reinterpret_cast<T*>(from_ + used_) : nullptr;
-    used_ += over(count * int64_t(sizeof(T)), 16) * 16;
+    used_ += over(count * int64_t(sizeof(T)), 64) * 64;
     return own;
   }
   int64_t used() const { return used_; }

@@ -1,0 +1,77 @@
+#include "cuda/engine.hpp"
+
+#include "cuda/room.hpp"
+#include "cuda/scale.hpp"
+#include "cuda/step.hpp"
+
+namespace fastopt::cuda {
+namespace {
+
+int device_of(const void* data) {
+  cudaPointerAttributes about{};
+  check(cudaPointerGetAttributes(&about, data), "cannot ask about a pointer");
+  const bool here = about.type == cudaMemoryTypeDevice || about.type == cudaMemoryTypeManaged;
+  return here ? about.device : kHost;
+}
+
+void wait_for(const Place& place, void* stream) {
+  if (stream == place.stream) return;
+  const OnDevice current(place);
+  cudaEvent_t event;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cannot make an event");
+  cudaError_t error = cudaEventRecord(event, static_cast<cudaStream_t>(stream));
+  if (error == cudaSuccess) error = cudaStreamWaitEvent(stream_of(place), event, 0);
+  cudaEventDestroy(event);  // once it has happened
+  check(error, "cannot wait for another stream");
+}
+
+std::string version(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
+
+}  // namespace
+
+std::string trouble() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  cudaGetLastError();
+  if (error == cudaErrorInsufficientDriver)
+    return "there is no NVIDIA driver, or one too old for CUDA " + version(CUDART_VERSION);
+  if (error != cudaSuccess) return cudaGetErrorString(error);
+  return count > 0 ? "" : "there is no CUDA device";
+}
+
+std::string describe() {
+  int driver = 0, count = 0;
+  cudaDriverGetVersion(&driver);
+  if (cudaGetDeviceCount(&count) != cudaSuccess) count = 0;
+  cudaGetLastError();
+  return "runtime " + version(CUDART_VERSION) + ", driver " + (driver ? version(driver) : "none") +
+         ", " + std::to_string(count) + (count == 1 ? " device" : " devices");
+}
+
+const Backend backend = {
+    .name = "cuda",
+    .step = step,
+    .remember = remember,
+    .forget = forget,
+    .counts = counts,
+    .set_counts = set_counts,
+    .set_hypers = set_hypers,
+    .norm = norm,
+    .scale = scale,
+    .batch_moments = batch_moments,
+    .batch_norm_forward = batch_norm_forward,
+    .batch_norm_backward = batch_norm_backward,
+    .dropout = dropout,
+    .allocate = allocate,
+    .release = release,
+    .fetch = fetch,
+    .send = send,
+    .device_of = device_of,
+    .wait_for = wait_for,
+};
+
+}  // namespace fastopt::cuda
+
+extern "C" __attribute__((visibility("default"))) const void* fastopt_cuda_backend() {
+  return &fastopt::cuda::backend;
+}

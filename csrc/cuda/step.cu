@@ -1,0 +1,91 @@
+#include "cuda/step.hpp"
+
+#include <memory>
+
+#include "cuda/step_memory.hpp"
+
+namespace fastopt::cuda {
+namespace {
+
+const StepLaunch* launches_of(int storage) {
+  const StepLaunch* const by_storage[kStorages] = {steps_float16,      steps_bfloat16,
+                                                   steps_float32,      steps_float64,
+                                                   steps_float16_wide, steps_bfloat16_wide};
+  return by_storage[storage];
+}
+
+// The policy "raise" is the one that must know before it writes.
+int64_t wait_for_nonfinite(Memory& m, const Place& place) {
+  int64_t found = kAllFinite;
+  fetch(place, &found, &m.tables.control->nonfinite, sizeof(found));
+  if (found == kAllFinite) return -1;
+  send(place, &m.tables.control->nonfinite, &kAllFinite, sizeof(kAllFinite));
+  return found;
+}
+
+StepReport run(Memory& m, const StepCall& call) {
+  const Place& place = call.place;
+  const Hyper& whole = *call.whole;
+  const bool recording = capturing(place);
+  const OnNonfinite policy = whole.on_nonfinite;
+  if (recording && policy == OnNonfinite::raise)
+    throw std::runtime_error(
+        "on_nonfinite=\"raise\" waits for the device, which a stream that is being captured cannot; "
+        "\"skip\" can");
+  if (m.tensors == 0) return {-1};
+  m.send_hypers(call);
+  m.send_grads(call, recording);
+  const bool clips = whole.clip_norm != kNone, watches = policy != OnNonfinite::propagate;
+  if (clips || watches) m.queue_norms(place, clips ? whole.clip_norm_type : ClipNorm::max, watches);
+  if (policy == OnNonfinite::raise)
+    if (const int64_t found = wait_for_nonfinite(m, place); found >= 0) return {found};
+
+  const int rule = call.runs[0].rule;
+  const StepNeeds needs{clips, whole.clip_scope == ClipScope::tensor, watches};
+  step_begins[rule](place, m.tables, needs, m.tensors);
+  for (int s = 0; s < kStorages; ++s)
+    if (const Memory::Span& span = m.spans[s]; span.count > 0)
+      launches_of(s)[rule](place, m.tables, span.first, span.count, span.chunks);
+
+  const bool queued = recording || policy == OnNonfinite::skip;
+  m.counted = m.counted || queued;
+  if (!queued) ++m.known.step;
+  return {-1, queued};
+}
+
+}  // namespace
+
+StepReport step(const StepCall& call) {
+  const OnDevice current(call.place);
+  if (call.memory) return run(*call.memory, call);
+  Memory once(call, Keep::call);
+  return run(once, call);
+}
+
+Memory* remember(const StepCall& call) {
+  const OnDevice current(call.place);
+  if (capturing(call.place))
+    throw std::runtime_error(
+        "the stream is being captured, and this optimizer has arrays that are new to it: let it take a "
+        "step with them before");
+  return new Memory(call, Keep::lasting);
+}
+
+void forget(Memory* memory) { delete memory; }
+
+Counts counts(Memory* memory, const Place& place) {
+  if (memory->counted) fetch(place, &memory->known, &memory->tables.control->counts, sizeof(Counts));
+  return memory->known;
+}
+
+void set_counts(Memory* memory, const Place& place, Counts counts) {
+  const OnDevice current(place);
+  memory->send_counts(place, counts);
+}
+
+void set_hypers(Memory* memory, const StepCall& call) {
+  const OnDevice current(call.place);
+  memory->send_hypers(call);
+}
+
+}  // namespace fastopt::cuda

@@ -1,0 +1,74 @@
+// A step on a device: three kernels, or two. Norms, if the step clips or looks for what is not finite;
+// one block that counts, decides and makes constants in double; the step itself, one launch for each
+// storage. All they need lies on the device, so that a captured graph goes on as the optimizer would.
+#pragma once
+
+#include "cuda/norm.hpp"
+#include "rules/list.hpp"
+#include "rules/update.hpp"
+
+namespace fastopt::cuda {
+
+// A tensor as the step finds it. Gradients stand apart: they may lie elsewhere in every step.
+struct StepEntry {
+  void* param;
+  void* state[kMaxSlots];
+  int64_t size;
+  int32_t index, run;  // in the order that the user gave
+};
+
+// Rounded once, so that no kernel of float32 meets a double.
+struct Clip {
+  double wide;
+  float narrow;
+};
+
+inline constexpr int64_t kAllFinite = INT64_MAX;
+
+struct Control {
+  Counts counts;
+  int64_t nonfinite;  // the least index of a tensor with a NaN or an infinity, or kAllFinite
+  int64_t skip;       // whether this step writes nothing
+};
+
+// On the device.
+struct StepTables {
+  const StepEntry* entries;  // by storage
+  const int64_t* chunks;     // the first chunk of each, counted within its storage
+  const Source* grads;       // by index
+  const Hyper *hypers, *whole;
+  const int64_t* doubles;  // of each run: whether it computes in double
+  Constants* constants;    // of each run
+  Clip* clips;             // by index
+  Control* control;
+  NormTables norms;
+  int32_t runs;
+  int32_t chunk;  // elements
+};
+
+// What a step does besides, as it was when the step was queued.
+struct StepNeeds {
+  bool clips, clips_each, watches;
+};
+
+// Queues the kernel of one rule, for entries [first, first + count) and all their chunks.
+using StepLaunch = void (*)(const Place&, const StepTables&, int first, int count, int64_t chunks);
+using BeginLaunch = void (*)(const Place&, const StepTables&, StepNeeds, int tensors);
+
+// By rule; a file for each storage.
+extern const StepLaunch* const steps_float16;
+extern const StepLaunch* const steps_bfloat16;
+extern const StepLaunch* const steps_float32;
+extern const StepLaunch* const steps_float64;
+extern const StepLaunch* const steps_float16_wide;
+extern const StepLaunch* const steps_bfloat16_wide;
+extern const BeginLaunch* const step_begins;
+
+StepReport step(const StepCall& call);
+Memory* remember(const StepCall& call);
+void forget(Memory* memory);
+Counts counts(Memory* memory, const Place& place);
+void set_counts(Memory* memory, const Place& place, Counts counts);
+void set_hypers(Memory* memory, const StepCall& call);
+
+}  // namespace fastopt::cuda

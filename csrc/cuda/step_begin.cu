@@ -1,0 +1,56 @@
+// What comes before the elements: one block of threads decides whether to step, counts, and turns norms
+// into clip coefficients and hyper-parameters into constants, in double, as the CPU does.
+#include "cuda/step.hpp"
+#include "rules/around.hpp"
+
+namespace fastopt::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+__device__ Clip clip_to(const StepTables& t, int sequence) {
+  const Sequence& q = t.norms.sequences[sequence];
+  const double size = norm_of(t.norms.states[sequence], t.whole->clip_norm_type, q.doubles);
+  const double c = clip_coefficient(size, t.whole->clip_norm, t.whole->clip_eps);
+  return {c, float(c)};
+}
+
+template <template <class> class Rule>
+__global__ void __launch_bounds__(kThreads)
+    begin_step(const StepTables t, const StepNeeds needs, int tensors) {
+  __shared__ int64_t step;
+  if (threadIdx.x == 0) {
+    Control& c = *t.control;
+    c.skip = needs.watches && c.nonfinite != kAllFinite;
+    c.skip ? ++c.counts.skipped : ++c.counts.step;
+    c.nonfinite = kAllFinite;  // for the next step
+    step = c.counts.step;
+  }
+  __syncthreads();
+  for (int r = int(threadIdx.x); r < t.runs; r += kThreads) {
+    if (t.doubles[r])
+      prepare<Rule<double>, double>(t.hypers[r], step, t.constants[r]);
+    else
+      prepare<Rule<float>, float>(t.hypers[r], step, t.constants[r]);
+  }
+  for (int i = int(threadIdx.x); i < tensors; i += kThreads)
+    t.clips[i] = needs.clips ? clip_to(t, needs.clips_each ? i : 0) : Clip{1.0, 1.0f};
+}
+
+template <template <class> class Rule>
+void launch_begin(const Place& place, const StepTables& t, StepNeeds needs, int tensors) {
+  launch(place, begin_step<Rule>, 1, kThreads, t, needs, tensors);
+}
+
+template <class L>
+struct BeginRow;
+template <template <class> class... Rule>
+struct BeginRow<List<Rule...>> {
+  static constexpr BeginLaunch launches[] = {launch_begin<Rule>...};
+};
+
+}  // namespace
+
+const BeginLaunch* const step_begins = BeginRow<RuleList>::launches;
+
+}  // namespace fastopt::cuda

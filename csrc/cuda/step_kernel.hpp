@@ -1,0 +1,123 @@
+// The step on elements. A block of threads takes a chunk of one tensor: vectors of 16 bytes, several of
+// them in flight, between a head that brings the parameter to a boundary and a tail. Arrays that do not
+// share their distance from such a boundary go element by element, as do strided gradients.
+#pragma once
+
+#include "cuda/step.hpp"
+#include "cuda/vectors.hpp"
+
+namespace fastopt::cuda {
+namespace {
+
+constexpr int kStepThreads = 256;
+
+template <class F>
+__device__ __forceinline__ F clip_of(const Clip& clip) {
+  if constexpr (sizeof(F) == sizeof(double))
+    return clip.wide;
+  else
+    return clip.narrow;
+}
+
+template <class Rule, class P, class S>
+struct Stepped {
+  using F = Compute<P>;
+
+  const Update<Rule, F>& update;
+  const Wrap wrap;
+  const F clip;
+  P* const param;
+  const Source grad;
+  S* state[kMaxSlots];
+
+  __device__ __forceinline__ bool vectors_from(int64_t i) const {
+    bool all = !grad.walk && aligned(static_cast<const P*>(grad.data) + i);
+    for (int k = 0; k < Rule::slots; ++k) all = all && aligned(state[k] + i);
+    return all;
+  }
+
+  // `count` elements at each of `times` places, `apart` elements from one to the next. All loads come
+  // before the first use.
+  template <int count, int times>
+  __device__ __forceinline__ void at(int64_t i, int64_t apart) const {
+    P w[times][count], g[times][count];
+    S s[times][Rule::slots + 1][count];
+#pragma unroll
+    for (int u = 0; u < times; ++u) {
+      const int64_t j = i + u * apart;
+      load(param + j, w[u]);
+      if constexpr (count == 1)
+        g[u][0] = element<P>(grad, j);
+      else
+        load(static_cast<const P*>(grad.data) + j, g[u]);
+#pragma unroll
+      for (int k = 0; k < Rule::slots; ++k) load(state[k] + j, s[u][k]);
+    }
+#pragma unroll
+    for (int u = 0; u < times; ++u) {
+      const int64_t j = i + u * apart;
+#pragma unroll
+      for (int e = 0; e < count; ++e) {
+        F own[Rule::slots + 1];
+#pragma unroll
+        for (int k = 0; k < Rule::slots; ++k) own[k] = widen(s[u][k][e]);
+        w[u][e] = narrow<P>(update.step(wrap, widen(w[u][e]), widen(g[u][e]), own, clip));
+#pragma unroll
+        for (int k = 0; k < Rule::slots; ++k) s[u][k][e] = narrow<S>(own[k]);
+      }
+      store(param + j, w[u]);
+#pragma unroll
+      for (int k = 0; k < Rule::slots; ++k) store(state[k] + j, s[u][k]);
+    }
+  }
+
+  __device__ __forceinline__ void one_by_one(int64_t begin, int64_t end) const {
+    for (int64_t i = begin + threadIdx.x; i < end; i += kStepThreads) at<1, 1>(i, 0);
+  }
+
+  __device__ __forceinline__ void chunk(int64_t begin, int64_t end) const {
+    constexpr int count = kPerVector<P>, times = sizeof(P) > 2 ? 2 : 1;
+    constexpr int64_t apart = kStepThreads * count, tile = apart * times;
+    const auto address = reinterpret_cast<uintptr_t>(param + begin);
+    const int64_t head = int64_t(-address % kVectorBytes / sizeof(P));
+    int64_t i = begin;
+    if (begin + head + tile <= end && vectors_from(begin + head)) {
+      i += head;
+      one_by_one(begin, i);
+      for (; i + tile <= end; i += tile) at<count, times>(i + threadIdx.x * count, apart);
+    }
+    one_by_one(i, end);
+  }
+};
+
+template <class Rule, class P, class S>
+__global__ void __launch_bounds__(kStepThreads) step_chunks(const StepTables t, int first, int count) {
+  using F = Compute<P>;
+  if (t.control->skip) return;
+  const int own = first + find(t.chunks + first, count, blockIdx.x);
+  const StepEntry& e = t.entries[own];
+  const int64_t begin = (int64_t(blockIdx.x) - t.chunks[own]) * t.chunk;
+  const int64_t end = begin + t.chunk < e.size ? begin + t.chunk : e.size;
+  const auto& update = prepared<Rule, F>(t.constants[e.run]);
+  const F clip = clip_of<F>(t.clips[e.index]);
+  Stepped<Rule, P, S> stepped{
+      update, update.wrap(clip), clip, static_cast<P*>(e.param), t.grads[e.index], {}};
+  for (int k = 0; k < Rule::slots; ++k) stepped.state[k] = static_cast<S*>(e.state[k]);
+  stepped.chunk(begin, end);
+}
+
+template <template <class> class Rule, class P, class S>
+void launch_step(const Place& place, const StepTables& t, int first, int count, int64_t chunks) {
+  launch(place, step_chunks<Rule<Compute<P>>, P, S>, chunks, kStepThreads, t, first, count);
+}
+
+// One entry for each rule.
+template <class P, class S, class L>
+struct StepRow;
+template <class P, class S, template <class> class... Rule>
+struct StepRow<P, S, List<Rule...>> {
+  static constexpr StepLaunch launches[] = {launch_step<Rule, P, S>...};
+};
+
+}  // namespace
+}  // namespace fastopt::cuda

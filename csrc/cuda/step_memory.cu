@@ -1,0 +1,165 @@
+#include "cuda/step_memory.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "rules/around.hpp"
+
+namespace fastopt {
+
+using namespace cuda;
+
+namespace {
+
+// Enough chunks that the last ones to finish matter little, each long enough to pay for its start.
+constexpr int kLeastChunk = 2048, kMostChunk = 16384, kChunksAProcessor = 128;
+
+int processors(const Place& place) {
+  int count = 0;
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, place.device),
+        "cannot ask the device");
+  return count;
+}
+
+int chunk_for(const Place& place, int64_t elements) {
+  const int64_t even = over(elements, int64_t(processors(place)) * kChunksAProcessor);
+  const int64_t chunk = over(even, kLeastChunk) * kLeastChunk;
+  return int(chunk < kLeastChunk ? kLeastChunk : chunk > kMostChunk ? kMostChunk : chunk);
+}
+
+template <class Visit>
+void each_tensor(const StepCall& call, Visit&& visit) {
+  int index = 0;
+  for (int r = 0; r < int(call.count); ++r)
+    for (int64_t i = 0; i < call.runs[r].count; ++i)
+      visit(call.runs[r], r, call.runs[r].tensors[i], index++);
+}
+
+bool same(const Hyper& a, const Hyper& b) { return memcmp(&a, &b, sizeof(Hyper)) == 0; }
+
+DType dtype_of(Storage s) {
+  if (s == Storage::float16_wide) return DType::float16;
+  if (s == Storage::bfloat16_wide) return DType::bfloat16;
+  return static_cast<DType>(s);
+}
+
+}  // namespace
+
+Memory::Memory(const StepCall& call, Keep keep) : keep_(keep), scope_(call.whole->clip_scope) {
+  plan(call);
+  Cutter sizes;
+  cut(sizes);
+  room_ = Room(call.place, sizes.used(), keep);
+  Cutter cutter(room_.data());
+  cut(cutter);
+  fill(call.place);
+  send_counts(call.place, {call.step - 1, 0});
+  send_hypers(call);
+}
+
+void Memory::plan(const StepCall& call) {
+  int64_t elements = 0;
+  each_tensor(call, [&](const StepRun&, int, const StepTensor& t, int) { elements += t.size; });
+  tables.chunk = chunk_for(call.place, elements);
+  tables.runs = int(call.count);
+  if (scope_ == ClipScope::global) norms_.begin_sequence();
+  each_tensor(call, [&](const StepRun& run, int r, const StepTensor& t, int) {
+    if (scope_ == ClipScope::tensor) norms_.begin_sequence();
+    norms_.add(t.size, r, dtype_of(run.storage));
+    ++tensors;
+  });
+  for (int r = 0; r < tables.runs; ++r) doubles_.push_back(call.runs[r].storage == Storage::float64);
+  for (int s = 0; s < kStorages; ++s) {
+    Span& span = spans[s];
+    span.first = int(entries_.size());
+    each_tensor(call, [&](const StepRun& run, int r, const StepTensor& t, int index) {
+      if (int(run.storage) != s || t.size == 0) return;
+      entries_.push_back({t.param, {t.state[0], t.state[1], t.state[2]}, t.size, index, r});
+      chunks_.push_back(span.chunks);
+      span.chunks += over(t.size, tables.chunk);
+      ++span.count;
+    });
+  }
+}
+
+void Memory::cut(Cutter& cutter) {
+  tables.entries = cutter.take<StepEntry>(int64_t(entries_.size()));
+  tables.chunks = cutter.take<int64_t>(int64_t(chunks_.size()));
+  tables.grads = cutter.take<Source>(tensors);
+  tables.whole = cutter.take<Hyper>(1 + tables.runs);
+  tables.hypers = tables.whole + 1;
+  tables.doubles = cutter.take<int64_t>(tables.runs);
+  tables.constants = cutter.take<Constants>(tables.runs);
+  tables.clips = cutter.take<Clip>(tensors);
+  tables.control = cutter.take<Control>(1);
+  tables.norms = norms_.cut(cutter);
+  tables.norms.sources = tables.grads;
+  tables.norms.shapes = cutter.take<NormShape>(tables.runs);
+  tables.norms.nonfinite = &tables.control->nonfinite;
+}
+
+void Memory::fill(const Place& place) {
+  send_list(place, tables.entries, entries_);
+  send_list(place, tables.chunks, chunks_);
+  send_list(place, tables.doubles, doubles_);
+  norms_.send_to(place, tables.norms);
+}
+
+void Memory::send_counts(const Place& place, Counts counts) {
+  const Control control{counts, kAllFinite, 0};
+  send(place, tables.control, &control, sizeof(control));
+  known = counts;
+}
+
+void Memory::send_hypers(const StepCall& call) {
+  if (call.whole->clip_scope != scope_) {  // other sequences: other tables
+    const Counts counts = counted ? cuda::counts(this, call.place) : known;
+    Memory other(call, keep_);
+    other.send_counts(call.place, counts);
+    *this = static_cast<Memory&&>(other);
+    return;
+  }
+  std::vector<Hyper> now{*call.whole};
+  for (int r = 0; r < tables.runs; ++r) now.push_back(*call.runs[r].hyper);
+  if (hypers_.size() == now.size() && std::equal(now.begin(), now.end(), hypers_.begin(), same)) return;
+  if (capturing(call.place))
+    throw std::runtime_error(
+        "a hyper-parameter was changed on a stream that is being captured: change it before or after");
+  std::vector<NormShape> shapes;
+  for (int r = 0; r < tables.runs; ++r)
+    shapes.push_back({gradient_factor(now[1 + r]), now[1 + r].clip_value});
+  send_list(call.place, tables.whole, now);
+  send_list(call.place, tables.norms.shapes, shapes);
+  hypers_ = std::move(now);
+}
+
+void Memory::queue_norms(const Place& place, ClipNorm kind, bool watches) const {
+  NormTables norms = tables.norms;
+  if (!watches) norms.nonfinite = nullptr;
+  cuda::queue_norms(place, norms_, norms, kind);
+}
+
+void Memory::send_grads(const StepCall& call, bool recording) {
+  std::vector<Source> now;
+  std::vector<Walk> walks;
+  each_tensor(call, [&](const StepRun&, int, const StepTensor& t, int) {
+    now.push_back(t.grad);
+    if (t.grad.walk) walks.push_back(*t.grad.walk);
+  });
+  recorded_ = recorded_ || recording;
+  const auto is_same = [](const Source& a, const Source& b) { return a.data == b.data; };
+  const bool known_ones = grads_.size() == now.size() && walks.empty() && !walks_.data() &&
+                          std::equal(now.begin(), now.end(), grads_.begin(), is_same);
+  if (known_ones && !recorded_) return;
+  grads_ = now;
+  if (!walks.empty() && !walks_.data())
+    walks_ = Room(call.place, tensors * int64_t(sizeof(Walk)), keep_);
+  const Walk* walk = reinterpret_cast<const Walk*>(walks_.data());
+  send_list(call.place, walk, walks);
+  for (Source& s : now)
+    if (s.walk) s.walk = walk++;
+  send_list(call.place, tables.grads, now);
+}
+
+}  // namespace fastopt

@@ -1,0 +1,48 @@
+// What the engine keeps of a list of tensors, and where.
+#pragma once
+
+#include <vector>
+
+#include "cuda/step.hpp"
+
+namespace fastopt {
+
+struct Memory {
+  Memory(const StepCall& call, cuda::Keep keep);
+
+  // Brings to the device what differs from what it has. While a graph is recorded, gradients are always
+  // sent, so that a replay finds its own; hyper-parameters never: they are the user's to change.
+  void send_grads(const StepCall& call, bool recording);
+  void send_hypers(const StepCall& call);
+  void send_counts(const Place& place, Counts counts);
+
+  void queue_norms(const Place& place, ClipNorm kind, bool watches) const;
+
+  struct Span {  // of entries that share their storage
+    int first, count;
+    int64_t chunks;
+  };
+  Span spans[kStorages] = {};
+  int tensors = 0;
+  cuda::StepTables tables{};
+
+  Counts known;          // counts as the host has them
+  bool counted = false;  // whether the device may have counted by itself since
+
+ private:
+  void plan(const StepCall& call);
+  void cut(cuda::Cutter& cutter);
+  void fill(const Place& place);
+
+  cuda::Keep keep_;
+  cuda::NormPlan norms_;
+  ClipScope scope_;
+  std::vector<cuda::StepEntry> entries_;
+  std::vector<int64_t> chunks_, doubles_;
+  std::vector<Source> grads_;  // as sent
+  std::vector<Hyper> hypers_;  // as sent: the whole list's, then each run's
+  bool recorded_ = false;
+  cuda::Room room_, walks_;
+};
+
+}  // namespace fastopt
