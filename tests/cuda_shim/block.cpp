@@ -1,5 +1,5 @@
-// Runs a grid, block after block, and lets a block's threads meet: barriers, shuffles, ballots. Those who wait
-// for somebody who will never come are told so.
+// Runs a grid, block after block, and lets a block's threads meet: barriers, shuffles, ballots. Those
+// who wait for somebody who will never come are told so.
 #include "shim/block.h"
 
 #include <dlfcn.h>
@@ -27,8 +27,8 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr auto relaxed = std::memory_order_relaxed;
 
-constexpr const char* kNames[] = {"running",     "returned",       "__syncthreads",
-                                  "__syncwarp",  "__shfl_sync",    "__shfl_up_sync",
+constexpr const char* kNames[] = {"running",          "returned",        "__syncthreads",
+                                  "__syncwarp",       "__shfl_sync",     "__shfl_up_sync",
                                   "__shfl_down_sync", "__shfl_xor_sync", "__ballot_sync"};
 
 struct Thread {
@@ -51,18 +51,19 @@ struct Warp {
 Thread threads[kMaxThreads];
 Warp warps[kMaxThreads / warpSize];
 const Launch* running_launch;
-int count;                 // threads of a block
-// Threads that have not returned, times kPresent, plus those of them that do not wait: one number, so that
-// both are read at once, and relaxed, so that counting puts no order between threads.
+int count;  // threads of a block
+// Threads that have not returned, times kPresent, plus those of them that do not wait: one number, so
+// that both are read at once, and relaxed, so that counting puts no order between threads.
 std::atomic<int> census;
 constexpr int kPresent = 1 << 16;
 std::atomic<int> arrived;  // at __syncthreads
 SHIM_PER_THREAD int me;
 
-// Kernels mostly have internal linkage, so that dladdr knows only where they lie; addr2line knows their names.
+// Kernels mostly have internal linkage, so that dladdr knows only where they lie; addr2line knows their
+// names.
 [[noreturn]] void fail(const char* what) {
-  std::fprintf(stderr, "shim: block (%u, %u, %u) of (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z,
-               gridDim.x, gridDim.y, gridDim.z, what);
+  std::fprintf(stderr, "shim: block (%u, %u, %u) of (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y,
+               blockIdx.z, gridDim.x, gridDim.y, gridDim.z, what);
   Dl_info place{};
   if (dladdr(running_launch->kernel, &place)) {
     const auto offset = uintptr_t(running_launch->kernel) - uintptr_t(place.dli_fbase);
@@ -107,10 +108,12 @@ void open(int t) {
   threads[t].gate.open();
 }
 
-// Have all lanes of the mask come that `last` belongs to? From behind, since lanes mostly come in order.
+// Have all lanes of the mask come that `last` belongs to? From behind, since lanes mostly come in
+// order.
 bool complete(const Warp& warp, const Lane& last) {
   for (int l = warpSize - 1; l >= 0; --l)
-    if (last.mask >> l & 1 && (warp.lanes[l].mask != last.mask || warp.lanes[l].op != last.op)) return false;
+    if (last.mask >> l & 1 && (warp.lanes[l].mask != last.mask || warp.lanes[l].op != last.op))
+      return false;
   return true;
 }
 
@@ -152,7 +155,8 @@ void sync_block() {
 uint64_t exchange(Op op, unsigned mask, uint64_t value, int from) {
   Warp& warp = warps[me / warpSize];
   Lane& lane = warp.lanes[me % warpSize];
-  if (!(mask >> me % warpSize & 1)) fail("a lane calls a warp's function with a mask that leaves it out");
+  if (!(mask >> me % warpSize & 1))
+    fail("a lane calls a warp's function with a mask that leaves it out");
   if (from != kBallot && !(mask >> from & 1)) fail("a shuffle reads a lane that its mask leaves out");
   {
     std::lock_guard guard(warp.lock);

@@ -63,7 +63,9 @@ def compiler() -> str:
 
 def _compile(source: Path, flags: Sequence[str]) -> Path:
     folders = [SHIM, CSRC] if CSRC in source.parents else [SHIM]
-    headers = sorted(h for folder in folders for suffix in ("*.h", "*.hpp") for h in folder.rglob(suffix))
+    headers = sorted(
+        h for folder in folders for suffix in ("*.h", "*.hpp") for h in folder.rglob(suffix)
+    )
     command = [compiler(), *flags, *(f"-I{folder}" for folder in folders)]
     key = _digest(_version(), *command, *(path.read_bytes() for path in (source, *headers)))
     return _once(f"{source.stem}-{key}.o", [*command, "-x", "c++", "-c", str(source)])
@@ -77,7 +79,9 @@ def _once(name: str, command: Sequence[str]) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
             part = CACHE / f"{name}.part"
-            done = subprocess.run([*command, "-o", str(part)], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [*command, "-o", str(part)], capture_output=True, text=True, check=False
+            )
             if done.returncode:
                 raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
             part.replace(made)

@@ -2,10 +2,11 @@
 //
 //     g++ -std=c++20 -x c++ -I tests/cuda_shim -I csrc csrc/cuda/*.cu tests/cuda_shim/*.cpp
 //
-// Blocks run one after another, a block's threads as fibers of the launching thread, or, with SHIM_THREADS,
-// as real threads for ThreadSanitizer to watch. Device memory is host memory; a stream's work is done when
-// the call returns, or kept where the stream is being captured. Not to be seen here: work that overtakes
-// other work on another stream, a host pointer read by a kernel, a device pointer read by the host.
+// Blocks run one after another, a block's threads as fibers of the launching thread, or, with
+// SHIM_THREADS, as real threads for ThreadSanitizer to watch. Device memory is host memory; a stream's
+// work is done when the call returns, or kept where the stream is being captured. Not to be seen here:
+// work that overtakes other work on another stream, a host pointer read by a kernel, a device pointer
+// read by the host.
 #pragma once
 
 #define __global__
@@ -15,10 +16,11 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __forceinline__ inline __attribute__((always_inline))
-#define __noinline__  // libstdc++ writes __attribute__((__noinline__)), so this must be something that fits there
 #define __align__(bytes) alignas(bytes)
-// One block runs at a time, so a static is enough. As on a device, a block finds what an earlier one left;
-// unlike there, the first finds zeros.
+// Nothing, since libstdc++ writes __attribute__((__noinline__)).
+#define __noinline__
+// One block runs at a time, so a static is enough. As on a device, a block finds what an earlier one
+// left; unlike there, the first finds zeros.
 #define __shared__ static
 
 #include "shim/vectors.h"

@@ -1,5 +1,6 @@
-// A block's threads as fibers: one runs until it must wait, then another goes on. A fiber that has finished
-// one thread takes up the next that nobody has begun, so a kernel that never waits is a loop on one stack.
+// A block's threads as fibers: one runs until it must wait, then another goes on. A fiber that has
+// finished one thread takes up the next that nobody has begun, so a kernel that never waits is a loop
+// on one stack.
 #pragma once
 
 #include <sys/mman.h>
@@ -62,6 +63,7 @@ shim_switch:
 
 inline Fiber caller;  // the thread that launches
 inline Fiber *current = &caller, *previous = nullptr;
+inline std::deque<Fiber> fibers;  // all that were made
 inline std::deque<Fiber*> ready;  // may go on
 inline std::vector<Fiber*> idle;  // have no thread; their stacks are kept for the next block
 inline void (*run_thread)(int) = nullptr;
@@ -96,7 +98,7 @@ inline Fiber* make_fiber() {
     std::perror("shim: no stack for a fiber");
     std::abort();
   }
-  auto* const fiber = new Fiber;
+  Fiber* const fiber = &fibers.emplace_back();
   char* const bottom = static_cast<char*>(base) + kGuard;
   fiber->bottom = bottom;
   fiber->size = kStack;

@@ -25,7 +25,8 @@ constexpr Text kTexts[] = {
     SHIM_ERROR(cudaErrorInvalidValue, "invalid argument"),
     SHIM_ERROR(cudaErrorMemoryAllocation, "out of memory"),
     SHIM_ERROR(cudaErrorInvalidConfiguration, "invalid configuration argument"),
-    SHIM_ERROR(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version"),
+    SHIM_ERROR(cudaErrorInsufficientDriver,
+               "CUDA driver version is insufficient for CUDA runtime version"),
     SHIM_ERROR(cudaErrorNoDevice, "no CUDA-capable device is detected"),
     SHIM_ERROR(cudaErrorInvalidDevice, "invalid device ordinal"),
     SHIM_ERROR(cudaErrorInvalidResourceHandle, "invalid resource handle"),
@@ -34,12 +35,16 @@ constexpr Text kTexts[] = {
     SHIM_ERROR(cudaErrorLaunchFailure, "unspecified launch failure"),
     SHIM_ERROR(cudaErrorNotSupported, "operation not supported"),
     SHIM_ERROR(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing"),
-    SHIM_ERROR(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture"),
+    SHIM_ERROR(cudaErrorStreamCaptureInvalidated,
+               "operation failed due to a previous error during capture"),
     SHIM_ERROR(cudaErrorStreamCaptureUnmatched, "capture was not ended in the same stream as it began"),
-    SHIM_ERROR(cudaErrorStreamCaptureIsolation, "dependency created on uncaptured work in another stream"),
-    SHIM_ERROR(cudaErrorStreamCaptureImplicit, "operation would make the legacy stream depend on a capturing "
-                                               "blocking stream"),
-    SHIM_ERROR(cudaErrorCapturedEvent, "operation not permitted on an event last recorded in a capturing stream"),
+    SHIM_ERROR(cudaErrorStreamCaptureIsolation,
+               "dependency created on uncaptured work in another stream"),
+    SHIM_ERROR(cudaErrorStreamCaptureImplicit,
+               "operation would make the legacy stream depend on a capturing "
+               "blocking stream"),
+    SHIM_ERROR(cudaErrorCapturedEvent,
+               "operation not permitted on an event last recorded in a capturing stream"),
     SHIM_ERROR(cudaErrorUnknown, "unknown error"),
 };
 #undef SHIM_ERROR
@@ -100,18 +105,39 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int ord
   if (const cudaError_t error = present()) return report(error);
   if (!exists(ordinal)) return report(cudaErrorInvalidDevice);
   switch (attribute) {
-    case cudaDevAttrMaxThreadsPerBlock: *value = 1024; break;
-    case cudaDevAttrMaxSharedMemoryPerBlock: *value = 48 << 10; break;
-    case cudaDevAttrWarpSize: *value = 32; break;
+    case cudaDevAttrMaxThreadsPerBlock:
+      *value = 1024;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+      *value = 48 << 10;
+      break;
+    case cudaDevAttrWarpSize:
+      *value = 32;
+      break;
     // Few, so that little work fills a device, and not the same number on both.
-    case cudaDevAttrMultiProcessorCount: *value = ordinal == 0 ? 4 : 3; break;
-    case cudaDevAttrL2CacheSize: *value = 4 << 20; break;
-    case cudaDevAttrMaxThreadsPerMultiProcessor: *value = 2048; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
-    case cudaDevAttrMaxBlocksPerMultiprocessor: *value = 32; break;
-    case cudaDevAttrMemoryPoolsSupported: *value = 1; break;
-    default: return report(cudaErrorInvalidValue);
+    case cudaDevAttrMultiProcessorCount:
+      *value = ordinal == 0 ? 4 : 3;
+      break;
+    case cudaDevAttrL2CacheSize:
+      *value = 4 << 20;
+      break;
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+      *value = 2048;
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = 8;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = 0;
+      break;
+    case cudaDevAttrMaxBlocksPerMultiprocessor:
+      *value = 32;
+      break;
+    case cudaDevAttrMemoryPoolsSupported:
+      *value = 1;
+      break;
+    default:
+      return report(cudaErrorInvalidValue);
   }
   return cudaSuccess;
 }

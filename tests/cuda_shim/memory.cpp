@@ -62,8 +62,9 @@ cudaError_t check_copy(void* to, const void* from, size_t size, cudaMemcpyKind k
   const bool from_device = is_device(from, size, &beyond_from);
   if (beyond_to || beyond_from) return cudaErrorInvalidValue;
   if (kind == cudaMemcpyDefault || size == 0) return cudaSuccess;
-  const bool as_said = to_device == (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice) &&
-                       from_device == (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice);
+  const bool as_said =
+      to_device == (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice) &&
+      from_device == (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice);
   return as_said ? cudaSuccess : cudaErrorInvalidValue;
 }
 
@@ -147,7 +148,8 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
   void* const same = const_cast<void*>(p);
   const Range* const range = range_of(p, 0);
   if (range)
-    *attributes = {range->type, range->device, same, range->type == cudaMemoryTypeHost ? same : nullptr};
+    *attributes = {range->type, range->device, same,
+                   range->type == cudaMemoryTypeHost ? same : nullptr};
   else
     *attributes = {cudaMemoryTypeUnregistered, cudaInvalidDeviceId, nullptr, same};
   return cudaSuccess;

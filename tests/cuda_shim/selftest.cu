@@ -1,15 +1,15 @@
-// Small kernels that show what the shim does, and what it reports. As a program: runs the cases named on its
-// command line. tests/test_cuda_shim.py says what each is expected to do.
+// Small kernels that show what the shim does, and what it reports. As a program: runs the cases named
+// on its command line. tests/test_cuda_shim.py says what each is expected to do.
 #include <cuda_runtime.h>
 
 #include <cstdio>
 #include <cstring>
 #include <vector>
 
-#define CHECK(condition)                                          \
-  if (!(condition)) {                                             \
-    std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition);  \
-    return false;                                                 \
+#define CHECK(condition)                                         \
+  if (!(condition)) {                                            \
+    std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
+    return false;                                                \
   }
 #define WORKS(call) CHECK((call) == cudaSuccess)
 #define REFUSES(call, error) CHECK((call) == (error) && cudaGetLastError() == (error))
@@ -343,7 +343,8 @@ bool uncapturable() {
   REFUSES(cudaMalloc(&p, 8), cudaErrorStreamCaptureUnsupported);
   CHECK(spoilt());
   WORKS(begin(cudaStreamCaptureModeGlobal));
-  REFUSES(cudaMemcpy(array.data, array.data, 4, cudaMemcpyDeviceToDevice), cudaErrorStreamCaptureUnsupported);
+  REFUSES(cudaMemcpy(array.data, array.data, 4, cudaMemcpyDeviceToDevice),
+          cudaErrorStreamCaptureUnsupported);
   CHECK(spoilt());
   // The legacy stream waits for blocking streams.
   WORKS(begin(cudaStreamCaptureModeRelaxed));
@@ -366,7 +367,8 @@ bool uncapturable() {
   REFUSES(cudaStreamWaitEvent(stream, event, 0), cudaErrorStreamCaptureIsolation);
   CHECK(spoilt());
   WORKS(cudaEventDestroy(event));
-  REFUSES(cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeGlobal), cudaErrorStreamCaptureUnsupported);
+  REFUSES(cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeGlobal),
+          cudaErrorStreamCaptureUnsupported);
   WORKS(cudaStreamDestroy(stream));
   WORKS(cudaStreamDestroy(other));
   return true;

@@ -29,7 +29,8 @@ using Work = std::function<void()>;
 cudaError_t enqueue(cudaStream_t, Work);
 bool is_captured(cudaStream_t);
 
-// What no thread may call while it, or another in the global mode, captures: such a call spoils the captures.
+// What no thread may call while it, or another in the global mode, captures: such a call spoils the
+// captures.
 cudaError_t uncapturable();
 
 }  // namespace shim

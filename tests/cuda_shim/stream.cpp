@@ -1,5 +1,5 @@
-// Streams, events, captures and graphs. A stream's work is done when it is given, so that streams differ only
-// in their device and in whether they are being captured.
+// Streams, events, captures and graphs. A stream's work is done when it is given, so that streams
+// differ only in their device and in whether they are being captured.
 #include <memory>
 #include <set>
 #include <thread>
@@ -55,7 +55,8 @@ cudaError_t spoil(Capture& capture, cudaError_t error) {
   return error;
 }
 
-// Work on the legacy stream would have to wait for a blocking stream's, which is only being written down.
+// Work on the legacy stream would have to wait for a blocking stream's, which is only being written
+// down.
 cudaError_t check_legacy() {
   for (const auto& stream : streams)
     if (stream->capture && stream->blocking && stream->device == device)
@@ -131,6 +132,7 @@ cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWith
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   const Guard guard(mutex);
   if (!streams.erase(stream)) return report(cudaErrorInvalidResourceHandle);
+  captures.erase(stream->capture);
   delete stream;
   return cudaSuccess;
 }
@@ -148,7 +150,8 @@ cudaError_t cudaDeviceSynchronize() {
   const Guard guard(mutex);
   ++counts.synchronisations;
   if (const cudaError_t error = present()) return report(error);
-  for (const auto& capture : captures) return report(spoil(*capture, cudaErrorStreamCaptureUnsupported));
+  for (const auto& capture : captures)
+    return report(spoil(*capture, cudaErrorStreamCaptureUnsupported));
   return cudaSuccess;
 }
 
@@ -180,8 +183,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return cudaEventQuery(event);
 }
 
-// A stream that waits for a captured event joins its capture. That it is joined back before the capture ends
-// is not checked.
+// A stream that waits for a captured event joins its capture. That it is joined back before the capture
+// ends is not checked.
 cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned) {
   const Guard guard(mutex);
   CUstream_st* const stream = find(handle);
@@ -189,7 +192,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
   const bool going_on = captures.count(event->capture);
   if (stream->capture && stream->capture != event->capture)
     return report(spoil(*stream->capture, cudaErrorStreamCaptureIsolation));
-  if (going_on && is_legacy(stream)) return report(spoil(*event->capture, cudaErrorStreamCaptureImplicit));
+  if (going_on && is_legacy(stream))
+    return report(spoil(*event->capture, cudaErrorStreamCaptureImplicit));
   if (going_on) stream->capture = event->capture;
   return cudaSuccess;
 }

@@ -1,7 +1,7 @@
-// A block's threads as real threads, for ThreadSanitizer. It must see an order between two threads only where
-// the kernel made one, so each waits on a semaphore of its own, which only the one that lets it go on posts:
-// waking under a shared mutex would order a late waker after all that others have done meanwhile, and hide
-// their races.
+// A block's threads as real threads, for ThreadSanitizer. It must see an order between two threads only
+// where the kernel made one, so each waits on a semaphore of its own, which only the one that lets it
+// go on posts: waking under a shared mutex would order a late waker after all that others have done
+// meanwhile, and hide their races.
 #pragma once
 
 #include <semaphore.h>

@@ -55,8 +55,8 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
 
-// A warp may be cut into segments of `width` lanes, a power of two. Who would read beyond its segment reads
-// its own value; __shfl_xor_sync may read an earlier segment.
+// A warp may be cut into segments of `width` lanes, a power of two. Who would read beyond its segment
+// reads its own value; __shfl_xor_sync may read an earlier segment.
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = warpSize) {
   const int first = shim::lane() & ~(width - 1);

@@ -31,7 +31,8 @@ T atomically(T* p, Change change) {
 template <class T>
 T* aligned(T* p) {
   if (reinterpret_cast<uintptr_t>(p) % sizeof(T)) {
-    std::fprintf(stderr, "shim: %zu bytes are read or written at %p, which is not aligned\n", sizeof(T), p);
+    std::fprintf(stderr, "shim: %zu bytes are read or written at %p, which is not aligned\n", sizeof(T),
+                 p);
     std::abort();
   }
   return p;

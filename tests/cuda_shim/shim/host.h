@@ -1,5 +1,5 @@
-// The part of NVIDIA's runtime API that the engine uses, under its names. Defined in host.cpp with C linkage,
-// so that Python can call it, too.
+// The part of NVIDIA's runtime API that the engine uses, under its names. Defined in host.cpp with C
+// linkage, so that Python can call it, too.
 #pragma once
 
 #include <cstddef>
@@ -146,7 +146,8 @@ SHIM_API cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t);
 SHIM_API cudaError_t cudaGraphDestroy(cudaGraph_t);
 SHIM_API cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
 
-// For tests: what the host has asked for since the last reset. A copy to pageable host memory synchronises.
+// For tests: what the host has asked for since the last reset. A copy to pageable host memory
+// synchronises.
 SHIM_API int64_t shim_launches();  // a captured launch counts when it is captured
 SHIM_API int64_t shim_graph_launches();
 SHIM_API int64_t shim_allocations();

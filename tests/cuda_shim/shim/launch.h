@@ -17,7 +17,7 @@ struct Launch {
   std::function<void()> thread;  // what each thread does
 };
 
-void submit(cudaStream_t stream, Launch launch);  // host.cpp
+void submit(cudaStream_t stream, Launch launch);  // stream.cpp
 void run(const Launch& launch);                   // block.cpp
 
 // Arguments become the kernel's parameters here and now, as with <<<>>>; cudaGetLastError() tells what
@@ -28,8 +28,9 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t s
   using Kept = std::tuple<Parameters...>;
   static_assert((std::is_trivially_copyable_v<Parameters> && ...), "a kernel gets bytes");
   static_assert(sizeof(Kept) <= 4096, "more parameters than every device takes");
-  submit(stream, {reinterpret_cast<const void*>(kernel), grid, block,
-                  [kernel, kept = Kept(std::forward<Arguments>(arguments)...)] { std::apply(kernel, kept); }});
+  submit(stream,
+         {reinterpret_cast<const void*>(kernel), grid, block,
+          [kernel, kept = Kept(std::forward<Arguments>(arguments)...)] { std::apply(kernel, kept); }});
 }
 
 }  // namespace shim

@@ -1,16 +1,12 @@
 // CUDA's built-in vector types, aligned as on a device.
 #pragma once
 
-#define SHIM_VECTOR_2(name, T)            \
-  struct alignas(2 * sizeof(T)) name##2 { \
-    T x, y;                               \
-  };                                      \
+#define SHIM_VECTOR_2(name, T)                       \
+  struct alignas(2 * sizeof(T)) name##2 { T x, y; }; \
   inline name##2 make_##name##2(T x, T y) { return {x, y}; }
 
-#define SHIM_VECTOR_4(name, T)                                              \
-  struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) name##4 {         \
-    T x, y, z, w;                                                           \
-  };                                                                        \
+#define SHIM_VECTOR_4(name, T)                                                       \
+  struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) name##4 { T x, y, z, w; }; \
   inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 
 SHIM_VECTOR_2(uchar, unsigned char)
