@@ -14,6 +14,13 @@
 #define WORKS(call) CHECK((call) == cudaSuccess)
 #define REFUSES(call, error) CHECK((call) == (error) && cudaGetLastError() == (error))
 
+// A template of external linkage: C++ has its static once, however many files use it.
+template <class T>
+__global__ void count_runs(T* out) {
+  __shared__ T runs;
+  *out = ++runs;
+}
+
 namespace {
 
 constexpr unsigned kAll = 0xffffffffu;
@@ -74,6 +81,12 @@ bool rotation() {
   shim::launch(rotate, 1, 128, nullptr, data.data, 5);
   for (int i = 0; i < 128; ++i) CHECK(data.data[i] == (i + 5 * 32) % 128);
   return true;
+}
+
+bool first_run() {
+  const Array<int> runs(1);
+  shim::launch(count_runs<int>, 1, 1, nullptr, runs.data);
+  return *runs.data == 1;
 }
 
 // ---- warps ----
@@ -495,6 +508,7 @@ struct Case {
     {"graph", graph},
     {"uncapturable", uncapturable},
     {"forked_graph", forked_graph},
+    {"first_run", first_run},
     {"no_barrier", reduce<false>},
     {"divergent", misbehaves<Wrong::divergent>},
     {"returned", misbehaves<Wrong::returned>},
