@@ -29,3 +29,16 @@ def isa(request, machine):
     """Each instruction set of this machine in turn, forced."""
     _core.select_isa(request.param)
     return request.param
+
+
+@pytest.fixture
+def cuda():
+    """A CUDA device: the host shim, or a real one (devices.py)."""
+    from devices import device
+
+    try:
+        found = device()
+    except FileNotFoundError as e:
+        pytest.skip(f"the CUDA engine cannot be built for the host: {e}")
+    found.use()
+    return found

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <bit>
 
+#include "bind/cuda_array.hpp"
 #include "bind/dlpack.hpp"
+#include "bind/place.hpp"
 
 namespace fastopt::bind {
 namespace {
@@ -80,9 +82,10 @@ int64_t Array::size() const {
 
 Array read_array(py::handle object, const Where& where) {
   if (py::isinstance<py::array>(object)) return read_numpy(object, where);
-  if (py::hasattr(object, "__cuda_array_interface__"))
-    throw py::type_error(where.text() + " is a CUDA array (" + type_name(object) +
-                         "), but this build of fastopt has no CUDA part");
+  if (py::hasattr(object, "__cuda_array_interface__")) {
+    require_cuda(object, where);
+    return read_cuda_array(object, where);
+  }
   const bool viewable =
       PyObject_CheckBuffer(object.ptr()) || py::hasattr(object, "__array_interface__");
   if (viewable) {

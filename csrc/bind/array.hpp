@@ -15,6 +15,9 @@ namespace fastopt::bind {
 
 namespace py = pybind11;
 
+// A CUDA device that has not been asked for its number yet.
+inline constexpr int kSomeDevice = -2;
+
 // A list of arrays.
 using Arrays = py::typing::List<py::object>;
 
@@ -32,6 +35,9 @@ struct Array {
   char* data = nullptr;
   DType dtype = DType::float32;
   bool writable = false;
+  int device = kHost;
+  void* stream =
+      nullptr;  // of a device, on which the data may still be being written; null: none is said
   int ndim = 0;
   const py::ssize_t* shape = nullptr;
   const py::ssize_t* strides = nullptr;  // bytes
@@ -42,7 +48,8 @@ struct Array {
   int64_t bytes() const { return size() * int64_t(bytes_of(dtype)); }
 };
 
-// Takes NumPy arrays, and through a NumPy view or DLPack everything else that lives in host memory.
+// Takes NumPy arrays; CUDA arrays, if there is an engine for them; through a NumPy view or DLPack
+// everything else that lives in host memory.
 // Throws TypeError for what is no array of a floating type fastopt computes with.
 Array read_array(py::handle object, const Where& where);
 

@@ -2,7 +2,6 @@
 
 #include <pybind11/stl.h>
 
-#include "cpu/engine.hpp"
 #include "rules/moments.hpp"
 
 namespace fastopt::bind {
@@ -27,13 +26,31 @@ void require_apart(const Overlaps& written, const Array& result, const Array& in
   if (input.owner && !coincide(result, input)) written.check_read(input, {role});
 }
 
-double* statistics(Numbers& a, const char* role, int64_t channels) {
-  if (a.ndim() == 1 && a.shape(0) == channels) return const_cast<double*>(a.data());
+void require_statistics(const Numbers& a, const char* role, int64_t channels) {
+  if (a.ndim() == 1 && a.shape(0) == channels) return;
   throw py::value_error(std::string(role) + " has shape " + tuple_text(a.shape(), int(a.ndim())) +
                         ", expected (" + std::to_string(channels) + ",)");
 }
 
+Column::Column(const Place& place, int64_t count)
+    : place_(place), count_(count), room_(place, count * int64_t(sizeof(double))) {}
+
+Column::Column(const Place& place, Numbers& host, int64_t count) : Column(place, count) {
+  engine_of(place).send(place, data(), host.data(), count * int64_t(sizeof(double)));
+}
+
+Numbers Column::fetch() const {
+  Numbers host(count_);
+  engine_of(place_).fetch(place_, host.mutable_data(), data(), count_ * int64_t(sizeof(double)));
+  return host;
+}
+
 namespace {
+
+// Room for a bit an element, and some more for an engine that lays them out by whole vectors.
+int64_t kept_bytes(const ChannelSpace& space) {
+  return (space.lines() * space.line_bytes() / 512 + 2) * 512;
+}
 
 struct ForwardArrays {
   Array x, y, residual;
@@ -57,6 +74,22 @@ struct ForwardArrays {
     if (beta.array.owner) written.check_read(beta.array, {"beta"});
     if (evaluate && mean.array.owner) written.check_read(mean.array, {"running_mean"});
     if (evaluate && var.array.owner) written.check_read(var.array, {"running_var"});
+  }
+
+  Meeting meet() {
+    Meeting meeting;
+    const std::pair<Array*, const char*> all[] = {{&x, "x"},
+                                                  {&y, "out"},
+                                                  {&residual, "residual"},
+                                                  {&gamma.array, "gamma"},
+                                                  {&beta.array, "beta"},
+                                                  {&mean.array, "running_mean"},
+                                                  {&var.array, "running_var"}};
+    for (const auto& [a, role] : all)
+      if (a->owner) meeting.add(*a, {role});
+    for (const auto& [a, role] : all)
+      if (a->owner) meeting.await(*a);
+    return meeting;
   }
 
   ChannelSpace space(BatchNormForward& call) const {
@@ -96,6 +129,8 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
   a.check_overlaps(o.evaluate);
 
   BatchNormForward call{};
+  const Meeting meeting = a.meet();
+  call.place = meeting.place();
   call.space = a.space(call);
   call.dtype = a.x.dtype;
   call.gamma = a.gamma.vector;
@@ -104,51 +139,59 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
   call.evaluate = o.evaluate;
   call.eps = o.eps;
   call.relu = o.relu;
-  double count = double(call.space.count());
+  const double count = moments ? std::get<0>(*moments) : double(call.space.count());
+  require_enough(o, count, a.x);
+  std::optional<Column> given_mean, given_m2;
   if (moments) {
     auto& [n, mean, m2] = *moments;
-    count = n;
-    call.given = {statistics(mean, "moments.mean", channels), statistics(m2, "moments.m2", channels),
-                  n};
+    require_statistics(mean, "moments.mean", channels);
+    require_statistics(m2, "moments.m2", channels);
+    given_mean.emplace(call.place, mean, channels);
+    given_m2.emplace(call.place, m2, channels);
+    call.given = {given_mean->data(), given_m2->data(), n};
   }
-  require_enough(o, count, a.x);
 
-  std::unique_ptr<BatchNormSaved> saved(new BatchNormSaved{
-      x, gamma, beta, coincide(a.x, a.y), !residual.is_none(), a.axis, Layout(a.x), a.x.dtype,
-      o.evaluate ? 0.0 : count, channels, std::vector<double>(4 * channels), nullptr});
+  std::unique_ptr<BatchNormSaved> saved(
+      new BatchNormSaved{x, gamma, beta, coincide(a.x, a.y), !residual.is_none(), a.axis, Layout(a.x),
+                         a.x.dtype, o.evaluate ? 0.0 : count, channels, call.place,
+                         Room(call.place, 4 * channels * int64_t(sizeof(double))), Room()});
   if (saved->overwritten) saved->x = py::none();
-  if (o.relu) saved->kept.reset(new uint8_t[size_t(call.space.lines() * call.space.line_bytes())]);
-  call.kept = saved->kept.get();
+  if (o.relu) saved->kept = Room(call.place, kept_bytes(call.space));
+  call.kept = saved->kept.data<uint8_t>();
   call.mean = saved->mean();
   call.var = saved->var();
   call.invstd = saved->invstd();
   call.scale = saved->scale();
   py::gil_scoped_release unlocked;
-  cpu::backend.batch_norm_forward(call);
+  meeting.engine().batch_norm_forward(call);
   return saved;
 }
 
 MomentsTuple moments(const py::object& x_object, int axis) {
-  const Array x = read_array(x_object, {"x"});
+  Array x = read_array(x_object, {"x"});
   BatchMoments call{};
   const int at = read_axis(axis, x);
+  Meeting meeting;
+  meeting.add(x, {"x"});
+  meeting.await(x);
+  call.place = meeting.place();
   call.space = read_space(at, {{x, "x", call.x}});
   call.dtype = x.dtype;
-  Numbers mean(x.shape[at]), m2(x.shape[at]);
-  call.out = {mean.mutable_data(), m2.mutable_data(), double(call.space.count())};
+  const Column mean(call.place, x.shape[at]), m2(call.place, x.shape[at]);
+  call.out = {mean.data(), m2.data(), double(call.space.count())};
   {
     py::gil_scoped_release unlocked;
-    cpu::backend.batch_moments(call);
+    meeting.engine().batch_moments(call);
   }
-  return {call.out.count, mean, m2};
+  return {call.out.count, mean.fetch(), m2.fetch()};
 }
 
 // Joins into the first part's numbers, which are copies.
 MomentsTuple join(std::vector<MomentsTuple> parts) {
   const int64_t channels = std::get<1>(parts.at(0)).size();
   for (auto& [n, mean, m2] : parts) {
-    statistics(mean, "moments.mean", channels);
-    statistics(m2, "moments.m2", channels);
+    require_statistics(mean, "moments.mean", channels);
+    require_statistics(m2, "moments.m2", channels);
     mean = Numbers(channels, mean.data());
     m2 = Numbers(channels, m2.data());
   }
@@ -173,8 +216,13 @@ void register_batch_norm(py::module_& m) {
           py::arg("single_value"), py::arg("eps"), py::arg("axis"), py::arg("relu"),
           "Without keep and take, running statistics are the average of all batches.");
 
-  const auto column = [](double* (BatchNormSaved::*which)()) {
-    return [which](BatchNormSaved& s) { return Numbers(s.channels, (s.*which)()); };
+  const auto column = [](double* (BatchNormSaved::*which)() const) {
+    return [which](const BatchNormSaved& s) {
+      Numbers host(s.channels);
+      const int64_t bytes = s.channels * int64_t(sizeof(double));
+      engine_of(s.place).fetch(s.place, host.mutable_data(), (s.*which)(), bytes);
+      return host;
+    };
   };
   py::class_<BatchNormSaved>(m, "BatchNormSaved", "What a forward pass leaves for the backward pass.")
       .def_property_readonly("mean", column(&BatchNormSaved::mean))

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "bind/channels.hpp"
+#include "bind/place.hpp"
 
 namespace fastopt::bind {
 
@@ -34,14 +35,29 @@ struct BatchNormSaved {
   DType dtype;
   double count;  // that the statistics were taken over; 0 after evaluation
   int64_t channels;
-  std::vector<double> numbers;      // four for each channel
-  std::unique_ptr<uint8_t[]> kept;  // ReLU's bits
+  Place place;
+  Room numbers;  // four for each channel
+  Room kept;     // ReLU's bits
 
-  double* column(int k) { return numbers.data() + k * channels; }
-  double* mean() { return column(0); }
-  double* var() { return column(1); }
-  double* invstd() { return column(2); }
-  double* scale() { return column(3); }
+  double* column(int k) const { return numbers.data<double>() + k * channels; }
+  double* mean() const { return column(0); }
+  double* var() const { return column(1); }
+  double* invstd() const { return column(2); }
+  double* scale() const { return column(3); }
+};
+
+// Numbers of the host for an engine to read, and the reverse.
+class Column {
+ public:
+  Column(const Place& place, int64_t count);                 // to be written
+  Column(const Place& place, Numbers& host, int64_t count);  // to be read
+  double* data() const { return room_.data<double>(); }
+  Numbers fetch() const;
+
+ private:
+  Place place_;
+  int64_t count_;
+  Room room_;
 };
 
 // A result may lie exactly where an input does, and not otherwise on it.
@@ -51,8 +67,8 @@ void require_apart(const Overlaps& written, const Array& result, const Array& in
 Array read_like(py::handle object, const char* role, const Array& x);
 Array read_like_if_any(py::handle object, const char* role, const Array& x);
 
-// Given numbers, one for each channel; only read.
-double* statistics(Numbers& a, const char* role, int64_t channels);
+// Refuses given numbers that are not one for each channel.
+void require_statistics(const Numbers& a, const char* role, int64_t channels);
 
 SumsTuple batch_norm_reduce(const py::object& dy, BatchNormSaved& saved);
 void batch_norm_backward(const py::object& dy, BatchNormSaved& saved, const py::object& out,

@@ -1,19 +1,31 @@
 #include "bind/batch_norm.hpp"
-#include "cpu/engine.hpp"
 
 namespace fastopt::bind {
 namespace {
 
 // The part of a call that a reduction and a whole backward pass have in common.
-BatchNormBackward backward_call(BatchNormSaved& s) {
+BatchNormBackward backward_call(const BatchNormSaved& s, const Place& place) {
   BatchNormBackward call{};
+  call.place = place;
   call.dtype = s.dtype;
   call.mean = s.mean();
   call.invstd = s.invstd();
   call.scale = s.scale();
   call.count = s.count;
-  call.kept = s.kept.get();
+  call.kept = s.kept.data<uint8_t>();
   return call;
+}
+
+// Where a call's arrays lie, which is where the forward pass has left its numbers.
+Meeting meet(const BatchNormSaved& s, std::initializer_list<std::pair<Array*, const char*>> arrays) {
+  Meeting meeting;
+  for (const auto& [a, role] : arrays)
+    if (a->owner) meeting.add(*a, {role});
+  for (const auto& [a, role] : arrays)
+    if (a->owner) meeting.await(*a);
+  if (meeting.place().device != s.place.device && arrays.begin()->first->size() > 0)
+    throw py::value_error("x lies on another device than when it went forward");
+  return meeting;
 }
 
 Array read_x(const BatchNormSaved& s) {
@@ -28,47 +40,61 @@ Array read_x(const BatchNormSaved& s) {
 }  // namespace
 
 SumsTuple batch_norm_reduce(const py::object& dy_object, BatchNormSaved& s) {
-  const Array x = read_x(s), dy = read_like(dy_object, "dy", x);
-  BatchNormBackward call = backward_call(s);
+  Array x = read_x(s), dy = read_like(dy_object, "dy", x);
+  const Meeting meeting = meet(s, {{&x, "x"}, {&dy, "dy"}});
+  BatchNormBackward call = backward_call(s, meeting.place());
   call.space = read_space(s.axis, {{x, "x", call.x}, {dy, "dy", call.dy}});
-  Numbers sum(s.channels), centred(s.channels);
-  call.sums = {sum.mutable_data(), centred.mutable_data()};
+  const Column sum(call.place, s.channels), centred(call.place, s.channels);
+  call.sums = {sum.data(), centred.data()};
   {
     py::gil_scoped_release unlocked;
-    cpu::backend.batch_norm_backward(call);
+    meeting.engine().batch_norm_backward(call);
   }
-  return {sum, centred};
+  return {sum.fetch(), centred.fetch()};
 }
 
 void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const py::object& dx_object,
                          const py::object& dgamma, const py::object& dbeta, const py::object& dresidual,
                          std::optional<SumsTuple> sums) {
-  const Array x = read_x(s), dy = read_like(dy_object, "dy", x), dx = read_like(dx_object, "out", x);
-  const Array rest = read_like_if_any(dresidual, "dresidual", x);
+  Array x = read_x(s), dy = read_like(dy_object, "dy", x), dx = read_like(dx_object, "out", x);
+  Array rest = read_like_if_any(dresidual, "dresidual", x);
+  PerChannelArray gamma = read_per_channel(dgamma, "dgamma", s.channels);
+  PerChannelArray beta = read_per_channel(dbeta, "dbeta", s.channels);
   Overlaps written;
   require_target(dx, {"out"});
   written.write(dx, {"out"});
   written.check_writes();
   require_apart(written, dx, x, "x");
   require_apart(written, dx, dy, "dy");
+  const Meeting meeting = meet(s, {{&x, "x"},
+                                   {&dy, "dy"},
+                                   {&dx, "out"},
+                                   {&rest, "dresidual"},
+                                   {&gamma.array, "dgamma"},
+                                   {&beta.array, "dbeta"}});
 
-  BatchNormBackward call = backward_call(s);
+  BatchNormBackward call = backward_call(s, meeting.place());
   call.space = rest.owner
                    ? read_space(s.axis, {{x, "x", call.x},
                                          {dy, "dy", call.dy},
                                          {dx, "out", call.dx},
                                          {rest, "dresidual", call.dresidual}})
                    : read_space(s.axis, {{x, "x", call.x}, {dy, "dy", call.dy}, {dx, "out", call.dx}});
-  call.dgamma = read_per_channel(dgamma, "dgamma", s.channels).vector;
-  call.dbeta = read_per_channel(dbeta, "dbeta", s.channels).vector;
-  std::vector<double> own(sums ? 0 : 2 * s.channels);
-  call.sums = {own.data(), own.data() + s.channels};
-  if (sums)
-    call.sums = {statistics(std::get<0>(*sums), "sums.dy", s.channels),
-                 statistics(std::get<1>(*sums), "sums.dy_centred", s.channels)};
+  call.dgamma = gamma.vector;
+  call.dbeta = beta.vector;
+  if (sums) {
+    require_statistics(std::get<0>(*sums), "sums.dy", s.channels);
+    require_statistics(std::get<1>(*sums), "sums.dy_centred", s.channels);
+  }
+  const auto column = [&](auto* given) {
+    return given ? Column(call.place, *given, s.channels) : Column(call.place, s.channels);
+  };
+  const Column dy_sum = column(sums ? &std::get<0>(*sums) : nullptr);
+  const Column centred = column(sums ? &std::get<1>(*sums) : nullptr);
+  call.sums = {dy_sum.data(), centred.data()};
   call.given = sums.has_value();
   py::gil_scoped_release unlocked;
-  cpu::backend.batch_norm_backward(call);
+  meeting.engine().batch_norm_backward(call);
 }
 
 }  // namespace fastopt::bind

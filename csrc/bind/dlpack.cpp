@@ -1,5 +1,8 @@
 #include "bind/dlpack.hpp"
 
+#include "bind/cuda_array.hpp"
+#include "bind/place.hpp"
+
 namespace fastopt::bind {
 namespace {
 
@@ -26,7 +29,7 @@ struct Versioned {
   Tensor tensor;
 };
 constexpr uint64_t kReadOnly = 1;
-constexpr int kCpu = 1, kCudaHost = 3, kFloat = 2, kBfloat = 4;
+constexpr int kCpu = 1, kCuda = 2, kCudaHost = 3, kFloat = 2, kBfloat = 4;
 
 // Producers older than DLPack 1.0 do not know max_version.
 py::object capsule_of(py::handle object) {
@@ -47,6 +50,11 @@ py::object capsule_of(py::handle object, const Where& where) {
   }
 }
 
+bool on_cuda(py::handle object) {
+  if (!py::hasattr(object, "__dlpack_device__")) return false;
+  return py::tuple(object.attr("__dlpack_device__")())[0].cast<int>() == kCuda;
+}
+
 DType dtype_of(const Tensor& t, const Where& where) {
   if (t.lanes == 1) {
     if (t.code == kBfloat && t.bits == 16) return DType::bfloat16;
@@ -60,10 +68,14 @@ DType dtype_of(const Tensor& t, const Where& where) {
 }
 
 Array describe(const Tensor& t, bool writable, const Where& where) {
-  if (t.device_type != kCpu && t.device_type != kCudaHost)
+  if (t.device_type != kCpu && t.device_type != kCuda && t.device_type != kCudaHost)
     throw py::type_error(where.text() + " lives on a device (DLPack device type " +
-                         std::to_string(t.device_type) + "), expected host memory");
+                         std::to_string(t.device_type) + "), expected host memory or CUDA's");
   Array a;
+  if (t.device_type == kCuda) {
+    a.device = t.device_id;
+    a.stream = kLegacyStream;  // for which the producer has made it ready, not having been told another
+  }
   a.data = static_cast<char*>(t.data) + t.byte_offset;
   a.dtype = dtype_of(t, where);
   a.writable = writable;
@@ -83,6 +95,7 @@ Array describe(const Tensor& t, bool writable, const Where& where) {
 }  // namespace
 
 Array read_dlpack(py::handle object, const Where& where) {
+  if (on_cuda(object)) require_cuda(object, where);
   py::object capsule = capsule_of(object, where);
   Array a;
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {

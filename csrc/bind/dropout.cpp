@@ -6,9 +6,9 @@
 #include <string>
 
 #include "bind/array.hpp"
+#include "bind/place.hpp"
 #include "bind/values.hpp"
 #include "cpu/dropout.hpp"
-#include "cpu/engine.hpp"
 #include "rules/philox.hpp"
 
 namespace fastopt::bind {
@@ -119,17 +119,22 @@ void require_apart(const Array& a, const Where& at, const Array& out) {
 
 // ---- the calls ----
 
-void run(const Rows& x, const Where& x_at, const Rows* residual, const Rows* bias,
-         py::handle out_object, const DropoutMask& mask, const DropoutOptions& options) {
+void run(Rows& x, const Where& x_at, Rows* residual, Rows* bias, py::handle out_object,
+         const DropoutMask& mask, const DropoutOptions& options) {
   const Where out_at{"out"};
-  const Rows out = read_like(x, x_at, out_object, out_at);
+  Rows out = read_like(x, x_at, out_object, out_at);
+  Meeting meeting;
+  meeting.add(x.array, x_at);
+  meeting.add(out.array, out_at);
+  if (residual) meeting.add(residual->array, {"residual"});
+  if (bias) meeting.add(bias->array, {"bias"});
   require_target(out.array, out_at);
   if (!is_same(x.array, out.array)) require_apart(x.array, x_at, out.array);
   if (residual && !is_same(residual->array, out.array))
     require_apart(residual->array, {"residual"}, out.array);
   if (bias) require_apart(bias->array, {"bias"}, out.array);
   const Array& a = x.array;
-  const DropoutCall call{Place{},
+  const DropoutCall call{meeting.place(),
                          mask,
                          options,
                          a.dtype,
@@ -140,8 +145,10 @@ void run(const Rows& x, const Where& x_at, const Rows* residual, const Rows* bia
                          bias ? bias->array.dtype : a.dtype,
                          a.ndim > 0 ? a.shape[a.ndim - 1] : 1,
                          {out.array.data, out.walk.get()}};
+  for (const Rows* rows : std::initializer_list<const Rows*>{&x, &out, residual, bias})
+    if (rows) meeting.await(rows->array);
   py::gil_scoped_release unlocked;
-  cpu::backend.dropout(call);
+  meeting.engine().dropout(call);
 }
 
 using Shape = py::typing::Tuple<py::int_, py::ellipsis>;
@@ -157,7 +164,7 @@ Shape forward(py::handle x_object, py::handle residual_object, py::handle bias_o
               py::handle alpha, py::handle channel_axis, py::handle start) {
   const DropoutOptions options = read_options(training, scaling, alpha);
   const Where x_at{"x"};
-  const Rows x(x_object, x_at);
+  Rows x(x_object, x_at);
   const DropoutMask mask = read_mask(p, seed, offset, start, channel_axis, x.array.shape, x.array.ndim);
   Rows residual, bias;
   const bool adds = !residual_object.is_none(), shifts = !bias_object.is_none();
@@ -173,7 +180,7 @@ void backward(py::handle dy_object, py::handle out, py::handle seed, py::handle 
   DropoutOptions options = read_options(training, scaling, alpha);
   options.backward = true;
   const Where dy_at{"dy"};
-  const Rows dy(dy_object, dy_at);
+  Rows dy(dy_object, dy_at);
   if (!shape_of(dy.array).equal(shape))
     throw py::value_error("dy has shape " + tuple_text(dy.array.shape, dy.array.ndim) +
                           ", but the forward's x had " + std::string(py::str(shape)));

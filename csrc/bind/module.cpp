@@ -8,6 +8,7 @@
 #include "bind/dropout.hpp"
 #include "bind/hyper.hpp"
 #include "bind/norms.hpp"
+#include "bind/place.hpp"
 #include "bind/stepper.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/select.hpp"
@@ -52,6 +53,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "fastopt's kernels. Use the fastopt package instead.";
   select_isa();
   register_machine(m);
+  bind::register_place(m);
   bind::register_hyper(m);
   bind::register_stepper(m);
   bind::register_norms(m);

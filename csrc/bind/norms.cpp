@@ -3,7 +3,7 @@
 
 #include "bind/array.hpp"
 #include "bind/hyper.hpp"
-#include "cpu/engine.hpp"
+#include "bind/place.hpp"
 #include "cpu/float_mode.hpp"
 #include "rules/around.hpp"
 
@@ -15,6 +15,7 @@ struct Checked {
   std::vector<Array> arrays;
   std::vector<std::unique_ptr<Walk>> walks;
   std::vector<NormTensor> tensors;
+  Meeting meeting;
 
   Checked(const Arrays& list, const std::string& role, bool written) {
     Overlaps overlaps;
@@ -25,6 +26,7 @@ struct Checked {
         require_target(a, at);
         overlaps.write(a, at);
       }
+      meeting.add(a, at);
       const Layout layout(a);
       const bool dense = layout.dense(int64_t(bytes_of(a.dtype)));
       walks.push_back(dense ? nullptr : std::make_unique<Walk>(walk_like(layout, a)));
@@ -32,20 +34,21 @@ struct Checked {
       arrays.push_back(std::move(a));
     }
     overlaps.check_writes();
+    for (const Array& a : arrays) meeting.await(a);
+  }
+
+  double norm(size_t first, size_t count, ClipNorm kind) const {
+    py::gil_scoped_release unlocked;
+    return meeting.engine().norm(meeting.place(), tensors.data() + first, int64_t(count), kind);
   }
 };
-
-double norm_of(const NormTensor* first, size_t count, ClipNorm kind) {
-  py::gil_scoped_release unlocked;
-  return cpu::backend.norm(Place{}, first, int64_t(count), kind);
-}
 
 void scale_all(const Checked& list, const std::vector<double>& coefs, double limit) {
   std::vector<ScaleTensor> targets;
   for (size_t i = 0; i < coefs.size(); ++i)
     targets.push_back({list.arrays[i].data, list.arrays[i].dtype, list.tensors[i].size, coefs[i]});
   py::gil_scoped_release unlocked;
-  cpu::backend.scale(Place{}, targets.data(), int64_t(targets.size()), limit);
+  list.meeting.engine().scale(list.meeting.place(), targets.data(), int64_t(targets.size()), limit);
 }
 
 // The options of these functions, read as if they were a rule's.
@@ -58,7 +61,7 @@ Hyper clipping(const Values& values) {
 double global_norm(const Arrays& arrays, const Values& options) {
   const Hyper h = clipping(options);
   const Checked list(arrays, "arrays", false);
-  return norm_of(list.tensors.data(), list.tensors.size(), h.clip_norm_type);
+  return list.norm(0, list.tensors.size(), h.clip_norm_type);
 }
 
 // One norm, or one an array.
@@ -71,14 +74,14 @@ Norms clip_grad_norm(const Arrays& grads, const Values& options) {
   const size_t n = list.tensors.size();
   const auto coefficient = [&](double norm) { return clip_coefficient(norm, h.clip_norm, h.clip_eps); };
   if (h.clip_scope == ClipScope::global) {
-    const double norm = norm_of(list.tensors.data(), n, h.clip_norm_type);
+    const double norm = list.norm(0, n, h.clip_norm_type);
     scale_all(list, std::vector<double>(n, coefficient(norm)), kNone);
     return py::float_(norm);
   }
   py::list norms;
   std::vector<double> coefs;
-  for (const NormTensor& t : list.tensors) {
-    const double norm = norm_of(&t, 1, h.clip_norm_type);
+  for (size_t i = 0; i < n; ++i) {
+    const double norm = list.norm(i, 1, h.clip_norm_type);
     norms.append(norm);
     coefs.push_back(coefficient(norm));
   }

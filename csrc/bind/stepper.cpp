@@ -2,7 +2,7 @@
 
 #include <pybind11/stl.h>
 
-#include "cpu/engine.hpp"
+#include "bind/cuda_array.hpp"
 
 namespace fastopt::bind {
 namespace {
@@ -37,7 +37,7 @@ struct Stepper::Borrowed {
 
 Stepper::Stepper(const std::string& rule, py::list params, py::list states,
                  std::vector<int64_t> group_sizes, py::object names, std::string param_role,
-                 std::string grad_role)
+                 std::string grad_role, bool lasting)
     : rule_(InfoTable<RuleList>::rules[rule_index(rule)]),
       rule_index_(rule_index(rule)),
       params_(std::move(params)),
@@ -47,6 +47,7 @@ Stepper::Stepper(const std::string& rule, py::list params, py::list states,
       param_role_(std::move(param_role)),
       grad_role_(std::move(grad_role)),
       single_(param_role_ == "param"),
+      lasting_(lasting),
       hypers_(group_sizes_.size()) {}
 
 void Stepper::set_hyper(size_t group, const Values& values) {
@@ -54,9 +55,24 @@ void Stepper::set_hyper(size_t group, const Values& values) {
   hypers_.at(group) = read_hyper(rule_, values);
 }
 
+// The last of them: a device that keeps its own is told at once, for a graph may be replayed next.
 void Stepper::set_whole(const Values& values) {
   const Busy busy(busy_);
   whole_ = read_hyper(rule_, values);
+  if (!memory_) return;
+  meeting_.restream();
+  meeting_.engine().set_hypers(memory_.get(), call());
+}
+
+Counts Stepper::counts() {
+  if (!memory_) return counts_;
+  return counts_ = meeting_.engine().counts(memory_.get(), meeting_.place());
+}
+
+void Stepper::set_counts(Counts counts) {
+  const Busy busy(busy_);
+  counts_ = counts;
+  if (memory_) meeting_.engine().set_counts(memory_.get(), meeting_.place(), counts);
 }
 
 // ---- parameters and state ----
@@ -71,6 +87,11 @@ bool Stepper::unchanged() {
   const auto same = [&](PyObject* list, int64_t i) {
     if (PyList_GET_SIZE(list) != n) return false;
     const auto object = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(list, i));
+    const bool held = object.is(owners_[size_t(known - known_.data())]);
+    if (held && !meeting_.place().on_host() && stays(object, known->data)) {
+      ++known;
+      return true;
+    }
     const Array a = read_array(object, anywhere);
     const bool is =
         a.data == known->data && a.dtype == known->dtype && a.writable && known->layout.is_of(a);
@@ -89,6 +110,7 @@ void Stepper::check_target(int64_t i, std::vector<Storage>& storages) {
   const auto keep = [&](Array& a, const Where& where) {
     require_target(a, where);
     overlaps_.write(a, where);
+    meeting_.add(a, where);
     known_.push_back({a.data, a.dtype, Layout(a)});
     owners_.push_back(std::move(a.owner));
     return a.data;
@@ -138,6 +160,9 @@ void Stepper::check_targets() {
   known_.clear();
   owners_.clear();
   overlaps_ = {};
+  counts();  // before they are forgotten
+  memory_.reset();
+  meeting_ = {};
   const int64_t n = int64_t(params_.size());
   for (int k = 0; k < rule_.slots; ++k)
     if (int64_t(py::len(states_[k])) != n)
@@ -150,7 +175,21 @@ void Stepper::check_targets() {
   cut_runs(storages);
   grads_.resize(n);
   walks_.resize(n);
+  grads_before_.assign(n, nullptr);
   checked_ = true;
+}
+
+StepCall Stepper::call() {
+  return {meeting_.place(), runs_.data(), int64_t(runs_.size()),
+          counts_.step + 1, &whole_,      memory_.get()};
+}
+
+// What an engine keeps for the next steps.
+void Stepper::remember() {
+  const Backend& engine = meeting_.engine();
+  if (memory_ || !engine.remember) return;  // a host needs nothing
+  memory_ = {engine.remember(call()), engine.forget};
+  engine.set_counts(memory_.get(), meeting_.place(), counts_);
 }
 
 // ---- gradients ----
@@ -168,6 +207,7 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
     require_dtype(g, at, p, param_at(i));
   }
   overlaps_.check_read(g, at);
+  if (grads_before_[i] != g.data || g.device == kHost) meeting_.add(g, at);
   const int64_t itemsize = int64_t(bytes_of(param.dtype));
   const bool flat = twin || tensors_[i].size <= 1 || same_order(param.layout, itemsize, g);
   if (!flat) walks_[i] = std::make_unique<Walk>(walk_like(param.layout, g));
@@ -191,7 +231,11 @@ void Stepper::read_grads(py::handle grads) {
 // ---- the step ----
 
 void Stepper::watch_targets() {
-  if (!unchanged()) check_targets();
+  if (!unchanged())
+    check_targets();
+  else if (!meeting_.place().on_host())
+    meeting_.restream();
+  if (lasting_) remember();
 }
 
 void Stepper::check() {
@@ -204,19 +248,24 @@ bool Stepper::step(py::handle grads) {
   watch_targets();
   const Borrowed borrowed{grads_};
   read_grads(grads);
-  const StepCall call{Place{}, runs_.data(), int64_t(runs_.size()), step_count + 1, &whole_, nullptr};
+  for (size_t i = 0; i < grads_.size(); ++i) {
+    meeting_.await(grads_[i]);
+    grads_before_[i] = grads_[i].device == kHost ? nullptr : grads_[i].data;
+  }
+  const StepCall call = this->call();
   StepReport report;
   {
     // Safe without the lock: the buffers' owners are held by owners_ and grads_, and Busy keeps every
-    // other thread out of what this call points at.
+    // other thread out of what this call points at. On a device what is queued comes before whatever
+    // the arrays' library may queue there later, on the same stream, even if it reuses their memory.
     py::gil_scoped_release unlocked;
-    report = cpu::backend.step(call);
+    report = meeting_.engine().step(call);
   }
   if (report.nonfinite < 0) {
-    ++step_count;
+    if (!report.queued) ++counts_.step;
     return true;
   }
-  ++skipped_steps;
+  if (!memory_) ++counts_.skipped;
   if (whole_.on_nonfinite == OnNonfinite::raise) {
     PyErr_SetString(PyExc_FloatingPointError,
                     (grad_at(report.nonfinite).text() + " has a NaN or an infinity").c_str());
@@ -239,22 +288,28 @@ void register_stepper(py::module_& m) {
   using States = py::typing::List<Arrays>;
   py::class_<Stepper>(m, "Stepper", "One optimizer's arrays and hyper-parameters.")
       .def(py::init<const std::string&, Arrays, States, std::vector<int64_t>, py::object, std::string,
-                    std::string>(),
+                    std::string, bool>(),
            py::arg("rule"), py::arg("params"), py::arg("states"), py::arg("group_sizes"),
            py::arg("names") = py::none(), py::arg("param_role") = "params",
-           py::arg("grad_role") = "grads",
+           py::arg("grad_role") = "grads", py::arg("lasting") = false,
            "Keep the lists: one of arrays to step and, for each of the rule's states, one as long.\n"
            "Arrays replaced in them later are noticed. Messages use `names` and the roles.")
       .def("set_hyper", &Stepper::set_hyper, py::arg("group"), py::arg("values"),
            "The hyper-parameters of one group, by its index; what is not named has its default.")
       .def("set_whole", &Stepper::set_whole, py::arg("values"),
            "Those that act on the whole list (WHOLE): clipping by norm and the non-finite policy.")
+      .def_property_readonly("on_device", &Stepper::on_device,
+                             "Whether a device keeps hyper-parameters and counts of its own.")
       .def("check", &Stepper::check, "Raise what a step would raise of the targets, else return.")
       .def("step", &Stepper::step, py::arg("grads"),
-           "Step all arrays, in place; False if skipped for a non-finite gradient.\n"
-           "Every check comes before the first write.")
-      .def_readwrite("step_count", &Stepper::step_count)
-      .def_readwrite("skipped_steps", &Stepper::skipped_steps);
+           "Step all arrays, in place; False if skipped for a non-finite gradient, as far as the host\n"
+           "can know. Every check comes before the first write.")
+      .def_property(
+          "step_count", [](Stepper& s) { return s.counts().step; },
+          [](Stepper& s, int64_t n) { s.set_counts({n, s.counts().skipped}); })
+      .def_property(
+          "skipped_steps", [](Stepper& s) { return s.counts().skipped; },
+          [](Stepper& s, int64_t n) { s.set_counts({s.counts().step, n}); });
 }
 
 }  // namespace fastopt::bind

@@ -8,6 +8,7 @@
 
 #include "bind/array.hpp"
 #include "bind/hyper.hpp"
+#include "bind/place.hpp"
 
 namespace fastopt::bind {
 
@@ -15,9 +16,10 @@ class Stepper {
  public:
   // `states` holds one list for each slot of the rule, each as long as `params`; `group_sizes` cuts the
   // lists into groups. The lists are kept and looked at again in every step, so that an array replaced
-  // in them is noticed. Nothing is checked before the first step.
+  // in them is noticed. Nothing is checked before the first step. One that lasts may keep memory on a
+  // device from step to step.
   Stepper(const std::string& rule, py::list params, py::list states, std::vector<int64_t> group_sizes,
-          py::object names, std::string param_role, std::string grad_role);
+          py::object names, std::string param_role, std::string grad_role, bool lasting);
 
   void set_hyper(size_t group, const Values& values);
   void set_whole(const Values& values);
@@ -27,8 +29,11 @@ class Stepper {
   bool step(py::handle grads);
   void check();  // all but the gradients
 
-  int64_t step_count = 0;
-  int64_t skipped_steps = 0;
+  // Whether a device keeps hyper-parameters and counts of its own.
+  bool on_device() const { return memory_ != nullptr; }
+  // On a device that has counted by itself, these wait for it.
+  Counts counts();
+  void set_counts(Counts counts);
 
  private:
   struct Known {  // an array as it was when it was last checked
@@ -43,6 +48,8 @@ class Stepper {
   Where grad_at(int64_t i) const { return {grad_role_, single_ ? -1 : i, names_}; }
   Where state_at(int slot, int64_t i) const { return {rule_.states[slot], single_ ? -1 : i, names_}; }
 
+  StepCall call();
+  void remember();
   bool unchanged();
   void watch_targets();
   void check_targets();
@@ -58,6 +65,7 @@ class Stepper {
   const py::object names_;
   const std::string param_role_, grad_role_;
   const bool single_;
+  const bool lasting_;
 
   Hyper whole_;
   std::vector<Hyper> hypers_;
@@ -68,6 +76,10 @@ class Stepper {
   std::vector<Array> grads_;        // as long as a step lasts
   std::vector<std::unique_ptr<Walk>> walks_;
   Overlaps overlaps_;
+  Meeting meeting_;
+  std::unique_ptr<Memory, void (*)(Memory*)> memory_{nullptr, nullptr};
+  std::vector<const void*> grads_before_;  // where they lay: on the device, then
+  Counts counts_;
   bool checked_ = false;
   std::atomic<bool> busy_{false};
 };

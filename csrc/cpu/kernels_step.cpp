@@ -14,6 +14,12 @@ namespace {
 inline constexpr uintptr_t kLine = 64;
 inline constexpr int64_t kAlignFrom = 8192;  // elements; below, a loop more costs more than it brings
 
+// Of this file alone: the address of a function that every file has would make a weak symbol of it.
+template <class Rule, class F>
+void prepare_here(const Hyper& h, int64_t step, Constants& out) {
+  prepare<Rule, F>(h, step, out);
+}
+
 // The step on n values. A copy of the constants and separate pointers, so that the compiler need not
 // fear that a store changes them.
 template <Wrap wrap, class Rule, class F>
@@ -153,7 +159,7 @@ void scale(const ScaleTensor& t, double limit, int64_t begin, int64_t end) {
 template <template <class> class R, class P, class S>
 constexpr StepKernel step_kernel() {
   using F = Compute<P>;
-  return {prepare<R<F>, F>, step<R<F>, P, S>};
+  return {prepare_here<R<F>, F>, step<R<F>, P, S>};
 }
 
 template <class Norm>

@@ -1,5 +1,7 @@
 #include "cuda/engine.hpp"
 
+#include "cuda/batch_norm.hpp"
+#include "cuda/dropout.hpp"
 #include "cuda/room.hpp"
 #include "cuda/scale.hpp"
 #include "cuda/step.hpp"

@@ -19,7 +19,9 @@ int64_t wait_for_nonfinite(Memory& m, const Place& place) {
   int64_t found = kAllFinite;
   fetch(place, &found, &m.tables.control->nonfinite, sizeof(found));
   if (found == kAllFinite) return -1;
-  send(place, &m.tables.control->nonfinite, &kAllFinite, sizeof(kAllFinite));
+  Counts now = counts(&m, place);
+  ++now.skipped;
+  m.send_counts(place, now);
   return found;
 }
 
@@ -74,7 +76,9 @@ Memory* remember(const StepCall& call) {
 void forget(Memory* memory) { delete memory; }
 
 Counts counts(Memory* memory, const Place& place) {
-  if (memory->counted) fetch(place, &memory->known, &memory->tables.control->counts, sizeof(Counts));
+  if (!memory->counted && !memory->recorded) return memory->known;
+  fetch(place, &memory->known, &memory->tables.control->counts, sizeof(Counts));
+  memory->counted = false;
   return memory->known;
 }
 

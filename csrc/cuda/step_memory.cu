@@ -114,7 +114,7 @@ void Memory::send_counts(const Place& place, Counts counts) {
 
 void Memory::send_hypers(const StepCall& call) {
   if (call.whole->clip_scope != scope_) {  // other sequences: other tables
-    const Counts counts = counted ? cuda::counts(this, call.place) : known;
+    const Counts counts = cuda::counts(this, call.place);
     Memory other(call, keep_);
     other.send_counts(call.place, counts);
     *this = static_cast<Memory&&>(other);
@@ -147,11 +147,11 @@ void Memory::send_grads(const StepCall& call, bool recording) {
     now.push_back(t.grad);
     if (t.grad.walk) walks.push_back(*t.grad.walk);
   });
-  recorded_ = recorded_ || recording;
+  recorded = recorded || recording;
   const auto is_same = [](const Source& a, const Source& b) { return a.data == b.data; };
   const bool known_ones = grads_.size() == now.size() && walks.empty() && !walks_.data() &&
                           std::equal(now.begin(), now.end(), grads_.begin(), is_same);
-  if (known_ones && !recorded_) return;
+  if (known_ones && !recorded) return;
   grads_ = now;
   if (!walks.empty() && !walks_.data())
     walks_ = Room(call.place, tensors * int64_t(sizeof(Walk)), keep_);

@@ -26,8 +26,9 @@ struct Memory {
   int tensors = 0;
   cuda::StepTables tables{};
 
-  Counts known;          // counts as the host has them
-  bool counted = false;  // whether the device may have counted by itself since
+  Counts known;           // counts as the host has them
+  bool counted = false;   // whether the device may have counted by itself since
+  bool recorded = false;  // in a graph, which may be replayed at any time
 
  private:
   void plan(const StepCall& call);
@@ -41,7 +42,6 @@ struct Memory {
   std::vector<int64_t> chunks_, doubles_;
   std::vector<Source> grads_;  // as sent
   std::vector<Hyper> hypers_;  // as sent: the whole list's, then each run's
-  bool recorded_ = false;
   cuda::Room room_, walks_;
 };
 

@@ -1,5 +1,5 @@
-// Division of indices by multiplication: on a GPU the quotient of two 64-bit integers is a subroutine of some
-// hundred instructions, and what calls one keeps its registers in memory.
+// Division of indices by multiplication: on a GPU the quotient of two 64-bit integers is a subroutine
+// of some hundred instructions, and what calls one keeps its registers in memory.
 #pragma once
 
 #include "core/buffer.hpp"

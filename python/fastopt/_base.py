@@ -97,6 +97,7 @@ class Optimizer:
         keep["groups"] = tuple(groups)
         self._assemble()
         self._stepper.check()
+        self._hyper_changed()
 
     def _assemble(self) -> None:
         """A new stepper over the lists as they are now; it notices later changes *in* them itself."""
@@ -110,6 +111,7 @@ class Optimizer:
             layout.names,
             "param" if single else "params",
             "grad" if single else "grads",
+            lasting=True,
         )
         if old is not None:
             stepper.step_count, stepper.skipped_steps = old.step_count, old.skipped_steps
@@ -155,15 +157,13 @@ class Optimizer:
     def __setattr__(self, name: str, value: Any) -> None:
         if self._is_hyper(name):
             self._hyper.update(self._checked({name: value}))
-            self.__dict__["_stale"] = True
+            self._hyper_changed()
         elif name in self._states:
             self._replace_state(name, list(value))
         elif name in _COUNTS:
             setattr(self._stepper, name, _checks.count(name, value))
         elif name in self._constants:
             raise AttributeError(f"{name} is fixed when the optimizer is made")
-        elif name == "_stale":
-            self.__dict__[name] = value
         else:
             raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
 
@@ -197,7 +197,13 @@ class Optimizer:
         for i, group in enumerate(self.groups):
             self._stepper.set_hyper(i, {**self._hyper, **group._own})
         self._stepper.set_whole(self._hyper)
-        self._stale = False
+        self.__dict__["_stale"] = False
+
+    def _hyper_changed(self) -> None:
+        """The next step hands them down. A device is told at once: what comes next may be a graph's replay."""
+        self.__dict__["_stale"] = True
+        if self._stepper.on_device:
+            self._push()
 
     # ---- checkpoints ----
 
@@ -234,7 +240,7 @@ class Optimizer:
         for group, own in zip(self.groups, groups, strict=True):
             group.__dict__["_own"] = own
         self.step_count, self.skipped_steps = counts.values()
-        self._stale = True
+        self._hyper_changed()
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must agree in with the optimizer that loads it."""

@@ -46,7 +46,7 @@ class Group:
         if not self._opt._is_hyper(name):
             raise AttributeError(f"a group of {type(self._opt).__name__} has no attribute '{name}'")
         self._own.update(self._opt._checked_own({name: value}))
-        self._opt._stale = True
+        self._opt._hyper_changed()
 
     def __repr__(self) -> str:
         return f"Group({', '.join(f'{k}={v!r}' for k, v in self._own.items())})"

@@ -1,0 +1,92 @@
+#include "bind/place.hpp"
+
+#include "bind/cuda_array.hpp"
+#include "cpu/engine.hpp"
+
+namespace fastopt::bind {
+namespace {
+
+constexpr const char* kCapsule = "fastopt.Backend";
+
+// The second extension module is looked for when the first CUDA array arrives.
+struct Cuda {
+  const Backend* backend = nullptr;
+  std::string trouble = "";
+  bool looked = false;
+
+  void look() {
+    if (looked) return;
+    looked = true;
+    try {
+      const py::module_ module = py::module_::import("fastopt._cuda");
+      backend =
+          py::reinterpret_borrow<py::capsule>(module.attr("backend")).get_pointer<const Backend>();
+      trouble = py::str(module.attr("trouble")());
+      if (!trouble.empty()) trouble = "fastopt cannot use CUDA here: " + trouble;
+    } catch (py::error_already_set& e) {
+      trouble = e.matches(PyExc_ModuleNotFoundError)
+                    ? "this build of fastopt has no CUDA part"
+                    : "fastopt's CUDA part cannot be loaded: " + std::string(py::str(e.value()));
+    }
+  }
+};
+
+Cuda cuda;
+
+std::string device_text(int device) {
+  return device == kHost ? "in host memory" : "on CUDA device " + std::to_string(device);
+}
+
+}  // namespace
+
+std::string cuda_trouble() {
+  cuda.look();
+  return cuda.trouble;
+}
+
+void require_cuda(py::handle object, const Where& where) {
+  const std::string trouble = cuda_trouble();
+  if (trouble.empty()) return;
+  const std::string type = py::str(py::type::handle_of(object).attr("__name__"));
+  throw py::type_error(where.text() + " is a CUDA array (" + type + "), but " + trouble);
+}
+
+const Backend& engine_of(const Place& place) { return place.on_host() ? cpu::backend : *cuda.backend; }
+
+void Meeting::add(Array& a, const Where& where) {
+  if (a.size() == 0) return;
+  if (a.device == kSomeDevice) a.device = cuda.backend->device_of(a.data);
+  if (!owner_) {
+    owner_ = a.owner;
+    first_ = where;
+    place_.device = a.device;
+    return restream();
+  }
+  if (a.device != place_.device)
+    throw py::value_error(where.text() + " lies " + device_text(a.device) + ", but " + first_.text() +
+                          " " + device_text(place_.device));
+}
+
+void Meeting::restream() {
+  if (!place_.on_host()) place_.stream = current_stream(owner_, place_.device);
+}
+
+void Meeting::await(const Array& a) const {
+  if (a.device == kHost || a.size() == 0) return;
+  const bool asks = !a.stream && Py_TYPE(a.owner.ptr()) != Py_TYPE(owner_.ptr());  // another library
+  void* const stream = asks ? current_stream(a.owner, a.device) : a.stream;
+  if (stream && stream != place_.stream) engine().wait_for(place_, stream);
+}
+
+void register_place(py::module_& m) {
+  m.def("cuda_trouble", cuda_trouble, "Why CUDA arrays cannot be worked on here; empty if they can.");
+  m.def(
+      "use_cuda",
+      [](const py::capsule& backend) {
+        cuda = {static_cast<const Backend*>(PyCapsule_GetPointer(backend.ptr(), kCapsule)), "", true};
+        if (!cuda.backend) throw py::error_already_set();
+      },
+      py::arg("backend"), "Work on CUDA arrays with this engine. For tests.");
+}
+
+}  // namespace fastopt::bind

@@ -1,0 +1,64 @@
+// Which engine a call goes to, and on which stream.
+#pragma once
+
+#include <vector>
+
+#include "bind/array.hpp"
+
+namespace fastopt::bind {
+
+// The engine of a place. Throws TypeError, with the reason, where there is none for a device.
+const Backend& engine_of(const Place& place);
+
+// Whether CUDA arrays can be worked on here; if not, why.
+std::string cuda_trouble();
+void require_cuda(py::handle object, const Where& where);
+
+// The one place where all arrays of a call lie. The first that is not empty decides, and its library's
+// current stream is the one that work is queued on; what another stream is still writing is waited for
+// there, by the device.
+class Meeting {
+ public:
+  void add(Array& a, const Where& where);
+  const Place& place() const { return place_; }
+  const Backend& engine() const { return engine_of(place_); }
+
+  void restream();                   // in a later call
+  void await(const Array& a) const;  // before work is queued
+
+ private:
+  py::object owner_;  // of the first
+  Where first_;
+  Place place_;
+};
+
+// Memory of an engine's own.
+class Room {
+ public:
+  Room() = default;
+  Room(const Place& place, int64_t bytes)
+      : place_(place), data_(engine_of(place).allocate(place, bytes)) {}
+  ~Room() {
+    if (data_) engine_of(place_).release(place_, data_);
+  }
+  Room(Room&& other) noexcept : place_(other.place_), data_(other.data_) { other.data_ = nullptr; }
+  Room& operator=(Room&& other) noexcept {
+    std::swap(place_, other.place_);
+    std::swap(data_, other.data_);
+    return *this;
+  }
+
+  explicit operator bool() const { return data_; }
+  template <class T>
+  T* data() const {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  Place place_;
+  void* data_ = nullptr;
+};
+
+void register_place(py::module_& m);
+
+}  // namespace fastopt::bind

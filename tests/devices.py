@@ -1,0 +1,208 @@
+"""Arrays on a CUDA device, for tests: on a real one through CuPy, if FASTOPT_TEST_DEVICE=cupy says so, else on
+the host shim (cuda_shim/), which runs the engine's own sources on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from fastopt import _core
+
+CAPTURE_RELAXED, DEVICE_TO_DEVICE = 2, 3
+
+
+def bounds(a: np.ndarray) -> tuple[int, int]:
+    """The first byte of an array's elements and one past the last, as addresses."""
+    reach = [(n - 1) * s for n, s in zip(a.shape, a.strides, strict=True)] if a.size else []
+    low = sum(r for r in reach if r < 0)
+    high = sum(r for r in reach if r > 0) + (a.itemsize if a.size else 0)
+    return a.ctypes.data + low, a.ctypes.data + high
+
+
+class Array:
+    """An array of the shim's, described as other libraries describe theirs. It knows no more than fastopt asks
+    of a library: how to make another one like itself, and to be assigned to."""
+
+    def __init__(self, device: Shim, view: np.ndarray, memory: Any) -> None:
+        self._device, self.view, self._memory = device, view, memory
+
+    shape = property(lambda self: self.view.shape)
+    dtype = property(lambda self: self.view.dtype)
+    ndim = property(lambda self: self.view.ndim)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        v = self.view
+        return {
+            "version": 3,
+            "shape": v.shape,
+            "typestr": v.dtype.str,
+            "data": (v.ctypes.data if v.size else 0, not v.flags.writeable),
+            "strides": None if v.flags.c_contiguous else v.strides,
+            "stream": self._device.stream,
+        }
+
+    def __array_namespace__(self) -> Shim:
+        return self._device
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.view[key] = getattr(value, "view", value)
+
+    def __deepcopy__(self, memo: Any) -> Array:
+        return self._device.array(self.view)
+
+
+class Memory:
+    """Bytes on the shim's device, as long as an array needs them."""
+
+    def __init__(self, lib: ctypes.CDLL, size: int) -> None:
+        self._lib, self.address = lib, ctypes.c_void_p()
+        assert lib.cudaMalloc(ctypes.byref(self.address), ctypes.c_size_t(size)) == 0
+
+    def __del__(self) -> None:
+        self._lib.cudaFree(self.address)
+
+
+class Shim:
+    """The shim as an array library and a device."""
+
+    name = "shim"
+
+    def __init__(self) -> None:
+        from cuda_shim.build import build
+
+        self.lib = ctypes.CDLL(str(build()))
+        self.stream = 1  # the legacy default one
+        self._capsule = capsule(self.lib)
+
+    def use(self) -> None:
+        _core.use_cuda(self._capsule)
+
+    # ---- arrays ----
+
+    def array(self, host: np.ndarray) -> Array:
+        """One with these values, this layout, and this distance from a boundary of 64 bytes."""
+        low, high = bounds(host)
+        memory = Memory(self.lib, high - low + 128)
+        start = -memory.address.value % 64 + low % 64
+        raw = (ctypes.c_char * (high - low + start)).from_address(memory.address.value)
+        view = np.ndarray(host.shape, host.dtype, raw, start + host.ctypes.data - low, host.strides)
+        if host.flags.writeable or not host.size:
+            view[...] = host
+        else:
+            np.copyto(view, host)
+            view.flags.writeable = False
+        return Array(self, view, memory)
+
+    def host(self, array: Array) -> np.ndarray:
+        return array.view.copy(order="K")
+
+    def full_like(self, array: Array, fill: float, dtype: Any = None) -> Array:
+        return self.array(np.full_like(array.view, fill, dtype=dtype, order="K"))
+
+    def empty_like(self, array: Array, dtype: Any = None) -> Array:
+        return self.full_like(array, np.nan, dtype)  # poison
+
+    # ---- streams and graphs ----
+
+    @contextlib.contextmanager
+    def new_stream(self) -> Iterator[int]:
+        """Queue on a stream of one's own."""
+        stream, before = ctypes.c_void_p(), self.stream
+        assert self.lib.cudaStreamCreateWithFlags(ctypes.byref(stream), 1) == 0
+        self.stream = stream.value
+        try:
+            yield self.stream
+        finally:
+            self.stream = before
+
+    def capture(self, work: Any) -> Any:
+        """A function that replays on the current stream what `work` queued there."""
+        stream, graph, ready = ctypes.c_void_p(self.stream), ctypes.c_void_p(), ctypes.c_void_p()
+        assert self.lib.cudaStreamBeginCapture(stream, CAPTURE_RELAXED) == 0
+        try:
+            work()
+        finally:
+            assert self.lib.cudaStreamEndCapture(stream, ctypes.byref(graph)) == 0
+        assert self.lib.cudaGraphInstantiate(ctypes.byref(ready), graph, ctypes.c_ulonglong(0)) == 0
+
+        def replay() -> None:
+            assert self.lib.cudaGraphLaunch(ready, ctypes.c_void_p(self.stream)) == 0
+
+        return replay
+
+    def counts(self) -> dict[str, int]:
+        """What the host has asked of the device since the last call."""
+        names = ("launches", "allocations", "synchronisations", "copies")
+        found = {}
+        for name in names:
+            count = getattr(self.lib, f"shim_{name}")
+            count.restype = ctypes.c_int64
+            found[name] = count()
+        self.lib.shim_reset_counts()
+        return found
+
+
+def capsule(lib: ctypes.CDLL) -> Any:
+    """The engine of a library that was built with the shim, as _core takes it."""
+    lib.fastopt_cuda_backend.restype = ctypes.c_void_p
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    return new(lib.fastopt_cuda_backend(), b"fastopt.Backend", None)
+
+
+class CuPy:
+    """A real device."""
+
+    name = "cupy"
+
+    def __init__(self) -> None:
+        import cupy
+
+        self.cupy = cupy
+
+    def use(self) -> None:
+        from fastopt import _cuda
+
+        _core.use_cuda(_cuda.backend)
+
+    def array(self, host: np.ndarray) -> Any:
+        low, high = bounds(host)
+        memory = self.cupy.empty(high - low + 128, np.uint8)
+        start = -memory.data.ptr % 64 + low % 64
+        new = self.cupy.ndarray(
+            host.shape, host.dtype, memory.data + start + host.ctypes.data - low, host.strides
+        )
+        new[...] = self.cupy.asarray(host)
+        return new
+
+    def host(self, array: Any) -> np.ndarray:
+        return self.cupy.asnumpy(array, order="A")
+
+    @contextlib.contextmanager
+    def new_stream(self) -> Iterator[int]:
+        with self.cupy.cuda.Stream(non_blocking=True) as stream:
+            self.cupy.cuda.Device().synchronize()
+            yield stream.ptr
+            stream.synchronize()
+
+    def capture(self, work: Any) -> Any:
+        stream = self.cupy.cuda.get_current_stream()
+        stream.begin_capture()
+        try:
+            work()
+        finally:
+            graph = stream.end_capture()
+        return graph.launch
+
+
+@cache
+def device() -> Shim | CuPy:
+    """The one that the tests run on; it raises what keeps it from being there."""
+    return CuPy() if os.environ.get("FASTOPT_TEST_DEVICE") == "cupy" else Shim()

@@ -1,0 +1,119 @@
+"""What lives on the device: counts, hyper-parameters, clip coefficients, the flag to skip. So a step asks nothing
+of the host, and a captured graph goes on as the optimizer would."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastopt
+from cases import PLAIN, gradients, parameters
+from steps import bits
+
+LENGTHS = (5000, 3, 2049)
+
+
+def lists(cuda, seed=0):
+    rng = np.random.default_rng(seed)
+    params = parameters(rng, LENGTHS, np.dtype(np.float32))
+    grads = gradients(rng, params)
+    return params, grads, [cuda.array(p) for p in params], [cuda.array(g) for g in grads]
+
+
+@pytest.mark.parametrize("rule", PLAIN)
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_replayed_graph_has_the_bits_of_as_many_steps(cuda, rule, clip):
+    """With the rate changed in between, and another gradient in the same place."""
+    params, grads, there, device_grads = lists(cuda)
+    host, device = PLAIN[rule].make(params), PLAIN[rule].make(there)
+    host.clip_norm = device.clip_norm = clip
+    with cuda.new_stream():
+        device.step(device_grads)
+        replay = cuda.capture(lambda: device.step(device_grads))
+        assert device.step_count == 1  # what was captured has not been done
+        host.step(grads)
+        for i in range(40):
+            if i % 10 == 9:
+                host.lr = device.lr = host.lr / 2
+                grads[0][i] = device_grads[0].view[i] = i
+            replay()
+            host.step(grads)
+        assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
+        assert device.step_count == 41
+
+
+def test_a_thousand_replays(cuda):
+    params, grads, there, device_grads = lists(cuda)
+    host, device = fastopt.Adam(params), fastopt.Adam(there)
+    with cuda.new_stream():
+        replay = cuda.capture(lambda: device.step(device_grads))
+        for _ in range(1000):
+            replay()
+            host.step(grads)
+        assert device.step_count == 1000
+        device.step(device_grads)  # plain steps go on from there
+        host.step(grads)
+        assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
+
+
+def test_a_graph_keeps_its_gradients(cuda):
+    """Plain steps in between, with gradients that lie elsewhere, change nothing of it."""
+    params, grads, there, device_grads = lists(cuda)
+    other, other_there = lists(cuda, 1)[1], lists(cuda, 1)[3]
+    host, device = fastopt.Adam(params, clip_norm=1.0), fastopt.Adam(there, clip_norm=1.0)
+    with cuda.new_stream():
+        replay = cuda.capture(lambda: device.step(device_grads))
+        for _ in range(3):
+            replay()
+            host.step(grads)
+            device.step(other_there)
+            host.step(other)
+        assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
+
+
+def test_a_graph_skips_what_is_not_finite(cuda):
+    params, grads, there, device_grads = lists(cuda)
+    host, device = (fastopt.Adam(p, on_nonfinite="skip") for p in (params, there))
+    with cuda.new_stream():
+        replay = cuda.capture(lambda: device.step(device_grads))
+        for i in range(6):
+            grads[1][2] = device_grads[1].view[2] = np.inf if i % 2 else 1.0
+            replay()
+            host.step(grads)
+        assert (device.step_count, device.skipped_steps) == (3, 3)
+        assert (host.step_count, host.skipped_steps) == (3, 3)
+        assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
+
+
+def test_what_waits_for_the_device_cannot_be_captured(cuda):
+    _, _, there, device_grads = lists(cuda)
+    device = fastopt.Adam(there, on_nonfinite="raise")
+    before = [bits(cuda.host(a)) for a in there]
+    with cuda.new_stream():
+        with pytest.raises(RuntimeError, match="waits for the device"):
+            cuda.capture(lambda: device.step(device_grads))
+        assert [bits(cuda.host(a)) for a in there] == before
+
+
+@pytest.mark.parametrize("n", [1, 161])
+@pytest.mark.parametrize(
+    "options", [{}, {"clip_norm": 1.0}, {"clip_norm": 1.0, "on_nonfinite": "skip"}]
+)
+def test_a_step_is_a_few_launches_and_asks_nothing_of_the_host(cuda, n, options):
+    if cuda.name != "shim":
+        pytest.skip("only the shim counts")
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=300).astype(np.float32) for _ in range(n)]
+    opt = fastopt.Adam([cuda.array(a) for a in arrays], **options)
+    grads = [cuda.array(a) for a in arrays]
+    opt.step(grads)
+    cuda.counts()
+    for _ in range(3):
+        opt.step(grads)
+    norms = 2 if options else 0  # norms by groups of blocks, then joined
+    assert cuda.counts() == {
+        "launches": 3 * (2 + norms),
+        "allocations": 0,
+        "synchronisations": 0,
+        "copies": 0,
+    }

@@ -1,0 +1,172 @@
+"""A step on a CUDA device gives the CPU's bits: every rule, convention, storage, layout and odd size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastopt
+
+from cases import CASES, EVERYTHING_CASES, PLAIN, RULES, STORAGES, gradients, parameters
+from fastopt import functional as F
+from layouts import TARGETS
+from steps import bits
+
+# Around vectors of 16 bytes, a block of threads' tile, chunks of 2,048, and the blocks and groups of a norm.
+LENGTHS = (0, 1, 3, 15, 16, 17, 255, 2047, 2048, 2049, 5000, 70001)
+FEW = (5000, 0, 17, 2049)
+
+
+def lists(case, storage, lengths, seed=0):
+    dtype, state_dtype = STORAGES[storage]
+    rng = np.random.default_rng(seed)
+    params = parameters(rng, lengths, dtype)
+    grads = [gradients(rng, params, case) for _ in range(3)]
+    return params, grads, state_dtype
+
+
+def assert_same_steps(cuda, case, params, grads, state_dtype):
+    there = [cuda.array(p) for p in params]
+    host, device = case.make(params, state_dtype), case.make(there, state_dtype)
+    for g in grads:
+        host.step(g)
+        device.step([cuda.array(a) for a in g])
+    assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
+    for name, arrays in case.states(device).items():
+        assert [bits(cuda.host(a)) for a in arrays] == [bits(a) for a in case.states(host)[name]]
+    assert device.step_count == host.step_count == len(grads)
+
+
+def with_storages(cases):
+    """Each case with each storage it can have: without state there is none to be wider."""
+    pairs = [(c, s) for c in cases for s in STORAGES if RULES[c.rule] or not STORAGES[s][1]]
+    return pytest.mark.parametrize(
+        ("case", "storage"), pairs, ids=map("-".join, ((str(c), s) for c, s in pairs))
+    )
+
+
+@with_storages(CASES)
+def test_every_rule_and_storage(cuda, case, storage):
+    assert_same_steps(cuda, case, *lists(case, storage, FEW))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_every_length(cuda, storage):
+    assert_same_steps(cuda, PLAIN["adam"], *lists(PLAIN["adam"], storage, LENGTHS))
+
+
+@with_storages(EVERYTHING_CASES)
+def test_every_length_with_everything_around(cuda, case, storage):
+    assert_same_steps(cuda, case, *lists(case, storage, (3, 2049, 9000)))
+
+
+SHAPE = (3, 1, 40, 51)  # 6120 elements: chunks of 2048, the last not full
+
+
+def shifted(a, offset):
+    """Equal to `a`, so many bytes from a boundary of 64."""
+    memory = np.zeros(a.nbytes + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    out = memory[start : start + a.nbytes].view(a.dtype).reshape(a.shape)
+    out[...] = a
+    return out
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset"),
+    [(s, n) for s, (dtype, _) in STORAGES.items() for n in range(0, 16, dtype.itemsize)],
+)
+def test_views_at_any_distance_from_a_boundary(cuda, dtype, offset):
+    """Together, or the parameter alone: then its arrays share no boundary of 16 bytes."""
+    params, grads, wide_state = lists(PLAIN["adam"], dtype, (5000, 5000))
+    params = [shifted(p, offset) for p in params]
+    grads = [[shifted(g[0], offset), g[1]] for g in grads]
+    assert_same_steps(cuda, PLAIN["adam"], params, grads, wide_state)
+
+
+@pytest.mark.parametrize("layout", [name for name in TARGETS if "off" not in name])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_every_layout_of_parameters_and_gradients(cuda, layout, clip):
+    rng = np.random.default_rng(0)
+    w, g = (rng.normal(size=SHAPE).astype(np.float32) for _ in range(2))
+    for param, grad in ((TARGETS[layout](w), g), (w.copy(), TARGETS[layout](g))):
+        host, there = fastopt.Momentum(param.copy("K"), clip_norm=clip), cuda.array(param)
+        device = fastopt.Momentum(there, clip_norm=clip)
+        host.step(grad)
+        device.step(cuda.array(grad))
+        assert bits(cuda.host(there)) == bits(host.params)
+
+
+@pytest.mark.parametrize("view", [np.s_[..., ::2], np.s_[::-1], np.s_[:, :, 3:, 1:]])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_strided_gradients(cuda, view, clip):
+    grads = [np.random.default_rng(i).normal(size=SHAPE).astype(np.float32)[view] for i in range(3)]
+    w = np.ones(grads[0].shape, np.float32)
+    host, there = fastopt.Adam(w, clip_norm=clip), cuda.array(w)
+    device = fastopt.Adam(there, clip_norm=clip)
+    for g in (*grads, np.ascontiguousarray(grads[0])):  # dense again at last
+        host.step(g)
+        device.step(cuda.array(g))
+    assert bits(cuda.host(there)) == bits(w)
+
+
+def test_groups_with_hyper_parameters_and_dtypes_of_their_own(cuda):
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=n).astype(t) for n, t in [(5, "f4"), (3000, "f2"), (7, "f8"), (9, "f4")]]
+    grads = [rng.normal(size=a.shape).astype(a.dtype) for a in arrays]
+
+    def groups(arrays):
+        return [{"params": arrays[:1], "lr": 0.5}, {"params": arrays[1:], "weight_decay": 0.1}]
+
+    there = [cuda.array(a) for a in arrays]
+    host, device = (
+        fastopt.Adam(groups(a), lr=0.1, clip_norm=1.0, clip_scope="global") for a in (arrays, there)
+    )
+    for scope in ("global", "tensor", "global"):
+        for opt, g in ((host, grads), (device, [cuda.array(g) for g in grads])):
+            opt.clip_scope = scope
+            opt.groups[0].lr *= 0.5
+            opt.step(g)
+    assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in arrays]
+    assert device.step_count == 3
+
+
+def test_functions_step_as_classes_do(cuda):
+    params, grads, _ = lists(PLAIN["adam"], "float32", (5000, 3))
+    m, v = ([np.zeros_like(p) for p in params] for _ in range(2))
+    there = [[cuda.array(a) for a in arrays] for arrays in (params, m, v)]
+    for t, g in enumerate(grads, 1):
+        options = {"step": t, "lr": 0.1, "clip_norm": 1.0}
+        F.adam_step(params, g, m, v, **options)
+        assert F.adam_step(there[0], [cuda.array(a) for a in g], *there[1:], **options)
+    for arrays, device_arrays in zip((params, m, v), there, strict=True):
+        assert [bits(cuda.host(a)) for a in device_arrays] == [bits(a) for a in arrays]
+
+
+def test_a_state_replaced_is_noticed(cuda):
+    w, g = (np.random.default_rng(i).normal(size=3000).astype(np.float32) for i in range(2))
+    there = cuda.array(w)
+    host, device = fastopt.Momentum(w), fastopt.Momentum(there)
+    for opt, grad, own in ((host, g, np.array), (device, cuda.array(g), cuda.array)):
+        opt.step(grad)
+        opt.velocity = [own(np.full(3000, 0.5, np.float32))]
+        opt.step(grad)
+        opt.velocity[0] = own(np.full(3000, 0.25, np.float32))
+        opt.step(grad)
+    assert bits(cuda.host(there)) == bits(w)
+    assert device.step_count == 3
+
+
+def test_a_checkpoint_goes_on_to_the_bit(cuda):
+    params, grads, _ = lists(PLAIN["adam"], "float32", (5000, 3))
+    there = [cuda.array(p) for p in params]
+    device = fastopt.Adam(there, lr=0.1)
+    device.step([cuda.array(g) for g in grads[0]])
+    kept, arrays = device.state_dict(), [cuda.host(a) for a in there]
+    device.step([cuda.array(g) for g in grads[1]])
+    again = [cuda.array(a) for a in arrays]
+    other = fastopt.Adam(again)
+    other.load_state_dict(kept)
+    other.step([cuda.array(g) for g in grads[1]])
+    assert other.step_count == 2
+    assert [bits(cuda.host(a)) for a in again] == [bits(cuda.host(a)) for a in there]
