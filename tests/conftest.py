@@ -41,4 +41,5 @@ def cuda():
     except FileNotFoundError as e:
         pytest.skip(f"the CUDA engine cannot be built for the host: {e}")
     found.use()
-    return found
+    yield found
+    _core.use_cuda(None)

@@ -1,4 +1,4 @@
-"""What lives on the device: counts, hyper-parameters, clip coefficients, the flag to skip. So a step asks nothing
+"""Counts, hyper-parameters, clip coefficients and the flag to skip live on the device. So a step asks nothing
 of the host, and a captured graph goes on as the optimizer would."""
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import fastopt
-
 from cases import CASES, EVERYTHING_CASES, PLAIN, RULES, STORAGES, gradients, parameters
 from fastopt import functional as F
 from layouts import TARGETS

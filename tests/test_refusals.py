@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt import _core
 from fastopt import functional as F
 from scenes import FACES, LAST, SHAPE, flat, refused, scene
 from steps import values
@@ -37,7 +38,7 @@ NO_ARRAY = {
     "None": (lambda a: None, f"has type NoneType, expected an array of {ANY_TYPE}"),
     "a list": (lambda a: a.tolist(), f"has type list, expected an array of {ANY_TYPE}"),
     "a number": (lambda a: 1.0, f"has type float, expected an array of {ANY_TYPE}"),
-    "a CUDA array": (Cuda, "is a CUDA array (Cuda), but this build of fastopt has no CUDA part"),
+    "a CUDA array": (Cuda, f"is a CUDA array (Cuda), but {_core.cuda_trouble()}"),
 }
 NO_DTYPE = {
     name: (lambda a, d=name: a.astype(d), f"has dtype {np.dtype(name)}, expected {ANY_TYPE}")

@@ -1,5 +1,7 @@
 #include "bind/place.hpp"
 
+#include <pybind11/stl.h>
+
 #include "bind/cuda_array.hpp"
 #include "cpu/engine.hpp"
 
@@ -82,11 +84,13 @@ void register_place(py::module_& m) {
   m.def("cuda_trouble", cuda_trouble, "Why CUDA arrays cannot be worked on here; empty if they can.");
   m.def(
       "use_cuda",
-      [](const py::capsule& backend) {
-        cuda = {static_cast<const Backend*>(PyCapsule_GetPointer(backend.ptr(), kCapsule)), "", true};
+      [](const std::optional<py::capsule>& backend) {
+        cuda = {};
+        if (!backend) return;
+        cuda = {static_cast<const Backend*>(PyCapsule_GetPointer(backend->ptr(), kCapsule)), "", true};
         if (!cuda.backend) throw py::error_already_set();
       },
-      py::arg("backend"), "Work on CUDA arrays with this engine. For tests.");
+      py::arg("backend"), "Work on CUDA arrays with this engine; None: look for it again. For tests.");
 }
 
 }  // namespace fastopt::bind

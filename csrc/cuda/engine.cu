@@ -37,8 +37,9 @@ std::string trouble() {
   cudaGetLastError();
   if (error == cudaErrorInsufficientDriver)
     return "there is no NVIDIA driver, or one too old for CUDA " + version(CUDART_VERSION);
-  if (error != cudaSuccess) return cudaGetErrorString(error);
-  return count > 0 ? "" : "there is no CUDA device";
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
+    return "there is no CUDA device";
+  return error == cudaSuccess ? "" : cudaGetErrorString(error);
 }
 
 std::string describe() {
@@ -76,4 +77,10 @@ const Backend backend = {
 
 extern "C" __attribute__((visibility("default"))) const void* fastopt_cuda_backend() {
   return &fastopt::cuda::backend;
+}
+
+// For whoever loads the engine by itself.
+extern "C" __attribute__((visibility("default"))) const char* fastopt_cuda_trouble() {
+  static const std::string text = fastopt::cuda::trouble();
+  return text.c_str();
 }

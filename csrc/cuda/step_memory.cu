@@ -123,7 +123,7 @@ void Memory::send_hypers(const StepCall& call) {
   std::vector<Hyper> now{*call.whole};
   for (int r = 0; r < tables.runs; ++r) now.push_back(*call.runs[r].hyper);
   if (hypers_.size() == now.size() && std::equal(now.begin(), now.end(), hypers_.begin(), same)) return;
-  if (capturing(call.place))
+  if (keep_ == Keep::lasting && capturing(call.place))
     throw std::runtime_error(
         "a hyper-parameter was changed on a stream that is being captured: change it before or after");
   std::vector<NormShape> shapes;

@@ -1,0 +1,251 @@
+"""CUDA arrays as fastopt reads them: which it takes, on which device and stream it works, what it refuses, each
+before anything is written, and what it says where there is no CUDA."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import _core
+from fastopt import functional as F
+from steps import bits
+
+
+@pytest.fixture
+def shim(cuda):
+    if cuda.name != "shim":
+        pytest.skip("needs the shim's two devices and its plain arrays")
+    return cuda
+
+
+def changed(array, **about):
+    """The same array, which says something else of itself."""
+    other = copy.copy(array)
+    interface = {**array.__cuda_array_interface__, **about}
+    other.__class__ = type("Changed", (type(array),), {"__cuda_array_interface__": interface})
+    return other
+
+
+class OnlyDLPack:
+    """A CUDA array that speaks DLPack and nothing else."""
+
+    def __init__(self, array, device=0):
+        self.array, self.device = array, device
+
+    def __dlpack_device__(self):
+        return (2, self.device)
+
+    def __dlpack__(self, *, stream=None, max_version=None):
+        capsule = self.array.view.__dlpack__(max_version=(1, 0))
+        pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        where = ctypes.c_int32 * 2  # after version, context, deleter, flags and data
+        where.from_address(pointer(capsule, b"dltensor_versioned") + 40)[:] = [2, self.device]
+        return capsule
+
+
+# ---- what is taken ----
+
+
+def test_dlpack_alone_will_do(shim):
+    w = np.arange(1.0, 9.0, dtype=np.float32)
+    there, grad = shim.array(w), OnlyDLPack(shim.array(w))
+    F.sgd_step(there, grad, lr=0.5)
+    F.sgd_step(OnlyDLPack(there), grad, lr=0.25)
+    assert bits(shim.host(there)) == bits(w * np.float32(0.25))
+
+
+def test_empty_arrays_have_no_device(cuda):
+    w = [np.ones(3, np.float32), np.ones((0, 4), np.float32)]
+    there = [cuda.array(a) for a in w]
+    opt = fastopt.Adam(there, lr=1.0, eps=0.0, clip_norm=10.0)
+    opt.step([cuda.array(a) for a in w])
+    assert cuda.host(there[0]).tolist() == [0.0] * 3
+    alone = fastopt.SGD([cuda.array(np.ones(0, np.float32))])
+    alone.step([cuda.array(np.ones(0, np.float32))])
+    assert alone.step_count == 1
+
+
+def test_work_goes_to_the_arrays_device(shim):
+    """The other one of two; the current device is the caller's again afterwards. The shim refuses a launch on
+    the wrong one."""
+    device, stream = ctypes.c_int(), ctypes.c_void_p()
+    shim.lib.cudaSetDevice(1)
+    shim.lib.cudaStreamCreate(ctypes.byref(stream))
+    w = np.arange(1.0, 4.0, dtype=np.float32)
+    there, grad = shim.array(w), shim.array(w)
+    shim.lib.cudaSetDevice(0)
+    before, shim.stream = shim.stream, stream.value
+    try:
+        opt = fastopt.SGD(there, lr=0.5)
+        opt.step(grad)
+        F.clip_grad_value([grad], 1.5)
+        assert F.global_norm([grad]) == np.sqrt(1 + 1.5**2 + 1.5**2)
+    finally:
+        shim.stream = before
+    shim.lib.cudaGetDevice(ctypes.byref(device))
+    assert device.value == 0
+    assert bits(shim.host(there)) == bits(w / 2)
+
+
+def test_what_another_stream_still_writes_is_waited_for(shim):
+    """Who waits for a stream that is being captured is captured, too: which shows that it waits."""
+    w, grad, other = shim.array(np.ones(3)), shim.array(np.ones(3)), ctypes.c_void_p()
+    shim.lib.cudaStreamCreateWithFlags(ctypes.byref(other), 1)
+    F.sgd_step(w, changed(grad, stream=other.value), lr=0.5)
+    assert shim.host(w).tolist() == [0.5] * 3
+    shim.lib.cudaStreamBeginCapture(other, 2)
+    with shim.new_stream():
+        F.sgd_step(w, changed(grad, stream=other.value), lr=0.5)
+    shim.lib.cudaStreamEndCapture(other, ctypes.byref(ctypes.c_void_p()))
+    assert shim.host(w).tolist() == [0.5] * 3
+
+
+# ---- what is refused ----
+
+BAD_GRADS = {
+    "host memory": (
+        lambda shim, g: shim.host(g),
+        ValueError,
+        "grads[1] lies in host memory, but params[0] on CUDA device 0",
+    ),
+    "dtype": (
+        lambda shim, g: shim.array(g.view.astype(np.float64)),
+        TypeError,
+        "grads[1] has dtype float64, but params[1] has float32",
+    ),
+    "integers": (
+        lambda shim, g: shim.array(g.view.astype(np.int32)),
+        TypeError,
+        "grads[1] has dtype int32, expected float16, bfloat16, float32 or float64",
+    ),
+    "shape": (
+        lambda shim, g: shim.array(g.view[:-1]),
+        ValueError,
+        "grads[1] has shape (2,), but params[1] has (3,)",
+    ),
+    "mask": (
+        lambda shim, g: changed(g, mask=g),
+        TypeError,
+        "grads[1] has a mask, expected a plain array",
+    ),
+    "unaligned": (
+        lambda shim, g: changed(g, data=(g.view.ctypes.data + 2, False)),
+        ValueError,
+        "grads[1] is not aligned to its elements of 4 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_GRADS)
+def test_bad_gradients_are_refused_before_anything_is_written(shim, case):
+    make, error, message = BAD_GRADS[case]
+    params = [shim.array(np.ones(3, np.float32)) for _ in range(2)]
+    grads = [shim.array(np.ones(3, np.float32)) for _ in range(2)]
+    opt = fastopt.Momentum(params)
+    opt.step(grads)
+    before = [bits(shim.host(a)) for a in (*params, *opt.velocity)]
+    with pytest.raises(error, match=re.escape(message)):
+        opt.step([grads[0], make(shim, grads[1])])
+    assert [bits(shim.host(a)) for a in (*params, *opt.velocity)] == before
+    assert opt.step_count == 1
+
+
+def test_bad_parameters_are_refused(shim):
+    w = shim.array(np.ones(4, np.float32))
+    frozen = changed(w, data=(w.view.ctypes.data, True))
+    with pytest.raises(ValueError, match="param is read-only"):
+        fastopt.SGD(frozen)
+    with pytest.raises(ValueError, match="expected a dense array"):
+        fastopt.SGD(changed(w, strides=(8,), shape=(2,)))
+    with pytest.raises(ValueError, match="overlap in memory"):
+        fastopt.SGD([w, w])
+    with pytest.raises(
+        ValueError, match=re.escape("params[1] lies in host memory, but params[0] on CUDA")
+    ):
+        fastopt.SGD([w, np.ones(3, np.float32)])
+
+
+def test_another_device_is_refused(shim):
+    w = shim.array(np.ones(3))
+    shim.lib.cudaSetDevice(1)
+    other = shim.array(np.ones(3))
+    shim.lib.cudaSetDevice(0)
+    with pytest.raises(
+        ValueError, match=re.escape("grad lies on CUDA device 1, but param on CUDA device 0")
+    ):
+        F.sgd_step(w, other, lr=0.1)
+    assert shim.host(w).tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_policies_for_what_is_not_finite(cuda, bad, clip):
+    good, wrong = (cuda.array(np.array([1.0, x, 2.0])) for x in (0.5, bad))
+    there = [cuda.array(np.ones(3)) for _ in range(2)]
+    opt = fastopt.Adam(there, on_nonfinite="raise", clip_norm=clip)
+    opt.step([good, good])
+    before = [bits(cuda.host(a)) for a in (*there, *opt.m, *opt.v)]
+    with pytest.raises(FloatingPointError, match=re.escape("grads[1] has a NaN or an infinity")):
+        opt.step([good, wrong])
+    opt.on_nonfinite = "skip"
+    opt.step([wrong, good])
+    assert [bits(cuda.host(a)) for a in (*there, *opt.m, *opt.v)] == before
+    assert (opt.step_count, opt.skipped_steps) == (1, 2)
+    opt.on_nonfinite = "propagate"
+    opt.step([good, good])
+    assert (opt.step_count, opt.skipped_steps) == (2, 2)
+    opt.step([wrong, good])
+    assert np.isnan(cuda.host(there[0])).any()
+
+
+def test_no_memory_left_is_an_error_and_nothing_is_lost(shim):
+    w, g = shim.array(np.ones(3)), shim.array(np.ones(3))
+    shim.lib.shim_fail_allocation(ctypes.c_int64(0))
+    try:
+        with pytest.raises(RuntimeError, match="CUDA: no memory left"):
+            F.sgd_step(w, g, lr=0.1)
+    finally:
+        shim.lib.shim_fail_allocation(ctypes.c_int64(-1))
+    assert shim.host(w).tolist() == [1.0] * 3
+
+
+# ---- where there is no CUDA ----
+
+
+def test_why_not_is_one_sentence_when_the_first_cuda_array_arrives():
+    about = {"shape": (1,), "typestr": "<f4", "data": (64, False), "version": 3}
+    array = type("Cuda", (), {"__cuda_array_interface__": about})()
+    _core.use_cuda(None)
+    trouble = _core.cuda_trouble()
+    if not trouble:
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(TypeError, match=re.escape(f"param is a CUDA array (Cuda), but {trouble}")):
+        fastopt.SGD(array)
+    assert trouble.startswith(
+        ("this build of fastopt has no CUDA part", "fastopt cannot use CUDA here: there is no ")
+    )
+
+
+@pytest.mark.parametrize(
+    ("devices", "trouble"),
+    [(0, "there is no CUDA device"), (-1, "there is no NVIDIA driver, or one too old for CUDA 13.0")],
+)
+def test_no_device_and_no_driver_are_told_apart(shim, devices, trouble):
+    """In a process of its own, since the shim's devices are gone for good."""
+    code = f"""
+import ctypes
+lib = ctypes.CDLL({shim.lib._name!r})
+lib.shim_set_devices({devices})
+lib.fastopt_cuda_trouble.restype = ctypes.c_char_p
+print(lib.fastopt_cuda_trouble().decode())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == trouble
