@@ -47,18 +47,20 @@ struct JoinSums {
   }
 };
 
+// How many values `blocks` blocks from `block` on have: `size` each, but the last of `count` values.
+FASTOPT_HD double values_in(int64_t block, int64_t blocks, int64_t size, int64_t count) {
+  const int64_t end = (block + blocks) * size;
+  return double((end < count ? end : count) - block * size);
+}
+
 // Joins the blocks of `channels` neighbouring channels. A block's two numbers stand at a[block *
 // stride] and b[block * stride] plus the channel, the whole's end up at block 0. All blocks have `size`
 // values but the last; the channel has `count`.
 template <class How>
 FASTOPT_HD void join_blocks(double* a, double* b, int64_t stride, int64_t channels, int64_t size,
                             int64_t count) {
-  const auto values = [=](int64_t block, int64_t blocks) {
-    const int64_t end = (block + blocks) * size;
-    return double((end < count ? end : count) - block * size);
-  };
   walk_tree((count + size - 1) / size, [=](int64_t left, int64_t right, int64_t step) {
-    const double n = values(left, step), n_b = values(right, step);
+    const double n = values_in(left, step, size, count), n_b = values_in(right, step, size, count);
     double *la = a + left * stride, *lb = b + left * stride;
     const double *ra = a + right * stride, *rb = b + right * stride;
     for (int64_t c = 0; c < channels; ++c) How::join(la[c], lb[c], ra[c], rb[c], n, n_b);

@@ -20,9 +20,10 @@ FASTOPT_HD uint64_t upper(uint64_t product) { return product >> 32; }
 
 // Two words of the key for each round.
 FASTOPT_HD void philox_keys(uint64_t seed, uint32_t (&key)[kPhiloxRounds][2]) {
+  constexpr uint32_t low = kPhiloxWeyl[0], high = kPhiloxWeyl[1];  // a device has no such arrays
   for (uint32_t round = 0; round < kPhiloxRounds; ++round) {
-    key[round][0] = uint32_t(seed) + round * kPhiloxWeyl[0];
-    key[round][1] = uint32_t(seed >> 32) + round * kPhiloxWeyl[1];
+    key[round][0] = uint32_t(seed) + round * low;
+    key[round][1] = uint32_t(seed >> 32) + round * high;
   }
 }
 

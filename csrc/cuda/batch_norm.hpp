@@ -1,0 +1,12 @@
+// BatchNorm on a device: Backend::batch_moments and the two passes.
+#pragma once
+
+#include "core/batch_norm.hpp"
+
+namespace fastopt::cuda {
+
+void batch_moments(const BatchMoments& call);
+void batch_norm_forward(const BatchNormForward& call);
+void batch_norm_backward(const BatchNormBackward& call);
+
+}  // namespace fastopt::cuda

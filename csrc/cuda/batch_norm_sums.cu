@@ -1,0 +1,280 @@
+// Sums of the tree's blocks (rules/moments.hpp). In planes, sixteen threads hold the lanes of a block;
+// in rows, a thread holds a channel, and neighbouring threads neighbouring channels. All read ahead of
+// their sums: for a whole block's worth of registers memory is asked at once.
+#include "cuda/batch_norm_passes.hpp"
+#include "cuda/flat.hpp"
+
+namespace fastopt::cuda {
+namespace {
+
+constexpr int kPlaneBlocks = 4;   // of a group
+constexpr int kRowThreads = 128;  // by channels, 32 at most, and blocks
+
+int row_channels(const ChannelSpace& s) {
+  int n = 1;
+  while (n < s.channels && n < 32) n *= 2;
+  return n;
+}
+
+// How an array goes on from one value of a thread to the next, in bytes, where one axis is walked:
+// `advance`, and `wrap` more where a segment of `inner` values has come to its end.
+struct Steps {
+  int64_t advance, wrap;
+};
+
+struct Reduction {
+  Channels s;
+  ChannelArray x, dy;
+  const uint8_t* kept;
+  const double* mean;
+  bool even;           // whether Steps say it all
+  int64_t rest;        // of a step, in its last segment
+  Steps x_steps, dy_steps, number_steps;
+  int64_t group;       // values
+  int channels_a_row;  // of threads
+  Pair* parts;
+};
+
+// Where a thread's next value lies.
+struct Cursor {
+  const char *x, *dy;
+  int64_t number;
+  int64_t left;  // values of the segment, this one included
+
+  __device__ __forceinline__ Cursor(const Reduction& r, const Spot& at, int64_t itemsize) {
+    x = r.x.data + offset_of(r.s, r.x, at, itemsize);
+    dy = r.dy.data ? r.dy.data + offset_of(r.s, r.dy, at, itemsize) : nullptr;
+    number = r.kept ? number_of(r.s, at) : 0;
+    left = r.s.space.inner - divide(at.position, r.s.space.inner, r.s.by_inner).rest;
+  }
+  __device__ __forceinline__ void wrap(const Reduction& r) {
+    if (left > 0) return;
+    left += r.s.space.inner;
+    x += r.x_steps.wrap;
+    dy += r.dy_steps.wrap;
+    number += r.number_steps.wrap;
+  }
+  __device__ __forceinline__ void next(const Reduction& r) {
+    left -= r.rest;
+    x += r.x_steps.advance;
+    dy += r.dy_steps.advance;
+    number += r.number_steps.advance;
+    wrap(r);
+  }
+  __device__ __forceinline__ void skip(const Reduction& r, int64_t values, int64_t itemsize) {
+    left -= values;
+    x += values * itemsize;
+    dy += values * itemsize;
+    number += values;
+    wrap(r);
+  }
+};
+
+// ---- what is summed: two sums over values of type P, read `ahead` at a time ----
+
+template <class P>
+struct MomentSums {
+  using Storage = P;
+  using How = JoinMoments;
+  struct Value {
+    P x;
+  };
+  static constexpr int ahead = sizeof(P) == 2 ? 32 : 16;
+
+  double pivot, first = 0.0, second = 0.0;
+
+  __device__ __forceinline__ MomentSums(const Reduction& r, const Spot& block)
+      : pivot(double(widen(element<P>(r.s, r.x, block)))) {}
+  __device__ __forceinline__ static Value read(const Reduction&, const Cursor& at, int k) {
+    return {reinterpret_cast<const P*>(at.x)[k]};
+  }
+  __device__ __forceinline__ void add(const Value& v) {
+    const double d = double(widen(v.x)) - pivot;
+    first += d;
+    second += d * d;
+  }
+  __device__ __forceinline__ Pair close(int64_t count) const {
+    const Moments m = moments_about(pivot, first, second, double(count));
+    return {m.mean, m.m2};
+  }
+};
+
+template <class P>
+struct GradientSums {
+  using Storage = P;
+  using How = JoinSums;
+  using F = Compute<P>;
+  struct Value {
+    P x, dy;
+    bool on;
+  };
+  static constexpr int ahead = sizeof(P) == 2 ? 16 : 8;
+
+  F mean;
+  double first = 0.0, second = 0.0;
+
+  __device__ __forceinline__ GradientSums(const Reduction& r, const Spot& block)
+      : mean(F(r.mean[block.channel])) {}
+  __device__ __forceinline__ static Value read(const Reduction& r, const Cursor& at, int k) {
+    const int64_t number = at.number + k;
+    return {reinterpret_cast<const P*>(at.x)[k], reinterpret_cast<const P*>(at.dy)[k],
+            !r.kept || (r.kept[number >> 3] >> (number & 7) & 1)};
+  }
+  __device__ __forceinline__ void add(const Value& v) {
+    const double dy = double(v.on ? widen(v.dy) : F(0));
+    first += dy;
+    second += dy * double(widen(v.x) - mean);
+  }
+  __device__ __forceinline__ Pair close(int64_t) const { return {first, second}; }
+};
+
+// `n` of every step-th values, at most Sums::ahead: first all are asked for, then they are added.
+template <int step, bool whole, class Sums>
+__device__ __forceinline__ void take_ahead(const Reduction& r, Cursor& cursor, int n, Sums& sums) {
+  constexpr int ahead = Sums::ahead;
+  typename Sums::Value own[ahead];
+  if (whole && step > 1 && cursor.left > (ahead - 1) * step) {  // in one segment
+#pragma unroll
+    for (int k = 0; k < ahead; ++k) own[k] = Sums::read(r, cursor, k * step);
+    cursor.skip(r, ahead * step, int64_t(sizeof(typename Sums::Storage)));
+  } else {
+#pragma unroll
+    for (int k = 0; k < ahead; ++k) {
+      own[k] = whole || k < n ? Sums::read(r, cursor, 0) : typename Sums::Value{};
+      cursor.next(r);
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < ahead; ++k)
+    if (whole || k < n) sums.add(own[k]);
+}
+
+// Every step-th value from `at` to before position `end`.
+template <int step, class Sums>
+__device__ __forceinline__ void take(const Reduction& r, Spot at, int64_t end, Sums& sums) {
+  if (at.position >= end) return;
+  int left = int((end - at.position + step - 1) / step);
+  Cursor cursor(r, at, int64_t(sizeof(typename Sums::Storage)));
+  if (r.even) {
+    for (; left >= Sums::ahead; left -= Sums::ahead)
+      take_ahead<step, true>(r, cursor, Sums::ahead, sums);
+    if (left > 0) take_ahead<step, false>(r, cursor, left, sums);
+    return;
+  }
+  for (; at.position < end; at.position += step)
+    sums.add(Sums::read(r, Cursor(r, at, int64_t(sizeof(typename Sums::Storage))), 0));
+}
+
+// ---- groups ----
+
+__device__ __forceinline__ int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <class Sums>
+__global__ void __launch_bounds__(kPlaneBlocks* kLanes)
+    sum_planes(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
+  __shared__ Pair blocks[kPlaneBlocks];
+  const unsigned channels = unsigned(r.s.space.channels);
+  const int64_t c = blockIdx.x % channels, count = r.s.count;
+  const int64_t group = blockIdx.x / channels * r.group;
+  const int lane = int(threadIdx.x) % kLanes, block = int(threadIdx.x) / kLanes;
+  const int64_t begin = group + block * int64_t(kPlaneBlock), end = smaller(begin + kPlaneBlock, count);
+  Sums sums(r, {c, begin < count ? begin : 0});
+  take<kLanes>(r, {c, begin + lane}, end, sums);
+#pragma unroll
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    const double first = __shfl_down_sync(0xffffffffu, sums.first, unsigned(half), kLanes);
+    const double second = __shfl_down_sync(0xffffffffu, sums.second, unsigned(half), kLanes);
+    if (lane < half) {
+      sums.first = Sum::join(sums.first, first);
+      sums.second = Sum::join(sums.second, second);
+    }
+  }
+  if (lane == 0 && begin < count) blocks[block] = sums.close(end - begin);
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  const int64_t values = smaller(r.group, count - group);
+  join_blocks<typename Sums::How>(&blocks[0].first, &blocks[0].second, 2, 1, kPlaneBlock, values);
+  r.parts[blockIdx.x] = blocks[0];
+}
+
+template <class Sums>
+__global__ void __launch_bounds__(kRowThreads) sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
+  __shared__ Pair blocks[kRowThreads];
+  const int64_t channels = r.s.space.channels, count = r.s.count;
+  const int wide = r.channels_a_row, block = int(threadIdx.x) / wide;
+  const unsigned stripes = unsigned((channels + wide - 1) / wide);
+  const int64_t c = int64_t(blockIdx.x % stripes) * wide + threadIdx.x % wide;
+  const int64_t index = blockIdx.x / stripes, group = index * r.group;
+  const int64_t begin = group + block * int64_t(kRowBlock), end = smaller(begin + kRowBlock, count);
+  if (c < channels && begin < count) {
+    Sums sums(r, {c, begin});
+    take<1>(r, {c, begin}, end, sums);
+    blocks[threadIdx.x] = sums.close(end - begin);
+  }
+  __syncthreads();
+  if (block != 0 || c >= channels) return;
+  Pair* const own = blocks + threadIdx.x;
+  join_blocks<typename Sums::How>(&own->first, &own->second, 2 * wide, 1, kRowBlock,
+                                  smaller(r.group, count - group));
+  r.parts[index * channels + c] = *own;
+}
+
+// ---- on the host ----
+
+// Axes that are walked: none, or one.
+Steps steps_of(const ChannelSpace& s, int64_t step, int64_t segment, int64_t value) {
+  return {step / s.inner * segment + step % s.inner * value, segment - s.inner * value};
+}
+
+Reduction reduction_of(const Channels& channels, DType dtype, const ChannelArray& x, Pair* parts) {
+  const ChannelSpace& s = channels.space;
+  Reduction r{channels, x, {}, nullptr, nullptr, s.ndim <= 1, 0, {}, {}, {}, 0, 1, parts};
+  const int64_t step = s.rows ? 1 : kLanes;
+  r.rest = step % s.inner;
+  r.x_steps = steps_of(s, step, s.ndim > 0 ? x.stride[0] : 0, int64_t(bytes_of(dtype)));
+  r.group = groups_of(s).size;
+  r.channels_a_row = row_channels(s);
+  return r;
+}
+
+template <template <class> class Sums>
+void queue_sums(const Place& place, DType dtype, const Reduction& r) {
+  const ChannelSpace& s = r.s.space;
+  const int64_t groups = groups_of(s).count;
+  with_dtype(dtype, [&]<class P> {
+    if (s.rows)
+      launch(place, sum_rows<Sums<P>>, groups * over(s.channels, r.channels_a_row), kRowThreads, r);
+    else
+      launch(place, sum_planes<Sums<P>>, groups * s.channels, kPlaneBlocks * kLanes, r);
+  });
+}
+
+}  // namespace
+
+Groups groups_of(const ChannelSpace& s) {
+  const int64_t size = s.rows ? kRowThreads / row_channels(s) * int64_t(kRowBlock)
+                              : kPlaneBlocks * int64_t(kPlaneBlock);
+  return {size, over(s.count(), size)};
+}
+
+void queue_moments(const Place& place, const Channels& s, DType dtype, const ChannelArray& x,
+                   Pair* parts) {
+  queue_sums<MomentSums>(place, dtype, reduction_of(s, dtype, x, parts));
+}
+
+void queue_backward_sums(const BatchNormBackward& call, const Channels& channels, Pair* parts) {
+  const ChannelSpace& s = channels.space;
+  const int64_t step = s.rows ? 1 : kLanes;
+  Reduction r = reduction_of(channels, call.dtype, call.x, parts);
+  r.dy = call.dy;
+  r.kept = call.kept;
+  r.mean = call.mean;
+  r.dy_steps = steps_of(s, step, s.ndim > 0 ? call.dy.stride[0] : 0, int64_t(bytes_of(call.dtype)));
+  // From segment to segment, numbers go on evenly where these are planes, or all of a channel.
+  const bool whole = channels.plane == s.count();
+  r.number_steps = steps_of(s, step, whole && !s.rows ? s.inner : s.channels * s.inner, 1);
+  r.even = r.even && (s.rows || whole || channels.plane == s.inner);
+  queue_sums<GradientSums>(call.place, call.dtype, r);
+}
+
+}  // namespace fastopt::cuda

@@ -1,0 +1,77 @@
+// How threads find their way through arrays by channels.
+#pragma once
+
+#include "core/batch_norm.hpp"
+#include "cuda/launch.hpp"
+#include "rules/divide.hpp"
+
+namespace fastopt::cuda {
+
+// A space with what divides by its sizes, and with a number for every element: that of its place in
+// memory where x is dense. Forward and backward agree on the numbers, whatever the strides of the other
+// arrays: they depend on x and on positions (a channel's values have positions 0 ... count in memory
+// order).
+struct Channels {
+  ChannelSpace space;
+  int64_t count, elements;  // values of a channel, and of all of them
+  int64_t plane;            // numbers of a channel that follow each other; 1 for rows
+  uint64_t by_channels, by_inner, by_plane;
+  uint64_t by_shape[kMaxDims];
+
+  Channels(const ChannelSpace& s, const ChannelArray& x, int64_t itemsize)
+      : space(s), count(s.count()), elements(s.channels * count), plane(1) {
+    if (!s.rows) {
+      const int64_t apart = (x.channel < 0 ? -x.channel : x.channel) / itemsize;
+      plane = apart > 0 && count % apart == 0 ? apart : count;
+    }
+    by_channels = inverse_of(s.channels);
+    by_inner = inverse_of(s.inner);
+    by_plane = inverse_of(plane);
+    for (int d = 0; d < s.ndim; ++d) by_shape[d] = inverse_of(s.shape[d]);
+  }
+
+  // Whether the elements of an array lie in the order of their numbers, without gaps.
+  bool flat(const ChannelArray& a, int64_t itemsize) const {
+    const int64_t run = space.rows ? 1 : space.inner;
+    return (space.channels == 1 || a.channel == run * itemsize) &&
+           (space.outer <= 1 || (space.ndim == 1 && a.stride[0] == space.channels * run * itemsize)) &&
+           (space.rows || space.channels == 1 || plane == run);
+  }
+};
+
+// ---- elements, channels and positions ----
+
+struct Spot {
+  int64_t channel, position;
+};
+
+__device__ __forceinline__ Spot spot_of(const Channels& s, int64_t number) {
+  const Divided in_plane = divide(number, s.plane, s.by_plane);
+  const Divided planes = divide(in_plane.quotient, s.space.channels, s.by_channels);
+  return {planes.rest, planes.quotient * s.plane + in_plane.rest};
+}
+
+__device__ __forceinline__ int64_t number_of(const Channels& s, const Spot& at) {
+  const Divided p = divide(at.position, s.plane, s.by_plane);
+  return (p.quotient * s.space.channels + at.channel) * s.plane + p.rest;
+}
+
+// Where an element lies, in bytes.
+__device__ __forceinline__ int64_t offset_of(const Channels& s, const ChannelArray& a, const Spot& at,
+                                             int64_t itemsize) {
+  const Divided p = divide(at.position, s.space.inner, s.by_inner);
+  int64_t offset = at.channel * a.channel + p.rest * itemsize, outer = p.quotient;
+  for (int d = s.space.ndim - 1; d > 0; --d) {
+    const Divided index = divide(outer, s.space.shape[d], s.by_shape[d]);
+    offset += index.rest * a.stride[d];
+    outer = index.quotient;
+  }
+  return s.space.ndim > 0 ? offset + outer * a.stride[0] : offset;
+}
+
+template <class P>
+__device__ __forceinline__ P element(const Channels& s, const ChannelArray& a, const Spot& at) {
+  return *reinterpret_cast<const P*>(a.data + offset_of(s, a, at, sizeof(P)));
+}
+
+}  // namespace fastopt::cuda

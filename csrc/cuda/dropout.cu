@@ -1,0 +1,231 @@
+// A thread draws the words of its elements in registers: a group of four for four neighbours where
+// these begin a group, else one after the other. Nothing but x, what is added and the result is moved.
+#include "cuda/dropout.hpp"
+
+#include "cuda/flat.hpp"
+#include "cuda/room.hpp"
+#include "rules/dropout.hpp"
+#include "rules/philox.hpp"
+
+namespace fastopt::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kInFlight = 2;  // stretches of a thread that are read before the first is used
+
+// Neighbouring elements of a thread: a vector, and a group of words.
+template <class P>
+constexpr int kStretch = kPerVector<P> > 4 ? kPerVector<P> : 4;
+
+struct Task {
+  DropoutCall call;
+  uint64_t threshold;
+  uint32_t key[kPhiloxRounds][2];
+  uint64_t by_columns, by_channels, by_repeats, by_inner;
+  bool random;     // whether anything is left to chance
+  bool in_groups;  // the first element of every stretch begins a group of words
+};
+
+// ---- random words ----
+
+__device__ __forceinline__ void draw(const Task& t, int64_t group, uint32_t (&out)[4]) {
+  const uint64_t offset = t.call.mask.offset;
+  uint64_t word[4] = {offset, offset >> 32, uint64_t(group), uint64_t(group) >> 32};
+  philox(word, t.key);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) out[i] = uint32_t(word[i]);
+}
+
+// The indices that decide about one element after the other: their own or, with whole channels, that
+// of the channel they lie in.
+class Indices {
+ public:
+  __device__ __forceinline__ Indices(const Task& t, int64_t i) : mask_(t.call.mask), own_(i) {
+    if (mask_.channels == 0) return;
+    const Divided run = divide(i, mask_.inner, t.by_inner);
+    const Divided channel = divide(run.quotient, mask_.channels, t.by_channels);
+    const Divided sample = divide(channel.quotient, mask_.repeats, t.by_repeats);
+    own_ = sample.quotient * mask_.channels + channel.rest;
+    channel_ = channel.rest;
+    repeat_ = sample.rest;
+    inner_ = run.rest;
+  }
+  __device__ __forceinline__ int64_t index() const { return mask_.start + own_; }
+
+  __device__ __forceinline__ void next() {
+    if (mask_.channels > 0 && ++inner_ < mask_.inner) return;
+    inner_ = 0;
+    ++own_;
+    if (mask_.channels == 0 || ++channel_ < mask_.channels) return;
+    channel_ = 0;  // and if the sample is not at its end, its channels once more
+    if (++repeat_ < mask_.repeats)
+      own_ -= mask_.channels;
+    else
+      repeat_ = 0;
+  }
+
+ private:
+  const DropoutMask& mask_;
+  int64_t own_, channel_ = 0, repeat_ = 0, inner_ = 0;
+};
+
+// A bit for each of `count` elements from i on: whether it is kept.
+template <int count>
+__device__ __forceinline__ unsigned kept(const Task& t, int64_t i) {
+  if (!t.random) return t.threshold == kDropNone ? ~0u : 0u;
+  const uint32_t limit = uint32_t(t.threshold);
+  uint32_t word[4];
+  unsigned keep = 0;
+  if (t.in_groups) {
+#pragma unroll
+    for (int k = 0; k < count; k += 4) {
+      draw(t, (t.call.mask.start + i + k) >> 2, word);
+#pragma unroll
+      for (int j = 0; j < 4 && k + j < count; ++j) keep |= unsigned(word[j] >= limit) << (k + j);
+    }
+    return keep;
+  }
+  Indices at(t, i);
+  int64_t drawn = -1;
+#pragma unroll 1
+  for (int k = 0; k < count; ++k, at.next()) {
+    const int64_t index = at.index();
+    if (index >> 2 != drawn) draw(t, drawn = index >> 2, word);
+    const uint32_t low = index & 1 ? word[1] : word[0], high = index & 1 ? word[3] : word[2];
+    keep |= unsigned((index & 2 ? high : low) >= limit) << k;
+  }
+  return keep;
+}
+
+// ---- elements ----
+
+// Adds the bias of each column, in F.
+template <class B, int count, class F>
+__device__ __forceinline__ void add_bias(const Task& t, int64_t i, F (&x)[count]) {
+  const Source& bias = t.call.bias;
+  int64_t column = divide(i, t.call.columns, t.by_columns).rest;
+  B own[count];
+  if (count > 1 && !bias.walk && t.call.columns % count == 0 && aligned(bias.data)) {
+    load(static_cast<const B*>(bias.data) + column, own);
+  } else {
+#pragma unroll
+    for (int k = 0; k < count; ++k) {
+      own[k] = element<B>(bias, column);
+      if (++column == t.call.columns) column = 0;
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < count; ++k) x[k] = x[k] + F(widen(own[k]));
+}
+
+// Elements [i, i + count) of those that are flat; of those that are walked it is one at a time.
+template <int count, class P>
+__device__ __forceinline__ void read(const Source& from, int64_t i, int64_t n, P (&to)[count]) {
+  if constexpr (count == 1)
+    to[0] = element<P>(from, i);
+  else
+    load_part(from.data, i, n, to);
+}
+
+template <int count, class P>
+__device__ __forceinline__ void write(const Target& to, int64_t i, int64_t n, const P (&from)[count]) {
+  if constexpr (count == 1)
+    *reinterpret_cast<P*>(static_cast<char*>(to.data) +
+                          (to.walk ? offset_of(*to.walk, i) : i * int64_t(sizeof(P)))) = from[0];
+  else
+    store_part(to.data, i, n, from);
+}
+
+template <class P, int count>
+__device__ __forceinline__ void drop(const Task& t, const Dropout<Compute<P>>& rule, int64_t i,
+                                     const P (&x)[count], const P (&residual)[count], bool adds) {
+  using F = Compute<P>;
+  const DropoutCall& call = t.call;
+  F value[count];
+#pragma unroll
+  for (int k = 0; k < count; ++k) value[k] = widen(x[k]);
+  if (call.bias.data) {
+    if (call.bias_dtype == DType::float32)
+      add_bias<float>(t, i, value);
+    else
+      add_bias<P>(t, i, value);
+  }
+  const unsigned keep = kept<count>(t, i);
+  P out[count];
+#pragma unroll
+  for (int k = 0; k < count; ++k) {
+    const F dropped = rule(value[k], keep >> k & 1);
+    out[k] = narrow<P>(adds ? widen(residual[k]) + dropped : dropped);
+  }
+  write(call.out, i, call.size, out);
+}
+
+template <class P, int count>
+__global__ void __launch_bounds__(kThreads) 
+    drop_all(const FASTOPT_WHOLE_ARGUMENT Task t, const Dropout<Compute<P>> rule) {
+  const DropoutCall& call = t.call;
+  const bool adds = call.residual.data;
+  const int64_t first = (int64_t(blockIdx.x) * kInFlight * kThreads + threadIdx.x) * count;
+  P x[kInFlight][count], residual[kInFlight][count];
+#pragma unroll
+  for (int r = 0; r < kInFlight; ++r) {
+    const int64_t i = first + int64_t(r) * kThreads * count;
+    if (i >= call.size) continue;
+    read(call.x, i, call.size, x[r]);
+    if (adds) read(call.residual, i, call.size, residual[r]);
+  }
+#pragma unroll
+  for (int r = 0; r < kInFlight; ++r) {
+    const int64_t i = first + int64_t(r) * kThreads * count;
+    if (i < call.size) drop(t, rule, i, x[r], residual[r], adds);
+  }
+}
+
+// ---- on the host ----
+
+Task task_of(const DropoutCall& call, uint64_t threshold) {
+  const DropoutMask& mask = call.mask;
+  Task t{.call = call,
+         .threshold = threshold,
+         .key = {},
+         .by_columns = inverse_of(call.columns),
+         .by_channels = inverse_of(mask.channels),
+         .by_repeats = inverse_of(mask.repeats),
+         .by_inner = inverse_of(mask.inner),
+         .random = threshold != kDropNone && threshold != kDropAll,
+         .in_groups = mask.channels == 0 && mask.start % 4 == 0};
+  philox_keys(mask.seed, t.key);
+  return t;
+}
+
+template <class P, int count>
+void queue(const Place& place, const Task& t, const DropoutConstants& constants) {
+  launch(place, drop_all<P, count>, over(t.call.size, int64_t(kInFlight) * kThreads * count), kThreads,
+         t, Dropout<Compute<P>>(constants));
+}
+
+}  // namespace
+
+void dropout(const DropoutCall& call) {
+  const OnDevice current(call.place);
+  const DropoutConstants constants(call.mask.p, call.options);
+  Task t = task_of(call, constants.threshold);
+  const Walk** const used[] = {&t.call.x.walk, &t.call.residual.walk, &t.call.bias.walk,
+                               &t.call.out.walk};
+  std::vector<Walk> walks;
+  for (const Walk** walk : used)
+    if (*walk) walks.push_back(**walk);
+  const Room room(call.place, int64_t(walks.size() * sizeof(Walk)), Keep::call);
+  const Walk* there = reinterpret_cast<const Walk*>(room.data());
+  send_list(call.place, there, walks);
+  for (const Walk** walk : used)
+    if (*walk) *walk = there++;
+
+  const bool flat = !call.x.walk && !call.residual.walk && !call.out.walk;
+  if (!flat) t.in_groups = false;
+  with_dtype(call.dtype, [&]<class P> {
+    flat ? queue<P, kStretch<P>>(call.place, t, constants) : queue<P, 1>(call.place, t, constants);
+  });
+}
+
+}  // namespace fastopt::cuda

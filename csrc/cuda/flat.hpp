@@ -1,0 +1,49 @@
+// Flat arrays, a few neighbouring elements a thread: as vectors where an array lies so.
+#pragma once
+
+#include "cuda/vectors.hpp"
+
+namespace fastopt::cuda {
+
+// Calls visit<P>() with what is stored.
+template <class Visit>
+void with_dtype(DType dtype, Visit&& visit) {
+  switch (dtype) {
+    case DType::float16:
+      return visit.template operator()<Half>();
+    case DType::bfloat16:
+      return visit.template operator()<BFloat16>();
+    case DType::float32:
+      return visit.template operator()<float>();
+    case DType::float64:
+      return visit.template operator()<double>();
+  }
+}
+
+// Elements [i, i + count) of an array of n, and zeros after its end.
+template <int count, class P>
+__device__ __forceinline__ void load_part(const void* data, int64_t i, int64_t n, P (&to)[count]) {
+  const P* const from = static_cast<const P*>(data) + i;
+  if (aligned(data) && i + count <= n) return load(from, to);
+#pragma unroll
+  for (int k = 0; k < count; ++k) to[k] = i + k < n ? from[k] : P{};
+}
+
+template <int count, class P>
+__device__ __forceinline__ void store_part(void* data, int64_t i, int64_t n, const P (&from)[count]) {
+  P* const to = static_cast<P*>(data) + i;
+  if (aligned(data) && i + count <= n) return store(to, from);
+#pragma unroll
+  for (int k = 0; k < count; ++k)
+    if (i + k < n) to[k] = from[k];
+}
+
+// Blocks enough to keep a device busy and even, for kernels whose blocks go on until all is done.
+inline int64_t blocks_at_once(const Place& place) {
+  int processors = 0;
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, place.device),
+        "the device has no number of processors");
+  return processors * int64_t(16);
+}
+
+}  // namespace fastopt::cuda
