@@ -74,10 +74,12 @@ class Shim:
 
     name = "shim"
 
-    def __init__(self) -> None:
+    def __init__(
+        self, mode: str = "fibers", flags: str = os.environ.get("FASTOPT_SHIM_FLAGS", "")
+    ) -> None:
         from cuda_shim.build import build
 
-        self.lib = ctypes.CDLL(str(build()))
+        self.lib = ctypes.CDLL(str(build(flags.split(), mode)))
         self.stream = 1  # the legacy default one
         self._capsule = capsule(self.lib)
 

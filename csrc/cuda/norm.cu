@@ -148,7 +148,7 @@ __device__ __forceinline__ double join_all(double* values, int64_t n) {
     if (threadIdx.x % (2 * step) == 0 && threadIdx.x + step < count)
       joined[threadIdx.x] = Norm::join(joined[threadIdx.x], joined[threadIdx.x + step]);
   }
-  return joined[0];
+  return threadIdx.x == 0 ? joined[0] : 0.0;  // the others may be ahead
 }
 
 template <class Norm, Reading reading>

@@ -1,0 +1,103 @@
+"""The CUDA engine with a block's threads as real threads, under ThreadSanitizer: a barrier that is missing from
+a kernel is a race, and is reported. One call of every kind of kernel, small: a block takes some milliseconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+SETUP = """
+import numpy as np
+import fastopt
+from fastopt import functional as F
+from devices import Shim
+
+shim = Shim("threads", "-fsanitize=thread -g")
+shim.use()
+rng = np.random.default_rng(0)
+def make(*shape, dtype=np.float32):
+    host = rng.normal(size=shape).astype(dtype)
+    return host, shim.array(host)
+def same(host, there):
+    assert shim.host(there).tobytes() == host.tobytes()
+"""
+
+CALLS = {
+    "a step of a list, clipped": """
+arrays = [make(n) for n in (3, 5000)]
+hosts, theres = zip(*arrays)
+grads = [make(n) for n in (3, 5000)]
+for params, side in ((list(hosts), 0), (list(theres), 1)):
+    opt = fastopt.Adam(params, clip_norm=0.5, on_nonfinite="skip")
+    opt.step([g[side] for g in grads])
+for h, t in arrays:
+    same(h, t)
+""",
+    "a norm of several groups": """
+host, there = make(70_001)
+assert F.global_norm([there]) == F.global_norm([host])
+""",
+    "a norm of doubles out of range": """
+host = rng.normal(size=5000) * 1e200
+assert F.global_norm([shim.array(host)]) == F.global_norm([host])
+""",
+    "BatchNorm, planes": """
+(x, x_there), (dy, dy_there) = make(3, 5, 40, 37), make(3, 5, 40, 37)
+for activation in (None, "relu"):
+    y, saved = F.batch_norm_forward(x, activation=activation)
+    y_there, saved_there = F.batch_norm_forward(x_there, activation=activation)
+    same(y, y_there)
+    same(F.batch_norm_backward(dy, saved).dx, F.batch_norm_backward(dy_there, saved_there).dx)
+""",
+    "BatchNorm, rows": """
+(x, x_there), (dy, dy_there) = make(300, 33), make(300, 33)
+y, saved = F.batch_norm_forward(x, activation="relu")
+y_there, saved_there = F.batch_norm_forward(x_there, activation="relu")
+same(y, y_there)
+same(F.batch_norm_backward(dy, saved).dx, F.batch_norm_backward(dy_there, saved_there).dx)
+""",
+    "dropout": """
+x, x_there = make(2500)
+same(F.dropout_forward(x, 0.5, seed=1)[0], F.dropout_forward(x_there, 0.5, seed=1)[0])
+""",
+}
+
+
+def library(name: str) -> str | None:
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        return None
+    asked = [compiler, f"-print-file-name=lib{name}.so"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    return found if Path(found).is_absolute() else None
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    loaded = [library(name) for name in ("tsan", "stdc++")]
+    if None in loaded:
+        pytest.skip("needs a C++ compiler with ThreadSanitizer")
+    # Of Python and its libraries nothing is watched but their locks; OpenMP's threads would be news to it.
+    env = os.environ | {
+        "LD_PRELOAD": ":".join(filter(None, loaded)),
+        "TSAN_OPTIONS": "exitcode=66:report_signal_unsafe=0",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_kernel_races(call: str) -> None:
+    done = run(SETUP + CALLS[call])
+    assert "ThreadSanitizer" not in done.stderr, done.stderr[:4000]
+    assert done.returncode == 0, done.stderr[-2000:]
