@@ -1,0 +1,71 @@
+"""The device code as nvcc compiles it: no spills and no local memory, no double in a kernel of float32, accesses of
+16 bytes. Needs nvcc, not a GPU; some seconds a file, so one architecture."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+NVCC = shutil.which("nvcc")
+# As csrc/cuda/CMakeLists.txt has it.
+FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-fmad=false",
+    "-ftz=false",
+    "-prec-div=true",
+    "-prec-sqrt=true",
+    "-arch=sm_90",
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(NVCC is None, reason="nvcc is not on the path")]
+
+
+def nvcc(path: Path, *flags: str) -> str:
+    command = [str(NVCC), *FLAGS, f"-I{ROOT / 'csrc'}", *flags, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
+def test_no_kernel_spills_or_uses_local_memory(path: Path, tmp_path: Path) -> None:
+    said = nvcc(path, "-cubin", "-o", str(tmp_path / "a.cubin"), "-Xptxas", "-v")
+    functions = re.findall(r"Function properties for (\w+)\n\s*(.*)", said)
+    spilled = {name: text for name, text in functions if set(re.findall(r"\d+", text)) != {"0"}}
+    assert not spilled
+
+
+def kernels_of(path: Path, tmp_path: Path) -> dict[str, str]:
+    """The PTX of each kernel, by its mangled name."""
+    nvcc(path, "-ptx", "-o", str(tmp_path / "a.ptx"))
+    text = (tmp_path / "a.ptx").read_text()
+    starts = [m.start() for m in re.finditer(r"^\.visible \.entry|^\.entry", text, re.MULTILINE)]
+    parts = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+    return {re.search(r"\.entry (\w+)", part)[1]: part for part in parts}
+
+
+@pytest.mark.parametrize("storage", ["float16", "bfloat16", "float32", "float16_wide", "bfloat16_wide"])
+def test_steps_of_float32_know_no_double_and_move_16_bytes(storage: str, tmp_path: Path) -> None:
+    kernels = kernels_of(ROOT / "csrc" / "cuda" / f"step_{storage}.cu", tmp_path)
+    assert len(kernels) == 14  # rules
+    for name, ptx in kernels.items():
+        assert not re.search(r"\.f64\b", ptx), name
+        assert re.search(r"ld\.(global\.)?v4\.[bu]32|ld\.(global\.)?v2\.[bu]64", ptx), name
+        assert re.search(r"st\.(global\.)?v4\.[bu]32|st\.(global\.)?v2\.[bu]64", ptx), name
+        assert ".local" not in ptx, name
+
+
+def test_elementwise_layers_of_float32_know_no_double_and_move_16_bytes(tmp_path: Path) -> None:
+    for file in ("batch_norm_apply", "dropout"):
+        for name, ptx in kernels_of(ROOT / "csrc" / "cuda" / f"{file}.cu", tmp_path).items():
+            if re.search(r"IdE|Id[A-Z]|IdL|dEEv", name):
+                continue  # of double
+            assert not re.search(r"\b(add|mul|div|sub|fma)\.(rn\.)?f64", ptx), name
+            assert re.search(r"ld\.(global\.)?v4\.[bu]32", ptx) or "strided" in name, name
