@@ -95,6 +95,7 @@ struct Rules {
 
   __device__ __forceinline__ void at_column(int64_t column) {
     int64_t c = divide(column, s.space.channels, s.by_channels).rest;
+    if (s.space.channels % count == 0) return all.get(c, own);
 #pragma unroll
     for (int k = 0; k < count; ++k) {
       own[k] = all.template get<Rule>(c);

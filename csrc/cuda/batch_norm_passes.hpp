@@ -4,6 +4,7 @@
 
 #include "cuda/channels.hpp"
 #include "cuda/room.hpp"
+#include "cuda/vectors.hpp"
 #include "rules/channel.hpp"
 
 namespace fastopt::cuda {
@@ -55,6 +56,21 @@ struct RuleArrays {
     Rule rule;
     __builtin_memcpy(&rule, own, sizeof(rule));
     return rule;
+  }
+  // Those of neighbouring channels, the first a multiple of their number.
+  template <class Rule, int count>
+  __device__ __forceinline__ void get(int64_t c, Rule (&rules)[count]) const {
+    constexpr int members = sizeof(Rule) / sizeof(F);
+    F own[members][count];
+#pragma unroll
+    for (int k = 0; k < members; ++k) load(of[k] + c, own[k]);
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      F one[members];
+#pragma unroll
+      for (int k = 0; k < members; ++k) one[k] = own[k][i];
+      __builtin_memcpy(&rules[i], one, sizeof(one));
+    }
   }
 };
 

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kPlaneBlocks = 4;   // of a group
 constexpr int kRowThreads = 128;  // by channels, 32 at most, and blocks
+constexpr int kResident = 5;      // blocks of these on a processor: registers enough for all that is read
 
 int row_channels(const ChannelSpace& s) {
   int n = 1;
@@ -198,7 +199,7 @@ __global__ void __launch_bounds__(kPlaneBlocks* kLanes)
 }
 
 template <class Sums>
-__global__ void __launch_bounds__(kRowThreads) sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
+__global__ void __launch_bounds__(kRowThreads, kResident) sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
   __shared__ Pair blocks[kRowThreads];
   const int64_t channels = r.s.space.channels, count = r.s.count;
   const int wide = r.channels_a_row, block = int(threadIdx.x) / wide;

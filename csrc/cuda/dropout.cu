@@ -11,6 +11,7 @@ namespace fastopt::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kResident = 4;  // such blocks on a processor; told nothing, ptxas spills to fit in more
 constexpr int kInFlight = 2;  // stretches of a thread that are read before the first is used
 
 // Neighbouring elements of a thread: a vector, and a group of words.
@@ -161,7 +162,7 @@ __device__ __forceinline__ void drop(const Task& t, const Dropout<Compute<P>>& r
 }
 
 template <class P, int count>
-__global__ void __launch_bounds__(kThreads) 
+__global__ void __launch_bounds__(kThreads, kResident) 
     drop_all(const FASTOPT_WHOLE_ARGUMENT Task t, const Dropout<Compute<P>> rule) {
   const DropoutCall& call = t.call;
   const bool adds = call.residual.data;

@@ -31,6 +31,8 @@ __device__ __forceinline__ void load(const T* from, T (&to)[count]) {
   }
 }
 
+// By an intrinsic, which the compiler leaves whole: plain stores it took apart where another branch
+// stores the same elements one by one. Past the first-level cache, where stores go anyway.
 template <int count, class T>
 __device__ __forceinline__ void store(T* to, const T (&from)[count]) {
   if constexpr (count == 1) {
@@ -40,7 +42,7 @@ __device__ __forceinline__ void store(T* to, const T (&from)[count]) {
     for (int k = 0; k < count; k += kPerVector<T>) {
       uint4 vector;
       __builtin_memcpy(&vector, from + k, sizeof(vector));
-      *reinterpret_cast<uint4*>(to + k) = vector;
+      __stcg(reinterpret_cast<uint4*>(to + k), vector);
     }
   }
 }
