@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import gc
 import re
 import subprocess
 import sys
@@ -106,6 +107,38 @@ def test_what_another_stream_still_writes_is_waited_for(shim):
         F.sgd_step(w, changed(grad, stream=other.value), lr=0.5)
     shim.lib.cudaStreamEndCapture(other, ctypes.byref(ctypes.c_void_p()))
     assert shim.host(w).tolist() == [0.5] * 3
+
+
+def test_an_array_that_never_moves_is_described_once(shim):
+    """CuPy's: what it says of itself is asked for when it is new, and for the stream that is current."""
+    asked = []
+
+    class Steadfast(type(shim.array(np.ones(1)))):
+        @property
+        def __cuda_array_interface__(self):
+            asked.append(self)
+            return super().__cuda_array_interface__
+
+    Steadfast.__module__, Steadfast.__name__ = "cupy", "ndarray"
+
+    def make(value):
+        array = shim.array(np.full(3, value, np.float32))
+        array.__class__ = Steadfast
+        return array
+
+    params, grads = [make(1.0) for _ in range(9)], [make(0.5) for _ in range(9)]
+    opt = fastopt.SGD(params, lr=1.0)
+    opt.step(grads)
+    asked.clear()
+    opt.step(grads)
+    assert asked == [params[0]]  # which says the stream
+    asked.clear()
+    opt.step([*grads[:8], make(0.25)])
+    assert len(asked) == 2
+    del grads  # the optimizer keeps none of them alive
+    gc.collect()
+    assert sum(isinstance(o, Steadfast) for o in gc.get_objects()) == 9
+    assert [shim.host(p).tolist() for p in params] == [[-0.5] * 3] * 8 + [[-0.25] * 3]
 
 
 # ---- what is refused ----
@@ -242,6 +275,7 @@ def test_no_device_and_no_driver_are_told_apart(shim, devices, trouble):
     """In a process of its own, since the shim's devices are gone for good."""
     code = f"""
 import ctypes
+import gc
 lib = ctypes.CDLL({shim.lib._name!r})
 lib.shim_set_devices({devices})
 lib.fastopt_cuda_trouble.restype = ctypes.c_char_p

@@ -82,9 +82,9 @@ int64_t Array::size() const {
 
 Array read_array(py::handle object, const Where& where) {
   if (py::isinstance<py::array>(object)) return read_numpy(object, where);
-  if (py::hasattr(object, "__cuda_array_interface__")) {
+  if (const py::object about = cuda_interface(object); !about.is_none()) {
     require_cuda(object, where);
-    return read_cuda_array(object, where);
+    return read_cuda_array(object, about, where);
   }
   const bool viewable =
       PyObject_CheckBuffer(object.ptr()) || py::hasattr(object, "__array_interface__");

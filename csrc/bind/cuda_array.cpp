@@ -1,6 +1,7 @@
 #include "bind/cuda_array.hpp"
 
 #include <cstring>
+#include <string>
 
 namespace fastopt::bind {
 namespace {
@@ -56,8 +57,11 @@ void require_aligned(const Array& a, const Where& where) {
 
 }  // namespace
 
-Array read_cuda_array(py::handle object, const Where& where) {
-  const py::dict about = object.attr("__cuda_array_interface__");
+py::object cuda_interface(py::handle object) {
+  return py::getattr(object, "__cuda_array_interface__", py::none());
+}
+
+Array read_cuda_array(py::handle object, const py::dict& about, const Where& where) {
   if (about.contains("mask") && !py::object(about["mask"]).is_none())
     throw py::type_error(where.text() + " has a mask, expected a plain array");
   Array a;
@@ -79,25 +83,53 @@ void* current_stream(py::handle array, int device) {
   if (is_of(array, "torch"))
     stream =
         py::module_::import("torch").attr("cuda").attr("current_stream")(device).attr("cuda_stream");
-  else if (py::hasattr(array, "__cuda_array_interface__"))
-    stream = py::dict(array.attr("__cuda_array_interface__")).attr("get")("stream");
+  else if (const py::object about = cuda_interface(array); !about.is_none())
+    stream = about.attr("get")("stream");
   if (stream.is_none() && is_of(array, "cupy"))
     stream = py::module_::import("cupy").attr("cuda").attr("get_current_stream")().attr("ptr");
   const auto handle = stream.is_none() ? 0 : stream.cast<uintptr_t>();
   return handle ? reinterpret_cast<void*>(handle) : kLegacyStream;
 }
 
-bool stays(py::handle object, const void* data) {
-  static PyTypeObject *steadfast = nullptr, *telling = nullptr;  // of cupy.ndarray, torch.Tensor
-  PyTypeObject* const type = Py_TYPE(object.ptr());
-  if (type == steadfast) return true;
-  if (type == telling)
-    return object.attr("data_ptr")().cast<uintptr_t>() == reinterpret_cast<uintptr_t>(data);
-  if (!steadfast && module_of(object) == "cupy" && !strcmp(type->tp_name, "cupy.ndarray")) {
-    steadfast = type;
-    return true;
+namespace {
+
+enum class Habit : uint8_t { moves, tells, stays };
+
+// Of the exact type: a subclass may do as it likes.
+Habit asked_habit(PyTypeObject* type) {
+  const py::handle t(reinterpret_cast<PyObject*>(type));
+  const std::string module = py::str(t.attr("__module__")), name = py::str(t.attr("__name__"));
+  if (module == "cupy" && name == "ndarray") return Habit::stays;
+  if (module == "torch" && (name == "Tensor" || name == "Parameter")) return Habit::tells;
+  return Habit::moves;
+}
+
+// The last answer is kept, by identity.
+Habit habit_of(PyTypeObject* type) {
+  static PyTypeObject* asked = nullptr;
+  static Habit answer = Habit::moves;
+  if (type != asked) {
+    answer = asked_habit(type);
+    Py_XDECREF(asked);
+    Py_INCREF(type);  // so that no other type can come to lie at its address
+    asked = type;
   }
-  if (!telling && module_of(object) == "torch" && !strcmp(type->tp_name, "Tensor")) telling = type;
+  return answer;
+}
+
+}  // namespace
+
+bool never_moves(py::handle object) { return habit_of(Py_TYPE(object.ptr())) == Habit::stays; }
+
+bool stays(py::handle object, const void* data) {
+  switch (habit_of(Py_TYPE(object.ptr()))) {
+    case Habit::stays:
+      return true;
+    case Habit::tells:
+      return object.attr("data_ptr")().cast<uintptr_t>() == reinterpret_cast<uintptr_t>(data);
+    case Habit::moves:
+      break;
+  }
   return false;
 }
 

@@ -9,14 +9,20 @@ namespace fastopt::bind {
 // say.
 inline void* const kLegacyStream = reinterpret_cast<void*>(uintptr_t(1));
 
-// Reads an object that has the interface. Its device is asked for only where it matters.
-Array read_cuda_array(py::handle object, const Where& where);
+// What an object says of itself through the interface; None if it does not have it.
+py::object cuda_interface(py::handle object);
+
+// Reads an object that has said this. Its device is asked for only where it matters.
+Array read_cuda_array(py::handle object, const py::dict& about, const Where& where);
 
 // The stream that an array's library queues its work on now, on this device.
 void* current_stream(py::handle array, int device);
 
-// Whether this object is known to still be what it was when it was read into `data`: its library never
-// moves an array's memory, or says in short where it is.
+// Whether an array lies where it lies for good, as CuPy's do.
+bool never_moves(py::handle object);
+
+// Whether this object still is what it was when it was read into `data`: it never moves, or says in
+// short where it is.
 bool stays(py::handle object, const void* data);
 
 }  // namespace fastopt::bind

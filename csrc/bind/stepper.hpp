@@ -57,6 +57,7 @@ class Stepper {
   void cut_runs(const std::vector<Storage>& storages);
   void read_grads(py::handle grads);
   void read_grad(int64_t i, py::handle grad);
+  bool read_before(int64_t i, py::handle grad);
 
   const RuleInfo& rule_;
   const int rule_index_;
@@ -79,6 +80,7 @@ class Stepper {
   Meeting meeting_;
   std::unique_ptr<Memory, void (*)(Memory*)> memory_{nullptr, nullptr};
   std::vector<const void*> grads_before_;  // where they lay: on the device, then
+  std::vector<py::object> seen_;           // weak references to those that will still lie there
   Counts counts_;
   bool checked_ = false;
   std::atomic<bool> busy_{false};

@@ -104,8 +104,10 @@ __device__ __forceinline__ double lane_sum(const NormTables& t, const Sequence& 
   return sum;
 }
 
+// At most four blocks to a multiprocessor: left to itself, ptxas gives a thread so few registers that
+// it spills.
 template <class Norm, Reading reading>
-__global__ void __launch_bounds__(kThreads) sum_groups(const NormTables t) {
+__global__ void __launch_bounds__(kThreads, 4) sum_groups(const NormTables t) {
   __shared__ double sums[kGroup];
   const int s = find(t.groups, t.sequence_count, blockIdx.x);
   const Sequence& q = t.sequences[s];
