@@ -206,7 +206,7 @@ def test_no_source_changes_the_arithmetic(path: Path) -> None:
     "path",
     [
         path
-        for folder in ("csrc", "python", "bench", "examples", "tools")
+        for folder in ("csrc", "python", "bench", "docs", "examples", "tools")
         for path in sorted((ROOT / folder).rglob("*"))
         if path.suffix in {".cpp", ".hpp", ".cu", ".cuh", ".py"}
     ],

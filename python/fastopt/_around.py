@@ -13,10 +13,10 @@ class Around(TypedDict, total=False):
 
     They act in this order, whatever the order they are written in:
 
-    1. ``maximize``, ``grad_scale``: :math:`g \leftarrow \pm g / \text{grad\_scale}`; the loss scale that
+    1. ``maximize``, ``grad_scale``: :math:`g \leftarrow \pm g / \mathtt{grad\_scale}`; the loss scale that
        the gradients carry.
     2. ``clip_value``: every element limited to :math:`[-c, c]`; ``None`` is off.
-    3. ``clip_norm``: :math:`g \leftarrow g \min(1, c / (\lVert g \rVert + \text{clip\_eps}))`. The norm is
+    3. ``clip_norm``: :math:`g \leftarrow g \min(1, c / (\lVert g \rVert + \mathtt{clip\_eps}))`. The norm is
        one for all arrays, or one an array (``clip_scope``), the 2-, 1- or maximum norm
        (``clip_norm_type`` 2, 1, ``float("inf")`` or ``"max"``). The default ``clip_eps=1e-6`` is torch's;
        with 0 it is :math:`c / \lVert g \rVert` where that is below 1 (Pascanu et al. 2013,

@@ -220,7 +220,8 @@ def batch_norm_backward(
     .. math::
         d\beta &= \textstyle\sum dy, \qquad d\gamma = k \sum dy\,(x - \mu) \\
         dx &= \gamma k \Bigl(dy - \frac{d\beta}{n} - (x - \mu)\,k^2\,\frac{\sum dy\,(x - \mu)}{n}\Bigr)
-            \quad \text{after training},\qquad \gamma k\,dy \quad \text{after evaluation}
+            \quad \text{after training} \\
+        dx &= \gamma k\,dy \quad \text{after evaluation}
 
     Args:
         dy: of x's shape and dtype, in its order in memory; only read.

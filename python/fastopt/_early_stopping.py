@@ -15,8 +15,8 @@ from fastopt._watch import Watch
 class EarlyStopping:
     r"""Watches a value, says when to stop, and keeps the best parameters.
 
-    An improvement is a value below :math:`\text{best} - \text{min\_delta}` (``mode="min"``), or above
-    :math:`\text{best} + \text{min\_delta}` (``"max"``); NaN is none. After ``patience`` updates in a row
+    An improvement is a value below :math:`\text{best} - \mathtt{min\_delta}` (``mode="min"``), or above
+    :math:`\text{best} + \mathtt{min\_delta}` (``"max"``); NaN is none. After ``patience`` updates in a row
     without one, it is time to stop.
 
     Args:

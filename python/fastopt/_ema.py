@@ -22,7 +22,7 @@ class EMA:
 
     Args:
         params: what to follow, in any form that an optimizer takes; floating point, only read by
-        :meth:`update`.
+            :meth:`update`.
         decay: :math:`d`, from 0 up to but not 1; :math:`1 / (1 - d)` steps are what it remembers.
         warmup: :math:`\min(d, (1 + t) / (10 + t))` at update :math:`t`, from 1, lets the start be forgotten
             sooner (TensorFlow's ``num_updates``).

@@ -34,7 +34,7 @@ def clip_grad_norm(
     clip_eps: float = 1e-6,
     scope: Literal["global", "tensor"] = "global",
 ) -> float | list[float]:
-    r"""Scale gradients in place by :math:`\min(1, c / (\lVert g \rVert + \text{clip\_eps}))`; a step with
+    r"""Scale gradients in place by :math:`\min(1, c / (\lVert g \rVert + \mathtt{clip\_eps}))`; a step with
     ``clip_norm`` does the same without the extra write.
 
     Args:

@@ -32,7 +32,7 @@ class SGD(Optimizer):
     .. math:: \theta \leftarrow \theta - \eta g
 
     Args:
-        params: what to train; written in place by :meth:`step`.
+        params: what to train; written in place by :meth:`Optimizer.step`.
         lr: the rate :math:`\eta`, 0 or more.
         **around: penalties, decay and clipping, see :class:`fastopt.Around`.
 
@@ -59,7 +59,7 @@ class Momentum(Optimizer):
     :math:`\theta \leftarrow \theta - \eta v`: the same path until the rate changes.
 
     Args:
-        params: what to train; written in place by :meth:`step`.
+        params: what to train; written in place by :meth:`Optimizer.step`.
         lr: the rate :math:`\eta`, 0 or more.
         momentum: :math:`\gamma`, from 0 to 1.
         dampening: :math:`\tau`, from 0 to 1.
@@ -126,7 +126,7 @@ class Nesterov(Optimizer):
     :math:`\theta \leftarrow \theta - (\eta \gamma v + \eta g)` (torch, optax).
 
     Args:
-        params: what to train; written in place by :meth:`step`.
+        params: what to train; written in place by :meth:`Optimizer.step`.
         lr: the rate :math:`\eta`, 0 or more.
         momentum: :math:`\gamma`, from 0 to 1.
         form: ``"lookahead"`` or ``"applied"``; fixed once made.
@@ -201,10 +201,10 @@ class AdaGrad(Optimizer):
 
     .. math:: G \leftarrow G + g^2, \qquad \theta \leftarrow \theta - \eta_t \frac{g}{\sqrt{G} + \epsilon}
 
-    with :math:`\eta_t = \eta / (1 + (t - 1)\,\text{lr\_decay})`.
+    with :math:`\eta_t = \eta / (1 + (t - 1)\,\mathtt{lr\_decay})`.
 
     Args:
-        params: what to train; written in place by :meth:`step`.
+        params: what to train; written in place by :meth:`Optimizer.step`.
         lr: the rate :math:`\eta`, 0 or more.
         eps: :math:`\epsilon`, 0 or more.
         eps_mode: ``"outside"`` the root, or ``"inside"``: :math:`\sqrt{G + \epsilon}` (optax, Keras).
@@ -265,7 +265,7 @@ class RMSprop(Optimizer):
     and :math:`\theta \leftarrow \theta - \eta v`.
 
     Args:
-        params: what to train; written in place by :meth:`step`.
+        params: what to train; written in place by :meth:`Optimizer.step`.
         lr: the rate :math:`\eta`, 0 or more.
         rho: :math:`\rho`, from 0 to 1.
         eps: :math:`\epsilon`, 0 or more.
@@ -358,7 +358,7 @@ class Adam(Optimizer):
         \theta &\leftarrow \theta - \eta \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
     Args:
-        params: what to train; written in place by :meth:`step`.
+        params: what to train; written in place by :meth:`Optimizer.step`.
         lr: the rate :math:`\eta`, 0 or more.
         betas: :math:`\beta_1, \beta_2`, each from 0 to below 1; also ``opt.beta1``, ``opt.beta2``.
         eps: :math:`\epsilon`, 0 or more.

@@ -46,8 +46,7 @@ def l2(params: Any, strength: float, *, halved: bool = True) -> float:
         params: as in :func:`l1`.
         strength: :math:`\lambda`, 0 or more.
         halved: ``False`` for :math:`\lambda \sum_i \theta_i^2`, Keras's ``L2``, whose gradient is twice
-        that: a step
-            with ``l2=2 * strength``.
+            that: a step with ``l2=2 * strength``.
 
     >>> import numpy as np, fastopt
     >>> fastopt.penalties.l2([np.array([3.0]), np.array([4.0])], 0.5)

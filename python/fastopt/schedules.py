@@ -293,8 +293,8 @@ class ReduceOnPlateau:
     r"""A fall by ``factor`` whenever a watched value has not improved for ``patience`` updates in a row.
 
     ``update(value)``, once an epoch or so, returns the rate to use from then on; ``lr`` is the rate, too. An
-    improvement is a value below :math:`\text{best} - \text{min\_delta}` (``mode="min"``), or above
-    :math:`\text{best} + \text{min\_delta}` (``"max"``); NaN is none.
+    improvement is a value below :math:`\text{best} - \mathtt{min\_delta}` (``mode="min"``), or above
+    :math:`\text{best} + \mathtt{min\_delta}` (``"max"``); NaN is none.
 
     Args:
         lr: the first rate.

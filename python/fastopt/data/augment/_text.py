@@ -72,8 +72,7 @@ def back_translate(
         texts: a batch of strings.
         draws: numbers for its samples.
         there, back: your translators, each from a list of strings to as many strings. They are called once,
-        with
-            all texts that were chosen, or not at all.
+            with all texts that were chosen, or not at all.
         p: 0 to 1.
 
     >>> from fastopt.data import augment

@@ -39,8 +39,7 @@ def jitter(
     - brightness: :math:`x \leftarrow f x`;
     - contrast: :math:`x \leftarrow f x + (1 - f) \bar g`, with the mean :math:`\bar g` of the image's grey;
     - saturation: :math:`x \leftarrow f x + (1 - f) g`, with the grey :math:`g = 0.299 R + 0.587 G + 0.114 B`
-    of the
-      pixel.
+      of the pixel.
 
     Args:
         images: a batch with 3 channels, or with any number (whose mean is the grey) if ``saturation`` is 0;

@@ -1,0 +1,232 @@
+"""The tables of docs/coming-from.md: the left side of a row, in its library, and the right side, in fastopt,
+give the same numbers."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastopt
+
+PAGE = Path(__file__).parents[1] / "docs" / "coming-from.md"
+STEPS, CHANGE = 20, 10
+LR = 0.1  # halved at CHANGE, which shows whether it stands in the velocity
+LENGTHS = (3, 40)
+
+
+def rows_of(page):
+    """Each row: its library, which is the section it stands in, its kind, and its two sides."""
+    library = kind = ""
+    for line in page.splitlines():
+        if line.startswith("## "):
+            library = line[3:]
+        elif head := re.fullmatch(r"\| `([\w.]+)` \| `(fastopt[\w.]*)` \|", line):
+            kind = KINDS[f"{head[1]} | {head[2]}"]
+        elif library in LIBRARIES and (row := re.fullmatch(r"\| `(.+)` \| `(.+)` \|", line)):
+            yield library, kind, *row.groups()
+
+
+# What a table is about, by its headings.
+KINDS = {
+    "torch.optim | fastopt": "optimizer",
+    "keras.optimizers | fastopt": "optimizer",
+    "optax | fastopt": "optimizer",
+    "torch.optim.lr_scheduler | fastopt.schedules": "schedule",
+    "keras.optimizers.schedules | fastopt.schedules": "schedule",
+    "optax | fastopt.schedules": "schedule",
+    "torch.nn | fastopt": "layer",
+    "keras.layers | fastopt": "layer",
+}
+
+
+# ---- the libraries: each turns a row's left side into a function that walks ----
+
+
+class Torch:
+    def __init__(self):
+        self.torch = pytest.importorskip("torch", reason="torch is not installed")
+
+    def walk(self, cell, start, gradients):
+        torch = self.torch
+        p = [torch.tensor(a, requires_grad=True) for a in start]
+        utils = {
+            name: getattr(torch.nn.utils, name) for name in ("clip_grad_norm_", "clip_grad_value_")
+        }
+        *before, made = cell.split("; ")
+        opt = eval(made, vars(torch.optim), {"p": p, "lr": LR})
+        for t, grads in enumerate(gradients):
+            if t == CHANGE:
+                opt.param_groups[0]["lr"] /= 2
+            for tensor, g in zip(p, grads, strict=True):
+                tensor.grad = torch.tensor(g)
+            for call in before:
+                eval(call, utils, {"p": p})
+            opt.step()
+        return [t.detach().numpy() for t in p]
+
+    def rates(self, cell):
+        torch = self.torch
+        opt = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0)
+        schedule = eval(cell, vars(torch.optim.lr_scheduler), {"opt": opt})
+        for t in range(STEPS):
+            yield opt.param_groups[0]["lr"]
+            opt.step()
+            if t + 1 < STEPS:
+                schedule.step()
+
+    def normalised(self, cell, batches):
+        """The last batch, as it comes out in evaluation; the others in training before it."""
+        torch = self.torch
+        layer = eval(cell, vars(torch.nn)).double()
+        for x in batches[:-1]:
+            yield layer(self._spatial(cell, x)).detach().numpy().reshape(x.shape)
+        x = batches[-1]
+        yield layer.eval()(self._spatial(cell, x)).detach().numpy().reshape(x.shape)
+
+    def _spatial(self, cell, x):
+        return self.torch.from_numpy(x.reshape(*x.shape, *[1, 1] * ("2d" in cell)))
+
+
+def in_float64():
+    jax = pytest.importorskip("jax", reason="JAX is not installed")
+    jax.config.update("jax_enable_x64", True)
+    return jax
+
+
+class Keras:
+    def __init__(self):
+        os.environ.setdefault("KERAS_BACKEND", "jax")  # which computes in float64 if it is told to
+        in_float64()
+        self.keras = pytest.importorskip("keras", reason="Keras is not installed")
+        self.keras.config.set_floatx("float64")
+
+    def walk(self, cell, start, gradients):
+        p = [self.keras.Variable(a, dtype="float64") for a in start]
+        opt = eval(cell, vars(self.keras.optimizers), {"lr": LR})
+        for t, grads in enumerate(gradients):
+            if t == CHANGE:
+                opt.learning_rate = opt.learning_rate / 2
+            opt.apply(grads, p)
+        return [np.asarray(v) for v in p]
+
+    def rates(self, cell):
+        schedule = eval(cell, vars(self.keras.optimizers.schedules))
+        return (float(schedule(t)) for t in range(STEPS))
+
+    def normalised(self, cell, batches):
+        layer = eval(cell, vars(self.keras.layers))
+        for i, x in enumerate(batches):
+            yield np.asarray(layer(x, training=i + 1 < len(batches)))
+
+
+class Optax:
+    def __init__(self):
+        self.jax = in_float64()
+        self.optax = pytest.importorskip("optax", reason="optax is not installed")
+
+    def walk(self, cell, start, gradients):
+        p = [self.jax.numpy.asarray(a) for a in start]
+        opt = eval(cell, vars(self.optax), {"lr": self._rate})
+        state = opt.init(p)
+        update = self.jax.jit(opt.update)
+        for grads in gradients:
+            updates, state = update(grads, state, p)
+            p = self.optax.apply_updates(p, updates)
+        return [np.asarray(a) for a in p]
+
+    def _rate(self, step):
+        return self.jax.numpy.where(step < CHANGE, LR, LR / 2)
+
+    def rates(self, cell):
+        schedule = eval(cell, vars(self.optax))
+        return (float(schedule(t)) for t in range(STEPS))
+
+
+LIBRARIES = {"torch": Torch, "Keras": Keras, "optax": Optax}
+ROWS = list(rows_of(PAGE.read_text()))
+
+
+def rows(kind):
+    return pytest.mark.parametrize(
+        ("library", "theirs", "ours"),
+        [pytest.param(row[0], *row[2:], id=": ".join(row[::2])) for row in ROWS if row[1] == kind],
+    )
+
+
+# ---- both sides ----
+
+
+def draw(seed):
+    """Parameters, and gradients from 1e-8 to 2 for each step: small ones show where epsilon stands."""
+    rng = np.random.default_rng(seed)
+    start = [rng.uniform(1.0, 2.0, n) for n in LENGTHS]
+    size = [10.0 ** rng.uniform(-8.0, 0.0, n) for n in LENGTHS]
+    return start, [[s * rng.uniform(-0.5, 2.0, s.size) for s in size] for _ in range(STEPS)]
+
+
+def walk(cell, start, gradients):
+    p = [a.copy() for a in start]
+    opt = eval(cell, vars(fastopt), {"p": p, "lr": LR})
+    for t, grads in enumerate(gradients):
+        if t == CHANGE:
+            opt.lr /= 2
+        opt.step(grads)
+    return p
+
+
+@rows("optimizer")
+def test_optimizers_walk_the_same_path(library, theirs, ours):
+    start, gradients = draw(seed=5)
+    expected = LIBRARIES[library]().walk(theirs, start, gradients)
+    for a, b, c in zip(walk(ours, start, gradients), expected, start, strict=True):
+        np.testing.assert_allclose(a - c, b - c, rtol=1e-7, atol=1e-14)
+        assert np.abs(a - c).max() > 1e-3  # they did walk
+
+
+@rows("schedule")
+def test_schedules_give_the_same_rates(library, theirs, ours):
+    schedule = eval(ours, vars(fastopt.schedules))
+    expected = list(LIBRARIES[library]().rates(theirs))
+    # Keras takes its cosines in float32.
+    assert [schedule(t) for t in range(STEPS)] == pytest.approx(expected, rel=1e-6, abs=1e-7)
+
+
+@rows("layer")
+def test_layers_normalise_alike(library, theirs, ours):
+    """In training, and then in evaluation, where the running statistics show."""
+    rng = np.random.default_rng(7)
+    batches = [rng.normal(3.0, 2.0, (6, 4)) for _ in range(4)]
+    layer = eval(ours, vars(fastopt))
+    for i, (x, expected) in enumerate(
+        zip(batches, LIBRARIES[library]().normalised(theirs, batches), strict=True)
+    ):
+        (layer.train if i < len(batches) - 1 else layer.eval)()
+        np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
+
+
+# ---- the page ----
+
+
+def is_optimizer(public):
+    return (
+        isinstance(public, type)
+        and issubclass(public, fastopt.Optimizer)
+        and public is not fastopt.Optimizer
+    )
+
+
+def test_every_optimizer_has_a_row_in_every_library():
+    every = {name for name in fastopt.__all__ if is_optimizer(getattr(fastopt, name))}
+    for library in LIBRARIES:
+        ours = [row[3] for row in ROWS if row[:2] == (library, "optimizer")]
+        assert {cell.partition("(")[0] for cell in ours} == every
+
+
+def test_no_row_is_left_out():
+    """Every row of a table of code, but for those that no test compares, is one of the rows that are walked."""
+    compared = PAGE.read_text().partition("## Coupled")[0]
+    assert len(ROWS) == len(re.findall(r"^\| `.*\(.*\|$", compared, re.MULTILINE))

@@ -1,0 +1,37 @@
+"""The documentation has a place for everything public. That it builds, and that its examples run, .ci/run
+checks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import fastopt
+from fastopt import data, functional, init, penalties, schedules
+
+API = Path(__file__).parents[1] / "docs" / "api"
+
+
+def documented():
+    """The full names that the pages ask autodoc for."""
+    for page in API.glob("*.rst"):
+        module = ""
+        for kind, name in re.findall(r"^\.\. (\w+):: ([\w.]+)", page.read_text(), re.MULTILINE):
+            if kind in ("automodule", "currentmodule"):
+                module = name
+            elif kind in ("autoclass", "autofunction"):
+                yield f"{module}.{name}"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [fastopt, functional, schedules, init, penalties, data, data.augment],
+    ids=lambda m: m.__name__,
+)
+def test_every_public_name_is_documented_once(module):
+    names = [n for n in module.__all__ if not isinstance(getattr(module, n), ModuleType)]
+    pages = [n.rpartition(".")[2] for n in documented() if n.rpartition(".")[0] == module.__name__]
+    assert sorted(pages) == sorted(names)
