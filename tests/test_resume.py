@@ -1,5 +1,5 @@
-"""A whole run, stopped amid an epoch, written to a file or pickled, and gone on with by new objects, ends in the
-same bits: batches, augmentation, dropout, schedule, optimizer, average and early stopping together."""
+"""A whole run, stopped amid an epoch, written to a file or pickled, and gone on with by new objects, ends in
+the same bits: batches, augmentation, dropout, schedule, optimizer, average and early stopping together."""
 
 from __future__ import annotations
 
