@@ -113,9 +113,8 @@ def _state(f: IO[bytes]) -> Any:
         if document["fastopt"] != _FORMAT:
             raise ValueError(f"its format is {document['fastopt']!r}, expected {_FORMAT}")
         arrays = {}
-        for name in document[
-            "arrays"
-        ]:  # not those found: an entry lost from the archive must be missed
+        # Those listed, not those found: one whose entry is lost from the archive must be missed.
+        for name in document["arrays"]:
             content = io.BytesIO(archive.read(name))  # to the end, where zipfile compares the check sum
             arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
     return _filled(document["state"], (), arrays)

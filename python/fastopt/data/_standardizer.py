@@ -130,9 +130,8 @@ class Standardizer:
             raise ValueError(f"x has features of shape {kept}, expected {tuple(self.mean.shape)}")
         library = namespace(x)
         dtype = x.dtype if is_floating(x) else library.float32
-        learnt = (
-            beside(x, a) for a in (self.mean, self.std)
-        )  # which a checkpoint may have on the host
+        # A checkpoint gives them on the host.
+        learnt = (beside(x, a) for a in (self.mean, self.std))
         return library.asarray(change(library.asarray(x, dtype=library.float64), *learnt), dtype=dtype)
 
     def _summed(self, x: Array) -> tuple[int, ...]:
