@@ -72,7 +72,9 @@ def array_module(device):
     if not cupy.is_available():
         refuse("--device cuda needs a CUDA device, and CuPy finds none")
     try:
-        fastopt.SGD([cupy.zeros(1)])
+        x = cupy.zeros((2, 1), dtype=np.float32)
+        fastopt.SGD([x])
+        fastopt.Dropout(0.5, generator=0)(fastopt.BatchNorm(1, like=x[0])(x))
     except (ImportError, TypeError, ValueError, RuntimeError) as reason:
         refuse(f"--device cuda needs a fastopt that takes CuPy's arrays: {reason}")
     return cupy

@@ -77,9 +77,8 @@ class Training:
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.history = {"training loss": [], "validation loss": []}  # epoch by epoch
         self.total = 0.0  # of this epoch's losses so far
-        self.seconds = (
-            0.0  # inside opt.step since this object was made; on a GPU, to hand the work over
-        )
+        # Inside opt.step, since this object was made; on a GPU, to hand the work over.
+        self.seconds = 0.0
 
     # -- The loop --------------------------------------------------------------------------------
 

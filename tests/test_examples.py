@@ -204,7 +204,7 @@ def test_options_that_make_no_run_are_refused(options, says, capsys):
         (None, "--device cuda needs CuPy: pip install"),  # the import fails
         (SimpleNamespace(is_available=lambda: False), "--device cuda needs a CUDA device"),
         (
-            SimpleNamespace(is_available=lambda: True, zeros=lambda _: object()),
+            SimpleNamespace(is_available=lambda: True, zeros=lambda *_, **__: object()),
             "--device cuda needs a fastopt that takes CuPy's arrays: params[0] has type object",
         ),
     ],
