@@ -9,6 +9,7 @@ import numpy as np
 import fastopt
 
 LEARNT = ("w", "b", "gamma", "beta")  # names of the attributes
+STATISTICS = ("running_mean", "running_var")
 
 
 class Linear:
@@ -39,12 +40,13 @@ class ReLU:
         return dy * (self.y > 0)
 
 
-def make_network(xp, inputs, outputs, args):
+def make_network(xp, inputs, outputs, args, generator=None):
     """``args.layers`` hidden layers of ``args.hidden`` units, then the logits; arrays of ``xp``, float32.
 
-    One generator hands out all random numbers: first the weights, then in training the masks of Dropout.
+    One generator hands out all random numbers: first the weights, then in training the masks of Dropout. By
+    default it is one of ``args.seed``.
     """
-    generator = fastopt.Generator(args.seed)
+    generator = generator or fastopt.Generator(args.seed)
     network = []
     for _ in range(args.layers):
         # BatchNorm takes the mean away, and a bias with it; its own beta stands in.
@@ -70,6 +72,16 @@ def learnt(network, prefix=""):
     }
 
 
+def statistics(network):
+    """What BatchNorm keeps for evaluation besides, named likewise: ``{"running_mean1": array, ...}``."""
+    return {
+        f"{name}{i}": getattr(layer, name)
+        for i, layer in enumerate(network)
+        for name in STATISTICS
+        if hasattr(layer, name)
+    }
+
+
 def forward(network, params, x, training):
     """Inputs (B, m) -> logits (B, n), with these parameters.
 
@@ -87,13 +99,22 @@ def forward(network, params, x, training):
 
 def loss_and_grads(network, params, x, y):
     """The batch's mean cross-entropy, and its gradients under the names and in the shapes of ``params``."""
-    logits = forward(network, params, x, training=True)
-    logits = logits - logits.max(axis=1, keepdims=True)  # so that exp cannot overflow
-    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    log_p = log_softmax(forward(network, params, x, training=True))
     dy = (np.exp(log_p) - y) / len(x)
     for layer in reversed(network):
         dy = layer.backward(dy)
     return -(y * log_p).sum() / len(x), learnt(network, "d")
+
+
+def log_softmax(logits):
+    """Logits (B, n) -> logarithms of probabilities (B, n)."""
+    logits = logits - logits.max(axis=1, keepdims=True)  # so that exp cannot overflow
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def loss(network, params, x, y):
+    """The mean cross-entropy in evaluation."""
+    return -(y * log_softmax(forward(network, params, x, training=False))).sum() / len(x)
 
 
 def accuracy(network, params, x, y):

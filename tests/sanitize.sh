@@ -41,8 +41,9 @@ assert module.is_relative_to(sys.argv[1]), f"the tests would run on {module}"
 assert b"__asan_init" in module.read_bytes() and b"__ubsan_handle" in module.read_bytes()
 CHECK
 "$python" -m pytest -q "$@" --ignore=tests/test_house.py --ignore=tests/test_torch.py \
-  --ignore=tests/test_coming_from.py \
-  --ignore=tests/test_examples.py --ignore=tests/test_pictures.py --ignore=tests/test_bench.py \
+  --ignore=tests/test_coming_from.py --ignore=tests/test_docs.py \
+  --ignore=tests/test_examples.py --ignore-glob='tests/test_digits_*.py' \
+  --ignore=tests/test_pictures.py --ignore=tests/test_bench.py \
   --ignore=tests/test_cuda_shim.py --ignore=tests/test_cuda_races.py \
   --deselect=tests/test_memory.py::test_ten_thousand_steps_leak_nothing \
   --deselect=tests/test_batch_norm_buffers.py::test_passes_over_16_million_elements_make_no_array

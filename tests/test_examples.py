@@ -1,6 +1,7 @@
-"""The examples do what they say: the digits script runs as a command without a screen, its gradients are
-right, its data are standardised, every optimizer reaches 97 %, a deep network bears a large rate with BatchNorm
-and not without, and a run can be repeated bit for bit."""
+"""The digits script does what it says: it runs as a command without a screen, its gradients are right, its
+data are standardised, every optimizer reaches 97 %, a deep network bears a large rate with BatchNorm and not
+without, and a run can be repeated bit for bit. What each option does is in test_digits_options.py, stopping and
+going on in test_digits_resume.py."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,8 +23,11 @@ for package in ("sklearn", "matplotlib", "rich"):
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
+import comparison  # noqa: E402
 import digits  # noqa: E402
 import network  # noqa: E402
+import training  # noqa: E402
+from settings import OPTIMIZERS, Settings  # noqa: E402
 
 ROW = re.compile(r"^ (\w+) +lr [\d.]+ +(\d+) +([\d.]+) +([\d.]+%) +[\d.]+ ms +[\d.]+ µs", re.MULTILINE)
 
@@ -34,41 +39,11 @@ BOTH = pytest.mark.parametrize(
 )
 
 
-def settings(**options):
-    return SimpleNamespace(**{**digits.SMALL, "seed": 0, **options})
-
-
-def train(name, xp=np, **options):
-    return digits.train(name, digits.OPTIMIZERS[name], xp, digits.load_data(xp), settings(**options))
-
-
-# -- The command -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The same short command, twice: what it printed, and its picture."""
-
-    def run(picture):
-        options = ["--optimizer", "Nesterov", "--optimizer", "Adam", "--epochs", "2", "--seed", "3"]
-        options += ["--batch-norm", "--dropout", "0.1", "--layers", "2", "--no-deep"]
-        done = subprocess.run(
-            [sys.executable, EXAMPLES / "digits.py", *options, "--picture", picture],
-            env={**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"},
-            capture_output=True,
-            encoding="utf-8",
-            timeout=120,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout, picture
-
-    folder = tmp_path_factory.mktemp("digits")
-    return [run(folder / f"{i}.png") for i in range(2)]
-
-
-def test_command_prints_a_row_for_each_optimizer(runs):
-    rows = ROW.findall(runs[0][0])
-    assert [(name, epochs) for name, epochs, *_ in rows] == [("Nesterov", "2"), ("Adam", "2")]
+def train(xp=np, **options):
+    settings = Settings(**options)
+    run = training.Training(xp, training.load_data(xp, settings), settings)
+    assert run.run()
+    return run
 
 
 def pixels(picture, color):
@@ -80,164 +55,293 @@ def pixels(picture, color):
     return (abs(shades - to_rgb(color)) < 0.5 / 255).all(axis=1).sum()
 
 
-def test_command_draws_a_curve_for_each_optimizer(runs):
-    assert [pixels(runs[0][1], f"C{i}") > 400 for i in range(7)] == [i in (2, 5) for i in range(7)]
+# -- One run ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same short command, twice: what it printed, and its picture."""
+
+    def run(picture):
+        options = ["--optimizer", "Nesterov", "--epochs", "2", "--seed", "3", "--early-stopping", "1"]
+        options += ["--batch-norm", "--dropout", "0.1", "--layers", "2", "--ema", "0.9"]
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / "digits.py", *options, "--picture", picture],
+            env={**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"},
+            capture_output=True,
+            encoding="utf-8",
+            timeout=120,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.replace(str(picture), "FILE"), picture
+
+    folder = tmp_path_factory.mktemp("digits")
+    return [run(folder / f"{i}.png") for i in range(2)]
+
+
+def test_command_prints_what_a_run_came_to(runs):
+    same = train(
+        **{"optimizer": "Nesterov", "epochs": 2, "seed": 3, "early_stopping": 1, "ema": 0.9},
+        **{"batch_norm": True, "dropout": 0.1, "layers": 2},
+    )
+    losses = [f"{losses[-1]:.6f}" for losses in same.history.values()]
+    row = re.search(r"^ Nesterov +2 +([\d.]+) +([\d.]+) +([\d.]+%) +0.0%", runs[0][0], re.MULTILINE)
+    assert list(row.groups()) == [*losses, f"{same.accuracy('test'):.2%}"]
+    assert "The parameters are those of epoch 2." in runs[0][0]
+
+
+def test_command_draws_both_losses(runs):
+    assert [pixels(runs[0][1], f"C{i}") > 200 for i in range(3)] == [True, True, False]
 
 
 def test_command_repeats_itself_bit_for_bit(runs):
     (first, first_picture), (second, second_picture) = runs
-    assert ROW.findall(first) == ROW.findall(second) != []
+    assert first == second
     assert first_picture.read_bytes() == second_picture.read_bytes()
 
 
-def test_command_fails_below_the_goal_at_its_own_settings_only(monkeypatch, tmp_path):
-    monkeypatch.setattr(digits, "GOAL", 1.01)
-    monkeypatch.setitem(digits.SMALL, "epochs", 1)
-    options = ["--optimizer", "SGD", "--no-deep", "--picture", str(tmp_path / "curves.png")]
-    with pytest.raises(SystemExit, match="below 101% on the test set: SGD"):
-        digits.main(options)
-    for other in (["--epochs", "2"], ["--batch-norm"], ["--dropout", "0.2"], ["--validate"]):
-        digits.main([*options, *other])
+# -- The comparison --------------------------------------------------------------------------------------
 
 
-def test_command_tells_of_the_deep_network_by_rate(monkeypatch, tmp_path, capsys):
-    """Its accuracies are in the table, its two lines in the picture, and both its promises are kept."""
+@pytest.fixture
+def compared(monkeypatch, tmp_path, capsys):
+    """Runs the comparison with given results of the deep network: what it prints, and its picture."""
     picture = tmp_path / "curves.png"
-    options = ["--optimizer", "SGD", "--epochs", "1", "--picture", str(picture)]
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(comparison, "RATES", (0.5, comparison.LARGE_RATE))
 
-    def deep(without, with_norm):
-        read = {False: [0.96, without], True: [0.95, with_norm]}
-        monkeypatch.setattr(digits, "RATES", (0.5, digits.LARGE_RATE))
-        monkeypatch.setattr(digits, "train_deep", lambda *_: read)
-        digits.main(options)
+    def run(*options, deep=(0.1, 0.98)):
+        read = {False: [0.96, deep[0]], True: [0.95, deep[1]]}
+        monkeypatch.setattr(comparison, "train_deep", lambda *_: read)
+        digits.main(["--picture", str(picture), *options])
+        return capsys.readouterr().out, picture
 
-    deep(0.1, 0.98)
-    out = capsys.readouterr().out
+    return run
+
+
+def test_comparison_shows_every_optimizer_and_the_deep_network_by_rate(compared):
+    out, picture = compared("--epochs", "1")
+    assert [(name, epochs) for name, epochs, *_ in ROW.findall(out)] == [
+        (name, "1") for name in OPTIMIZERS
+    ]
     assert re.search(r"without BatchNorm +96.0% +10.0% *\n with BatchNorm +95.0% +98.0%", out)
-    assert min(pixels(picture, "C7"), pixels(picture, "C9")) > 200
-    with pytest.raises(SystemExit, match="below 97% on the test set: deep, lr 2 with BatchNorm"):
-        deep(0.1, 0.96)
-    with pytest.raises(SystemExit, match=r"deep, lr 2 trains without BatchNorm too: 80\.0%"):
-        deep(0.8, 0.98)
+    assert min(pixels(picture, color) for color in ("C7", "C9")) > 200
+    _, picture = compared("--epochs", "2")  # of one epoch a curve is a point
+    assert all(pixels(picture, f"C{i}") > 200 for i in range(7))
+
+
+def test_comparison_fails_below_a_goal(compared, monkeypatch):
+    monkeypatch.setattr(comparison, "OPTIMIZERS", ["Adam"])
+    for deep, says in (
+        ((0.1, 0.96), "^below 97% on the test set: deep, lr 2 with BatchNorm$"),
+        ((0.8, 0.98), r"^deep, lr 2 trains without BatchNorm too: 80\.0%$"),
+    ):
+        with pytest.raises(SystemExit, match=says):
+            compared("--epochs", "1", deep=deep)
+
+
+def test_goal_of_the_optimizers_is_asked_at_our_own_settings_only():
+    low, deep = {"SGD": 0.98, "Adam": 0.969}, {False: [0.1] * 6, True: [0.98] * 6}
+    ours = Settings()
+    assert comparison.complaints(ours, low, deep) == ["below 97% on the test set: Adam"]
+    assert comparison.complaints(replace(ours, seed=3), low, deep) != []
+    for other in (
+        {"epochs": 2},
+        {"batch_norm": True},
+        {"dropout": 0.2},
+        {"validate": True},
+        {"l1": 0.1},
+    ):
+        assert comparison.complaints(replace(ours, **other), low, deep) == []
+    assert comparison.complaints(ours, {"SGD": 0.97}, deep) == []
+
+
+# -- Options that are refused ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "option", [["--dropout", "1"], ["--dropout", "-0.1"], ["--layers", "0"], ["--seed", "-1"]]
+    ("option", "expected"),
+    [
+        (["--dropout", "1"], "a number from 0 and below 1"),
+        (["--dropout", "-0.1"], "a number from 0 and below 1"),
+        (["--ema", "1"], "a number from 0 and below 1"),
+        (["--lr", "nan"], "a number from 0"),
+        (["--l1", "-0.1"], "a number from 0"),
+        (["--clip-norm", "x"], "a number from 0"),
+        (["--layers", "0"], "a whole number from 1"),
+        (["--early-stopping", "0"], "a whole number from 1"),
+        (["--epochs", "2.5"], "a whole number from 1"),
+        (["--augment", "-1"], "a whole number from 0"),
+        (["--seed", "-1"], f"a whole number from 0 and below {2**64}"),
+    ],
 )
-def test_option_out_of_range_is_refused(option, capsys):
-    with pytest.raises(SystemExit):
+def test_option_out_of_range_is_refused(option, expected, capsys):
+    with pytest.raises(SystemExit) as ended:
         digits.main(option)
-    assert f"argument {option[0]}: invalid" in capsys.readouterr().err
+    says = f"argument {option[0]}: expected {expected}, got '{option[1]}'\n"
+    assert (ended.value.code, capsys.readouterr().err.endswith(says)) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("cupy", "message"),
+    ("options", "says"),
+    [
+        (["--optimizer", "Adan"], "argument --optimizer: invalid choice: 'Adan'"),
+        (["--schedule", "sine"], "argument --schedule: invalid choice: 'sine'"),
+        (["--checkpoint", "run.npz"], "--checkpoint is of one run: name its --optimizer"),
+        (["--batch-size", "10000"], "digits.py: batch_size is 10000, but there are 6735 samples"),
+    ],
+)
+def test_options_that_make_no_run_are_refused(options, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        digits.main(options)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cupy", "says"),
     [
         (None, "--device cuda needs CuPy: pip install"),  # the import fails
         (SimpleNamespace(is_available=lambda: False), "--device cuda needs a CUDA device"),
+        (
+            SimpleNamespace(is_available=lambda: True, zeros=lambda *_, **__: object()),
+            "--device cuda needs a fastopt that takes CuPy's arrays: params[0] has type object",
+        ),
     ],
 )
-def test_cuda_where_there_is_none_is_one_sentence(monkeypatch, cupy, message):
+def test_cuda_where_there_is_none_is_one_sentence(monkeypatch, cupy, says, capsys):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    with pytest.raises(SystemExit, match=message):
-        digits.main(["--device", "cuda"])
+    for options in ([], ["--optimizer", "Adam"]):
+        with pytest.raises(SystemExit) as ended:
+            digits.main(["--device", "cuda", *options])
+        out, err = capsys.readouterr()
+        assert (ended.value.code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"digits.py: {says}")
 
 
 # -- Training --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", digits.OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_reaches_the_goal(name):
-    assert train(name).accuracy >= digits.GOAL == 0.97
+    assert train(optimizer=name).accuracy("test") >= comparison.GOAL == 0.97
 
 
-@pytest.mark.parametrize("name", digits.OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_training_repeats_itself_bit_for_bit(name):
-    options = {"epochs": 1, "batch_norm": True, "dropout": 0.2}
-    first, second, other = (train(name, **options, seed=seed) for seed in (5, 5, 6))
-    assert (first.losses, first.accuracy) == (second.losses, second.accuracy)
-    assert first.losses != other.losses
+    options = {"optimizer": name, "epochs": 1, "batch_norm": True, "dropout": 0.2}
+    first, second, other = (train(**options, seed=seed).history for seed in (5, 5, 6))
+    assert first == second != other
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_deep_network_bears_the_large_rate_with_batch_norm_only(seed, monkeypatch):
-    monkeypatch.setattr(digits, "RATES", (digits.LARGE_RATE,))
-    deep = digits.train_deep(np, digits.load_data(np), settings(seed=seed))
-    assert deep[True][0] >= digits.GOAL
-    assert deep[False][0] < digits.UNTRAINED == 0.5
+    monkeypatch.setattr(comparison, "RATES", (comparison.LARGE_RATE,))
+    data = training.load_data(np, Settings(seed=seed))
+    deep = comparison.train_deep(np, data, seed, "test")
+    assert deep[True][0] >= comparison.GOAL
+    assert deep[False][0] < comparison.UNTRAINED == 0.5
 
 
 @BOTH
 def test_every_kind_of_network_learns(options):
-    assert train("Adam", epochs=5, **options).accuracy > 0.93
+    assert train(epochs=5, **options).accuracy("test") > 0.93
 
 
 def test_nesterov_takes_its_gradients_at_the_look_ahead_points(monkeypatch):
     given, used = [], []
-    lookahead, loss_and_grads = fastopt.Nesterov.lookahead, digits.loss_and_grads
+    lookahead, loss_and_grads = fastopt.Nesterov.lookahead, training.loss_and_grads
     monkeypatch.setattr(
         fastopt.Nesterov, "lookahead", lambda opt: given.append(lookahead(opt)) or given[-1]
     )
     monkeypatch.setattr(
-        digits, "loss_and_grads", lambda n, p, x, y: used.append(p) or loss_and_grads(n, p, x, y)
+        training, "loss_and_grads", lambda n, p, x, y: used.append(p) or loss_and_grads(n, p, x, y)
     )
-    assert train("Nesterov", epochs=1).steps == len(used)
+    assert train(optimizer="Nesterov", epochs=1).opt.step_count == len(used)
     assert all(a is b for a, b in zip(given, used, strict=True))
 
 
 def test_array_library_is_asked_for_nothing_but_creation():
     only = SimpleNamespace(asarray=np.asarray, zeros=np.zeros)
-    options = {"epochs": 1, "batch_norm": True, "dropout": 0.2}
-    assert train("Nesterov", only, **options).losses == train("Nesterov", **options).losses
+    options = {"optimizer": "Nesterov", "epochs": 1, "batch_norm": True, "dropout": 0.2}
+    options |= {"ema": 0.9, "early_stopping": 1}
+    assert train(only, **options).history == train(**options).history
 
 
 # -- Data ------------------------------------------------------------------------------------------------
 
 
-def test_training_part_is_standardised_and_held_out_part_is_not_in_it():
-    (x, y), (x_test, y_test) = digits.load_data(np)
-    assert {a.dtype for a in (x, y, x_test, y_test)} == {np.dtype("float32")}
-    assert (
-        abs(x.mean(axis=0, dtype=np.float64)).max() < 1e-6
-    )  # rounding to float32; with the test part in it, 0.01
+def load_data(**options):
+    return training.load_data(np, Settings(**options))
+
+
+def rows(x):
+    return {row.tobytes() for row in x}
+
+
+def test_training_part_is_standardised_and_held_out_parts_are_not_in_it():
+    parts = load_data(validate=True)
+    assert {a.dtype for part in parts.values() for a in part} == {np.dtype("float32")}
+    x, y = parts.pop("training")
+    # But for rounding to float32; with the test part in it, 0.01.
+    assert abs(x.mean(axis=0, dtype=np.float64)).max() < 1e-6
     assert abs(x.std(axis=0, dtype=np.float64) - 1).max() < 1e-6
-    assert not {row.tobytes() for row in x} & {row.tobytes() for row in x_test}
-    assert abs(y.mean(axis=0) - y_test.mean(axis=0)).max() < 0.002  # stratified: one image in 450
+    for x_out, y_out in parts.values():
+        assert not rows(x) & rows(x_out)
+        assert abs(y.mean(axis=0) - y_out.mean(axis=0)).max() < 0.003  # stratified: one image in 337
 
 
-def test_validation_takes_no_look_at_the_test_digits(monkeypatch):
-    plain = SimpleNamespace(transform=lambda x: x)  # so that an image is the same in every split
-    monkeypatch.setattr(fastopt.data, "Standardizer", lambda: SimpleNamespace(fit=lambda x: plain))
-    (train, test), (part, held_out) = (
-        [{row.tobytes() for row in x} for x, _ in digits.load_data(np, validate)]
-        for validate in (False, True)
-    )
-    assert part | held_out <= train
-    assert not part & held_out
-    assert not (part | held_out) & test
-    assert len(held_out) == 337
+@pytest.fixture
+def plain(monkeypatch):
+    """Pixels as they are, so that an image is the same in every split."""
+    same = SimpleNamespace(transform=lambda x: x)
+    monkeypatch.setattr(fastopt.data, "Standardizer", lambda: SimpleNamespace(fit=lambda x: same))
+
+
+@pytest.mark.parametrize("option", [{"validate": True}, {"early_stopping": 3}, {"schedule": "plateau"}])
+def test_validation_takes_no_look_at_the_test_digits(option, plain):
+    whole, held = ({name: rows(x) for name, (x, _) in load_data(**o).items()} for o in ({}, option))
+    assert whole.keys() == {"training", "test"}
+    assert held["test"] == whole["test"]
+    assert held["training"] | held["validation"] <= load_all()
+    assert not held["training"] & held["validation"]
+    assert not (held["training"] | held["validation"]) & held["test"]
+    assert len(held["validation"]) == 337
+
+
+def load_all():
+    """Every digit, and every digit moved by up to a pixel."""
+    images, _ = training.load_digits(return_X_y=True)
+    padded = np.pad(images.reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)))
+    moved = [padded[:, i : i + 8, j : j + 8].reshape(-1, 64) for i in range(3) for j in range(3)]
+    return rows(np.concatenate(moved).astype(np.float32))
 
 
 def test_pixel_that_never_changes_becomes_zero(monkeypatch):
-    images, labels = digits.load_digits(return_X_y=True)
+    images, labels = training.load_digits(return_X_y=True)
     images.reshape(-1, 8, 8)[:, :, :2] = 0  # the left edge stays blank when its neighbours are moved in
-    monkeypatch.setattr(digits, "load_digits", lambda return_X_y: (images, labels))
-    for x, _ in digits.load_data(np):
+    monkeypatch.setattr(training, "load_digits", lambda return_X_y: (images, labels))
+    for x, _ in load_data().values():
         assert np.isfinite(x).all()
         assert not x[:, ::8].any()
 
 
-def test_shifts_move_each_image_by_one_pixel():
-    image = np.zeros((1, 8, 8))
-    image[0, 3, 5] = 1
-    moved = digits.with_shifts(image.reshape(1, 64)).reshape(-1, 8, 8)
-    assert [tuple(place) for place in np.argwhere(moved)[:, 1:]] == [
-        (3, 5),
-        (4, 5),
-        (2, 5),
-        (3, 6),
-        (3, 4),
-    ]
+def test_copies_are_moved_by_up_to_a_pixel_with_their_labels(plain):
+    x, y = load_data(augment=4)["training"]
+    alone, labels = load_data(augment=0)["training"]
+    n = len(alone)
+    assert len(x) == len(y) == 5 * n
+    np.testing.assert_array_equal(x[:n], alone)
+    np.testing.assert_array_equal(y, np.tile(labels, (5, 1)))
+    padded = np.pad(alone.reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)))
+    moved = np.array(
+        [padded[:, i : i + 8, j : j + 8].reshape(-1, 64) for i in range(3) for j in range(3)]
+    )
+    for copy in x[n:].reshape(4, n, 64):
+        found = (moved == copy).all(axis=2)
+        assert found.any(axis=0).all()
+        # Each place has its share, but for images that look alike in two of them.
+        assert (abs(found.mean(axis=1) - 1 / 9) < 0.05).all()
 
 
 # -- Network ---------------------------------------------------------------------------------------------
@@ -246,7 +350,7 @@ def test_shifts_move_each_image_by_one_pixel():
 def small_network(batch_size=7, **options):
     """A network from 6 inputs to 4 classes in float64, its parameters, drawn, and a batch for it."""
     rng = np.random.default_rng(0)
-    layers = network.make_network(np, 6, 4, settings(hidden=5, **options))
+    layers = network.make_network(np, 6, 4, Settings(hidden=5, **options))
     params = {name: rng.standard_normal(p.shape) for name, p in network.learnt(layers).items()}
     return (
         layers,
@@ -258,7 +362,7 @@ def small_network(batch_size=7, **options):
 
 def test_parameters_are_those_of_the_layers():
     def shapes(**options):
-        made = network.learnt(network.make_network(np, 6, 4, settings(hidden=5, **options)))
+        made = network.learnt(network.make_network(np, 6, 4, Settings(hidden=5, **options)))
         assert {p.dtype for p in made.values()} == {np.dtype("float32")}
         return {name: p.shape for name, p in made.items()}
 
@@ -272,7 +376,7 @@ def test_parameters_are_those_of_the_layers():
 
 def test_same_seed_gives_the_same_weights_with_and_without_the_layers_between():
     plain, other = (
-        network.learnt(network.make_network(np, 6, 4, settings(layers=2, **options)))
+        network.learnt(network.make_network(np, 6, 4, Settings(layers=2, **options)))
         for options in ({}, {"batch_norm": True, "dropout": 0.5})
     )
     weights = [[p for name, p in made.items() if name[0] == "w"] for made in (plain, other)]
@@ -321,8 +425,24 @@ def test_evaluation_takes_running_statistics_and_drops_nothing():
 
 
 def test_loss_survives_huge_logits():
-    layers = network.make_network(np, 2, 2, settings(hidden=2))
+    layers = network.make_network(np, 2, 2, Settings(hidden=2))
     params = {"w0": np.eye(2) * 1e4, "b0": np.zeros(2), "w2": np.eye(2), "b2": np.zeros(2)}
     loss, grads = network.loss_and_grads(layers, params, np.eye(2), np.eye(2)[::-1])
     assert loss == 1e4
     assert all(np.isfinite(g).all() for g in grads.values())
+
+
+def test_loss_in_evaluation_is_that_of_the_running_statistics():
+    layers, params, x, y = small_network(batch_norm=True, dropout=0.5)
+    for _ in range(3):
+        network.loss_and_grads(layers, params, x, y)
+    logits = network.forward(layers, params, x, training=False)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert network.loss(layers, params, x, y) == pytest.approx(-np.log(p[y == 1]).mean(), rel=1e-12)
+
+
+def test_statistics_are_the_layers_own_arrays():
+    layers, *_ = small_network(layers=2, batch_norm=True, dropout=0.5)
+    found = network.statistics(layers)
+    assert list(found) == ["running_mean1", "running_var1", "running_mean4", "running_var4"]
+    assert found["running_var4"] is layers[4].running_var

@@ -56,6 +56,7 @@ MODULES = (
     "schedules",
     "_early_stopping",
     "_ema",
+    "checkpoint",
     "data",
     "__init__",
     "__main__",

@@ -1,5 +1,5 @@
-"""A whole run, stopped amid an epoch, pickled and gone on with by new objects, ends in the same bits: batches,
-augmentation, dropout, schedule, optimizer, average and early stopping together."""
+"""A whole run, stopped amid an epoch, written to a file or pickled, and gone on with by new objects, ends in
+the same bits: batches, augmentation, dropout, schedule, optimizer, average and early stopping together."""
 
 from __future__ import annotations
 
@@ -61,20 +61,29 @@ class Run:
             self.plateau.update(loss)
             self.stopper.update(loss, self.params)
 
-    def save(self):
-        states = {name: part.state_dict() for name, part in self.parts().items()}
-        return pickle.dumps((self.params, states))
+    def state(self):
+        return {
+            "params": self.params,
+            **{name: part.state_dict() for name, part in self.parts().items()},
+        }
 
     def image(self):
-        return image(pickle.loads(self.save()))
+        return image(self.state())
 
-    def load(self, saved, but=None):
-        params, states = pickle.loads(saved)
-        for name, value in params.items():
+    def load(self, state, but=None):
+        for name, value in state["params"].items():
             self.params[name][...] = value
         for name, part in self.parts().items():
             if name != but:
-                part.load_state_dict(states[name])
+                part.load_state_dict(state[name])
+
+
+def through_a_file(state, folder):
+    fastopt.checkpoint.save(folder / "run.npz", state)
+    return fastopt.checkpoint.load(folder / "run.npz")
+
+
+CARRIERS = {"a file": through_a_file, "a pickle": lambda state, _: pickle.loads(pickle.dumps(state))}
 
 
 def image(state):
@@ -93,11 +102,12 @@ def straight():
     return run.image()
 
 
+@pytest.mark.parametrize("carry", CARRIERS.values(), ids=CARRIERS)
 @pytest.mark.parametrize("steps", [1, 6, 7, 8, 20, 28])
-def test_a_resumed_run_ends_in_the_same_bits(steps, straight):
+def test_a_resumed_run_ends_in_the_same_bits(steps, carry, straight, tmp_path):
     broken, resumed = Run(), Run()
     broken.train(steps)
-    resumed.load(broken.save())
+    resumed.load(carry(broken.state(), tmp_path))
     resumed.train()
     assert resumed.image() == straight
 
@@ -106,6 +116,6 @@ def test_a_resumed_run_ends_in_the_same_bits(steps, straight):
 def test_no_part_can_be_left_out(part, straight):
     broken, resumed = Run(), Run()
     broken.train(20)
-    resumed.load(broken.save(), but=part)
+    resumed.load(pickle.loads(pickle.dumps(broken.state())), but=part)
     resumed.train()
     assert resumed.image() != straight

@@ -2,7 +2,7 @@
 
 from importlib import metadata as _metadata
 
-from fastopt import data, functional, init, penalties, schedules
+from fastopt import checkpoint, data, functional, init, penalties, schedules
 from fastopt._around import Around
 from fastopt._base import Optimizer
 from fastopt._config import get_num_threads, set_num_threads, show_config
@@ -32,6 +32,7 @@ __all__ = [
     "Nesterov",
     "Optimizer",
     "RMSprop",
+    "checkpoint",
     "data",
     "functional",
     "get_num_threads",

@@ -46,11 +46,22 @@ def _library(array: Array) -> str:
 
 
 def beside(array: Array, values: Any, dtype: Any = None) -> Array:
-    """``values``, made on the host, in the library and on the device of ``array``."""
+    """``values``, of the host or already of the library of ``array``, in that library and on its device."""
+    if type(values) is type(array) and dtype is None:
+        return values
     library = namespace(array)
     if library is np or _library(array) == "cupy":
         return library.asarray(values, dtype=dtype)
     return library.asarray(np.asarray(values), dtype=dtype, device=array.device)
+
+
+def on_host(array: Any) -> Any:
+    """``array``, or a sequence of numbers, as an array of NumPy."""
+    if hasattr(array, "get") and hasattr(array, "__cuda_array_interface__"):  # CuPy's
+        array = array.get()
+    elif hasattr(array, "cpu"):  # torch's
+        array = array.detach().cpu()
+    return np.asarray(array)
 
 
 def is_floating(array: Array) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastopt import _checks, _core
 from fastopt._around import DEFAULTS
+from fastopt._arrays import beside
 from fastopt._group import BETAS, Group
 from fastopt._params import Array, Params, full_like
 
@@ -220,8 +221,9 @@ class Optimizer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a :meth:`state_dict`, in place. Everything is checked first: an optimizer of another
-        kind, or over other parameters, raises ``ValueError`` and changes nothing."""
+        """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's, as :mod:`fastopt.checkpoint` reads
+        them. Everything is checked first: an optimizer of another kind, or over other parameters, raises
+        ``ValueError`` and changes nothing."""
         _checks.same_identity(state, self._identity())
         _checks.entries(state, ("hyper", "groups", *_COUNTS, "state"))
         counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
@@ -232,10 +234,14 @@ class Optimizer:
         _checks.same_entries("state", state["state"], self._states)
         for name, arrays in self._states.items():
             _checks.same_arrays(name, state["state"][name], arrays)
+        pairs = [
+            (to, beside(to, value))
+            for name, arrays in self._states.items()
+            for to, value in zip(arrays, state["state"][name], strict=True)
+        ]
 
-        for name, arrays in self._states.items():
-            for to, value in zip(arrays, state["state"][name], strict=True):
-                to[...] = value
+        for to, value in pairs:
+            to[...] = value
         self._hyper.update(hyper)
         for group, own in zip(self.groups, groups, strict=True):
             group.__dict__["_own"] = own

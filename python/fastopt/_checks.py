@@ -93,7 +93,12 @@ def same_entries(name: str, theirs: Any, mine: dict[str, Any]) -> None:
 def same_arrays(name: str, theirs: list[Any], mine: list[Any]) -> None:
     same_length(name, theirs, mine)
     for i, (a, b) in enumerate(zip(theirs, mine, strict=True)):
-        for what in ("shape", "dtype"):
-            found, expected = getattr(a, what, None), getattr(b, what)
+        shapes, dtypes = (getattr(a, "shape", None), b.shape), (_dtype(a), _dtype(b))
+        for what, (found, expected) in (("shape", shapes), ("dtype", dtypes)):
             if found != expected:
                 raise ValueError(f"state_dict's {name}[{i}] has {what} {found}, expected {expected}")
+
+
+def _dtype(array: Any) -> str:
+    """Its name, as one array may be NumPy's copy of another library's: torch.float32 is float32."""
+    return str(getattr(array, "dtype", None)).removeprefix("torch.")

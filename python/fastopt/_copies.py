@@ -36,4 +36,4 @@ def write(params: list[Array], values: list[Array]) -> None:
         if isinstance(array, np.ndarray) and not array.flags.writeable:
             raise ValueError(f"params[{i}] is read-only")
     for array, value in zip(params, values, strict=True):
-        array[...] = value if type(value) is type(array) else beside(array, value)
+        array[...] = beside(array, value)

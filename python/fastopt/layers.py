@@ -14,6 +14,7 @@ import numpy as np
 
 from fastopt import _checks, _core
 from fastopt import functional as F
+from fastopt._arrays import beside
 from fastopt._batch_norm import forward_options
 from fastopt._generator import Generator
 from fastopt._params import Array, full_like
@@ -173,19 +174,19 @@ class BatchNorm(Layer):
         return {**arrays, "num_batches_tracked": self.num_batches_tracked}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a :meth:`state_dict`, in place; one of another layer raises ``ValueError`` and changes
-        nothing."""
+        """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's. One of another layer raises
+        ``ValueError`` and changes nothing."""
         _checks.same_entries("entries", state, self.state_dict())
         count = _checks.count("num_batches_tracked", state["num_batches_tracked"])
-        mine = {name: getattr(self, name) for name in _BATCH_NORM_ARRAYS}
+        mine, values = {name: getattr(self, name) for name in _BATCH_NORM_ARRAYS}, {}
         for name, array in mine.items():
             if (array is None) != (state[name] is None):
                 raise ValueError(f"state_dict's {name} is {state[name]!r}, expected {array!r}")
             if array is not None:
                 _checks.same_arrays(name, [state[name]], [array])
-        for name, array in mine.items():
-            if array is not None:
-                array[...] = state[name]
+                values[name] = beside(array, state[name])
+        for name, value in values.items():
+            mine[name][...] = value
         self.num_batches_tracked = count
 
     def __getstate__(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastopt import _checks
-from fastopt._arrays import computable, is_floating, namespace
+from fastopt._arrays import beside, computable, is_floating, namespace
 from fastopt._params import Array
 
 if TYPE_CHECKING:
@@ -103,9 +103,10 @@ class Standardizer:
                 raise ValueError(
                     f"x has features of shape {tuple(mean.shape)}, expected {tuple(self.mean.shape)}"
                 )
-            delta, whole = mean - self.mean, self.count + m
-            mean = self.mean + delta * (m / whole)
-            sum_sq = self._sum_sq + sum_sq + delta**2 * (self.count * m / whole)
+            before, sum_sq_before = (beside(mean, a) for a in (self.mean, self._sum_sq))
+            delta, whole = mean - before, self.count + m
+            mean = before + delta * (m / whole)
+            sum_sq = sum_sq_before + sum_sq + delta**2 * (self.count * m / whole)
         library = namespace(mean)
         self.count += m
         self.mean, self._sum_sq = mean, sum_sq
@@ -114,11 +115,11 @@ class Standardizer:
 
     def transform(self, x: Any) -> Array:
         """(x - mean) / std, a new array."""
-        return self._apply(x, lambda x: (x - self.mean) / self.std)
+        return self._apply(x, lambda x, mean, std: (x - mean) / std)
 
     def inverse(self, z: Any) -> Array:
         """z * std + mean, a new array."""
-        return self._apply(z, lambda z: z * self.std + self.mean)
+        return self._apply(z, lambda z, mean, std: z * std + mean)
 
     def _apply(self, x: Any, change: Any) -> Array:
         x = computable("x", x)
@@ -129,7 +130,9 @@ class Standardizer:
             raise ValueError(f"x has features of shape {kept}, expected {tuple(self.mean.shape)}")
         library = namespace(x)
         dtype = x.dtype if is_floating(x) else library.float32
-        return library.asarray(change(library.asarray(x, dtype=library.float64)), dtype=dtype)
+        # A checkpoint gives them on the host.
+        learnt = (beside(x, a) for a in (self.mean, self.std))
+        return library.asarray(change(library.asarray(x, dtype=library.float64), *learnt), dtype=dtype)
 
     def _summed(self, x: Array) -> tuple[int, ...]:
         axes = len(x.shape)
@@ -140,11 +143,11 @@ class Standardizer:
 
     def state_dict(self) -> dict[str, Any]:
         """What was learnt, to be saved and loaded with :meth:`load_state_dict`."""
-        return {"axis": self.axis, "count": self.count, "mean": self.mean, "sum_sq": self._sum_sq}
+        return {"axis": list(self.axis), "count": self.count, "mean": self.mean, "sum_sq": self._sum_sq}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a :meth:`state_dict`; ``ValueError`` if it is of another kind."""
-        _checks.same_identity(state, {"axis": self.axis})
+        _checks.same_identity(state, {"axis": list(self.axis)})
         _checks.entries(state, ("count", "mean", "sum_sq"))
         count = _checks.count("count", state["count"])
         self._forget()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastopt import _checks, _random
-from fastopt._arrays import computable, floating, namespace
+from fastopt._arrays import computable, floating, namespace, on_host
 from fastopt._params import Array
 
 Layout = Literal["NCHW", "NHWC"]
@@ -38,7 +38,7 @@ class Draws:
     """
 
     def __init__(self, index: Any, *, seed: int = 0, epoch: int = 0) -> None:
-        self.index = _on_host(index)
+        self.index = on_host(index if len(index) else np.zeros(0, np.int64))
         if self.index.ndim != 1 or self.index.dtype.kind not in "iu":
             raise TypeError(
                 f"index has shape {self.index.shape} and dtype {self.index.dtype}, expected whole numbers (N,)"
@@ -64,14 +64,6 @@ class Draws:
 
     def __len__(self) -> int:
         return len(self.index)
-
-
-def _on_host(index: Any) -> Any:
-    if hasattr(index, "get"):  # CuPy's
-        index = index.get()
-    elif hasattr(index, "cpu"):  # torch's
-        index = index.cpu()
-    return np.asarray(index if len(index) else np.zeros(0, np.int64))
 
 
 def as_nchw(images: Any, draws: Draws, layout: str, computed: bool = False) -> Array:

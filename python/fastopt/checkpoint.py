@@ -1,0 +1,160 @@
+"""State on disk: a file that is there whole or not at all, and that holds no code.
+
+A state is made of what ``state_dict`` methods return and of what else is to be kept: dicts with strings for
+keys, lists, arrays, numbers, strings, ``True``, ``False`` and ``None``.
+
+The file is a zip archive: each array in NumPy's own format under its path, ``optimizer/state/m/0.npy``, and all
+else in ``state.json``, where an array's place holds the name of its dtype. So ``np.load`` reads it as it reads
+any ``.npz``, and no pickle is ever opened. The same state gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from typing import IO, Any
+
+import numpy as np
+
+from fastopt._arrays import on_host
+from fastopt._params import is_array
+
+__all__ = ["load", "save"]
+
+_FORMAT = 1
+_JSON = "state.json"
+
+
+def save(file: str | os.PathLike[str], state: Any) -> None:
+    """Write a state; what was in the file before stays there until all of the new one is on the disk.
+
+    Args:
+        file: its path. It is written under another name beside it (``FILE.xxxxxxxx.tmp``), flushed to the disk
+            and renamed, which happens whole or not at all, even if the program is killed or the power fails.
+        state: as above; only read. Arrays of other libraries are copied to the host.
+
+    Raises:
+        TypeError: something that a file cannot give back as it was, a tuple for one; nothing is written.
+        OSError: the file cannot be written; what was there before is still there.
+
+    >>> import os, tempfile
+    >>> import numpy as np, fastopt
+    >>> opt = fastopt.Adam([np.ones(2)])
+    >>> opt.step([np.ones(2)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = os.path.join(folder, "run.npz")
+    ...     fastopt.checkpoint.save(file, {"params": opt.params, "optimizer": opt.state_dict()})
+    ...     state = fastopt.checkpoint.load(file)
+    >>> state["optimizer"]["step_count"], state["optimizer"]["state"]["m"]
+    (1, [array([0.1, 0.1])])
+    """
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    plain = _plain(state, (), arrays)
+    text = json.dumps({"fastopt": _FORMAT, "arrays": list(arrays), "state": plain}, indent=1)
+
+    def write(f: IO[bytes]) -> None:
+        with zipfile.ZipFile(f, "w") as archive:
+            archive.writestr(zipfile.ZipInfo(_JSON), text)  # which has 1980 for its date, not now
+            for name, array in arrays.items():
+                with archive.open(name, "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+    _replace(os.fspath(file), write)
+
+
+def load(file: str | os.PathLike[str]) -> Any:
+    """Read a state back. Its arrays are NumPy's; every ``load_state_dict`` takes them, whatever the library of
+    its own arrays.
+
+    Raises:
+        ValueError: the file was not written by :func:`save`, or is damaged: each array has a check sum.
+        OSError: it cannot be read, or there is none.
+    """
+    with open(file, "rb") as f:
+        try:
+            return _state(f)
+        except (
+            Exception
+        ) as e:  # on what is no archive, or a damaged one, zipfile and NumPy raise almost any
+            raise ValueError(
+                f"{os.fspath(file)} is no checkpoint of fastopt, or is damaged: {e}"
+            ) from None
+
+
+def _plain(value: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """``value`` as JSON has it; its arrays go into ``arrays``."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, dict):
+        if others := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"{_place(path)} has the key {others[0]!r}, expected strings")
+        return {key: _plain(entry, (*path, key), arrays) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry, (*path, str(i)), arrays) for i, entry in enumerate(value)]
+    if is_array(value) and not isinstance(value, (bytes, bytearray)):
+        arrays[_member(path)] = array = on_host(value)
+        if array.dtype.hasobject:
+            raise TypeError(f"{_place(path)} is an array of objects, expected numbers")
+        return str(array.dtype)
+    raise TypeError(
+        f"{_place(path)} has type {type(value).__name__}, expected a dict, a list, an array, a number, "
+        "a string, True, False or None"
+    )
+
+
+def _state(f: IO[bytes]) -> Any:
+    with zipfile.ZipFile(f) as archive:
+        document = json.loads(archive.read(_JSON))
+        if document["fastopt"] != _FORMAT:
+            raise ValueError(f"its format is {document['fastopt']!r}, expected {_FORMAT}")
+        arrays = {}
+        # Those listed, not those found: one whose entry is lost from the archive must be missed.
+        for name in document["arrays"]:
+            content = io.BytesIO(archive.read(name))  # to the end, where zipfile compares the check sum
+            arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
+    return _filled(document["state"], (), arrays)
+
+
+def _filled(value: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """JSON with the arrays back in their places."""
+    if isinstance(value, dict):
+        return {key: _filled(entry, (*path, key), arrays) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_filled(entry, (*path, str(i)), arrays) for i, entry in enumerate(value)]
+    if (array := arrays.get(_member(path))) is None:
+        return value
+    return array if str(array.dtype) == value else array.view(value)  # bfloat16 is read as raw bytes
+
+
+def _member(path: tuple[str, ...]) -> str:
+    """An array's name in the archive; slashes in keys are written as in RFC 6901, so that no two are alike."""
+    return "/".join(key.replace("~", "~0").replace("/", "~1") for key in path) + ".npy"
+
+
+def _place(path: tuple[str, ...]) -> str:
+    return "state" + "".join(f"[{key!r}]" for key in path)
+
+
+def _replace(file: str, write: Callable[[IO[bytes]], None]) -> None:
+    """A file's new content, or its old one."""
+    temporary = f"{file}.{secrets.token_hex(4)}.tmp"
+    try:
+        with open(temporary, "xb") as f:
+            write(f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    folder = os.open(os.path.dirname(file) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)  # which holds the new name
+    finally:
+        os.close(folder)

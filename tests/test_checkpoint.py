@@ -1,0 +1,316 @@
+"""A checkpoint comes back from its file as it was, to the bit; the file is there whole or as it was before,
+whatever happens while it is written; and what is damaged or no checkpoint is refused with one kind of error."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import checkpoint
+from libraries import each_library
+
+STATE = {
+    "nothing": None,
+    "switches": [True, False],
+    "counts": [0, -1, 2**64 - 1],
+    "reals": [0.1, -0.0, 5e-324, math.inf, -math.inf],
+    "text": 'a "quoted" µ\n',
+    "empty": [{}, [], ""],
+    "arrays": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "none": np.zeros((0, 4))},
+}
+
+
+def image(value):
+    """All the bits, to compare by equality."""
+    if isinstance(value, dict):
+        return {key: image(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [image(entry) for entry in value]
+    if isinstance(value, np.ndarray):
+        return (str(value.dtype), value.shape, value.flags.f_contiguous, value.tobytes("A"))
+    return (type(value), repr(value))
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "run.npz"
+
+
+@pytest.fixture
+def written(file):
+    checkpoint.save(file, STATE)
+    return file
+
+
+# ---- what comes back ----
+
+ARRAYS = {
+    **{
+        str(np.dtype(d)): np.array([1.5, -2.0, 3.0]).astype(d)
+        for d in ("f2", "f4", "f8", "i8", "u1", "?")
+    },
+    "bfloat16": np.array([1.5, -2.0, np.nan], ml_dtypes.bfloat16),
+    "other byte order": np.array([1.5, -2.0], ">f4"),
+    "no axes": np.array(7.0),
+    "Fortran order": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "NaN's own bits": np.array([0x7FF0DEAD, 0x7F800000], np.uint32).view(np.float32),
+}
+
+
+def test_all_that_a_state_may_hold_comes_back(written):
+    assert image(checkpoint.load(written)) == image(STATE)
+
+
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
+def test_an_array_comes_back_to_the_bit(array, file):
+    for state in (array, {"a": [array]}):
+        checkpoint.save(file, state)
+        assert image(checkpoint.load(file)) == image(state)
+
+
+def test_a_strided_view_comes_back(file):
+    whole = np.arange(24.0).reshape(4, 6)
+    checkpoint.save(file, whole[::2, 1::3])
+    np.testing.assert_array_equal(checkpoint.load(file), whole[::2, 1::3])
+
+
+def test_nan_comes_back(file):
+    checkpoint.save(file, math.nan)
+    assert math.isnan(checkpoint.load(file))
+
+
+def test_no_two_keys_share_an_array(file):
+    state = {
+        "a/b": np.zeros(1),
+        "a": {"b": np.ones(1)},
+        "a~1b": np.full(1, 2.0),
+        "state.json": np.full(1, 3.0),
+    }
+    checkpoint.save(file, state)
+    assert image(checkpoint.load(file)) == image(state)
+
+
+@each_library
+def test_arrays_of_any_library_come_back_as_numpys(library, file):
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    checkpoint.save(file, [library.array(values)])
+    assert image(checkpoint.load(file)) == image([values])
+
+
+@each_library
+def test_every_part_takes_up_a_state_from_the_host(library, file):
+    """A checkpoint's arrays are NumPy's; they go into arrays of any library."""
+
+    def parts():
+        w = library.array(np.zeros(3, np.float32))
+        x = library.array(np.arange(6, dtype=np.float32).reshape(2, 3) ** 2)
+        opt, norm = fastopt.Adam([w]), fastopt.BatchNorm(3, like=w)
+        return (
+            w,
+            x,
+            opt,
+            norm,
+            fastopt.EMA([w], 0.5),
+            fastopt.EarlyStopping(),
+            fastopt.data.Standardizer(),
+        )
+
+    def states(parts):
+        return [part.state_dict() for part in parts[2:]]
+
+    old, new = parts(), parts()
+    w, x, opt, norm, ema, stopper, standardizer = old
+    opt.step([x[0] + 1])
+    norm(x)
+    ema.update()
+    stopper.update(1.0, [w])
+    standardizer.fit(x)
+    checkpoint.save(file, states(old))
+    for part, state in zip(new[2:], checkpoint.load(file), strict=True):
+        part.load_state_dict(state)
+    checkpoint.save(file.with_name("again.npz"), states(new))
+    assert file.read_bytes() == file.with_name("again.npz").read_bytes()
+    new[5].restore([new[0]])
+    assert library.host(new[0]).tobytes() == library.host(w).tobytes()
+    for _ in range(2):
+        transformed = [library.host(s.transform(x)) for s in (standardizer, new[6])]
+        np.testing.assert_array_equal(*transformed)
+        for s in (standardizer, new[6]):
+            s.partial_fit(x + 1)
+
+
+def test_numpy_reads_the_file_and_the_same_state_gives_the_same_bytes(written, tmp_path, monkeypatch):
+    with np.load(written, allow_pickle=False) as archive:
+        np.testing.assert_array_equal(archive["arrays/w"], STATE["arrays"]["w"])
+    monkeypatch.setattr("time.time", lambda: 1e9)  # nor does the hour matter
+    checkpoint.save(tmp_path / "other.npz", STATE)
+    assert (tmp_path / "other.npz").read_bytes() == written.read_bytes()
+
+
+# ---- what is refused when it is to be written ----
+
+UNSAVED = {
+    "a tuple": (
+        {"a": [(1, 2)]},
+        r"state\['a'\]\['0'\] has type tuple, expected a dict, a list, an array",
+    ),
+    "a key": ({"a": {3: 1}}, r"state\['a'\] has the key 3, expected strings"),
+    "an object": ({"a": object()}, r"state\['a'\] has type object"),
+    "bytes": ([b"abc"], r"state\['0'\] has type bytes"),
+    "an array of objects": ({"a": np.array([None])}, r"state\['a'\] is an array of objects"),
+}
+
+
+@pytest.mark.parametrize(("state", "says"), UNSAVED.values(), ids=UNSAVED)
+def test_what_could_not_come_back_is_refused_and_nothing_written(state, says, written):
+    before = written.read_bytes()
+    with pytest.raises(TypeError, match="^" + says):
+        checkpoint.save(written, state)
+    assert written.read_bytes() == before
+    assert os.listdir(written.parent) == [written.name]
+
+
+# ---- whole or as before ----
+
+
+@pytest.mark.parametrize("place", ["zipfile.ZipFile", "os.fsync", "os.replace"])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
+def test_what_ends_a_write_leaves_the_old_file_alone(place, kind, written, monkeypatch):
+    before = written.read_bytes()
+
+    def fail(*_):
+        raise kind
+
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(kind):
+        checkpoint.save(written, {})
+    monkeypatch.undo()
+    assert written.read_bytes() == before
+    assert os.listdir(written.parent) == [written.name]
+
+
+def test_the_new_file_is_on_the_disk_before_it_takes_the_name(written, monkeypatch):
+    """And the folder, which holds the name, after that."""
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def synced(descriptor):
+        target = os.readlink(f"/proc/self/fd/{descriptor}")
+        done.append("folder" if os.path.isdir(target) else os.path.getsize(target))
+        fsync(descriptor)
+
+    def replaced(old, new):
+        done.append((os.path.dirname(old) == os.path.dirname(new), os.path.getsize(old)))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    checkpoint.save(str(written), STATE)
+    size = written.stat().st_size
+    assert done == [size, (True, size), "folder"]
+
+
+def test_a_file_without_a_folder_is_written_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save("run.npz", STATE)
+    assert image(checkpoint.load("run.npz")) == image(STATE)
+
+
+def test_the_file_has_the_rights_that_any_new_file_has(written):
+    plain = written.with_name("plain")
+    plain.touch()
+    assert written.stat().st_mode == plain.stat().st_mode
+
+
+# ---- what is refused when it is to be read ----
+
+
+def test_every_truncation_is_refused(written, file):
+    whole = written.read_bytes()
+    for size in range(len(whole)):
+        file.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="is no checkpoint of fastopt, or is damaged"):
+            checkpoint.load(file)
+
+
+def test_no_flipped_bit_changes_a_value(file):
+    """It is found out, or lies where nothing is read: in a date, say."""
+    state = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": 1}
+    checkpoint.save(file, state)
+    whole, told = file.read_bytes(), 0
+    for i in range(8 * len(whole)):
+        flipped = bytes([whole[i // 8] ^ 1 << i % 8])
+        file.write_bytes(whole[: i // 8] + flipped + whole[i // 8 + 1 :])
+        try:
+            assert image(checkpoint.load(file)) == image(state)
+        except ValueError as e:
+            told += str(e).startswith(str(file))
+    assert told > 4 * len(whole)
+
+
+def test_an_array_cut_short_by_its_own_header_is_found_out(file):
+    checkpoint.save(file, {"a": np.zeros((40, 40))})
+    file.write_bytes(file.read_bytes().replace(b"(40, 40)", b"(40, 39)"))
+    with pytest.raises(ValueError, match="Bad CRC-32"):
+        checkpoint.load(file)
+
+
+def zipped(members):
+    def write(file):
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+
+    return write
+
+
+class Bomb:
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+FOREIGN = {
+    "empty": lambda file: file.touch(),
+    "text": lambda file: file.write_text("epoch 3"),
+    "a pickle": lambda file: file.write_bytes(pickle.dumps(Bomb())),
+    "an npz": lambda file: np.savez(file, w=np.ones(3)),
+    "another JSON": zipped({"state.json": "[]"}),
+    "no JSON": zipped({"state.json": "{"}),
+    "another's JSON": zipped({"state.json": json.dumps({"state": 1})}),
+    "a later format": zipped({"state.json": json.dumps({"fastopt": 2, "arrays": [], "state": 1})}),
+    "an array gone": zipped(
+        {"state.json": json.dumps({"fastopt": 1, "arrays": ["a.npy"], "state": ["f4"]})}
+    ),
+}
+
+
+@pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
+def test_another_file_is_refused_and_left_alone(make, file):
+    make(file)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=f"^{file} is no checkpoint of fastopt, or is damaged"):
+        checkpoint.load(file)
+    assert file.read_bytes() == before
+
+
+def test_a_pickle_among_the_arrays_is_not_opened(file):
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(
+            "state.json", json.dumps({"fastopt": 1, "arrays": ["a.npy"], "state": {"a": "object"}})
+        )
+        with archive.open("a.npy", "w") as member:
+            np.lib.format.write_array(member, np.array([Bomb()]), allow_pickle=True)
+    with pytest.raises(ValueError, match="is no checkpoint of fastopt, or is damaged"):
+        checkpoint.load(file)
+
+
+def test_a_file_that_is_not_there_is_told_as_such(file):
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(file)
