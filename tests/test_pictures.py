@@ -3,7 +3,7 @@ follows from what it computes."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -12,17 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib", reason="the examples need matplotlib: pip install '.[demo]'")
+for package in ("matplotlib", "sklearn"):
+    pytest.importorskip(package, reason=f"the examples need {package}: pip install '.[demo]'")
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-PICTURES = ("valley", "saddle", "cliff", "rates", "sparsity")
+sys.path.insert(0, str(EXAMPLES))
+PICTURES = ("valley", "saddle", "cliff", "rates", "sparsity", "batch_size")
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+load = importlib.import_module
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -93,3 +90,30 @@ def test_sparsity():
     assert (fits["L1, proximal"][truth != 0] != 0).all()
     largest = {name: np.abs(w[truth == 0]).max() for name, w in fits.items()}
     assert largest["L1, subgradient"] < largest["L2"] < largest["none"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batch_size(seed):
+    batch_size = load("batch_size")
+    for size in batch_size.SIZES:
+        assert batch_size.noise(size, seed) == pytest.approx(batch_size.expected_noise(size), rel=0.05)
+    assert batch_size.noise(442, seed) < 1e-12  # all samples, in another order
+    paths = [batch_size.path(size, seed) for size in batch_size.RUNS.values()]
+    assert [len(points) - 1 for points in paths] == [20 * 442, 20 * 14, 20]
+    (single, single_end, astray), (mini, mini_end, _), (whole, whole_end, risen) = map(
+        batch_size.summary, paths
+    )
+    assert 5 * single < mini < 20 * 442
+    assert whole is None
+    assert 20 * mini_end < single_end < whole_end
+    assert astray == pytest.approx(0.5, abs=0.03)
+    assert risen == 0
+
+
+def test_batch_size_excess_is_the_loss_above_its_minimum():
+    batch_size = load("batch_size")
+    x, y = batch_size.data()
+    minimum = np.linalg.lstsq(x, y, rcond=None)[1] / len(x) / 2
+    points = np.array([[1.0, 0.0], [-2.0, 3.0]])
+    losses = [np.square(x @ w - y).mean() / 2 for w in points]
+    np.testing.assert_allclose(batch_size.excess(points), losses - minimum, rtol=1e-12)
