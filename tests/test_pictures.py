@@ -17,7 +17,7 @@ for package in ("matplotlib", "sklearn"):
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
-PICTURES = ("valley", "saddle", "cliff", "rates", "sparsity", "batch_size")
+PICTURES = ("valley", "saddle", "cliff", "rates", "sparsity", "batch_size", "batch_norm")
 
 load = importlib.import_module
 
@@ -117,3 +117,28 @@ def test_batch_size_excess_is_the_loss_above_its_minimum():
     points = np.array([[1.0, 0.0], [-2.0, 3.0]])
     losses = [np.square(x @ w - y).mean() / 2 for w in points]
     np.testing.assert_allclose(batch_size.excess(points), losses - minimum, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_batch_norm(seed):
+    """Without it, half and twice He's scale are too much; with it, a sixteenth and four times are not."""
+    batch_norm = load("batch_norm")
+    plain, normed = (batch_norm.survey(norm, seed) >= batch_norm.TRAINED for norm in (False, True))
+    assert batch_norm.span(batch_norm.SCALES, plain.any(axis=1)) == (1, 1)
+    lowest, largest = batch_norm.span(batch_norm.SCALES, normed.any(axis=1))
+    assert (lowest, largest >= 4) == (1 / 16, True)
+    rates = [batch_norm.span(batch_norm.RATES, trained.any(axis=0)) for trained in (plain, normed)]
+    assert rates[1][1] >= 4 * rates[0][1]
+    assert normed.sum() > 5 * plain.sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batch_norm_keeps_the_signal_and_leaves_the_scale_a_say_in_the_rate(seed):
+    batch_norm = load("batch_norm")
+    half, once, twice = (batch_norm.signal(False, scale, seed) for scale in (0.5, 1, 2))
+    assert (once / half, twice / once) == pytest.approx((64, 64), rel=1e-3)
+    assert batch_norm.signal(True, 1 / 16, seed) == pytest.approx(
+        batch_norm.signal(True, 4, seed), rel=0.05
+    )
+    slow = batch_norm.RATES[0]
+    assert batch_norm.read(True, 1 / 16, slow, seed) > 2 * batch_norm.read(True, 1, slow, seed)
