@@ -17,7 +17,7 @@ for package in ("matplotlib", "sklearn"):
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
-PICTURES = ("valley", "saddle", "cliff", "rates", "sparsity", "batch_size", "batch_norm")
+PICTURES = ("valley", "saddle", "cliff", "rates", "sparsity", "batch_size", "batch_norm", "overfitting")
 
 load = importlib.import_module
 
@@ -142,3 +142,43 @@ def test_batch_norm_keeps_the_signal_and_leaves_the_scale_a_say_in_the_rate(seed
     )
     slow = batch_norm.RATES[0]
     assert batch_norm.read(True, 1 / 16, slow, seed) > 2 * batch_norm.read(True, 1, slow, seed)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_overfitting(seed):
+    overfitting = load("overfitting")
+    (plain, stopped), (dropped, both) = (
+        overfitting.train(p, seed) for p in overfitting.DROPOUTS.values()
+    )
+    for states, kept in ((plain, stopped), (dropped, both)):
+        assert kept == states[kept.epoch - 1]
+        assert kept.validation == min(s.validation for s in states[: kept.epoch + overfitting.PATIENCE])
+        assert kept.gap < 0.6 * states[-1].gap
+    assert plain[-1].training < 0.05
+    assert plain[-1].validation > 1.9 * stopped.validation
+    assert dropped[-1].gap < 0.55 * plain[-1].gap
+    assert both.epoch > stopped.epoch
+    assert min(stopped.read, dropped[-1].read) > plain[-1].read + 0.02
+
+
+def test_overfitting_stops_early_though_the_run_goes_on(monkeypatch):
+    overfitting = load("overfitting")
+    monkeypatch.setattr(overfitting, "PATIENCE", 1)
+    monkeypatch.setattr(overfitting, "EPOCHS", 12)
+    states, kept = overfitting.train(0.0, seed=2)  # whose loss rises once before it falls further
+    rises = np.flatnonzero(np.diff([state.validation for state in states]) >= 0)
+    assert kept == states[rises[0]]
+
+
+def test_overfitting_spoils_a_fifth_of_the_labels_but_no_test_label():
+    overfitting = load("overfitting")
+    parts = overfitting.data(seed=0)
+    assert [len(x) for x, _ in parts] == [400, 500, 897]
+    images, labels = overfitting.load_digits(return_X_y=True)
+    right = dict(zip(map(bytes, (images / 16).astype("float32")), labels, strict=True))
+    assert len(right) == len(images)  # no image twice
+    wrong = [
+        np.mean([right[bytes(a)] != b.argmax() for a, b in zip(*part, strict=True)]) for part in parts
+    ]
+    assert wrong == pytest.approx([0.18, 0.18, 0], abs=0.04)
+    assert wrong[2] == 0
