@@ -3,7 +3,7 @@ follows from what it computes."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -12,17 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib", reason="the examples need matplotlib: pip install '.[demo]'")
+for package in ("matplotlib", "sklearn"):
+    pytest.importorskip(package, reason=f"the examples need {package}: pip install '.[demo]'")
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-PICTURES = ("valley", "saddle", "cliff", "rates", "sparsity")
+sys.path.insert(0, str(EXAMPLES))
+PICTURES = ("valley", "saddle", "cliff", "rates", "sparsity", "batch_size", "batch_norm", "overfitting")
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+load = importlib.import_module
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -93,3 +90,95 @@ def test_sparsity():
     assert (fits["L1, proximal"][truth != 0] != 0).all()
     largest = {name: np.abs(w[truth == 0]).max() for name, w in fits.items()}
     assert largest["L1, subgradient"] < largest["L2"] < largest["none"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batch_size(seed):
+    batch_size = load("batch_size")
+    for size in batch_size.SIZES:
+        assert batch_size.noise(size, seed) == pytest.approx(batch_size.expected_noise(size), rel=0.05)
+    assert batch_size.noise(442, seed) < 1e-12  # all samples, in another order
+    paths = [batch_size.path(size, seed) for size in batch_size.RUNS.values()]
+    assert [len(points) - 1 for points in paths] == [20 * 442, 20 * 14, 20]
+    (single, single_end, astray), (mini, mini_end, _), (whole, whole_end, risen) = map(
+        batch_size.summary, paths
+    )
+    assert 5 * single < mini < 20 * 442
+    assert whole is None
+    assert 20 * mini_end < single_end < whole_end
+    assert astray == pytest.approx(0.5, abs=0.03)
+    assert risen == 0
+
+
+def test_batch_size_excess_is_the_loss_above_its_minimum():
+    batch_size = load("batch_size")
+    x, y = batch_size.data()
+    minimum = np.linalg.lstsq(x, y, rcond=None)[1] / len(x) / 2
+    points = np.array([[1.0, 0.0], [-2.0, 3.0]])
+    losses = [np.square(x @ w - y).mean() / 2 for w in points]
+    np.testing.assert_allclose(batch_size.excess(points), losses - minimum, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_batch_norm(seed):
+    """Without it, half and twice He's scale are too much; with it, a sixteenth and four times are not."""
+    batch_norm = load("batch_norm")
+    plain, normed = (batch_norm.survey(norm, seed) >= batch_norm.TRAINED for norm in (False, True))
+    assert batch_norm.span(batch_norm.SCALES, plain.any(axis=1)) == (1, 1)
+    lowest, largest = batch_norm.span(batch_norm.SCALES, normed.any(axis=1))
+    assert (lowest, largest >= 4) == (1 / 16, True)
+    rates = [batch_norm.span(batch_norm.RATES, trained.any(axis=0)) for trained in (plain, normed)]
+    assert rates[1][1] >= 4 * rates[0][1]
+    assert normed.sum() > 5 * plain.sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batch_norm_keeps_the_signal_and_leaves_the_scale_a_say_in_the_rate(seed):
+    batch_norm = load("batch_norm")
+    half, once, twice = (batch_norm.signal(False, scale, seed) for scale in (0.5, 1, 2))
+    assert (once / half, twice / once) == pytest.approx((64, 64), rel=1e-3)
+    assert batch_norm.signal(True, 1 / 16, seed) == pytest.approx(
+        batch_norm.signal(True, 4, seed), rel=0.05
+    )
+    slow = batch_norm.RATES[0]
+    assert batch_norm.read(True, 1 / 16, slow, seed) > 2 * batch_norm.read(True, 1, slow, seed)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_overfitting(seed):
+    overfitting = load("overfitting")
+    (plain, stopped), (dropped, both) = (
+        overfitting.train(p, seed) for p in overfitting.DROPOUTS.values()
+    )
+    for states, kept in ((plain, stopped), (dropped, both)):
+        assert kept == states[kept.epoch - 1]
+        assert kept.validation == min(s.validation for s in states[: kept.epoch + overfitting.PATIENCE])
+        assert kept.gap < 0.6 * states[-1].gap
+    assert plain[-1].training < 0.05
+    assert plain[-1].validation > 1.9 * stopped.validation
+    assert dropped[-1].gap < 0.55 * plain[-1].gap
+    assert both.epoch > stopped.epoch
+    assert min(stopped.read, dropped[-1].read) > plain[-1].read + 0.02
+
+
+def test_overfitting_stops_early_though_the_run_goes_on(monkeypatch):
+    overfitting = load("overfitting")
+    monkeypatch.setattr(overfitting, "PATIENCE", 1)
+    monkeypatch.setattr(overfitting, "EPOCHS", 12)
+    states, kept = overfitting.train(0.0, seed=2)  # whose loss rises once before it falls further
+    rises = np.flatnonzero(np.diff([state.validation for state in states]) >= 0)
+    assert kept == states[rises[0]]
+
+
+def test_overfitting_spoils_a_fifth_of_the_labels_but_no_test_label():
+    overfitting = load("overfitting")
+    parts = overfitting.data(seed=0)
+    assert [len(x) for x, _ in parts] == [400, 500, 897]
+    images, labels = overfitting.load_digits(return_X_y=True)
+    right = dict(zip(map(bytes, (images / 16).astype("float32")), labels, strict=True))
+    assert len(right) == len(images)  # no image twice
+    wrong = [
+        np.mean([right[bytes(a)] != b.argmax() for a, b in zip(*part, strict=True)]) for part in parts
+    ]
+    assert wrong == pytest.approx([0.18, 0.18, 0], abs=0.04)
+    assert wrong[2] == 0
