@@ -56,9 +56,9 @@ __device__ __forceinline__ Gradients<P> gradients(const NormalizeBackward<Comput
 
 // ---- flat arrays ----
 
-// A flat array as a table of `width` elements a row, which is a multiple of all channels in rows: then a
-// thread that keeps its column keeps its channels. Blocks take kThreads vectors of kInFlight rows at a
-// time.
+// A flat array as a table of `width` elements a row, which is a multiple of all channels in rows: then
+// a thread that keeps its column keeps its channels. Blocks take kThreads vectors of kInFlight rows at
+// a time.
 struct Table {
   int64_t elements, width;
   unsigned stripes;  // blocks to a row
@@ -66,8 +66,8 @@ struct Table {
   bool even;         // a vector lies in one channel: planes of whole vectors
 };
 
-// Bits of ReLU are numbered as elements are. Eight of them make a byte, of one thread or of neighbouring
-// ones, which all call this.
+// Bits of ReLU are numbered as elements are. Eight of them make a byte, of one thread or of
+// neighbouring ones, which all call this.
 template <int count>
 __device__ __forceinline__ void put_bits(uint8_t* kept, int64_t i, bool there, unsigned bits) {
 #pragma unroll
@@ -158,8 +158,7 @@ __global__ void __launch_bounds__(kThreads)
         P y[count];
 #pragma unroll
         for (int k = 0; k < count; ++k) {
-          const Normalized<P> own =
-              normalized(rules.next(k), x[r][k], adds, residual[r][k], call.relu);
+          const Normalized<P> own = normalized(rules.next(k), x[r][k], adds, residual[r][k], call.relu);
           y[k] = own.y;
           bits |= unsigned(own.on) << k;
         }
@@ -227,9 +226,8 @@ __global__ void __launch_bounds__(kThreads)
     const Spot at = spot_of(call.s, i);
     const auto rule = arrays.template get<Normalize<Compute<P>>>(at.channel);
     const bool adds = call.residual.data;
-    const Normalized<P> own =
-        normalized(rule, element<P>(call.s, call.x, at), adds,
-                   adds ? element<P>(call.s, call.residual, at) : P{}, call.relu);
+    const Normalized<P> own = normalized(rule, element<P>(call.s, call.x, at), adds,
+                                         adds ? element<P>(call.s, call.residual, at) : P{}, call.relu);
     *place<P>(call.s, call.y, at) = own.y;
     bits = own.on;
   }
@@ -244,9 +242,8 @@ __global__ void __launch_bounds__(kThreads)
   const Spot at = spot_of(call.s, i);
   const auto rule = arrays.template get<NormalizeBackward<Compute<P>>>(at.channel);
   const bool with_x = call.x.data;
-  const Gradients<P> own =
-      gradients(rule, with_x, with_x ? element<P>(call.s, call.x, at) : P{},
-                element<P>(call.s, call.dy, at), bits_from(call.kept, i) & 1);
+  const Gradients<P> own = gradients(rule, with_x, with_x ? element<P>(call.s, call.x, at) : P{},
+                                     element<P>(call.s, call.dy, at), bits_from(call.kept, i) & 1);
   *place<P>(call.s, call.dx, at) = own.dx;
   if (call.dresidual.data) *place<P>(call.s, call.dresidual, at) = own.dresidual;
 }
@@ -279,8 +276,7 @@ void queue_normalize(const BatchNormForward& call, const Channels& s,
   const Forward forward{s, call.x, call.residual, call.y, call.kept, call.relu};
   const auto flat = [&](const ChannelArray& a) { return !a.data || s.flat(a, sizeof(P)); };
   if (!flat(call.x) || !flat(call.residual) || !flat(call.y))
-    return launch(call.place, normalize_each<P>, over(s.elements, kThreads), kThreads, forward,
-                  rules);
+    return launch(call.place, normalize_each<P>, over(s.elements, kThreads), kThreads, forward, rules);
   const Table t = table_of(s, kPerVector<P>);
   launch(call.place, s.space.rows ? normalize_flat<P, true> : normalize_flat<P, false>,
          blocks_for(call.place, t), kThreads, forward, t, rules);
@@ -293,17 +289,16 @@ void queue_gradient(const BatchNormBackward& call, const Channels& s,
   if (call.count == 0.0) backward.x.data = nullptr;
   const auto flat = [&](const ChannelArray& a) { return !a.data || s.flat(a, sizeof(P)); };
   if (!flat(backward.x) || !flat(call.dy) || !flat(call.dx) || !flat(call.dresidual))
-    return launch(call.place, gradient_each<P>, over(s.elements, kThreads), kThreads, backward,
-                  rules);
+    return launch(call.place, gradient_each<P>, over(s.elements, kThreads), kThreads, backward, rules);
   const Table t = table_of(s, kPerVector<P>);
   launch(call.place, s.space.rows ? gradient_flat<P, true> : gradient_flat<P, false>,
          blocks_for(call.place, t), kThreads, backward, t, rules);
 }
 
-#define FASTOPT_PASSES(P)                                                                    \
-  template void queue_normalize<P>(const BatchNormForward&, const Channels&,                 \
-                                   const RuleArrays<Compute<P>>&);                           \
-  template void queue_gradient<P>(const BatchNormBackward&, const Channels&,                 \
+#define FASTOPT_PASSES(P)                                                    \
+  template void queue_normalize<P>(const BatchNormForward&, const Channels&, \
+                                   const RuleArrays<Compute<P>>&);           \
+  template void queue_gradient<P>(const BatchNormBackward&, const Channels&, \
                                   const RuleArrays<Compute<P>>&);
 FASTOPT_PASSES(Half)
 FASTOPT_PASSES(BFloat16)

@@ -35,8 +35,8 @@ __device__ __forceinline__ Pair join_channel(const Joining& t, int64_t c) {
     __syncthreads();
     if (turn % (2 * step) != 0 || (turn + step) * size >= t.count) continue;
     const Pair& other = joined[threadIdx.x + step * channels];
-    How::join(mine.first, mine.second, other.first, other.second,
-              values_in(turn, step, size, t.count), values_in(turn + step, step, size, t.count));
+    How::join(mine.first, mine.second, other.first, other.second, values_in(turn, step, size, t.count),
+              values_in(turn + step, step, size, t.count));
   }
   return mine;
 }

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kPlaneBlocks = 4;   // of a group
 constexpr int kRowThreads = 128;  // by channels, 32 at most, and blocks
-constexpr int kResident = 5;      // blocks of these on a processor: registers enough for all that is read
+constexpr int kResident = 5;  // blocks of these on a processor: registers enough for all that is read
 
 int row_channels(const ChannelSpace& s) {
   int n = 1;
@@ -28,8 +28,8 @@ struct Reduction {
   ChannelArray x, dy;
   const uint8_t* kept;
   const double* mean;
-  bool even;           // whether Steps say it all
-  int64_t rest;        // of a step, in its last segment
+  bool even;     // whether Steps say it all
+  int64_t rest;  // of a step, in its last segment
   Steps x_steps, dy_steps, number_steps;
   int64_t group;       // values
   int channels_a_row;  // of threads
@@ -199,7 +199,8 @@ __global__ void __launch_bounds__(kPlaneBlocks* kLanes)
 }
 
 template <class Sums>
-__global__ void __launch_bounds__(kRowThreads, kResident) sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
+__global__ void __launch_bounds__(kRowThreads, kResident)
+    sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
   __shared__ Pair blocks[kRowThreads];
   const int64_t channels = r.s.space.channels, count = r.s.count;
   const int wide = r.channels_a_row, block = int(threadIdx.x) / wide;
@@ -253,8 +254,8 @@ void queue_sums(const Place& place, DType dtype, const Reduction& r) {
 }  // namespace
 
 Groups groups_of(const ChannelSpace& s) {
-  const int64_t size = s.rows ? kRowThreads / row_channels(s) * int64_t(kRowBlock)
-                              : kPlaneBlocks * int64_t(kPlaneBlock);
+  const int64_t size =
+      s.rows ? kRowThreads / row_channels(s) * int64_t(kRowBlock) : kPlaneBlocks * int64_t(kPlaneBlock);
   return {size, over(s.count(), size)};
 }
 

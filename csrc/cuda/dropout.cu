@@ -162,7 +162,7 @@ __device__ __forceinline__ void drop(const Task& t, const Dropout<Compute<P>>& r
 }
 
 template <class P, int count>
-__global__ void __launch_bounds__(kThreads, kResident) 
+__global__ void __launch_bounds__(kThreads, kResident)
     drop_all(const FASTOPT_WHOLE_ARGUMENT Task t, const Dropout<Compute<P>> rule) {
   const DropoutCall& call = t.call;
   const bool adds = call.residual.data;

@@ -1,0 +1,259 @@
+"""BatchNorm and dropout on a CUDA device have the CPU's bits, for every form, layout, dtype and option."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from batches import BY_ID, CASES, FEW, FORMS, Batch, Case, Form, batch
+from fastopt import functional as F
+from layouts import GRADS, SHAPE, TARGETS, permuted, shifted, spread
+from steps import DTYPES, bits, values
+
+# Forms where the tree has more than one level, and a last block with few values, on each way.
+LARGE = [
+    Form((3, 2, 70, 71)),  # segments longer than a block
+    Form((90, 7, 7, 7)),  # and shorter than what a thread reads ahead
+    Form((2, 1, 33_000)),
+    Form((20_011, 2)),
+    Form((701, 9), axis=-1),
+]
+
+
+def there(device: Any, b: Batch) -> Batch:
+    """The same arrays on a device."""
+    moved = {k: v if k == "form" else device.array(v) for k, v in vars(b).items()}
+    return Batch(**moved)
+
+
+def agree(device: Any, host: Any, other: Any) -> None:
+    """Bit by bit, but for the bits of a NaN."""
+    found = device.host(other) if hasattr(other, "__cuda_array_interface__") else np.asarray(other)
+    assert found.dtype == host.dtype
+    with np.errstate(invalid="ignore"):
+        nan = np.isnan(host.astype(np.float64))
+        assert (np.isnan(found.astype(np.float64)) == nan).all()
+    assert bits(np.where(nan, host.dtype.type(0), found)) == bits(
+        np.where(nan, host.dtype.type(0), host)
+    )
+
+
+def both_agree(device: Any, b: Batch, case: Case, **more: Any) -> None:
+    """All that a forward and a backward pass give and change."""
+    c = there(device, b)
+    y, saved, grads = b.run(case, **more)
+    y_there, saved_there, grads_there = c.run(case, **more)
+    agree(device, y, y_there)
+    for name in ("mean", "var", "invstd"):
+        agree(device, getattr(saved, name), getattr(saved_there, name))
+    for name in ("running_mean", "running_var"):
+        agree(device, getattr(b, name), getattr(c, name))
+    for own, other in zip(grads, grads_there, strict=True):
+        assert (own is None) == (other is None)
+        if own is not None:
+            agree(device, own, other)
+
+
+# ---- BatchNorm ----
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", FORMS + LARGE, ids=str)
+def test_forms(cuda, form, dtype):
+    for case, small in (("residual-relu", None), ("affine", "float32")):
+        both_agree(cuda, batch(form, dtype, small), BY_ID[case], single_value="zero_var")
+
+
+@pytest.mark.parametrize("form", FEW, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_options(cuda, case, form):
+    both_agree(cuda, batch(form, "float16", small="float64"), case)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("form", FEW, ids=str)
+def test_values_that_are_not_finite(cuda, form, value):
+    b = batch(form)
+    b.x[1, 0], b.dy[0, 1] = value, value
+    with np.errstate(all="ignore"):
+        both_agree(cuda, b, BY_ID["residual-relu"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", FEW, ids=str)
+def test_one_element_off_any_boundary(cuda, form, dtype):
+    b = batch(form, dtype)
+    for k, name in enumerate(("x", "residual", "dy", "gamma", "running_var")):
+        a = getattr(b, name)
+        setattr(b, name, shifted(a, (2 * k + 1) * a.itemsize % 64))
+    both_agree(cuda, b, BY_ID["residual-relu"])
+
+
+def strided(a: np.ndarray) -> np.ndarray:
+    """Equal to `a`, with gaps around its samples and its channels."""
+    return spread(a, (2, *(1,) * (a.ndim - 1)))
+
+
+@pytest.mark.parametrize("which", ["x", "residual", "dy", "x dy", "x residual dy"])
+@pytest.mark.parametrize("form", [*FEW, Form((5, 3, 2, 11, 13)), Form((2, 9, 4, 6))], ids=str)
+def test_strided_arrays(cuda, form, which):
+    """Each its own strides: the bits of ReLU are found again, whatever those of forward were."""
+    b = batch(form)
+    for name in which.split():
+        setattr(b, name, strided(getattr(b, name)))
+    both_agree(cuda, b, BY_ID["residual-relu"])
+
+
+def test_axes_that_merge_forward_and_not_backward(cuda):
+    b = batch(Form((4, 5, 6, 7)))
+    b.dy = spread(b.dy, (1, 1, 2, 1))
+    both_agree(cuda, b, BY_ID["residual-relu"])
+    b = batch(Form((4, 6, 7, 5), axis=-1))
+    b.dy = spread(b.dy, (1, -2, 1, 1))
+    both_agree(cuda, b, BY_ID["residual-relu"])
+
+
+@pytest.mark.parametrize("name", ["x", "residual"])
+@pytest.mark.parametrize("form", FEW, ids=str)
+def test_in_place(cuda, form, name):
+    b = batch(form)
+    c, case = there(cuda, b), BY_ID["residual-relu"]
+    for of in (b, c):
+        F.batch_norm_forward(of.x, **of.given(case), out=getattr(of, name))
+    agree(cuda, getattr(b, name), getattr(c, name))
+    b = batch(form)
+    c = there(cuda, b)
+    for of in (b, c):
+        _, saved = F.batch_norm_forward(of.x, **of.given(case))
+        F.batch_norm_backward(of.dy, saved, out=of.dy)
+    agree(cuda, b.dy, c.dy)
+
+
+@pytest.mark.parametrize("form", FEW, ids=str)
+def test_pieces(cuda, form):
+    """Statistics and sums that are taken apart and given, as for a batch on several devices."""
+    b = batch(form)
+    results = []
+    for of in (b, there(cuda, b)):
+        moments = F.batch_norm_join([F.batch_norm_moments(a) for a in (of.x, of.residual)])
+        y, saved = F.batch_norm_apply(of.x, moments, of.gamma, of.beta, activation="relu")
+        sums = F.batch_norm_backward_reduce(of.dy, saved)
+        results.append([y, *moments[1:], *sums, *F.batch_norm_backward_apply(of.dy, saved, sums)])
+    for own, other in zip(*results, strict=True):
+        if own is not None:
+            agree(cuda, own, other)
+
+
+def test_nothing_at_all(cuda):
+    for shape in ((0, 3, 4), (2, 3, 0), (2, 0, 4)):
+        b = batch(Form((2, 3, 4)))
+        for name in ("x", "dy", "residual"):
+            setattr(b, name, np.zeros(shape, np.float32))
+        channels = shape[1]
+        for name in ("gamma", "beta", "running_mean", "running_var"):
+            setattr(b, name, np.ones(channels, np.float32))
+        both_agree(cuda, b, BY_ID["residual-relu"])
+
+
+def test_a_layer_is_three_launches_and_waits_for_nothing(cuda):
+    if cuda.name != "shim":
+        pytest.skip("the shim counts")
+    c = there(cuda, batch(Form((4, 5, 6, 7))))
+    cuda.counts()
+    F.batch_norm_forward(c.x, c.gamma, c.beta, activation="relu", out=c.residual)
+    forward = cuda.counts()
+    F.dropout_forward(c.x, 0.5, seed=1, out=c.residual)
+    dropped = cuda.counts()
+    assert (forward["launches"], forward["synchronisations"], forward["copies"]) == (3, 0, 0)
+    assert (dropped["launches"], dropped["synchronisations"], dropped["copies"]) == (1, 0, 0)
+
+
+# ---- dropout ----
+
+OPTIONS = {
+    "plain": {},
+    "channels": {"channel_axis": 2},
+    "last channels": {"channel_axis": -1},
+    "alpha": {"alpha": True},
+    "test-time training": {"scaling": "test_time"},
+    "evaluation": {"training": False, "scaling": "test_time"},
+    "identity": {"training": False},
+}
+SEED = {"seed": 0x1234_5678_9ABC_DEF0, "offset": 2**63 + 5}
+
+
+def dropped(x, residual, bias, p, out=None, **options) -> tuple[Any, Any]:
+    y, saved = F.dropout_forward(x, p, residual=residual, bias=bias, out=out, **{**SEED, **options})
+    return y, F.dropout_backward(x, saved)
+
+
+@pytest.mark.parametrize("start", [0, 2**40 + 4, 3])
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout(cuda, dtype, options, p, start):
+    for shape in ((3, 5, 8, 16), (2, 3, 5, 7)):  # whole vectors, and not
+        x, residual, bias = (
+            values(s, DTYPES[dtype], k) for k, s in enumerate((shape, shape, shape[-1]))
+        )
+        x.flat[3], x.flat[-1] = np.inf, np.nan  # of which a mask would make NaN, and a select does not
+        for more in ((None, None), (residual, bias), (None, bias.astype(np.float32))):
+            options_here = {**OPTIONS[options], "start": start}
+            moved = [a if a is None else cuda.array(a) for a in (x, *more)]
+            for own, other in zip(
+                dropped(x, *more, p, **options_here),
+                dropped(*moved, p, **options_here),
+                strict=True,
+            ):
+                agree(cuda, own, other)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 2048, 2049, 100_003])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lengths(cuda, dtype, n):
+    x = values(n, DTYPES[dtype])
+    for own, other in zip(
+        dropped(x, None, None, 0.5), dropped(cuda.array(x), None, None, 0.5), strict=True
+    ):
+        agree(cuda, own, other)
+
+
+READ = {
+    k: v
+    for k, v in GRADS.items()
+    if k not in ("1 byte off", "3 bytes off", "field of packed structures")
+}
+WRITTEN = {k: v for k, v in TARGETS.items() if k in READ}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", READ)
+def test_dropout_of_any_layout(cuda, layout, dtype):
+    x, residual, bias = (values(s, DTYPES[dtype], k) for k, s in enumerate((SHAPE, SHAPE, SHAPE[-1])))
+    for options in (OPTIONS["plain"], OPTIONS["channels"]):
+        for a, r in ((READ[layout](x), residual), (x, READ[layout](residual))):
+            here, moved = (a, r, bias[::-1]), [cuda.array(each) for each in (a, r, bias[::-1])]
+            for own, other in zip(
+                dropped(*here, 0.3, **options), dropped(*moved, 0.3, **options), strict=True
+            ):
+                agree(cuda, own, other)
+
+
+@pytest.mark.parametrize("layout", WRITTEN)
+def test_dropout_into_any_layout(cuda, layout):
+    x, residual, out = (
+        values(SHAPE),
+        values(SHAPE, seed=1),
+        WRITTEN[layout](np.zeros(SHAPE, np.float32)),
+    )
+    moved = [cuda.array(a) for a in (x, residual, out)]
+    dropped(x, residual, None, 0.3, out=out)
+    dropped(moved[0], moved[1], None, 0.3, out=moved[2])
+    agree(cuda, out, moved[2])
+    same = permuted(x, (3, 0, 2, 1)) if "permuted" in layout else x.copy()
+    own, there_ = same.copy(order="K"), cuda.array(same)
+    dropped(own, None, None, 0.3, out=own)
+    dropped(there_, None, None, 0.3, out=there_)
+    agree(cuda, own, there_)
