@@ -1,5 +1,5 @@
 """The CUDA engine with a block's threads as real threads, under ThreadSanitizer: a barrier that is missing from
-a kernel is a race, and is reported. One call of every kind of kernel, small: a block takes some milliseconds."""
+a kernel is a race, and is reported. One small call of every kind of kernel: a block takes milliseconds."""
 
 from __future__ import annotations
 

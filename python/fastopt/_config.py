@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from importlib import metadata
 
 from fastopt import _core
@@ -20,6 +21,17 @@ def set_num_threads(n: int) -> None:
     _core.set_num_threads(n)
 
 
+def _cuda() -> str:
+    try:
+        cuda = importlib.import_module("fastopt._cuda")
+    except ModuleNotFoundError:
+        return "not built"
+    except ImportError as e:
+        return f"cannot be loaded: {e}"
+    trouble = cuda.trouble()
+    return f"{cuda.describe()}, built for {cuda.ARCHITECTURES}" + (f"; {trouble}" if trouble else "")
+
+
 def config() -> dict[str, str]:
     """What :func:`show_config` prints, name by name."""
     lines = {
@@ -29,7 +41,7 @@ def config() -> dict[str, str]:
         "instruction sets here": ", ".join(_core.isas_supported()),
         "instruction set used": _core.isa(),
         "threads": str(get_num_threads()),
-        "CUDA": "not built",
+        "CUDA": _cuda(),
         "numpy": metadata.version("numpy"),
     }
     for name in _OPTIONAL:

@@ -10,6 +10,7 @@ import typing
 
 import numpy
 import numpy.typing
+import typing_extensions
 
 class Stepper:
     """
@@ -24,6 +25,7 @@ class Stepper:
         names: typing.Any = None,
         param_role: str = "params",
         grad_role: str = "grads",
+        lasting: bool = False,
     ) -> None:
         """
         Keep the lists: one of arrays to step and, for each of the rule's states, one as long.
@@ -45,17 +47,22 @@ class Stepper:
         """
     def step(self, grads: typing.Any) -> bool:
         """
-        Step all arrays, in place; False if skipped for a non-finite gradient.
-        Every check comes before the first write.
+        Step all arrays, in place; False if skipped for a non-finite gradient, as far as the host
+        can know. Every check comes before the first write.
+        """
+    @property
+    def on_device(self) -> bool:
+        """
+        Whether a device keeps hyper-parameters and counts of its own.
         """
     @property
     def skipped_steps(self) -> int: ...
     @skipped_steps.setter
-    def skipped_steps(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def skipped_steps(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     @property
     def step_count(self) -> int: ...
     @step_count.setter
-    def step_count(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def step_count(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 
 class BatchNormOptions:
     """
@@ -199,6 +206,11 @@ def clip_grad_value(grads: list[typing.Any], options: dict[str, typing.Any]) -> 
     Limit every element in place to clip_value.
     """
 
+def cuda_trouble() -> str:
+    """
+    Why CUDA arrays cannot be worked on here; empty if they can.
+    """
+
 def dropout_backward(
     dy: typing.Any,
     out: typing.Any,
@@ -294,6 +306,11 @@ def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None:
 def set_parallel_cutoff(bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     Use threads from this much memory traffic on. For tests.
+    """
+
+def use_cuda(backend: typing_extensions.CapsuleType | None) -> None:
+    """
+    Work on CUDA arrays with this engine; None: look for it again. For tests.
     """
 
 AROUND: list[str]
