@@ -74,7 +74,7 @@ template <class F>
 struct FinishForward {
   using How = JoinMoments;
   BatchNormForward call;
-  RuleArrays<F> rules;
+  RuleArrays rules;
   double count;
 
   __device__ __forceinline__ void operator()(int64_t c, const Pair& m) const {
@@ -90,7 +90,7 @@ template <class F>
 struct FinishBackward {
   using How = JoinSums;
   BatchNormBackward call;
-  RuleArrays<F> rules;
+  RuleArrays rules;
 
   __device__ __forceinline__ void operator()(int64_t c, const Pair& sums) const {
     if (!call.given) {
@@ -108,19 +108,19 @@ void queue_finish(const BatchMoments& call, Pair* parts) {
   queue(call.place, call.space, parts, FinishMoments{call.out});
 }
 
-template <class F>
-void queue_finish(const BatchNormForward& call, Pair* parts, const RuleArrays<F>& rules) {
-  queue(call.place, call.space, parts, FinishForward<F>{call, rules, double(call.space.count())});
+void queue_finish(const BatchNormForward& call, Pair* parts, const RuleArrays& rules) {
+  const double count = double(call.space.count());
+  if (call.dtype == DType::float64)
+    queue(call.place, call.space, parts, FinishForward<double>{call, rules, count});
+  else
+    queue(call.place, call.space, parts, FinishForward<float>{call, rules, count});
 }
 
-template <class F>
-void queue_finish(const BatchNormBackward& call, Pair* parts, const RuleArrays<F>& rules) {
-  queue(call.place, call.space, parts, FinishBackward<F>{call, rules});
+void queue_finish(const BatchNormBackward& call, Pair* parts, const RuleArrays& rules) {
+  if (call.dtype == DType::float64)
+    queue(call.place, call.space, parts, FinishBackward<double>{call, rules});
+  else
+    queue(call.place, call.space, parts, FinishBackward<float>{call, rules});
 }
-
-template void queue_finish(const BatchNormForward&, Pair*, const RuleArrays<float>&);
-template void queue_finish(const BatchNormForward&, Pair*, const RuleArrays<double>&);
-template void queue_finish(const BatchNormBackward&, Pair*, const RuleArrays<float>&);
-template void queue_finish(const BatchNormBackward&, Pair*, const RuleArrays<double>&);
 
 }  // namespace fastopt::cuda

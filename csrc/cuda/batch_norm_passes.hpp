@@ -30,64 +30,56 @@ void queue_backward_sums(const BatchNormBackward& call, const Channels& s, Pair*
 
 // ---- channels ----
 
-// A rule's constants, an array for each of its members, as threads read them.
-template <class F>
+// A rule's constants, an array for each of its members, of the type that elements are computed in.
 struct RuleArrays {
-  F* of[4];
+  void* of[4];
 
   template <class Rule>
-  static RuleArrays cut(Cutter& cutter, int64_t channels) {
-    RuleArrays arrays{};
-    for (int k = 0; k < int(sizeof(Rule) / sizeof(F)); ++k) arrays.of[k] = cutter.take<F>(channels);
-    return arrays;
-  }
+  using Number = decltype(Rule::mean);
+  template <class Rule>
+  static constexpr int members = sizeof(Rule) / sizeof(Number<Rule>);
+
   template <class Rule>
   __device__ __forceinline__ void put(int64_t c, const Rule& rule) const {
-    F own[sizeof(Rule) / sizeof(F)];
+    Number<Rule> own[members<Rule>];
     __builtin_memcpy(own, &rule, sizeof(rule));
 #pragma unroll
-    for (int k = 0; k < int(sizeof(Rule) / sizeof(F)); ++k) of[k][c] = own[k];
+    for (int k = 0; k < members<Rule>; ++k) static_cast<Number<Rule>*>(of[k])[c] = own[k];
   }
-  template <class Rule>
-  __device__ __forceinline__ Rule get(int64_t c) const {
-    F own[sizeof(Rule) / sizeof(F)];
-#pragma unroll
-    for (int k = 0; k < int(sizeof(Rule) / sizeof(F)); ++k) own[k] = of[k][c];
-    Rule rule;
-    __builtin_memcpy(&rule, own, sizeof(rule));
-    return rule;
-  }
-  // Those of neighbouring channels, the first a multiple of their number.
+
+  // Those of neighbouring channels; of more than one, the first is a multiple of their number.
   template <class Rule, int count>
   __device__ __forceinline__ void get(int64_t c, Rule (&rules)[count]) const {
-    constexpr int members = sizeof(Rule) / sizeof(F);
-    F own[members][count];
+    Number<Rule> own[members<Rule>][count];
 #pragma unroll
-    for (int k = 0; k < members; ++k) load(of[k] + c, own[k]);
+    for (int k = 0; k < members<Rule>; ++k) load(static_cast<const Number<Rule>*>(of[k]) + c, own[k]);
 #pragma unroll
     for (int i = 0; i < count; ++i) {
-      F one[members];
+      Number<Rule> one[members<Rule>];
 #pragma unroll
-      for (int k = 0; k < members; ++k) one[k] = own[k][i];
+      for (int k = 0; k < members<Rule>; ++k) one[k] = own[k][i];
       __builtin_memcpy(&rules[i], one, sizeof(one));
     }
   }
+  template <class Rule>
+  __device__ __forceinline__ Rule get(int64_t c) const {
+    Rule own[1];
+    get(c, own);
+    return own[0];
+  }
 };
 
-// Parts may be null: then statistics or sums are given.
+// Without parts, statistics or sums are given.
 void queue_finish(const BatchMoments& call, Pair* parts);
-template <class F>
-void queue_finish(const BatchNormForward& call, Pair* parts, const RuleArrays<F>& rules);
-template <class F>
-void queue_finish(const BatchNormBackward& call, Pair* parts, const RuleArrays<F>& rules);
+void queue_finish(const BatchNormForward& call, Pair* parts, const RuleArrays& rules);
+void queue_finish(const BatchNormBackward& call, Pair* parts, const RuleArrays& rules);
 
 // ---- elements ----
 
-template <class P>
-void queue_normalize(const BatchNormForward& call, const Channels& s,
-                     const RuleArrays<Compute<P>>& rules);
-template <class P>
-void queue_gradient(const BatchNormBackward& call, const Channels& s,
-                    const RuleArrays<Compute<P>>& rules);
+// For flat arrays, and for any.
+void queue_flat(const BatchNormForward& call, const Channels& s, const RuleArrays& rules);
+void queue_flat(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules);
+void queue_each(const BatchNormForward& call, const Channels& s, const RuleArrays& rules);
+void queue_each(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules);
 
 }  // namespace fastopt::cuda

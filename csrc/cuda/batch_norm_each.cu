@@ -1,0 +1,63 @@
+// BatchNorm's passes over arrays of any strides: a thread an element, wherever that lies.
+#include "cuda/batch_norm_elements.hpp"
+#include "cuda/flat.hpp"
+
+namespace fastopt::cuda {
+namespace {
+
+template <class P>
+__device__ __forceinline__ P* place(const Channels& s, const ChannelArray& a, const Spot& at) {
+  return reinterpret_cast<P*>(a.data + offset_of(s, a, at, sizeof(P)));
+}
+
+template <class P>
+__global__ void __launch_bounds__(kElementThreads)
+    normalize_each(const FASTOPT_WHOLE_ARGUMENT Forward call, const RuleArrays arrays) {
+  const int64_t i = int64_t(blockIdx.x) * kElementThreads + threadIdx.x;
+  const bool there = i < call.s.elements;
+  unsigned bits = 0;
+  if (there) {
+    const Spot at = spot_of(call.s, i);
+    const auto rule = arrays.get<Normalize<Compute<P>>>(at.channel);
+    const bool adds = call.residual.data;
+    const Normalized<P> own = normalized(rule, element<P>(call.s, call.x, at), adds,
+                                         adds ? element<P>(call.s, call.residual, at) : P{}, call.relu);
+    *place<P>(call.s, call.y, at) = own.y;
+    bits = own.on;
+  }
+  if (call.kept) put_bits<1>(call.kept, i, there, bits);
+}
+
+template <class P>
+__global__ void __launch_bounds__(kElementThreads)
+    gradient_each(const FASTOPT_WHOLE_ARGUMENT Backward call, const RuleArrays arrays) {
+  const int64_t i = int64_t(blockIdx.x) * kElementThreads + threadIdx.x;
+  if (i >= call.s.elements) return;
+  const Spot at = spot_of(call.s, i);
+  const auto rule = arrays.get<NormalizeBackward<Compute<P>>>(at.channel);
+  const bool with_x = call.x.data;
+  const Gradients<P> own = gradients(rule, with_x, with_x ? element<P>(call.s, call.x, at) : P{},
+                                     element<P>(call.s, call.dy, at), bits_from(call.kept, i) & 1);
+  *place<P>(call.s, call.dx, at) = own.dx;
+  if (call.dresidual.data) *place<P>(call.s, call.dresidual, at) = own.dresidual;
+}
+
+template <class Call>
+void queue(const Place& place, void (*kernel)(Call, RuleArrays), const Call& call,
+           const RuleArrays& rules) {
+  launch(place, kernel, over(call.s.elements, kElementThreads), kElementThreads, call, rules);
+}
+
+}  // namespace
+
+void queue_each(const BatchNormForward& call, const Channels& s, const RuleArrays& rules) {
+  with_dtype(call.dtype,
+             [&]<class P> { queue(call.place, normalize_each<P>, forward_of(call, s), rules); });
+}
+
+void queue_each(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules) {
+  with_dtype(call.dtype,
+             [&]<class P> { queue(call.place, gradient_each<P>, backward_of(call, s), rules); });
+}
+
+}  // namespace fastopt::cuda

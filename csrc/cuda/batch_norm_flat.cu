@@ -1,0 +1,186 @@
+// BatchNorm's passes over flat arrays that lie alike: a thread takes a few vectors.
+#include "cuda/batch_norm_elements.hpp"
+#include "cuda/flat.hpp"
+
+namespace fastopt::cuda {
+namespace {
+
+constexpr int kInFlight = 4;  // vectors of a thread that are read before the first is used
+
+// A flat array as a table of `width` elements a row, which is a multiple of all channels in rows: then
+// a thread that keeps its column keeps its channels. A block takes kElementThreads vectors of kInFlight
+// rows at a time.
+struct Table {
+  int64_t elements, width;
+  unsigned stripes;  // blocks to a row
+  int64_t turns;     // of kInFlight rows
+  bool even;         // a vector lies in one channel: planes of whole vectors
+};
+
+// The rules of a vector's elements: of neighbouring channels, or of one channel, seldom of more.
+template <class Rule, int count, bool rows>
+struct Rules {
+  const RuleArrays& all;
+  const Channels& s;
+  const bool even;
+  Rule own[rows ? count : 1];
+  int64_t channel = 0, left = 0;
+
+  __device__ __forceinline__ Rules(const RuleArrays& arrays, const Channels& channels, bool is_even)
+      : all(arrays), s(channels), even(is_even) {}
+
+  __device__ __forceinline__ void at_column(int64_t column) {
+    int64_t c = divide(column, s.space.channels, s.by_channels).rest;
+    if (s.space.channels % count == 0) return all.get(c, own);
+#pragma unroll
+    for (int k = 0; k < count; ++k) {
+      own[k] = all.get<Rule>(c);
+      if (++c == s.space.channels) c = 0;
+    }
+  }
+  __device__ __forceinline__ void at_element(int64_t i) {
+    const Divided plane = divide(i, s.space.inner, s.by_inner);
+    channel = divide(plane.quotient, s.space.channels, s.by_channels).rest;
+    left = s.space.inner - plane.rest;
+    own[0] = all.get<Rule>(channel);
+  }
+  // In turn, that of each element of a vector.
+  __device__ __forceinline__ const Rule& next(int k) {
+    if constexpr (rows) return own[k];
+    if (!even && k > 0 && --left == 0) {
+      left = s.space.inner;
+      if (++channel == s.space.channels) channel = 0;
+      own[0] = all.get<Rule>(channel);
+    }
+    return own[0];
+  }
+};
+
+// Calls visit(first) for each turn of a block, with the number of its thread's first element, from the
+// last turn to the first: what was summed last is what the cache still holds.
+template <class Visit>
+__device__ __forceinline__ void each_turn(const Table& t, int64_t column, Visit&& visit) {
+  const int64_t step = gridDim.x / t.stripes;
+  for (int64_t turn = blockIdx.x / t.stripes; turn < t.turns; turn += step)
+    visit((t.turns - 1 - turn) * kInFlight * t.width + column);
+}
+
+template <class P, bool rows>
+__global__ void __launch_bounds__(kElementThreads)
+    normalize_flat(const FASTOPT_WHOLE_ARGUMENT Forward call, const Table t, const RuleArrays arrays) {
+  constexpr int count = kPerVector<P>;
+  const int64_t column = (int64_t(blockIdx.x % t.stripes) * kElementThreads + threadIdx.x) * count;
+  const bool inside = column < t.width, adds = call.residual.data;
+  Rules<Normalize<Compute<P>>, count, rows> rules(arrays, call.s, t.even);
+  if (rows && inside) rules.at_column(column);
+  each_turn(t, column, [&](int64_t first) {
+    P x[kInFlight][count], residual[kInFlight][count];
+#pragma unroll
+    for (int r = 0; r < kInFlight; ++r) {
+      const int64_t i = first + r * t.width;
+      if (!inside || i >= t.elements) continue;
+      load_part(call.x.data, i, t.elements, x[r]);
+      if (adds) load_part(call.residual.data, i, t.elements, residual[r]);
+    }
+#pragma unroll
+    for (int r = 0; r < kInFlight; ++r) {
+      const int64_t i = first + r * t.width;
+      const bool there = inside && i < t.elements;
+      unsigned bits = 0;
+      if (there) {
+        if (!rows) rules.at_element(i);
+        P y[count];
+#pragma unroll
+        for (int k = 0; k < count; ++k) {
+          const Normalized<P> own = normalized(rules.next(k), x[r][k], adds, residual[r][k], call.relu);
+          y[k] = own.y;
+          bits |= unsigned(own.on) << k;
+        }
+        store_part(call.y.data, i, t.elements, y);
+      }
+      if (call.kept) put_bits<count>(call.kept, i, there, bits);
+    }
+  });
+}
+
+template <class P, bool rows>
+__global__ void __launch_bounds__(kElementThreads)
+    gradient_flat(const FASTOPT_WHOLE_ARGUMENT Backward call, const Table t, const RuleArrays arrays) {
+  constexpr int count = kPerVector<P>;
+  const int64_t column = (int64_t(blockIdx.x % t.stripes) * kElementThreads + threadIdx.x) * count;
+  if (column >= t.width) return;
+  const bool with_x = call.x.data;
+  Rules<NormalizeBackward<Compute<P>>, count, rows> rules(arrays, call.s, t.even);
+  if (rows) rules.at_column(column);
+  each_turn(t, column, [&](int64_t first) {
+    P x[kInFlight][count], dy[kInFlight][count];
+    unsigned on[kInFlight];
+#pragma unroll
+    for (int r = 0; r < kInFlight; ++r) {
+      const int64_t i = first + r * t.width;
+      if (i >= t.elements) continue;
+      load_part(call.dy.data, i, t.elements, dy[r]);
+      if (with_x) load_part(call.x.data, i, t.elements, x[r]);
+      on[r] = bits_from(call.kept, i);
+    }
+#pragma unroll
+    for (int r = 0; r < kInFlight; ++r) {
+      const int64_t i = first + r * t.width;
+      if (i >= t.elements) continue;
+      if (!rows) rules.at_element(i);
+      P dx[count], dresidual[count];
+#pragma unroll
+      for (int k = 0; k < count; ++k) {
+        const Gradients<P> own = gradients(rules.next(k), with_x, x[r][k], dy[r][k], on[r] >> k & 1);
+        dx[k] = own.dx;
+        dresidual[k] = own.dresidual;
+      }
+      store_part(call.dx.data, i, t.elements, dx);
+      if (call.dresidual.data) store_part(call.dresidual.data, i, t.elements, dresidual);
+    }
+  });
+}
+
+// ---- on the host ----
+
+int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
+
+Table table_of(const Channels& s, int count) {
+  const int64_t step = kElementThreads * int64_t(count);
+  int64_t width = step;
+  if (s.space.rows) {  // whole bytes of bits, whole channels
+    width = s.space.channels * (8 / common_divisor(8, s.space.channels));
+    if (width < step) width *= step / width;
+  }
+  return {s.elements, width, unsigned(over(width, step)), over(over(s.elements, width), kInFlight),
+          s.space.inner % count == 0};
+}
+
+int64_t blocks_for(const Place& place, const Table& t) {
+  const int64_t at_once = over(blocks_at_once(place), t.stripes);
+  return (t.turns < at_once ? t.turns : at_once) * t.stripes;
+}
+
+template <class P, class Call>
+void queue(const Place& place, void (*rows)(Call, Table, RuleArrays),
+           void (*planes)(Call, Table, RuleArrays), const Call& call, const RuleArrays& rules) {
+  const Table t = table_of(call.s, kPerVector<P>);
+  launch(place, call.s.space.rows ? rows : planes, blocks_for(place, t), kElementThreads, call, t,
+         rules);
+}
+
+}  // namespace
+
+void queue_flat(const BatchNormForward& call, const Channels& s, const RuleArrays& rules) {
+  with_dtype(call.dtype, [&]<class P> {
+    queue<P>(call.place, normalize_flat<P, true>, normalize_flat<P, false>, forward_of(call, s), rules);
+  });
+}
+
+void queue_flat(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules) {
+  with_dtype(call.dtype, [&]<class P> {
+    queue<P>(call.place, gradient_flat<P, true>, gradient_flat<P, false>, backward_of(call, s), rules);
+  });
+}
+
+}  // namespace fastopt::cuda

@@ -1,0 +1,157 @@
+// What a thread sums: its values of a block, wherever they lie, read ahead of their sums.
+#pragma once
+
+#include "cuda/batch_norm_passes.hpp"
+
+namespace fastopt::cuda {
+
+// How an array goes on from one value of a thread to the next, in bytes, where one axis is walked:
+// `advance`, and `wrap` more where a segment of `inner` values has come to its end.
+struct Steps {
+  int64_t advance, wrap;
+};
+
+struct Reduction {
+  Channels s;
+  ChannelArray x, dy;
+  const uint8_t* kept;
+  const double* mean;
+  bool even;     // whether Steps say it all
+  int64_t rest;  // of a step, in its last segment
+  Steps x_steps, dy_steps, number_steps;
+  int64_t group;       // values
+  int channels_a_row;  // of threads
+  Pair* parts;
+};
+
+// Where a thread's next value lies.
+struct Cursor {
+  const char *x, *dy;
+  int64_t number;
+  int64_t left;  // values of the segment, this one included
+
+  __device__ __forceinline__ Cursor(const Reduction& r, const Spot& at, int64_t itemsize) {
+    x = r.x.data + offset_of(r.s, r.x, at, itemsize);
+    dy = r.dy.data ? r.dy.data + offset_of(r.s, r.dy, at, itemsize) : nullptr;
+    number = r.kept ? number_of(r.s, at) : 0;
+    left = r.s.space.inner - divide(at.position, r.s.space.inner, r.s.by_inner).rest;
+  }
+  __device__ __forceinline__ void wrap(const Reduction& r) {
+    if (left > 0) return;
+    left += r.s.space.inner;
+    x += r.x_steps.wrap;
+    dy += r.dy_steps.wrap;
+    number += r.number_steps.wrap;
+  }
+  __device__ __forceinline__ void next(const Reduction& r) {
+    left -= r.rest;
+    x += r.x_steps.advance;
+    dy += r.dy_steps.advance;
+    number += r.number_steps.advance;
+    wrap(r);
+  }
+  __device__ __forceinline__ void skip(const Reduction& r, int64_t values, int64_t itemsize) {
+    left -= values;
+    x += values * itemsize;
+    dy += values * itemsize;
+    number += values;
+    wrap(r);
+  }
+};
+
+// ---- what is summed: two sums over values of type P, read `ahead` at a time ----
+
+template <class P>
+struct MomentSums {
+  using Storage = P;
+  using How = JoinMoments;
+  struct Value {
+    P x;
+  };
+  static constexpr int ahead = sizeof(P) == 2 ? 32 : 16;
+
+  double pivot, first = 0.0, second = 0.0;
+
+  __device__ __forceinline__ MomentSums(const Reduction& r, const Spot& block)
+      : pivot(double(widen(element<P>(r.s, r.x, block)))) {}
+  __device__ __forceinline__ static Value read(const Reduction&, const Cursor& at, int k) {
+    return {reinterpret_cast<const P*>(at.x)[k]};
+  }
+  __device__ __forceinline__ void add(const Value& v) {
+    const double d = double(widen(v.x)) - pivot;
+    first += d;
+    second += d * d;
+  }
+  __device__ __forceinline__ Pair close(int64_t count) const {
+    const Moments m = moments_about(pivot, first, second, double(count));
+    return {m.mean, m.m2};
+  }
+};
+
+template <class P>
+struct GradientSums {
+  using Storage = P;
+  using How = JoinSums;
+  using F = Compute<P>;
+  struct Value {
+    P x, dy;
+    bool on;
+  };
+  static constexpr int ahead = sizeof(P) == 2 ? 16 : 8;
+
+  F mean;
+  double first = 0.0, second = 0.0;
+
+  __device__ __forceinline__ GradientSums(const Reduction& r, const Spot& block)
+      : mean(F(r.mean[block.channel])) {}
+  __device__ __forceinline__ static Value read(const Reduction& r, const Cursor& at, int k) {
+    const int64_t number = at.number + k;
+    return {reinterpret_cast<const P*>(at.x)[k], reinterpret_cast<const P*>(at.dy)[k],
+            !r.kept || (r.kept[number >> 3] >> (number & 7) & 1)};
+  }
+  __device__ __forceinline__ void add(const Value& v) {
+    const double dy = double(v.on ? widen(v.dy) : F(0));
+    first += dy;
+    second += dy * double(widen(v.x) - mean);
+  }
+  __device__ __forceinline__ Pair close(int64_t) const { return {first, second}; }
+};
+
+// `n` of every step-th values, at most Sums::ahead: first all are asked for, then they are added.
+template <int step, bool whole, class Sums>
+__device__ __forceinline__ void take_ahead(const Reduction& r, Cursor& cursor, int n, Sums& sums) {
+  constexpr int ahead = Sums::ahead;
+  typename Sums::Value own[ahead];
+  if (whole && step > 1 && cursor.left > (ahead - 1) * step) {  // in one segment
+#pragma unroll
+    for (int k = 0; k < ahead; ++k) own[k] = Sums::read(r, cursor, k * step);
+    cursor.skip(r, ahead * step, int64_t(sizeof(typename Sums::Storage)));
+  } else {
+#pragma unroll
+    for (int k = 0; k < ahead; ++k) {
+      own[k] = whole || k < n ? Sums::read(r, cursor, 0) : typename Sums::Value{};
+      cursor.next(r);
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < ahead; ++k)
+    if (whole || k < n) sums.add(own[k]);
+}
+
+// Every step-th value from `at` to before position `end`.
+template <int step, class Sums>
+__device__ __forceinline__ void take(const Reduction& r, Spot at, int64_t end, Sums& sums) {
+  if (at.position >= end) return;
+  int left = int((end - at.position + step - 1) / step);
+  Cursor cursor(r, at, int64_t(sizeof(typename Sums::Storage)));
+  if (r.even) {
+    for (; left >= Sums::ahead; left -= Sums::ahead)
+      take_ahead<step, true>(r, cursor, Sums::ahead, sums);
+    if (left > 0) take_ahead<step, false>(r, cursor, left, sums);
+    return;
+  }
+  for (; at.position < end; at.position += step)
+    sums.add(Sums::read(r, Cursor(r, at, int64_t(sizeof(typename Sums::Storage))), 0));
+}
+
+}  // namespace fastopt::cuda
