@@ -1,5 +1,5 @@
-"""The device code as nvcc compiles it: no spills, no local memory, vectors of 16 bytes, no double in a kernel of
-float32. Needs nvcc, not a GPU; some seconds a file, so one architecture."""
+"""The device code as nvcc compiles it: no spills, no local memory, vectors of 16 bytes, and no double in a
+kernel of float32. Needs nvcc, not a GPU; some seconds a file, so one architecture."""
 
 from __future__ import annotations
 
