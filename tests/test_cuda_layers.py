@@ -91,6 +91,13 @@ def test_one_element_off_any_boundary(cuda, form, dtype):
     both_agree(cuda, b, BY_ID["residual-relu"])
 
 
+def test_more_groups_of_blocks_than_threads(cuda):
+    """Then each thread that joins them takes a subtree of its own first."""
+    x = values((270_000, 17), np.float16)
+    for own, other in zip(F.batch_norm_moments(x), F.batch_norm_moments(cuda.array(x)), strict=True):
+        agree(cuda, np.asarray(own), other)
+
+
 def strided(a: np.ndarray) -> np.ndarray:
     """Equal to `a`, with gaps around its samples and its channels."""
     return spread(a, (2, *(1,) * (a.ndim - 1)))
@@ -218,6 +225,20 @@ def test_lengths(cuda, dtype, n):
         dropped(x, None, None, 0.5), dropped(cuda.array(x), None, None, 0.5), strict=True
     ):
         agree(cuda, own, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout_one_element_off_any_boundary(cuda, dtype):
+    """Each array in turn, the others on one: whole vectors, were it not for that."""
+    shape = (16, 32)
+    arrays = [values(s, DTYPES[dtype], k) for k, s in enumerate((shape, shape, shape[-1]))]
+    for moved in range(4):
+        here = [shifted(a, a.itemsize if k == moved else 0) for k, a in enumerate(arrays)]
+        out = shifted(np.zeros_like(arrays[0]), arrays[0].itemsize if moved == 3 else 0)
+        there_ = [cuda.array(a) for a in (*here, out)]
+        dropped(*here, 0.3, out=out)
+        dropped(*there_[:3], 0.3, out=there_[3])
+        agree(cuda, out, there_[3])
 
 
 READ = {
