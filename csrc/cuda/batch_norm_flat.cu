@@ -1,4 +1,8 @@
 // BatchNorm's passes over flat arrays that lie alike: a thread takes a few vectors.
+//
+// Floors on an H200 (4.3 TB/s of a copy, 132 processors at 1.98 GHz, each 128 operations on floats a
+// cycle), for 10^9 values of float32: forward moves 8 GB, 1.86 ms, backward 12 GB, 2.79 ms; a residual
+// or its gradient 4 GB, 0.93 ms, more. Some 6 operations a value take 0.18 ms.
 #include "cuda/batch_norm_elements.hpp"
 #include "cuda/flat.hpp"
 

@@ -1,6 +1,9 @@
 // Sums of the tree's blocks (rules/moments.hpp). In planes, sixteen threads hold the lanes of a block;
-// in rows, a thread holds a channel, and neighbouring threads neighbouring channels. All read ahead of
-// their sums: for a whole block's worth of registers memory is asked at once.
+// in rows, a thread holds a channel, and neighbouring threads neighbouring channels.
+//
+// Floors on an H200 (4.3 TB/s of a copy, 132 processors at 1.98 GHz, each 64 operations on doubles a
+// cycle), for 10^9 values of float32: moments move 4 GB, 0.93 ms, and take 4 operations a value, 0.24
+// ms; the sums of backward move 8 GB, 1.86 ms, and take 3 operations a value, 0.18 ms.
 #include "cuda/batch_norm_sums.hpp"
 #include "cuda/flat.hpp"
 

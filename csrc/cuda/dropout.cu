@@ -1,5 +1,8 @@
 // A thread draws the words of its elements in registers: a group of four for four neighbours where
 // these begin a group, else one after the other. Nothing but x, what is added and the result is moved.
+//
+// Floors on an H200 (4.3 TB/s of a copy, 132 processors at 1.98 GHz), for 10^9 values of float32: 8 GB,
+// 1.86 ms; 20 products of 32 bits for four values, 64 a cycle, 0.30 ms.
 #include "cuda/dropout.hpp"
 
 #include "cuda/flat.hpp"
