@@ -53,7 +53,11 @@ void require_cuda(py::handle object, const Where& where) {
   throw py::type_error(where.text() + " is a CUDA array (" + type + "), but " + trouble);
 }
 
-const Backend& engine_of(const Place& place) { return place.on_host() ? cpu::backend : *cuda.backend; }
+const Backend& engine_of(const Place& place) {
+  if (place.on_host()) return cpu::backend;
+  if (!cuda.backend) throw std::runtime_error("the CUDA engine of these arrays is no longer in use");
+  return *cuda.backend;
+}
 
 void Meeting::add(Array& a, const Where& where) {
   if (a.size() == 0) return;

@@ -7,7 +7,7 @@
 
 namespace fastopt::bind {
 
-// The engine of a place. Throws TypeError, with the reason, where there is none for a device.
+// The engine of a place; for a device's, one must have been found.
 const Backend& engine_of(const Place& place);
 
 // Whether CUDA arrays can be worked on here; if not, why.
@@ -37,12 +37,13 @@ class Room {
  public:
   Room() = default;
   Room(const Place& place, int64_t bytes)
-      : place_(place), data_(engine_of(place).allocate(place, bytes)) {}
+      : engine_(&engine_of(place)), place_(place), data_(engine_->allocate(place, bytes)) {}
   ~Room() {
-    if (data_) engine_of(place_).release(place_, data_);
+    if (data_) engine_->release(place_, data_);
   }
-  Room(Room&& other) noexcept : place_(other.place_), data_(other.data_) { other.data_ = nullptr; }
+  Room(Room&& other) noexcept { *this = static_cast<Room&&>(other); }
   Room& operator=(Room&& other) noexcept {
+    std::swap(engine_, other.engine_);
     std::swap(place_, other.place_);
     std::swap(data_, other.data_);
     return *this;
@@ -55,6 +56,7 @@ class Room {
   }
 
  private:
+  const Backend* engine_ = nullptr;  // which has made it and will take it back
   Place place_;
   void* data_ = nullptr;
 };

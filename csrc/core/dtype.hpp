@@ -40,4 +40,11 @@ using Compute = typename ComputeOf<T>::type;
 enum class Storage : uint8_t { float16, bfloat16, float32, float64, float16_wide, bfloat16_wide };
 inline constexpr int kStorages = 6;
 
+// What parameters and gradients are stored as.
+constexpr DType stored_as(Storage s) {
+  if (s == Storage::float16_wide) return DType::float16;
+  if (s == Storage::bfloat16_wide) return DType::bfloat16;
+  return static_cast<DType>(s);
+}
+
 }  // namespace fastopt

@@ -55,6 +55,8 @@ struct Hyper {
   ClipScope clip_scope = ClipScope::global;
   ClipNorm clip_norm_type = ClipNorm::two;
   OnNonfinite on_nonfinite = OnNonfinite::propagate;
+
+  bool operator==(const Hyper&) const = default;
 };
 
 }  // namespace fastopt

@@ -16,18 +16,12 @@
 namespace fastopt::cpu {
 namespace {
 
-struct StorageBytes {
-  DType dtype;
-  int64_t param, state;
-};
-constexpr StorageBytes kStorageBytes[kStorages] = {{DType::float16, 2, 2}, {DType::bfloat16, 2, 2},
-                                                   {DType::float32, 4, 4}, {DType::float64, 8, 8},
-                                                   {DType::float16, 2, 4}, {DType::bfloat16, 2, 4}};
-
 // Bytes that a step moves for one element: parameter and state twice, the gradient once.
 int64_t step_bytes(const StepRun& run) {
-  const StorageBytes& s = kStorageBytes[int(run.storage)];
-  return 3 * s.param + 2 * s.state * InfoTable<RuleList>::rules[run.rule].slots;
+  const auto param = int64_t(bytes_of(stored_as(run.storage)));
+  const bool wide = run.storage == Storage::float16_wide || run.storage == Storage::bfloat16_wide;
+  const int64_t state = wide ? int64_t(sizeof(float)) : param;
+  return 3 * param + 2 * state * InfoTable<RuleList>::rules[run.rule].slots;
 }
 
 template <class Visit>
@@ -40,7 +34,7 @@ void each_tensor(const StepCall& call, Visit&& visit) {
 std::vector<NormTensor> gradients(const StepCall& call, bool limited) {
   std::vector<NormTensor> list;
   each_tensor(call, [&](const StepRun& run, const StepTensor& t) {
-    list.push_back({t.grad, kStorageBytes[int(run.storage)].dtype, t.size, gradient_factor(*run.hyper),
+    list.push_back({t.grad, stored_as(run.storage), t.size, gradient_factor(*run.hyper),
                     limited ? run.hyper->clip_value : kNone});
   });
   return list;

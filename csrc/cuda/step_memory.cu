@@ -1,7 +1,6 @@
 #include "cuda/step_memory.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <stdexcept>
 
 #include "rules/around.hpp"
@@ -36,14 +35,6 @@ void each_tensor(const StepCall& call, Visit&& visit) {
       visit(call.runs[r], r, call.runs[r].tensors[i], index++);
 }
 
-bool same(const Hyper& a, const Hyper& b) { return memcmp(&a, &b, sizeof(Hyper)) == 0; }
-
-DType dtype_of(Storage s) {
-  if (s == Storage::float16_wide) return DType::float16;
-  if (s == Storage::bfloat16_wide) return DType::bfloat16;
-  return static_cast<DType>(s);
-}
-
 }  // namespace
 
 Memory::Memory(const StepCall& call, Keep keep) : keep_(keep), scope_(call.whole->clip_scope) {
@@ -66,7 +57,7 @@ void Memory::plan(const StepCall& call) {
   if (scope_ == ClipScope::global) norms_.begin_sequence();
   each_tensor(call, [&](const StepRun& run, int r, const StepTensor& t, int) {
     if (scope_ == ClipScope::tensor) norms_.begin_sequence();
-    norms_.add(t.size, r, dtype_of(run.storage));
+    norms_.add(t.size, r, stored_as(run.storage));
     ++tensors;
   });
   for (int r = 0; r < tables.runs; ++r) doubles_.push_back(call.runs[r].storage == Storage::float64);
@@ -122,7 +113,7 @@ void Memory::send_hypers(const StepCall& call) {
   }
   std::vector<Hyper> now{*call.whole};
   for (int r = 0; r < tables.runs; ++r) now.push_back(*call.runs[r].hyper);
-  if (hypers_.size() == now.size() && std::equal(now.begin(), now.end(), hypers_.begin(), same)) return;
+  if (hypers_ == now) return;
   if (keep_ == Keep::lasting && capturing(call.place))
     throw std::runtime_error(
         "a hyper-parameter was changed on a stream that is being captured: change it before or after");
