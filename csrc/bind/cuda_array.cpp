@@ -88,12 +88,13 @@ void* current_stream(py::handle array, int device) {
 }
 
 bool stays(py::handle object, const void* data) {
-  static PyTypeObject *steadfast = nullptr, *telling = nullptr;  // of cupy.ndarray, torch.Tensor
+  // cupy.ndarray and torch.Tensor, which are classes written in Python: their tp_name has no module.
+  static PyTypeObject *steadfast = nullptr, *telling = nullptr;
   PyTypeObject* const type = Py_TYPE(object.ptr());
   if (type == steadfast) return true;
   if (type == telling)
     return object.attr("data_ptr")().cast<uintptr_t>() == reinterpret_cast<uintptr_t>(data);
-  if (!steadfast && module_of(object) == "cupy" && !strcmp(type->tp_name, "cupy.ndarray")) {
+  if (!steadfast && module_of(object) == "cupy" && !strcmp(type->tp_name, "ndarray")) {
     steadfast = type;
     return true;
   }
