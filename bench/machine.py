@@ -25,6 +25,7 @@ VERSIONS = (
     "scikit-learn",
     "thinc",
     "cupy-cuda12x",
+    "cupy-cuda13x",
 )
 
 

@@ -189,8 +189,8 @@ class Bfloat16:
 
 
 class CuPy:
-    """A real device. What goes there and comes back goes byte by byte, whatever dtypes and layouts CuPy's kernels
-    know of, and with everything that is queued done."""
+    """A real device. Arrays go there and back byte by byte, whatever dtypes and layouts CuPy's kernels know of,
+    and when everything that is queued is done."""
 
     name = "cupy"
 
@@ -198,7 +198,9 @@ class CuPy:
         import cupy
 
         self.cupy = cupy
-        if os.environ.get("FASTOPT_TEST_POOL") == "off":  # so that a memory checker sees where arrays end
+        if (
+            os.environ.get("FASTOPT_TEST_POOL") == "off"
+        ):  # so that a memory checker sees where arrays end
             cupy.cuda.set_allocator(None)
 
     def use(self) -> None:
