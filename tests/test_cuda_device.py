@@ -1,5 +1,6 @@
 """What only a real device can show: its own random numbers, streams that do run beside each other, graphs,
-torch's and JAX's arrays, a second device, more elements than 32 bits count. Run with FASTOPT_TEST_DEVICE=cupy."""
+torch's and JAX's arrays, a second device, more elements than 32 bits count. They run with
+FASTOPT_TEST_DEVICE=cupy."""
 
 from __future__ import annotations
 
