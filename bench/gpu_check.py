@@ -14,124 +14,21 @@ import ctypes
 import importlib.util
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # bench/ itself has modules with the names of others'
 
 from bench import device, gpu_targets, machine  # noqa: E402
+from bench.gpu_plan import GROUPS, Stage, plan  # noqa: E402
 from bench.record import Record, Row  # noqa: E402
-
-SANITIZED = (
-    "(test_every_length and not everything) or test_every_layout or test_batch_norm or test_dropout"
-)
-
-
-@dataclass(frozen=True)
-class Stage:
-    name: str
-    limit: float  # seconds
-    command: list[str]
-    says: Callable[[str], str] = lambda log: ""  # of its output, in a few words
-    json: str = ""  # a file of figures it leaves
-
-    def belongs_to(self, chosen: list[str]) -> bool:
-        return self.name.partition(":")[0] in chosen
-
-
-GROUPS = ("build", "tests", "bench", "sanitizer")
-
-
-def plan(work: Path, architecture: str) -> list[Stage]:
-    """What is worth most comes first. ``work`` is a folder for what is built."""
-    python = sys.executable
-    site = work / "site"
-    defined = {"FASTOPT_CUDA": "ON", "FASTOPT_CUDA_ARCHITECTURES": architecture}
-    install = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--no-build-isolation",
-        "--no-deps",
-        "--no-index",
-        "--upgrade",
-    ]
-    install += [
-        "--target",
-        str(site),
-        *(f"-Ccmake.define.{n}={v}" for n, v in defined.items()),
-        str(ROOT),
-    ]
-    pytest = [
-        python,
-        "-m",
-        "pytest",
-        "-v",
-        "-W",
-        "default",
-        "-p",
-        "no:cacheprovider",
-        "-rfE",
-        "--tb=short",
-    ]
-    parallel = ["-n", "4"] if importlib.util.find_spec("xdist") else []
-    tests = [str(p) for p in sorted((ROOT / "tests").glob("test_cuda_*.py")) if "shim" not in p.name]
-    tests.sort(key=lambda path: "device" not in path)
-
-    def bench(name: str, limit: float, *options: str) -> Stage:
-        file = work / f"{name}.json"
-        command = [python, "-m", "bench", *options, "--device", "cuda", "--seconds", "0.6"]
-        return Stage(f"bench:{name}", limit, [*command, "--json", str(file)], json=str(file))
-
-    host = work / "host.json"
-    layers = ["stage1-nchw", "stage1-nhwc", "stage4-nchw", "stage4-nhwc", "stem-nchw", "stem-nhwc"]
-    sanitizer = ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9"]
-    sweep = [str(ROOT / "tests" / f"test_cuda_{name}.py") for name in ("steps", "sweep")]
-    return [
-        Stage("build", 200, install),
-        Stage("tests", 120, [*pytest, *parallel, *tests], outcomes),
-        bench(
-            "lists", 40, "step", "adam", "--workload", "resnet50,gpt2,mlp", "--peers", "torch,fastopt"
-        ),
-        bench(
-            *("step", 110, "step", "--size", "2**28"),
-            *("--peers", "CuPy kernel,torch fused,torch foreach,optax"),
-        ),
-        bench("clip", 45, "clip", "adamw", "--size", "2**28", "--peers", "torch"),
-        Stage("bench:host", 25, [python, "-m", "bench.host_time", "--json", str(host)], json=str(host)),
-        bench(
-            *("dropout", 40, "dropout", "--workload", "array", "--size", "2**26"),
-            *("--dtype", "f32,bf16", "--peers", "torch"),
-        ),
-        bench(
-            *("batchnorm", 90, "batchnorm", "forward", "backward", "--workload", ",".join(layers)),
-            *("--dtype", "f32,bf16", "--peers", "torch"),
-        ),
-        Stage("sanitizer", 60, [*sanitizer, *pytest, "-x", "-k", SANITIZED, *sweep], outcomes),
-    ]
-
-
-def outcomes(log: str) -> str:
-    """Of tests, counted as they were reported, for the last line is missing from a run that is cut off."""
-    found = [w for line in log.splitlines() if "::" in line for w in _OUTCOME.findall(line)[:1]]
-    counts = [f"{n} {word.lower()}" for word, n in Counter(found).items()]
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+) - ", log, re.MULTILINE)[:5]
-    return ", ".join(counts + [f"first {', '.join(failed)}"] * bool(failed)) or "no test was run"
-
-
-_OUTCOME = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED)\b(?! tests/.* - )")
-
 
 # ---- running ----
 

@@ -16,7 +16,7 @@ for package in ("rich", "psutil"):
 
 sys.path.append(str(ROOT))
 
-from bench import cli, device, gpu_targets  # noqa: E402
+from bench import cli, device, gpu_plan, gpu_targets  # noqa: E402
 from bench.case import Contestant  # noqa: E402
 from bench.measure import Quartiles  # noqa: E402
 from bench.record import Entry, Row  # noqa: E402
@@ -63,9 +63,9 @@ def test_what_is_lacking_is_named(gpu_check, monkeypatch):
 
 def test_every_stage_of_the_plan_is_a_command_that_its_tool_takes(gpu_check, monkeypatch, tmp_path):
     monkeypatch.setattr(device, "trouble", lambda: "")
-    stages = gpu_check.plan(tmp_path, "90")
+    stages = gpu_plan.plan(tmp_path, "90")
     assert [s.name for s in stages][:2] == ["build", "tests"]
-    assert all(s.belongs_to(list(gpu_check.GROUPS)) for s in stages)
+    assert all(s.belongs_to(list(gpu_plan.GROUPS)) for s in stages)
     assert "-Ccmake.define.FASTOPT_CUDA_ARCHITECTURES=90" in stages[0].command
     for stage in stages:
         if "bench" in stage.command:
@@ -78,12 +78,12 @@ def test_stages_fail_and_are_cut_off_by_themselves(gpu_check, tmp_path):
     check = gpu_check.Check(tmp_path / "out", tmp_path, 1, {"gpu": "none"})
 
     def stage(name, code, limit=30, says=lambda log: ""):
-        return gpu_check.Stage(name, limit, [sys.executable, "-c", code], says)
+        return gpu_plan.Stage(name, limit, [sys.executable, "-c", code], says)
 
     check.run(stage("bad", "raise SystemExit(3)"))
     check.run(stage("slow", "import time; print('begun', flush=True); time.sleep(60)", 1))
-    check.run(stage("good", "print('tests/a.py::b PASSED')", says=gpu_check.outcomes))
-    check.run(gpu_check.Stage("gone", 1, ["no-such-tool"]))
+    check.run(stage("good", "print('tests/a.py::b PASSED')", says=gpu_plan.outcomes))
+    check.run(gpu_plan.Stage("gone", 1, ["no-such-tool"]))
     check.deadline = 0
     check.run(stage("late", ""))
     told = json.loads((tmp_path / "out" / "gpu_check.json").read_text())
@@ -99,15 +99,15 @@ def test_stages_fail_and_are_cut_off_by_themselves(gpu_check, tmp_path):
     assert "| slow | cut off after 1 s |" in (tmp_path / "out" / "gpu_check.md").read_text()
 
 
-def test_outcomes_are_counted_however_the_tests_were_run(gpu_check):
+def test_outcomes_are_counted_however_the_tests_were_run():
     log = """
 tests/a.py::one[x] PASSED                                        [ 10%]
 [gw0] [ 20%] FAILED tests/a.py::two
 [gw1] [ 30%] SKIPPED tests/a.py::three
 FAILED tests/a.py::two - AssertionError: no
 """
-    assert gpu_check.outcomes(log) == "1 passed, 1 failed, 1 skipped, first tests/a.py::two"
-    assert gpu_check.outcomes("") == "no test was run"
+    assert gpu_plan.outcomes(log) == "1 passed, 1 failed, 1 skipped, first tests/a.py::two"
+    assert gpu_plan.outcomes("") == "no test was run"
 
 
 def test_verdicts_and_report_of_a_canned_run():
