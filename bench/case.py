@@ -41,7 +41,16 @@ class Contestant:
     run: Callable[[], object]
     results: Callable[[], list[np.ndarray]]
     limit: Callable[[], object] | None = None  # fastopt brings the limit along
+    wait: Callable[[], object] | None = (
+        None  # where a call only begins what it does, in a stream of its own
+    )
     conventions: dict = field(default_factory=dict)  # where the library's formula differs from ours
+
+    def finish(self) -> None:
+        """One call, to its end."""
+        self.run()
+        if self.wait is not None:
+            self.wait()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import fastopt
-from bench import machine, memory, run
+from bench import device, machine, memory, run
 from bench.case import DTYPES, SHORT, Case
 from bench.record import Record, slower
 from bench.report import count, show
@@ -52,7 +53,10 @@ def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
     add("--plot", type=Path, metavar="DIR", help="draw pictures there")
     args = parser.parse_intermixed_args(argv)
     if args.device == "cuda":
-        parser.error("--device cuda: this build of fastopt has no CUDA part")
+        if args.memory or args.cold or args.plot:
+            parser.error("--memory, --cold and --plot are for the CPU; on a device arrays go round")
+        if trouble := device.trouble():
+            parser.error(f"--device cuda: {trouble}")
     if args.threads < 0:
         parser.error(f"--threads is {args.threads}, but must be 0 or more")
     if args.memory and not args.task:
@@ -110,13 +114,19 @@ def _size(text: str) -> int:
 def cases(args: argparse.Namespace, found: dict[str, ModuleType]) -> Iterator[Case]:
     if not args.task:
         for task in found.values():
-            yield from task.suite(args.quick)
+            for case in task.suite(args.quick, args.device):
+                yield _there(case, args.device)
         return
     task = found[args.task]
     workloads = args.workload or task.WORKLOADS[:1]
-    for what, workload, dtype in product(args.what or task.DEFAULT, workloads, args.dtype):
+    for dtype, what, workload in product(args.dtype, args.what or task.DEFAULT, workloads):
         for size in args.size if workload == "array" else args.size[:1]:
-            yield task.CASE(what, workload, size, dtype, cold=args.cold, device=args.device)
+            yield _there(task.CASE(what, workload, size, dtype, cold=args.cold), args.device)
+
+
+def _there(case: Case, where: str) -> Case:
+    case = replace(case, device=where)
+    return replace(case, cold=case.cold or device.sets(case) > 1)
 
 
 def choose(task: ModuleType, peers: list[str] | None, console: Console) -> dict[str, ModuleType]:
@@ -161,6 +171,8 @@ def measure(
     _core.select_isa(args.isa or _core.isa())
     fastopt.set_num_threads(threads)
     record = Record(machine.describe(threads, _core.isa()))
+    if args.device == "cuda":
+        record.machine |= device.describe()
     console.print(_heading(record.machine), highlight=False)
     wanted = list(cases(args, found))
     chosen = {
@@ -175,12 +187,14 @@ def measure(
     evict = machine.eviction(record.machine["caches"])
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        weighed = [case for case in wanted if args.memory or case.weighed]
+        weighed = [case for case in wanted if args.memory or (case.weighed and case.device == "cpu")]
         bar = progress.add_task("", total=len(weighed) + len(wanted) * (not args.memory))
         for case in [] if args.memory else wanted:
             progress.update(bar, description=case.name)
             task = found[case.task]
             record.rows.append(run.measure(case, task, chosen[case.task], args.seconds, evict))
+            if args.json:
+                record.write(args.json)  # a run that is cut off leaves what it has measured
             progress.advance(bar)
         for case in weighed:
             progress.update(bar, description=f"memory of {case.name}")
@@ -192,13 +206,17 @@ def measure(
 def _heading(told: dict) -> str:
     levels = ", ".join(f"{name} {size >> 10:,} KiB" for name, size in told["caches"].items())
     threads = count(told["threads"], "thread")
-    return f"{told['cpu']}, {threads}, {told['isa']}; {levels}; commit {told['commit']}"
+    where = f"{told['cpu']}, {threads}, {told['isa']}"
+    if "gpu" in told:
+        where = f"{told['gpu']}, copies at {told['copy_bandwidth'] / 1e9:,.0f} GB/s; {where}"
+    return f"{where}; {levels}; commit {told['commit']}"
 
 
 def compare(old: Record, new: Record, console: Console) -> int:
-    for name in ("cpu", "threads", "isa"):
-        if old.machine[name] != new.machine[name]:
-            console.print(f"{name} was {old.machine[name]}, is {new.machine[name]}", style="yellow")
+    for name in ("cpu", "threads", "isa", "gpu"):
+        was, now = (record.machine.get(name, "none") for record in (old, new))
+        if was != now:
+            console.print(f"{name} was {was}, is {now}", style="yellow")
     sentences = slower(old, new)
     for sentence in sentences:
         console.print(sentence, style="red", highlight=False)

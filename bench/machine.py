@@ -25,6 +25,7 @@ VERSIONS = (
     "scikit-learn",
     "thinc",
     "cupy-cuda12x",
+    "cupy-cuda13x",
 )
 
 
@@ -71,7 +72,7 @@ def describe(threads: int, isa: str) -> dict:
         "caches": caches(threads),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": {name: v for name in VERSIONS if (v := _version(name))},
-        "commit": _commit(),
+        "commit": commit(),
         "command": "python -m bench " + shlex.join(sys.argv[1:]),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "peak_flops": peak_flops(),
@@ -91,7 +92,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str:
+def commit() -> str:
     """Of the checkout; with a + where it has changes that are not committed."""
     told = subprocess.run(
         ["git", "describe", "--always", "--dirty=+", "--exclude=*"],

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 Call = Callable[[], object]
 
 FEWEST, MOST = 5, 400  # rounds that a competitor takes part in
-TURN = 1e-3  # seconds: a shorter call is repeated in its turn
 PAUSE = 2e-3  # before each turn, in which the threads of the one before go to sleep
 # Calls before a turn. A thread that wakes may do so on the CPU of the one that waits for it, and it takes
 # the scheduler some milliseconds to part them: without this a call of 20 µs took up to 2 ms.
@@ -51,13 +50,23 @@ class Timing:
 
 
 @dataclass
-class _Turn:
-    """How a competitor takes its turn."""
+class Turn:
+    """How a competitor takes its turn: warm, a short call is made for some milliseconds before it and then
+    repeated until one is over. With ``evict``, that is called before every single call instead, and throws
+    everything out of the caches."""
+
+    LONG: ClassVar[float] = 1e-3  # seconds: a shorter call is repeated in its turn
 
     call: Call
     evict: Call | None
+    wait: Call | None = None  # of a library whose call only begins its work
     repeats: int = 1
     warm: bool = True
+
+    def settle(self) -> None:
+        self.call()
+        if self.wait is not None:
+            self.wait()
 
     def __call__(self) -> float:
         time.sleep(PAUSE)
@@ -65,12 +74,12 @@ class _Turn:
             self.evict()
         elif self.warm:
             end = time.perf_counter() + WARMUP
-            self.call()
+            self.settle()
             while time.perf_counter() < end:
-                self.call()
+                self.settle()
         start = time.perf_counter()
         for _ in range(self.repeats):
-            self.call()
+            self.settle()
         return (time.perf_counter() - start) / self.repeats
 
     def prepare(self) -> float:
@@ -80,28 +89,21 @@ class _Turn:
         overhead = time.perf_counter() - begin - first
         self.warm = first < WARMED
         if self.evict is None:
-            self.repeats = max(1, int(TURN / max(first, 1e-7)))
+            self.repeats = max(1, int(self.LONG / max(first, 1e-7)))
         return overhead * (self.warm or self.evict is not None) + first * self.repeats
 
 
-def interleave(
-    calls: dict[str, Call], *, seconds: float, always: set[str], evict: Call | None = None
-) -> dict[str, Timing]:
-    """Time the calls in turn, each round in another order, for about so many seconds in all.
+def interleave(turns: Mapping[str, Turn], *, seconds: float, always: set[str]) -> dict[str, Timing]:
+    """Time them in turn, each round in another order, for about so many seconds in all.
 
     Those in ``always`` take part in every round, the others in as many as their share of the time
     allows, but in five at least; so a slow one does not eat up the time of all. A first round is dropped.
-
-    Warm, a short call is made for some milliseconds before its turn and then repeated until one is over.
-    With ``evict``, that is called before every single call instead, and throws everything out of the
-    caches.
     """
-    turns = {name: _Turn(call, evict) for name, call in calls.items()}
-    share = seconds / len(calls)
+    share = seconds / len(turns)
     taken = {n: int(np.clip(share / turn.prepare(), FEWEST, MOST)) for n, turn in turns.items()}
     count = min(taken[name] for name in always)
-    rounds = {name: np.full(count, np.nan) for name in calls}
-    order = list(calls)
+    rounds = {name: np.full(count, np.nan) for name in turns}
+    order = list(turns)
     for r in range(-1, count):
         order = order[1:] + order[:1]
         for name in order:

@@ -44,15 +44,15 @@ def extra(case: Case, task: ModuleType, competitor: ModuleType) -> int | None:
     if small is None:
         return None
     for _ in range(3):
-        small.run()
+        small.finish()
     task.release()
     before = _status("VmRSS")
     contestant = competitor.make(case)
     task.release()
-    contestant.run()
+    contestant.finish()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     for _ in range(2):
-        contestant.run()
+        contestant.finish()
     return max(0, _status("VmHWM") - before - case.working_set)
 
 

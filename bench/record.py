@@ -77,7 +77,10 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        told = json.loads(path.read_text())
+        return cls.of(json.loads(path.read_text()))
+
+    @classmethod
+    def of(cls, told: dict) -> Record:
         rows = [Row(**{**row, "entries": _entries(row["entries"])}) for row in told["rows"]]
         return cls(told["machine"], rows, [Memory(**m) for m in told["memory"]])
 

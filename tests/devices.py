@@ -14,14 +14,21 @@ import numpy as np
 
 from fastopt import _core
 
-CAPTURE_RELAXED, DEVICE_TO_DEVICE = 2, 3
+CAPTURE_RELAXED = 2
+HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
+
+
+def reach(shape: Any, strides: Any, itemsize: int) -> tuple[int, int]:
+    """Where an array's elements begin and end, in bytes from the first one."""
+    if 0 in shape:
+        return 0, 0
+    reaches = [(n - 1) * s for n, s in zip(shape, strides, strict=True)]
+    return sum(r for r in reaches if r < 0), sum(r for r in reaches if r > 0) + itemsize
 
 
 def bounds(a: np.ndarray) -> tuple[int, int]:
     """The first byte of an array's elements and one past the last, as addresses."""
-    reach = [(n - 1) * s for n, s in zip(a.shape, a.strides, strict=True)] if a.size else []
-    low = sum(r for r in reach if r < 0)
-    high = sum(r for r in reach if r > 0) + (a.itemsize if a.size else 0)
+    low, high = reach(a.shape, a.strides, a.itemsize)
     return a.ctypes.data + low, a.ctypes.data + high
 
 
@@ -159,8 +166,33 @@ def capsule(lib: ctypes.CDLL) -> Any:
     return new(lib.fastopt_cuda_backend(), b"fastopt.Backend", None)
 
 
+class Bfloat16:
+    """An array of CuPy's as bits, described as bfloat16: not every CuPy knows that dtype."""
+
+    def __init__(self, device: CuPy, raw: Any, dtype: np.dtype) -> None:
+        self._device, self.raw, self.dtype = device, raw, dtype
+
+    shape = property(lambda self: self.raw.shape)
+    ndim = property(lambda self: self.raw.ndim)
+    __cuda_array_interface__ = property(
+        lambda self: {**self.raw.__cuda_array_interface__, "typestr": "<V2"}
+    )
+
+    def __array_namespace__(self) -> CuPy:
+        return self._device
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if not isinstance(value, Bfloat16):
+            value = self._device.array(np.asarray(value, self.dtype))
+        self.raw[key] = value.raw
+
+    def __deepcopy__(self, memo: Any) -> Bfloat16:
+        return self._device.array(self._device.host(self))
+
+
 class CuPy:
-    """A real device."""
+    """A real device. Arrays go there and back byte by byte, whatever dtypes and layouts CuPy's kernels know of,
+    and when everything that is queued is done."""
 
     name = "cupy"
 
@@ -168,33 +200,62 @@ class CuPy:
         import cupy
 
         self.cupy = cupy
+        if (
+            os.environ.get("FASTOPT_TEST_POOL") == "off"
+        ):  # so that a memory checker sees where arrays end
+            cupy.cuda.set_allocator(None)
 
     def use(self) -> None:
         from fastopt import _cuda
 
         _core.use_cuda(_cuda.backend)
 
+    # ---- arrays ----
+
     def array(self, host: np.ndarray) -> Any:
+        """One with these values, this layout, and this distance from a boundary of 64 bytes."""
         low, high = bounds(host)
-        memory = self.cupy.empty(high - low + 128, np.uint8)
-        start = -memory.data.ptr % 64 + low % 64
-        new = self.cupy.ndarray(
-            host.shape, host.dtype, memory.data + start + host.ctypes.data - low, host.strides
-        )
-        new[...] = self.cupy.asarray(host)
-        return new
+        memory = self.cupy.cuda.alloc(high - low + 128)
+        start = memory + (-memory.ptr % 64 + low % 64)
+        self._move(start.ptr, low, high - low, HOST_TO_DEVICE)
+        bfloat16 = host.dtype.name == "bfloat16"
+        dtype = np.dtype(np.uint16) if bfloat16 else host.dtype
+        raw = self.cupy.ndarray(host.shape, dtype, start + (host.ctypes.data - low), host.strides)
+        return Bfloat16(self, raw, host.dtype) if bfloat16 else raw
 
     def host(self, array: Any) -> np.ndarray:
-        return self.cupy.asnumpy(array, order="A")
+        raw = getattr(array, "raw", array)
+        low, high = reach(raw.shape, raw.strides, raw.itemsize)
+        span = np.empty(high - low, np.uint8)
+        self._move(span.ctypes.data, raw.data.ptr + low, high - low, DEVICE_TO_HOST)
+        return np.ndarray(raw.shape, array.dtype, span, -low, raw.strides)
+
+    def full_like(self, array: Any, fill: float, dtype: Any = None) -> Any:
+        return self.array(np.full_like(self.host(array), fill, dtype=dtype, order="K"))
+
+    def empty_like(self, array: Any, dtype: Any = None) -> Any:
+        return self.full_like(array, np.nan, dtype)  # poison
+
+    def _move(self, to: int, start: int, size: int, kind: int) -> None:
+        runtime = self.cupy.cuda.runtime
+        runtime.deviceSynchronize()
+        runtime.memcpy(to, start, size, kind)
+        runtime.deviceSynchronize()  # a copy from pageable memory may end later than the call
+
+    # ---- streams and graphs ----
 
     @contextlib.contextmanager
     def new_stream(self) -> Iterator[int]:
+        """Queue on a stream of one's own."""
         with self.cupy.cuda.Stream(non_blocking=True) as stream:
-            self.cupy.cuda.Device().synchronize()
-            yield stream.ptr
-            stream.synchronize()
+            self.cupy.cuda.runtime.deviceSynchronize()
+            try:
+                yield stream.ptr
+            finally:
+                stream.synchronize()
 
     def capture(self, work: Any) -> Any:
+        """A function that replays on the current stream what `work` queued there."""
         stream = self.cupy.cuda.get_current_stream()
         stream.begin_capture()
         try:

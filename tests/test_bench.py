@@ -21,7 +21,7 @@ sys.path.append(str(ROOT))
 
 from bench import run, workloads  # noqa: E402
 from bench.case import Contestant, WrongError, compare, sample  # noqa: E402
-from bench.measure import Quartiles, interleave  # noqa: E402
+from bench.measure import Quartiles, Turn, interleave  # noqa: E402
 from bench.record import Entry, Record, Row, slower  # noqa: E402
 from bench.step import StepCase, numpy_, ours  # noqa: E402
 from bench.tasks import competitors, tasks  # noqa: E402
@@ -127,14 +127,15 @@ def test_workloads_are_those_networks(name, tensors, elements):
 
 
 @pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("name", TASKS)
-def test_a_whole_run_has_each_case_of_a_section_once(name, quick):
-    cases = list(TASKS[name].suite(quick))
+def test_a_whole_run_has_each_case_of_a_section_once(name, device, quick):
+    cases = list(TASKS[name].suite(quick, device))
     assert len({(case.section, case.name) for case in cases}) == len(cases)
     for case in cases:
         assert case.what in TASKS[name].WHAT
         assert case.workload in TASKS[name].WORKLOADS
-        assert 0 < case.bytes < 1 << 33
+        assert 0 < case.bytes <= 1 << 33
 
 
 def test_bytes_are_those_of_the_plan():
@@ -211,8 +212,9 @@ def test_a_slow_one_takes_fewer_turns_and_the_limit_takes_all(monkeypatch):
 
         return call
 
-    calls = {"limit": lasting(0.5e-3), "fastopt": lasting(1e-3), "slow": lasting(0.2)}
-    times = interleave(calls, seconds=3.0, always={"limit", "fastopt"})
+    lengths = {"limit": 0.5e-3, "fastopt": 1e-3, "slow": 0.2}
+    turns = {name: Turn(lasting(seconds), None) for name, seconds in lengths.items()}
+    times = interleave(turns, seconds=3.0, always={"limit", "fastopt"})
     taken = {name: int(np.isfinite(timing.rounds).sum()) for name, timing in times.items()}
     assert taken["limit"] == taken["fastopt"] > 100
     assert taken["slow"] == 5

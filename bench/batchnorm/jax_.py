@@ -6,6 +6,7 @@ import numpy as np
 
 from bench.batchnorm import EPS, MOMENTUM, BatchNormCase, _formulas
 from bench.case import Contestant, installed
+from bench.step import _jax
 
 NAME = "JAX"
 
@@ -17,13 +18,12 @@ def available() -> bool:
 def make(case: BatchNormCase) -> Contestant | None:
     import jax
 
-    if case.device != "cpu" or case.what == "block":
+    if case.what == "block":
         return None
-    jax.config.update("jax_enable_x64", True)
     xp, n = jax.numpy, case.elements // case.channels
     own, wide = case.numpy_dtype, case.param_dtype
-    x, dy, gamma, beta = (xp.array(a) for a in case.arrays())
-    statistics = [xp.array(a) for a in case.statistics()]
+    x, dy, gamma, beta = _jax.put(case, case.arrays())
+    statistics = _jax.put(case, case.statistics())
     results: list = []
 
     @jax.jit
@@ -51,6 +51,8 @@ def make(case: BatchNormCase) -> Contestant | None:
     }
 
     def run() -> None:
-        results[:] = jax.block_until_ready(calls[case.what]())
+        results[:] = calls[case.what]()
 
-    return Contestant(run, lambda: [np.asarray(a) for a in results])
+    return Contestant(
+        run, lambda: [np.asarray(a) for a in results], wait=lambda: jax.block_until_ready(results)
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from bench import limit
+from bench import device, limit
 from bench.batchnorm import EPS, MOMENTUM, BatchNormCase
 from bench.case import Contestant
 from fastopt import functional as F
@@ -17,61 +19,52 @@ def available() -> bool:
 
 
 def make(case: BatchNormCase) -> Contestant:
-    x, dy, gamma, beta = case.arrays()
-    mean, var = case.statistics()
-    out = np.empty_like(x)
+    x, dy, gamma, beta = device.put(case, case.arrays())
+    mean, var = device.put(case, case.statistics())
+    (out,) = device.put(case, [np.full(case.shape, np.nan, case.numpy_dtype)])
+    (residual,) = device.put(case, [case.residual()]) if case.what == "block" else (None,)
+    results: list = []
 
-    def forward():
+    def forward(**more):
         return F.batch_norm_forward(
-            x,
-            gamma,
-            beta,
-            mean,
-            var,
-            training=case.what != "evaluate",
-            momentum=MOMENTUM,
-            eps=EPS,
-            axis=case.axis,
-            out=out,
+            x, gamma, beta, mean, var, momentum=MOMENTUM, eps=EPS, axis=case.axis, **more
         )
 
-    results: list[np.ndarray] = []
-    if case.what == "block":
-        residual = case.residual()
-
-        def block() -> None:
-            y, saved = F.batch_norm_forward(
-                x,
-                gamma,
-                beta,
-                mean,
-                var,
-                momentum=MOMENTUM,
-                eps=EPS,
-                axis=case.axis,
-                residual=residual,
-                activation="relu",
-            )
-            results[:] = [y, *F.batch_norm_backward(dy, saved)]
-
-        def moved() -> None:  # less dresidual, which no kernel of ours only writes
-            limit.read(x)
-            limit.copy(x, out, residual=residual)
-            limit.read(x, dy)
-            limit.copy(x, out, residual=dy)
-
-        return Contestant(block, lambda: results, moved)
-    if case.what == "forward":
-        return Contestant(
-            forward, lambda: [out, mean, var], lambda: (limit.read(x), limit.copy(x, out))
-        )
-    if case.what == "evaluate":
-        return Contestant(forward, lambda: [out], lambda: limit.copy(x, out))
-    _, saved = forward()
+    def block() -> None:
+        y, saved = forward(residual=residual, activation="relu")
+        results[:] = [y, *F.batch_norm_backward(dy, saved)]
 
     def backward() -> None:
         results[:] = F.batch_norm_backward(dy, saved)
 
-    return Contestant(
-        backward, lambda: results, lambda: (limit.read(x, dy), limit.copy(x, out, residual=dy))
+    if case.what == "backward":
+        _, saved = forward(out=out)
+    elif case.what != "block":
+        results = [out, mean, var] if case.what == "forward" else [out]
+    run = {
+        "forward": lambda: forward(out=out),
+        "evaluate": lambda: forward(out=out, training=False),
+        "backward": backward,
+        "block": block,
+    }[case.what]
+    moved = (
+        device.copy(case.bytes) if case.device == "cuda" else _moved(case.what, x, dy, out, residual)
     )
+    return Contestant(run, lambda: device.get(results), moved)
+
+
+def _moved(what: str, x, dy, out, residual) -> Callable[[], object]:
+    """What is read for sums, and then a copy."""
+
+    def block() -> None:  # less dresidual, which no kernel of ours only writes
+        limit.read(x)
+        limit.copy(x, out, residual=residual)
+        limit.read(x, dy)
+        limit.copy(x, out, residual=dy)
+
+    return {
+        "forward": lambda: (limit.read(x), limit.copy(x, out)),
+        "evaluate": lambda: limit.copy(x, out),
+        "backward": lambda: (limit.read(x, dy), limit.copy(x, out, residual=dy)),
+        "block": block,
+    }[what]

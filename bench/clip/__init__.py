@@ -22,10 +22,10 @@ class ClipCase(step.StepCase):
 CASE = ClipCase
 
 
-def suite(quick: bool) -> Iterator[ClipCase]:
+def suite(quick: bool, device: str) -> Iterator[ClipCase]:
     """Adam's step does not depend on the gradient's scale, so that momentum's shows that the clip is
     right."""
-    size = 2**22 if quick else 2**24
+    size = step.LARGE[device][quick]
     for rule in DEFAULT:
         for name in ("array", "mlp") if quick else ("array", "mlp", "resnet50"):
             weighed = not quick and (rule, name) == ("adamw", "resnet50")

@@ -85,7 +85,7 @@ def release() -> None:
 CASE = DropoutCase
 
 
-def suite(quick: bool) -> Iterator[DropoutCase]:
+def suite(quick: bool, device: str) -> Iterator[DropoutCase]:
     for workload in TRANSFORMER_ACTIVATIONS:
         for what in WHAT:
             yield DropoutCase(what, workload, section="a transformer's")

@@ -8,6 +8,7 @@ import numpy as np
 
 from bench.case import Contestant, installed
 from bench.dropout import DropoutCase, P
+from bench.step import _jax
 
 NAME = "JAX"
 
@@ -19,10 +20,7 @@ def available() -> bool:
 def make(case: DropoutCase) -> Contestant | None:
     import jax
 
-    if case.device != "cpu":
-        return None
-    jax.config.update("jax_enable_x64", True)
-    x, dy = map(jax.numpy.array, case.arrays())
+    x, dy = _jax.put(case, case.arrays())
     seeds, results = count(), []
 
     @jax.jit
@@ -37,7 +35,8 @@ def make(case: DropoutCase) -> Contestant | None:
     y, kept = forward(x, next(seeds))
 
     def run() -> None:
-        made = [forward(x, next(seeds))[0]] if case.what == "forward" else [y, drop(dy, kept)]
-        results[:] = jax.block_until_ready(made)
+        results[:] = [forward(x, next(seeds))[0]] if case.what == "forward" else [y, drop(dy, kept)]
 
-    return Contestant(run, lambda: [np.asarray(a) for a in results])
+    return Contestant(
+        run, lambda: [np.asarray(a) for a in results], wait=lambda: jax.block_until_ready(results)
+    )

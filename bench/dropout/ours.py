@@ -6,7 +6,7 @@ from itertools import count
 
 import numpy as np
 
-from bench import limit
+from bench import device, limit
 from bench.case import Contestant
 from bench.dropout import DropoutCase, P
 from fastopt import functional as F
@@ -19,18 +19,21 @@ def available() -> bool:
 
 
 def make(case: DropoutCase) -> Contestant:
-    x, dy = case.arrays()
-    y, dx = np.empty_like(x), np.empty_like(x)
+    x, dy = device.put(case, case.arrays())
+    poison = np.full(case.shape, np.nan, case.numpy_dtype)
+    (y,) = device.put(case, [poison])
     offsets = count()
 
     def forward():
         return F.dropout_forward(x, P, seed=1, offset=next(offsets), out=y)
 
+    moved = device.copy(case.bytes) if case.device == "cuda" else None
     if case.what == "forward":
-        return Contestant(forward, lambda: [y], lambda: limit.copy(x, y))
+        return Contestant(forward, lambda: device.get([y]), moved or (lambda: limit.copy(x, y)))
     _, saved = forward()
+    (dx,) = device.put(case, [poison.copy()])
     return Contestant(
         lambda: F.dropout_backward(dy, saved, out=dx),
-        lambda: [y, dx],
-        lambda: limit.copy(dy, dx),
+        lambda: device.get([y, dx]),
+        moved or (lambda: limit.copy(dy, dx)),
     )

@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from bench.case import Case, Contestant, compare, epsilon, sample
+from bench.case import Case, Contestant, compare, dtype_of, epsilon, sample
 from bench.reference import reference
 from bench.workloads import LISTS, Shapes
 
@@ -37,7 +37,7 @@ WEIGHT_DECAY = 1e-2  # of adamw
 CHECKED_STEPS = 3
 
 # Who stands for all in a whole run: the best of each library, and what is plain.
-FASTEST = ("torch fused", "numba", "optax", "NumPy", "CuPy")
+FASTEST = ("torch fused", "torch graph", "fastopt", "numba", "optax", "NumPy", "CuPy")
 FASTER = (*FASTEST, "torch")
 
 WHAT = tuple(RULES)
@@ -87,12 +87,18 @@ class StepCase(Case):
 
     def arrays(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """A competitor's own parameters and gradients, of the same values for all and never zero."""
-        params, grads = _drawn(self)
+        params, grads = self.drawn()
+        if self.device != "cpu":
+            return params, grads  # which are copied when they are put there
         return [p.copy() for p in params], [g.copy() for g in grads]
+
+    def drawn(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Only to be read; the same for every rule."""
+        return _drawn(self.workload, self.size, self.dtype)
 
     def expected(self, conventions: dict) -> list[np.ndarray]:
         """Sampled parameters after the checked steps, in float64 from the papers' lines."""
-        params, grads = _drawn(self)
+        params, grads = self.drawn()
         scale = _clip(self) if self.clip else 1.0
         ws, gs = [sample(p) for p in params], [sample(g) * scale for g in grads]
         states = [{name: np.zeros_like(w) for name in RULES[self.rule].states} for w in ws]
@@ -105,7 +111,7 @@ class StepCase(Case):
         """Take the checked steps and compare. Each may round the parameter once. The way it has come is
         a few roundings off, and more where someone takes 1 - 0.999 or the norm of all gradients in
         float32, or clips again what was clipped before."""
-        before = [sample(p) for p in _drawn(self)[0]]
+        before = [sample(p) for p in self.drawn()[0]]
         for _ in range(CHECKED_STEPS):
             contestant.run()
         eps = epsilon(self.numpy_dtype)
@@ -117,7 +123,7 @@ class StepCase(Case):
 
 
 @lru_cache(maxsize=1)
-def _drawn(case: StepCase) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _drawn(workload: str, size: int, dtype: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Of either sign and in [0.25, 2): squares are normal numbers in float16 too."""
     rng = np.random.default_rng(0)
 
@@ -126,15 +132,16 @@ def _drawn(case: StepCase) -> tuple[list[np.ndarray], list[np.ndarray]]:
         values *= 3.5
         values -= 1.75
         values += np.copysign(np.float32(0.25), values)
-        return values.astype(case.numpy_dtype, copy=False)
+        return values.astype(dtype_of(dtype), copy=False)
 
-    return [draw(s) for s in case.shapes], [draw(s) for s in case.shapes]
+    shapes = LISTS[workload](size)
+    return [draw(s) for s in shapes], [draw(s) for s in shapes]
 
 
 @lru_cache(maxsize=1)
 def _clip(case: StepCase) -> float:
     """What a gradient is multiplied with."""
-    size = reference.norm([g.astype(np.float64) for g in _drawn(case)[1]])
+    size = reference.norm([g.astype(np.float64) for g in case.drawn()[1]])
     return reference.clip_coefficient(size, case.max_norm, 1e-6)
 
 
@@ -146,10 +153,14 @@ def release() -> None:
 CASE = StepCase
 
 
-def suite(quick: bool) -> Iterator[StepCase]:
+#: Elements of the one array that stands for a large network, of a whole run and of a quick one.
+LARGE = {"cpu": (2**24, 2**22), "cuda": (2**28, 2**26)}
+
+
+def suite(quick: bool, device: str) -> Iterator[StepCase]:
     """What a whole run measures. All competitors take part where they are not too slow for its five
     minutes, in Adam and with few parameters; the others stand for them elsewhere."""
-    size = 2**22 if quick else 2**24
+    size = LARGE[device][quick]
     yield StepCase("adam", "array", size, section="every rule", weighed=not quick)
     for rule in RULES:
         if rule != "adam":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bench import device
 from bench.case import Contestant, installed
 from bench.step import StepCase
 
@@ -17,18 +18,9 @@ def available() -> bool:
 
 
 def arrays(case: StepCase) -> tuple[list, list]:
-    import cupy
-
     params, grads = case.arrays()
-    return [cupy.asarray(p) for p in params], [cupy.asarray(g) for g in grads]
+    return device.put(case, params), device.put(case, grads)
 
 
 def contestant(step: Callable[[], object], params: list) -> Contestant:
-    """A step is over when the device has done it."""
-    import cupy
-
-    def run() -> None:
-        step()
-        cupy.cuda.get_current_stream().synchronize()
-
-    return Contestant(run, lambda: [cupy.asnumpy(p) for p in params])
+    return Contestant(step, lambda: device.get(params))

@@ -31,14 +31,20 @@ def available() -> bool:
 
 def make(case: StepCase, **way: bool) -> Contestant | None:
     """``way`` is ``fused=True``, ``foreach=True`` or ``foreach=False``."""
+    if (case.rule, *way.items()) in UNDONE:
+        return None
+    step, params, _ = stepper(case, **way)
+    return Contestant(step, lambda: [to_numpy(p) for p in params])
+
+
+def stepper(case: StepCase, **way: bool):
+    """A step, what it writes to, and the optimizer."""
     import torch
 
-    if case.device != "cpu" or (case.rule, *way.items()) in UNDONE:
-        return None
     arrays, grads = case.arrays()
-    params = [to_torch(a).requires_grad_() for a in arrays]
+    params = [to_torch(a, case.device).requires_grad_() for a in arrays]
     for p, g in zip(params, grads, strict=True):
-        p.grad = to_torch(g)
+        p.grad = to_torch(g, case.device)
     name, options = OPTIMIZERS[case.rule]
     opt = getattr(torch.optim, name)(params, lr=LR, **options, **way)
 
@@ -47,21 +53,21 @@ def make(case: StepCase, **way: bool) -> Contestant | None:
             torch.nn.utils.clip_grad_norm_(params, case.max_norm)
         opt.step()
 
-    return Contestant(step, lambda: [to_numpy(p) for p in params])
+    return step, params, opt
 
 
-def to_torch(array: np.ndarray):
-    """The same memory; torch does not take NumPy's bfloat16."""
+def to_torch(array: np.ndarray, device: str = "cpu"):
+    """The same memory, or a copy on a device; torch does not take NumPy's bfloat16."""
     import torch
 
     if array.dtype == dtype_of("bfloat16"):
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+        return torch.from_numpy(array.view(np.int16)).to(device).view(torch.bfloat16)
+    return torch.from_numpy(array).to(device)
 
 
 def to_numpy(tensor) -> np.ndarray:
     import torch
 
     if tensor.dtype == torch.bfloat16:
-        return tensor.detach().view(torch.int16).numpy().view(dtype_of("bfloat16"))
-    return tensor.detach().numpy()
+        return tensor.detach().view(torch.int16).cpu().numpy().view(dtype_of("bfloat16"))
+    return tensor.detach().cpu().numpy()

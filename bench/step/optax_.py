@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench.case import Contestant, installed
-from bench.step import LR, WEIGHT_DECAY, StepCase
+from bench.step import LR, WEIGHT_DECAY, StepCase, _jax
 
 NAME = "optax"
 
@@ -18,10 +18,7 @@ def make(case: StepCase) -> Contestant | None:
     import jax
     import optax
 
-    if case.device != "cpu":
-        return None
-    jax.config.update("jax_enable_x64", True)
-    params, grads = (jax.block_until_ready(list(map(jax.numpy.array, a))) for a in case.arrays())
+    params, grads = (_jax.put(case, arrays) for arrays in case.arrays())
     opt = _optimizer(case, optax)
     state = opt.init(params)
 
@@ -33,10 +30,15 @@ def make(case: StepCase) -> Contestant | None:
 
     def step() -> None:
         nonlocal params, state
-        params, state = jax.block_until_ready(compiled(params, state, grads))
+        params, state = compiled(params, state, grads)
 
     inside = {"eps_mode": "inside"} if case.rule == "adagrad" else {}
-    return Contestant(step, lambda: [np.asarray(p) for p in params], conventions=inside)
+    return Contestant(
+        step,
+        lambda: [np.asarray(p) for p in params],
+        wait=lambda: jax.block_until_ready((params, state)),
+        conventions=inside,
+    )
 
 
 def _optimizer(case: StepCase, optax):

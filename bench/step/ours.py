@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import fastopt
+from bench import device
 from bench.case import Contestant
 from bench.step import LR, WEIGHT_DECAY, StepCase
 from fastopt import _core
@@ -27,10 +28,11 @@ def available() -> bool:
 
 
 def make(case: StepCase) -> Contestant:
-    params, grads = case.arrays()
+    params, grads = (device.put(case, arrays) for arrays in case.arrays())
     clip = case.max_norm if case.clip else None
     opt = CLASSES[case.rule](params, lr=LR, clip_norm=clip, **OPTIONS.get(case.rule, {}))
-    return Contestant(lambda: opt.step(grads), lambda: params, _limit(case, opt, params, grads))
+    limit = device.copy(case.bytes) if case.device == "cuda" else _limit(case, opt, params, grads)
+    return Contestant(lambda: opt.step(grads), lambda: device.get(params), limit)
 
 
 def _limit(case: StepCase, opt: fastopt.Optimizer, params: list, grads: list) -> Callable[[], object]:

@@ -54,6 +54,7 @@ void Stepper::set_whole(const Values& values) {
 
 Counts Stepper::counts() {
   if (!memory_) return counts_;
+  meeting_.restream();  // a graph may have been replayed on another than the last step's
   return counts_ = meeting_.engine().counts(memory_.get(), meeting_.place());
 }
 

@@ -164,7 +164,8 @@ def _new_like(make: str, array: Array, *fill: float, dtype: str | None = None) -
         own = array.detach()
         return getattr(torch, make)(own, *fill, dtype=getattr(torch, dtype) if dtype else own.dtype)
     if library == "cupy":
-        return getattr(sys.modules["cupy"], make)(array, *fill, dtype=dtype)
+        with array.device:  # else it would be the current one
+            return getattr(sys.modules["cupy"], make)(array, *fill, dtype=dtype)
     if not isinstance(array, np.ndarray) and hasattr(array, "__array_namespace__"):
         return getattr(array.__array_namespace__(), make)(array, *fill, dtype=dtype)
     view = np.asarray(array) if is_viewable(array) else np.from_dlpack(array)

@@ -1,0 +1,201 @@
+"""One command for a machine with an NVIDIA GPU, nvcc, CuPy and no network: build, test, measure, judge.
+
+    python bench/gpu_check.py [--out DIR] [--minutes 8] [--only build,tests,bench]
+
+Writes ``gpu_check.json``, ``gpu_check.md`` and ``gpu_check.log`` to DIR after every stage, so that a run that
+is cut off leaves what it has found. A stage that fails or takes too long does not keep the next from starting.
+The exit status is 1 if a stage failed, 2 if nothing could be begun.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # bench/ itself has modules with the names of others'
+
+from bench import device, gpu_targets, machine  # noqa: E402
+from bench.gpu_plan import GROUPS, Stage, plan  # noqa: E402
+from bench.record import Record, Row  # noqa: E402
+
+# ---- running ----
+
+
+class Check:
+    """A run: its folders, its clock, and what it has found so far."""
+
+    def __init__(self, out: Path, work: Path, minutes: float, about: dict) -> None:
+        self.out, self.work = out, work
+        self.deadline = time.monotonic() + 60 * minutes
+        self.told: dict = {"machine": about, "stages": [], "targets": [], "rows": [], "host": []}
+        for folder in (out, work):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.log = out / "gpu_check.log"
+        self.log.write_text("")
+
+    def run(self, stage: Stage) -> None:
+        with self.log.open("a") as log:
+            log.write(f"\n==== {stage.name}: {shlex.join(stage.command)}\n")
+        begin, before = time.monotonic(), self.log.stat().st_size
+        outcome = self._outcome(stage, min(stage.limit, self.deadline - begin))
+        printed = self.log.read_bytes()[before:].decode(errors="replace")
+        self.collect(stage)
+        self.told["stages"].append(
+            {
+                "name": stage.name,
+                "outcome": outcome,
+                "seconds": time.monotonic() - begin,
+                "says": stage.says(printed),
+            }
+        )
+        self.write()
+        print(
+            f"{stage.name}: {outcome} in {time.monotonic() - begin:.0f} s {stage.says(printed)}",
+            flush=True,
+        )
+
+    def _outcome(self, stage: Stage, seconds: float) -> str:
+        if not shutil.which(stage.command[0]):
+            return f"left out: there is no {stage.command[0]}"
+        if self.deadline - time.monotonic() < 5:
+            return "left out: no time left"
+        if stage.json:
+            Path(stage.json).unlink(missing_ok=True)  # of an earlier run
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                stage.command,
+                cwd=ROOT,
+                env=self.environment(stage),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            try:
+                status = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # it and its children: the group is its own
+                process.wait()
+                return f"cut off after {seconds:.0f} s"
+        return "ok" if status == 0 else f"failed with status {status}"
+
+    def environment(self, stage: Stage) -> dict[str, str]:
+        path = [str(self.work / "site"), os.environ.get("PYTHONPATH", "")]
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "PATH": os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin"]),
+            "PYTHONUNBUFFERED": "1",
+            "FASTOPT_TEST_DEVICE": "cupy",
+            "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count()),
+            **({"FASTOPT_TEST_POOL": "off"} if stage.name == "sanitizer" else {}),
+        }
+
+    def collect(self, stage: Stage) -> None:
+        """Figures that the stage has left, even if it was cut off."""
+        file = Path(stage.json)
+        if not stage.json or not file.exists():
+            return
+        if stage.name == "bench:host":
+            self.told["host"] = json.loads(file.read_text())
+            return
+        record = Record.read(file)
+        self.told["machine"] |= {
+            k: v for k, v in record.machine.items() if k not in ("command", "commit")
+        }
+        self.told["rows"] += [asdict(row) for row in record.rows]
+
+    def write(self) -> None:
+        rows = rows_of(self.told)
+        self.told["targets"] = [asdict(v) for v in gpu_targets.judge(rows, self.told["host"])]
+        (self.out / "gpu_check.json").write_text(json.dumps(self.told, indent=1) + "\n")
+        (self.out / "gpu_check.md").write_text(gpu_targets.report(self.told, rows))
+
+
+def rows_of(told: dict) -> list[Row]:
+    return Record.of({"machine": {}, "rows": told["rows"], "memory": []}).rows
+
+
+# ---- what there is ----
+
+
+def gpu() -> tuple[str, str] | None:
+    """The first device's name and architecture, from the driver alone."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    number, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(number)) or not number.value:
+        return None
+    cuda.cuDeviceGetName(name, 256, 0)
+    capability = ""
+    for attribute in (75, 76):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+        cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, 0)
+        capability += str(number.value)
+    return name.value.decode(), capability
+
+
+def lacking(found: tuple[str, str] | None, chosen: list[str]) -> str:
+    """What keeps the check from being begun, in a sentence; empty if nothing does."""
+    if found is None:
+        return "there is no NVIDIA GPU here, or no driver for it"
+    needed = {
+        "cupy": "CuPy",
+        "pytest": "pytest",
+        "ml_dtypes": "ml_dtypes",
+        "rich": "rich",
+        "psutil": "psutil",
+    }
+    if "build" in chosen:
+        needed |= {"pybind11": "pybind11", "scikit_build_core": "scikit-build-core"}
+    missing = [name for module, name in needed.items() if not importlib.util.find_spec(module)]
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    if "build" in chosen and not (shutil.which("nvcc") or Path("/usr/local/cuda/bin/nvcc").exists()):
+        return "there is no nvcc to build with"
+    return ""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="gpu_check", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu_check")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "build" / "gpu_work", help="for what is built"
+    )
+    parser.add_argument("--minutes", type=float, default=8.0, help="in which all ends")
+    parser.add_argument(
+        "--only", default=",".join(GROUPS), help=f"comma-separated, of {', '.join(GROUPS)}"
+    )
+    parser.add_argument("--commit", default="", help="where the checkout does not know it")
+    args = parser.parse_args(argv)
+    chosen = args.only.split(",")
+    if unknown := set(chosen) - set(GROUPS):
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}, only {', '.join(GROUPS)}")
+    found = gpu()
+    if trouble := lacking(found, chosen):
+        print(f"gpu_check: {trouble}", file=sys.stderr)
+        return 2
+    name, architecture = found
+    about = {"gpu": name, "architecture": architecture, "commit": args.commit or machine.commit()}
+    check = Check(args.out, args.work, args.minutes, about | device.smi())
+    for stage in plan(args.work, architecture):
+        if stage.belongs_to(chosen):
+            check.run(stage)
+    print((args.out / "gpu_check.md").read_text())
+    return int(any(s["outcome"].startswith(("failed", "cut off")) for s in check.told["stages"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

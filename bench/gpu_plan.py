@@ -1,0 +1,82 @@
+"""What gpu_check.py runs: its stages in turn, what is worth most first."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+GROUPS = ("build", "tests", "bench", "sanitizer")
+
+LAYERS = ",".join(
+    f"{stage}-{layout}" for stage in ("stage1", "stage4", "stem") for layout in ("nchw", "nhwc")
+)
+# By task, its limit in seconds and its options; host_time is a program of its own.
+BENCHES = {
+    "lists": (40, "step adam --workload resnet50,gpt2,mlp --peers torch,fastopt"),
+    "step": (110, "step --size 2**28 --peers torch_fused,torch_foreach,CuPy_kernel,optax"),
+    "clip": (45, "clip adamw --size 2**28 --peers torch"),
+    "host": (25, ""),
+    "dropout": (40, "dropout --workload array --size 2**26 --dtype f32,bf16 --peers torch"),
+    "batchnorm": (90, f"batchnorm forward backward --workload {LAYERS} --dtype f32,bf16 --peers torch"),
+}
+SANITIZED = (
+    "(test_every_length and not everything) or test_every_layout or test_batch_norm or test_dropout"
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    limit: float  # seconds
+    command: list[str]
+    says: Callable[[str], str] = lambda log: ""  # of its output, in a few words
+    json: str = ""  # a file of figures it leaves
+
+    def belongs_to(self, chosen: list[str]) -> bool:
+        return self.name.partition(":")[0] in chosen
+
+
+def plan(work: Path, architecture: str) -> list[Stage]:
+    """``work`` is a folder for what is built."""
+    python = [sys.executable, "-m"]
+    install = [*python, *["pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "--upgrade"]]
+    defined = {"FASTOPT_CUDA": "ON", "FASTOPT_CUDA_ARCHITECTURES": architecture}
+    install += [f"-Ccmake.define.{name}={value}" for name, value in defined.items()]
+    pytest = [*python, *["pytest", "-v", "-W", "default", "-p", "no:cacheprovider", "-rfE", "--tb=short"]]
+    parallel = ["-n", "4"] if importlib.util.find_spec("xdist") else []
+    tests = sorted(p for p in TESTS.glob("test_cuda_*.py") if "shim" not in p.name)
+    tests.sort(key=lambda path: "device" not in path.name)
+    sanitized = [TESTS / "test_cuda_steps.py", TESTS / "test_cuda_sweep.py"]
+    sanitizer = ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9"]
+    return [
+        Stage("build", 200, [*install, "--target", str(work / "site"), str(TESTS.parent)]),
+        Stage("tests", 120, [*pytest, *parallel, *map(str, tests)], outcomes),
+        *(_bench(name, work, python) for name in BENCHES),
+        Stage("sanitizer", 60, [*sanitizer, *pytest, "-k", SANITIZED, *map(str, sanitized)], outcomes),
+    ]
+
+
+def _bench(name: str, work: Path, python: list[str]) -> Stage:
+    limit, options = BENCHES[name]
+    module = ["bench.host_time"] if name == "host" else ["bench", "--seconds", "0.6"]
+    given = [option.replace("_", " ") for option in options.split()]
+    file = str(work / f"{name}.json")
+    command = [*python, *module, *given, "--device", "cuda", "--json", file]
+    return Stage(f"bench:{name}", limit, command, json=file)
+
+
+_OUTCOME = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED)\b(?! tests/.* - )")
+
+
+def outcomes(log: str) -> str:
+    """Of tests, counted as they were reported, for the last line is missing from a run that is cut off."""
+    found = [w for line in log.splitlines() if "::" in line for w in _OUTCOME.findall(line)[:1]]
+    counts = [f"{n} {word.lower()}" for word, n in Counter(found).items()]
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+) - ", log, re.MULTILINE)[:5]
+    return ", ".join(counts + [f"first {', '.join(failed)}"] * bool(failed)) or "no test was run"

@@ -1,0 +1,16 @@
+"""Arrays of JAX's on the case's device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bench.case import Case
+
+
+def put(case: Case, arrays: Iterable) -> list[Any]:
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    with jax.default_device(jax.devices(case.device)[0]):
+        return jax.block_until_ready([jax.numpy.array(a) for a in arrays])

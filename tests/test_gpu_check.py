@@ -1,0 +1,159 @@
+"""What bench/gpu_check.py can show without a GPU: its plan, its stages' clocks, its verdicts and its report."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+for package in ("rich", "psutil"):
+    pytest.importorskip(package, reason="the benchmarks need it")
+
+sys.path.append(str(ROOT))
+
+from bench import cli, device, gpu_plan, gpu_targets  # noqa: E402
+from bench.case import Contestant  # noqa: E402
+from bench.measure import Quartiles  # noqa: E402
+from bench.record import Entry, Row  # noqa: E402
+from bench.run import rotating  # noqa: E402
+from bench.step import StepCase  # noqa: E402
+from bench.tasks import tasks  # noqa: E402
+
+
+@pytest.fixture
+def gpu_check(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    spec = importlib.util.spec_from_file_location("gpu_check", ROOT / "bench" / "gpu_check.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gpu_check", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def entry(to_limit, to_ours):
+    return Entry(*(Quartiles(x, x, x) for x in (1e-3, to_limit, to_ours)))
+
+
+def row(case, to_limit, **peers):
+    entries = {"limit": entry(1, 1), "fastopt": entry(to_limit, 1)}
+    entries |= {name.replace("_", " "): entry(1, ratio) for name, ratio in peers.items()}
+    return Row.of(case, entries, {"optax": "cannot: no CUDA"})
+
+
+def test_without_a_gpu_it_says_so_and_exits_with_2(gpu_check):
+    if gpu_check.gpu():
+        pytest.skip("there is a GPU here")
+    command = [sys.executable, ROOT / "bench" / "gpu_check.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "gpu_check: there is no NVIDIA GPU here, or no driver for it\n"
+
+
+def test_what_is_lacking_is_named(gpu_check, monkeypatch):
+    monkeypatch.setattr(
+        gpu_check.importlib.util, "find_spec", lambda name: name not in ("cupy", "rich")
+    )
+    assert gpu_check.lacking(("X", "90"), ["bench"]) == "not installed: CuPy, rich"
+
+
+def test_every_stage_of_the_plan_is_a_command_that_its_tool_takes(gpu_check, monkeypatch, tmp_path):
+    monkeypatch.setattr(device, "trouble", lambda: "")
+    stages = gpu_plan.plan(tmp_path, "90")
+    assert [s.name for s in stages][:2] == ["build", "tests"]
+    assert all(s.belongs_to(list(gpu_plan.GROUPS)) for s in stages)
+    assert "-Ccmake.define.FASTOPT_CUDA_ARCHITECTURES=90" in stages[0].command
+    for stage in stages:
+        if "bench" in stage.command:
+            options = stage.command[stage.command.index("bench") + 1 :]
+            args = cli.parse(options, tasks())
+            assert (args.device, str(args.json)) == ("cuda", stage.json)
+
+
+def test_stages_fail_and_are_cut_off_by_themselves(gpu_check, tmp_path):
+    check = gpu_check.Check(tmp_path / "out", tmp_path, 1, {"gpu": "none"})
+
+    def stage(name, code, limit=30, says=lambda log: ""):
+        return gpu_plan.Stage(name, limit, [sys.executable, "-c", code], says)
+
+    check.run(stage("bad", "raise SystemExit(3)"))
+    check.run(stage("slow", "import time; print('begun', flush=True); time.sleep(60)", 1))
+    check.run(stage("good", "print('tests/a.py::b PASSED')", says=gpu_plan.outcomes))
+    check.run(gpu_plan.Stage("gone", 1, ["no-such-tool"]))
+    check.deadline = 0
+    check.run(stage("late", ""))
+    told = json.loads((tmp_path / "out" / "gpu_check.json").read_text())
+    assert [s["outcome"] for s in told["stages"]] == [
+        "failed with status 3",
+        "cut off after 1 s",
+        "ok",
+        "left out: there is no no-such-tool",
+        "left out: no time left",
+    ]
+    assert told["stages"][2]["says"] == "1 passed"
+    assert "begun" in (tmp_path / "out" / "gpu_check.log").read_text()
+    assert "| slow | cut off after 1 s |" in (tmp_path / "out" / "gpu_check.md").read_text()
+
+
+def test_outcomes_are_counted_however_the_tests_were_run():
+    log = """
+tests/a.py::one[x] PASSED                                        [ 10%]
+[gw0] [ 20%] FAILED tests/a.py::two
+[gw1] [ 30%] SKIPPED tests/a.py::three
+FAILED tests/a.py::two - AssertionError: no
+"""
+    assert gpu_plan.outcomes(log) == "1 passed, 1 failed, 1 skipped, first tests/a.py::two"
+    assert gpu_plan.outcomes("") == "no test was run"
+
+
+def test_verdicts_and_report_of_a_canned_run():
+    adam = row(StepCase("adam", "array", 2**28), 1 / 0.95, torch_fused=1.1, CuPy_kernel=0.9)
+    sgd = row(StepCase("sgd", "array", 2**28), 1 / 0.9, torch_fused=1.1)
+    graphs = {"torch_fused": 1.2, "torch_graph": 0.9, "fastopt_graph": 0.5}
+    rows = [adam, sgd, row(StepCase("adam", "resnet50"), 1.0, **graphs)]
+    host = [{"arrays": 161, "same gradients": 9.0, "new gradients": 11.0}]
+    verdicts = gpu_targets.judge(rows, host)
+    said = {(v.work, v.target.split(" of ")[0]): (v.figure, v.met) for v in verdicts}
+    assert said["adam, float32, 2^28", ">= 93%"] == ("95.0%", True)
+    assert said["sgd, float32, 2^28", ">= 93%"] == ("90.0%", False)
+    assert said["momentum, float32, 2^28", ">= 93%"] == ("not measured", None)
+    faster = {v.work: v for v in verdicts if v.target.startswith("> 1")}
+    assert not faster["adam, float32, 2^28"].met
+    assert faster["sgd, float32, 2^28"].met
+    assert said["Adam, resnet50, graph replays", ">= 1.3 x torch's graph"] == ("1.80", True)
+    assert said["Adam, 161 arrays, new gradients", "<= 10 us"] == ("11.0 us", False)
+    told = {"machine": {"gpu": "Card", "copy_bandwidth": 4e12}, "stages": [], "targets": []}
+    told["targets"] = [vars(v) for v in verdicts]
+    text = gpu_targets.report(told, rows)
+    assert text.startswith("# fastopt on Card\n")
+    assert "moves 4,000 GB/s" in text
+    assert "| sgd, float32, 2^28 | >= 93% of a copy's speed | 90.0% | **missed** |" in text
+    assert "optax (cannot: no CUDA)" in text
+
+
+def test_sets_are_taken_in_turn():
+    calls = []
+    sets = [
+        Contestant(
+            lambda i=i: calls.append(i), list, lambda i=i: calls.append(-i), lambda: calls.append("end")
+        )
+        for i in range(1, 4)
+    ]
+    one = rotating(sets)
+    for _ in range(4):
+        one.run()
+    one.limit()
+    one.wait()
+    assert calls == [1, 2, 3, 1, -1, "end", "end", "end"]
+
+
+@pytest.mark.parametrize(("size", "sets"), [(2**10, 1), (2**18, 13), (2**22, 1)])
+def test_arrays_go_round_where_the_l2_could_hold_them(monkeypatch, size, sets):
+    monkeypatch.setattr(device, "l2", lambda: 12 << 20)
+    case = StepCase("sgd", "array", size, device="cuda")
+    assert device.sets(case) == sets
+    assert sets == 1 or (sets - 1) * case.working_set >= 2 * device.l2()
