@@ -45,10 +45,16 @@ class Stage:
 def plan(work: Path, architecture: str) -> list[Stage]:
     """``work`` is a folder for what is built."""
     python = [sys.executable, "-m"]
-    install = [*python, *["pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "--upgrade"]]
+    install = [
+        *python,
+        *["pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "--upgrade"],
+    ]
     defined = {"FASTOPT_CUDA": "ON", "FASTOPT_CUDA_ARCHITECTURES": architecture}
     install += [f"-Ccmake.define.{name}={value}" for name, value in defined.items()]
-    pytest = [*python, *["pytest", "-v", "-W", "default", "-p", "no:cacheprovider", "-rfE", "--tb=short"]]
+    pytest = [
+        *python,
+        *["pytest", "-v", "-W", "default", "-p", "no:cacheprovider", "-rfE", "--tb=short"],
+    ]
     parallel = ["-n", "4"] if importlib.util.find_spec("xdist") else []
     tests = sorted(p for p in TESTS.glob("test_cuda_*.py") if "shim" not in p.name)
     tests.sort(key=lambda path: "device" not in path.name)

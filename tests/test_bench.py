@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from fastopt import _core
+
 ROOT = Path(__file__).parents[1]
 for package in ("rich", "psutil", "matplotlib"):
     pytest.importorskip(package, reason="the benchmarks need it")
@@ -95,7 +97,7 @@ def test_memory_is_measured_in_a_process_for_each_competitor(tmp_path):
         (["step", "adman"], "there is no 'adman', only sgd, momentum"),
         (["step", "adam", "--workload", "alexnet"], "there is no 'alexnet', only array, embedding"),
         (["stop"], "invalid choice: 'stop'"),
-        (["--device", "cuda"], "--device cuda: this build of fastopt has no CUDA part"),
+        (["--device", "cuda"], f"--device cuda: {_core.cuda_trouble()}"),
         (["step", "--dtype", "f8"], "no such dtype: f8"),
         (["step", "--size", "0"], "'0' is no size"),
         (["step", "--size", "2**10:many"], "'many' is no size"),
