@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
+HOST_ONLY = ("shim", "races", "build")  # of the CUDA tests, those that need no device
 GROUPS = ("build", "tests", "bench", "sanitizer")
 
 LAYERS = ",".join(
@@ -56,7 +57,7 @@ def plan(work: Path, architecture: str) -> list[Stage]:
         *["pytest", "-v", "-W", "default", "-p", "no:cacheprovider", "-rfE", "--tb=short"],
     ]
     parallel = ["-n", "4"] if importlib.util.find_spec("xdist") else []
-    tests = sorted(p for p in TESTS.glob("test_cuda_*.py") if "shim" not in p.name)
+    tests = sorted(p for p in TESTS.glob("test_cuda_*.py") if not p.stem.endswith(HOST_ONLY))
     tests.sort(key=lambda path: "device" not in path.name)
     sanitized = [TESTS / "test_cuda_steps.py", TESTS / "test_cuda_sweep.py"]
     sanitizer = ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9"]

@@ -66,6 +66,10 @@ def test_every_stage_of_the_plan_is_a_command_that_its_tool_takes(gpu_check, mon
     stages = gpu_plan.plan(tmp_path, "90")
     assert [s.name for s in stages][:2] == ["build", "tests"]
     assert all(s.belongs_to(list(gpu_plan.GROUPS)) for s in stages)
+    run = [Path(part).name for part in stages[1].command if part.endswith(".py")]
+    assert run[0] == "test_cuda_device.py"
+    assert "test_cuda_steps.py" in run
+    assert "test_cuda_shim.py" not in run
     assert "-Ccmake.define.FASTOPT_CUDA_ARCHITECTURES=90" in stages[0].command
     for stage in stages:
         if "bench" in stage.command:
