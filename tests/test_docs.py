@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 import fastopt
-from fastopt import data, functional, init, penalties, schedules
+from fastopt import checkpoint, data, functional, init, penalties, schedules
 
 API = Path(__file__).parents[1] / "docs" / "api"
 
@@ -28,7 +28,7 @@ def documented():
 
 @pytest.mark.parametrize(
     "module",
-    [fastopt, functional, schedules, init, penalties, data, data.augment],
+    [fastopt, functional, schedules, init, penalties, checkpoint, data, data.augment],
     ids=lambda m: m.__name__,
 )
 def test_every_public_name_is_documented_once(module):
