@@ -11,7 +11,7 @@ from batches import BY_ID, CASES, FEW, Case, Form, batch, result_image
 from cases import image
 from fastopt import _core
 from fastopt import functional as F
-from layouts import shifted
+from layouts import permuted, shifted, spread
 from test_bits import MACHINES, turn
 from tolerance import DTYPES, wide
 
@@ -23,7 +23,12 @@ FORMS = [
     Form((600, 2, 13)),
     Form((2, 3, 6007)),
     Form((2, 9, 11, 65), axis=-1),
+    Form((5, 45, 7, 7)),
 ]
+# Planes so short that neighbouring channels are taken together: twice as many as are, and three more. And of
+# more than one block.
+SHORT = [Form((5, 2 * (1024 // n) + 3, n)) for n in (1, 2, 8, 15, 16, 17, 49, 127, 128, 129)]
+SHORT += [Form((90, 23, 7, 7)), Form((600, 20, 8))]
 BOTH = [BY_ID["residual-relu"], BY_ID["affine"], BY_ID["eval-residual-relu"]]
 
 
@@ -137,7 +142,10 @@ def by_hand(b, case: Case, rows: bool):
     )
     n = float(len(values))
     mean, m2 = trees.moments(values, rows)
-    invstd = 1.0 / np.sqrt(m2 / n + 1e-5)
+    var = m2 / n
+    if not case.training:
+        mean, var = wide(b.running_mean), wide(b.running_var)
+    invstd = 1.0 / np.sqrt(var + 1e-5)
     scale = wide(b.gamma) * invstd
     hi = mean.astype(kind)
     shift = wide(b.beta) + (wide(hi) - mean) * scale
@@ -151,19 +159,53 @@ def by_hand(b, case: Case, rows: bool):
     slope = (invstd * invstd * products / n).astype(kind)
     offset = (sum_dy / n + (wide(hi) - mean) * wide(slope)).astype(kind)
     dx = ((dy - offset) - (values - hi) * slope) * scale.astype(kind)
+    if not case.training:
+        dx = dy * scale.astype(kind)
     by_channel = [products * invstd, sum_dy]
     rounded = [v.astype(kind).astype(b.x.dtype) for v in by_channel]
     return [y.astype(b.x.dtype), dx.astype(b.x.dtype), *rounded]
+
+
+def check_by_hand(case, form, dtype):
+    b = batch(form, dtype, mean=30.0)  # whose rounding to 16 or 32 bits matters
+    y, _, grads = b.run(case)
+    got = [y, grads.dx, grads.dgamma, grads.dbeta]
+    want = by_hand(b, case, rows=b.form.count == b.x.shape[0])
+    for name, mine, theirs in zip(("y", "dx", "dgamma", "dbeta"), got, want, strict=True):
+        flat = np.moveaxis(mine, 1, -1).reshape(theirs.shape) if mine.ndim > 1 else mine
+        np.testing.assert_array_equal(wide(flat), wide(theirs), err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", [*FORMS[:5], Form((1, 3, 20_011)), Form((1030, 7))], ids=str)
 @pytest.mark.parametrize("case", [BY_ID["affine"], BY_ID["residual-relu"]], ids=str)
 def test_a_pass_by_hand_gives_the_same_bits(case, form, dtype, isa):
-    b = batch(form, dtype, mean=30.0)  # whose rounding to 16 or 32 bits matters
-    y, _, grads = b.run(case)
-    got = [y, grads.dx, grads.dgamma, grads.dbeta]
-    want = by_hand(b, case, rows=b.x.ndim == 2)
-    for name, mine, theirs in zip(("y", "dx", "dgamma", "dbeta"), got, want, strict=True):
-        flat = np.moveaxis(mine, 1, -1).reshape(theirs.shape) if mine.ndim > 1 else mine
-        np.testing.assert_array_equal(wide(flat), wide(theirs), err_msg=name)
+    check_by_hand(case, form, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", SHORT, ids=str)
+@pytest.mark.parametrize("case", [*BOTH, BY_ID["eval"]], ids=str)
+def test_short_planes_by_hand_give_the_same_bits(case, form, dtype, isa):
+    check_by_hand(case, form, dtype)
+
+
+# Of a batch of planes: channels far apart, near and backwards, and inside a plane's rows' distance.
+VIEWS = {
+    "every other": lambda a: spread(a, (2, 3, 1, 1)),
+    "backwards": lambda a: spread(a, (-1, -1, 1, 1)),
+    "cut out": lambda a: spread(a, (1, 1, 2, 1)),
+    "channels between rows": lambda a: permuted(a, (0, 2, 1, 3)),
+    "3 bytes off": lambda a: shifted(a, 3),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", BOTH, ids=str)
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_short_planes_in_any_layout(view, case, dtype, isa):
+    form = Form((5, 90, 5, 8))
+    plain, b = batch(form, dtype), batch(form, dtype)
+    for name in ("x", "residual", "dy"):
+        setattr(b, name, view(getattr(b, name)))
+    assert result_image(b, *b.run(case)) == result_image(plain, *plain.run(case))

@@ -1,6 +1,7 @@
 #include "cpu/batch_norm.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "cpu/channel_numbers.hpp"
 #include "cpu/channels.hpp"
@@ -41,19 +42,34 @@ void each_share(const ChannelSpace& s, int thread, int threads, Visit&& visit) {
   }
 }
 
+// How many channels are taken at a time. Of short planes, what neighbouring channels have of a segment
+// lies side by side, where one alone would jump from segment to segment and leave each amid a cache
+// line. Together, backward of (32, 512, 7, 7) takes 0.68 of the time, of (256, 512, 7, 7) 0.59,
+// evaluation 0.77 and 0.86, of (2000, 512, 2) 0.2; half as many values or twice as many change little.
+// Too few do not pay: evaluating (2000, 4, 8) would take 3.1 times as long (float32, one thread, v4,
+// Sapphire Rapids).
+int64_t channels_together(const ChannelSpace& s, const ChannelArray& x) {
+  constexpr int64_t least = 128, most = 1024;
+  const bool side_by_side = s.ndim == 0 || std::abs(x.channel) < std::abs(x.stride[s.ndim - 1]);
+  const int64_t n = std::min({most / s.inner, s.channels, int64_t(kMostChannels)});
+  return side_by_side && n * s.inner >= least ? n : 1;
+}
+
 // A reduction, then what follows from it for a channel, then a pass over the elements. Where channels
 // are whole slices of memory and there are enough of them, a thread goes through all three with one
-// channel before it takes the next: the slice is still in its cache when it is read again.
+// or a few before it takes the next: the slices are still in its cache when they are read again.
 template <class Reduce, class Finish, class Apply>
-void in_three(const ChannelSpace& s, int threads, Reduce&& reduce, Finish&& finish, Apply&& apply) {
-  const int64_t channels = s.channels, blocks = blocks_of(s);
+void in_three(const ChannelSpace& s, const ChannelArray& x, int threads, Reduce&& reduce,
+              Finish&& finish, Apply&& apply) {
+  const int64_t channels = s.channels, blocks = blocks_of(s), together = channels_together(s, x);
   if (!s.rows && (threads == 1 || channels >= 4 * threads)) {
     on_threads(threads, [&](int thread, int of) {
       const int64_t last = Share::cut(channels, thread + 1, of);
-      for (int64_t c = Share::cut(channels, thread, of); c < last; ++c) {
-        reduce(c, c + 1, 0, blocks);
-        finish(c, c + 1);
-        apply(c, c + 1, 0, blocks);
+      for (int64_t c = Share::cut(channels, thread, of); c < last; c += together) {
+        const int64_t end = std::min(c + together, last);
+        reduce(c, end, 0, blocks);
+        finish(c, end);
+        apply(c, end, 0, blocks);
       }
     });
     return;
@@ -78,7 +94,7 @@ void batch_moments(const BatchMoments& call) {
   const auto finish = [&](int64_t c0, int64_t c1) {
     results.join<JoinMoments>(c0, c1, call.out.mean, call.out.m2);
   };
-  in_three(s, threads_for(bytes_over(s, call.dtype)), reduce, finish, nothing);
+  in_three(s, call.x, threads_for(bytes_over(s, call.dtype)), reduce, finish, nothing);
 }
 
 void batch_norm_forward(const BatchNormForward& call) {
@@ -116,9 +132,9 @@ void batch_norm_forward(const BatchNormForward& call) {
 
   const int threads = threads_for(bytes);
   if (measures)
-    in_three(s, threads, reduce, finish, apply);
+    in_three(s, call.x, threads, reduce, finish, apply);
   else
-    in_three(s, threads, nothing, finish, apply);
+    in_three(s, call.x, threads, nothing, finish, apply);
 }
 
 void batch_norm_backward(const BatchNormBackward& call) {
@@ -158,11 +174,11 @@ void batch_norm_backward(const BatchNormBackward& call) {
 
   const int threads = threads_for(bytes);
   if (call.given)
-    in_three(s, threads, nothing, finish, apply);
+    in_three(s, call.x, threads, nothing, finish, apply);
   else if (call.dx.data)
-    in_three(s, threads, reduce, finish, apply);
+    in_three(s, call.x, threads, reduce, finish, apply);
   else
-    in_three(s, threads, reduce, finish, nothing);
+    in_three(s, call.x, threads, reduce, finish, nothing);
 }
 
 }  // namespace fastopt::cpu

@@ -8,27 +8,28 @@
 namespace fastopt::cpu {
 namespace {
 
-// Whether a piece is of one channel or of neighbouring ones.
-enum Form { one, many };
+// Whether a piece is of one channel, of neighbouring ones in every row, or of one for each row.
+enum Form { one, many, each };
 
 // Constants of the channels of a piece, as the loops read them.
 template <Form form, class F, int count>
 class ChannelConstants {
  public:
   ChannelConstants(const ChannelPiece& p) {
+    const int64_t channels = form == many ? p.n : form == each ? p.rows : 1;
     for (int k = 0; k < count; ++k)
-      for (int c = 0; c < (form == many ? p.n : 1); ++c) values_[k][c] = F(p.constants[k][c]);
+      for (int64_t c = 0; c < channels; ++c) values_[k][c] = F(p.constants[k][c]);
   }
   const F* operator[](int k) const { return values_[k]; }
 
  private:
-  alignas(64) F values_[count][form == many ? kMostChannels : 1];
+  alignas(64) F values_[count][form == one ? 1 : kMostChannels];
 };
 
 // Where element i of a row finds its channel's constant.
 template <Form form>
-constexpr int64_t channel(int64_t i) {
-  return form == many ? i : 0;
+constexpr int64_t channel(int64_t i, int64_t row = 0) {
+  return form == many ? i : form == each ? row : 0;
 }
 
 template <class Visit>
@@ -55,7 +56,7 @@ inline char* row_of(const Rows& a, int64_t row) { return a.data + row * a.step; 
 template <Form form, class P>
 inline __attribute__((always_inline)) void fetch_ahead(const Rows& a, int64_t row, int64_t i, int n) {
   const char* p = row_of(a, row + (form == many ? 16 : 0)) + i * int64_t(sizeof(P));
-  if (form == one) p += kAhead;
+  if (form != many) p += kAhead;
   fetch(p, n * int64_t(sizeof(P)));
 }
 

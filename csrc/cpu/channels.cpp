@@ -78,7 +78,7 @@ void ChannelPass::operator()(int64_t c0, int64_t c1, int64_t b0, int64_t b1) con
       for (int64_t c = c0; c < c1; c += kMostChannels)
         rows(c, std::min(c + kMostChannels, c1), begin, end, sums);
     } else {
-      for (int64_t c = c0; c < c1; ++c) plane(c, begin, end, sums);
+      planes(c0, c1, begin, end, sums);
     }
   }
   if (piece.streams) finish_streams();
@@ -86,36 +86,54 @@ void ChannelPass::operator()(int64_t c0, int64_t c1, int64_t b0, int64_t b1) con
 
 // ---- planes ----
 
-void ChannelPass::plane(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const {
+void ChannelPass::planes(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const {
   const bool bits_fit = !kept_ || space_.inner % 8 == 0;
   const bool in_parts = bits_fit && (!parts_.first || space_.inner >= kShort);
-  if (!in_parts && !in_one_run(space_.inner, begin, end))
-    return plane_gathered(channel, begin, end, sums);
-  const auto take = [&](int64_t segment, int64_t from, int64_t n, int64_t rows) {
-    ChannelPiece p = start(channel, segment * space_.inner + from);
-    p.sums = &sums;
-    p.rows = rows;
-    p.n = n;
-    p.kept.step = space_.inner / 8;
-    for (const Operand* o = operands_; o < operands_ + count_; ++o)
-      p.*(o->place) = {at(space_, *o->array, channel, segment) + from * itemsize_,
-                       step(space_, *o->array)};
-    kernel_(p);
+  if (in_parts && !parts_.first && c1 - c0 > 1)  // in the order of memory
+    return each_run(space_.inner, begin, end, [&](int64_t segment, int64_t from, int64_t n) {
+      take({c0, segment, from, c1 - c0, n, true}, sums);
+    });
+  for (int64_t c = c0; c < c1; ++c) {
+    if (in_parts || in_one_run(space_.inner, begin, end))
+      plane(c, begin, end, sums);
+    else
+      plane_gathered(c, begin, end, sums);
+  }
+}
+
+void ChannelPass::plane(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const {
+  const auto rows_of = [&](int64_t segment, int64_t from, int64_t n, int64_t rows) {
+    take({channel, segment, from, rows, n, false}, sums);
   };
   if (parts_.first) {
     each_run(space_.inner, begin, end,
-             [&](int64_t segment, int64_t from, int64_t n) { take(segment, from, n, 1); });
+             [&](int64_t segment, int64_t from, int64_t n) { rows_of(segment, from, n, 1); });
     return;
   }
   // Whole segments at even distances are rows of one piece: there may be many, and short ones.
   const int64_t inner = space_.inner, first = (begin + inner - 1) / inner, last = end / inner;
-  if (first > last) return take(last, begin % inner, end - begin, 1);
-  if (begin < first * inner) take(first - 1, begin % inner, first * inner - begin, 1);
+  if (first > last) return rows_of(last, begin % inner, end - begin, 1);
+  if (begin < first * inner) rows_of(first - 1, begin % inner, first * inner - begin, 1);
   if (first < last)
     each_run(even(space_), first, last, [&](int64_t run, int64_t from, int64_t rows) {
-      take(run * even(space_) + from, 0, inner, rows);
+      rows_of(run * even(space_) + from, 0, inner, rows);
     });
-  if (last * inner < end) take(last, 0, end - last * inner, 1);
+  if (last * inner < end) rows_of(last, 0, end - last * inner, 1);
+}
+
+void ChannelPass::take(const Stretch& s, BlockSums& sums) const {
+  ChannelPiece p = start(s.channel, s.segment * space_.inner + s.from);
+  p.sums = &sums;
+  p.rows = s.rows;
+  p.n = s.n;
+  p.across = s.across;
+  if (!s.across) p.kept.step = space_.inner / 8;
+  for (const Operand* o = operands_; o < operands_ + count_; ++o) {
+    const ChannelArray& a = *o->array;
+    p.*(o->place) = {at(space_, a, s.channel, s.segment) + s.from * itemsize_,
+                     s.across ? a.channel : step(space_, a)};
+  }
+  kernel_(p);
 }
 
 // A block whose values lie in several segments.

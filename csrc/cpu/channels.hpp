@@ -45,11 +45,20 @@ class ChannelPass {
     bool written;
   };
 
+  // In planes: value `from` of a channel's segment and n - 1 more, and what lies likewise in the
+  // segments after it or, across, in the channels after it.
+  struct Stretch {
+    int64_t channel, segment, from, rows, n;
+    bool across;
+  };
+
   void add(const Operand& o) {
     if (o.array->data) operands_[count_++] = o;
   }
   ChannelPiece start(int64_t channel, int64_t begin) const;
+  void planes(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const;
   void plane(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const;
+  void take(const Stretch&, BlockSums& sums) const;
   void plane_gathered(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const;
   void rows(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const;
 

@@ -14,7 +14,7 @@ void normalize_as(const ChannelPiece& p) {
   Tile<P> in, addend, out;
   Flags flags;
   each_row_tile(p, [&](int64_t row, int64_t i, int n) __attribute__((always_inline)) {
-    const int64_t c = channel<form>(i);
+    const int64_t c = channel<form>(i, row);
     const F *mean = constants[0] + c, *scale = constants[1] + c, *shift = constants[2] + c;
     fetch_ahead<form, P>(p.x, row, i, n);
     if (residual) fetch_ahead<form, P>(p.residual, row, i, n);
@@ -39,6 +39,8 @@ void normalize_as(const ChannelPiece& p) {
 
 template <Form form, class P>
 void normalize(const ChannelPiece& p) {
+  if constexpr (form == one)
+    if (p.across) return normalize<each, P>(p);
   if (p.residual.data)
     return p.relu ? normalize_as<form, P, true, true>(p) : normalize_as<form, P, true, false>(p);
   return p.relu ? normalize_as<form, P, false, true>(p) : normalize_as<form, P, false, false>(p);
@@ -51,7 +53,7 @@ void gradient_as(const ChannelPiece& p) {
   Tile<P> in, dy_in, out, rest;
   Flags flags;
   each_row_tile(p, [&](int64_t row, int64_t i, int n) __attribute__((always_inline)) {
-    const int64_t c = channel<form>(i);
+    const int64_t c = channel<form>(i, row);
     const F *mean = constants[0] + c, *slope = constants[1] + c;
     const F *offset = constants[2] + c, *scale = constants[3] + c;
     fetch_ahead<form, P>(p.dy, row, i, n);
@@ -83,6 +85,8 @@ void gradient_as(const ChannelPiece& p) {
 
 template <Form form, class P>
 void gradient(const ChannelPiece& p) {
+  if constexpr (form == one)
+    if (p.across) return gradient<each, P>(p);
   p.kept.data ? gradient_as<form, P, true>(p) : gradient_as<form, P, false>(p);
 }
 
