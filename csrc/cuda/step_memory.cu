@@ -79,7 +79,6 @@ void Memory::cut(Cutter& cutter) {
   tables.chunks = cutter.take<int64_t>(int64_t(chunks_.size()));
   tables.grads = cutter.take<Source>(tensors);
   tables.whole = cutter.take<Hyper>(1 + tables.runs);
-  tables.hypers = tables.whole + 1;
   tables.doubles = cutter.take<int64_t>(tables.runs);
   tables.constants = cutter.take<Constants>(tables.runs);
   tables.clips = cutter.take<Clip>(tensors);
@@ -87,10 +86,11 @@ void Memory::cut(Cutter& cutter) {
   tables.norms = norms_.cut(cutter);
   tables.norms.sources = tables.grads;
   tables.norms.shapes = cutter.take<NormShape>(tables.runs);
-  tables.norms.nonfinite = &tables.control->nonfinite;
 }
 
 void Memory::fill(const Place& place) {
+  tables.hypers = tables.whole + 1;
+  tables.norms.nonfinite = &tables.control->nonfinite;
   send_list(place, tables.entries, entries_);
   send_list(place, tables.chunks, chunks_);
   send_list(place, tables.doubles, doubles_);
