@@ -36,8 +36,7 @@ struct Array {
   DType dtype = DType::float32;
   bool writable = false;
   int device = kHost;
-  void* stream =
-      nullptr;  // of a device, on which the data may still be being written; null: none is said
+  void* stream = nullptr;  // of a device: the data may still be being written there; null: none is said
   int ndim = 0;
   const py::ssize_t* shape = nullptr;
   const py::ssize_t* strides = nullptr;  // bytes

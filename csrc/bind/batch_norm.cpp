@@ -76,22 +76,6 @@ struct ForwardArrays {
     if (evaluate && var.array.owner) written.check_read(var.array, {"running_var"});
   }
 
-  Meeting meet() {
-    Meeting meeting;
-    const std::pair<Array*, const char*> all[] = {{&x, "x"},
-                                                  {&y, "out"},
-                                                  {&residual, "residual"},
-                                                  {&gamma.array, "gamma"},
-                                                  {&beta.array, "beta"},
-                                                  {&mean.array, "running_mean"},
-                                                  {&var.array, "running_var"}};
-    for (const auto& [a, role] : all)
-      if (a->owner) meeting.add(*a, {role});
-    for (const auto& [a, role] : all)
-      if (a->owner) meeting.await(*a);
-    return meeting;
-  }
-
   ChannelSpace space(BatchNormForward& call) const {
     if (!residual.owner) return read_space(axis, {{x, "x", call.x}, {y, "out", call.y}});
     return read_space(axis,
@@ -129,7 +113,13 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
   a.check_overlaps(o.evaluate);
 
   BatchNormForward call{};
-  const Meeting meeting = a.meet();
+  const Meeting meeting = meet({{&a.x, "x"},
+                                {&a.y, "out"},
+                                {&a.residual, "residual"},
+                                {&a.gamma.array, "gamma"},
+                                {&a.beta.array, "beta"},
+                                {&a.mean.array, "running_mean"},
+                                {&a.var.array, "running_var"}});
   call.place = meeting.place();
   call.space = a.space(call);
   call.dtype = a.x.dtype;
@@ -171,9 +161,7 @@ MomentsTuple moments(const py::object& x_object, int axis) {
   Array x = read_array(x_object, {"x"});
   BatchMoments call{};
   const int at = read_axis(axis, x);
-  Meeting meeting;
-  meeting.add(x, {"x"});
-  meeting.await(x);
+  const Meeting meeting = meet({{&x, "x"}});
   call.place = meeting.place();
   call.space = read_space(at, {{x, "x", call.x}});
   call.dtype = x.dtype;

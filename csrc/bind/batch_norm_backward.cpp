@@ -18,11 +18,7 @@ BatchNormBackward backward_call(const BatchNormSaved& s, const Place& place) {
 
 // Where a call's arrays lie, which is where the forward pass has left its numbers.
 Meeting meet(const BatchNormSaved& s, std::initializer_list<std::pair<Array*, const char*>> arrays) {
-  Meeting meeting;
-  for (const auto& [a, role] : arrays)
-    if (a->owner) meeting.add(*a, {role});
-  for (const auto& [a, role] : arrays)
-    if (a->owner) meeting.await(*a);
+  const Meeting meeting = bind::meet(arrays);
   if (meeting.place().device != s.place.device && arrays.begin()->first->size() > 0)
     throw py::value_error("x lies on another device than when it went forward");
   return meeting;

@@ -5,8 +5,7 @@
 
 namespace fastopt::bind {
 
-// CUDA's own handles of the two default streams, which are also what the interface's numbers 1 and 2
-// say.
+// CUDA's own handle of the default stream, which is also what the interface's number 1 says.
 inline void* const kLegacyStream = reinterpret_cast<void*>(uintptr_t(1));
 
 // What an object says of itself through the interface; None if it does not have it.

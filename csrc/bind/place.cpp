@@ -84,6 +84,15 @@ void Meeting::await(const Array& a) const {
   if (stream && stream != place_.stream) engine().wait_for(place_, stream);
 }
 
+Meeting meet(std::initializer_list<std::pair<Array*, const char*>> arrays) {
+  Meeting meeting;
+  for (const auto& [a, role] : arrays)
+    if (a->owner) meeting.add(*a, {role});
+  for (const auto& [a, role] : arrays)
+    if (a->owner) meeting.await(*a);
+  return meeting;
+}
+
 void register_place(py::module_& m) {
   m.def("cuda_trouble", cuda_trouble, "Why CUDA arrays cannot be worked on here; empty if they can.");
   m.def(

@@ -1,7 +1,8 @@
 // Which engine a call goes to, and on which stream.
 #pragma once
 
-#include <vector>
+#include <initializer_list>
+#include <utility>
 
 #include "bind/array.hpp"
 
@@ -31,6 +32,9 @@ class Meeting {
   Where first_;
   Place place_;
 };
+
+// Of arrays that are to be worked on now; those without an owner are not there.
+Meeting meet(std::initializer_list<std::pair<Array*, const char*>> arrays);
 
 // Memory of an engine's own.
 class Room {

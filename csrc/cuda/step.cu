@@ -1,7 +1,5 @@
 #include "cuda/step.hpp"
 
-#include <memory>
-
 #include "cuda/step_memory.hpp"
 
 namespace fastopt::cuda {
