@@ -167,7 +167,10 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bits(straight, tmp_path):
         time.sleep(delay)
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=120)
-    assert (child.returncode in (0, 130), err) == (True, ""), delay
+    if child.returncode == 130:
+        assert err == "", delay
+    else:  # it had taken its last step, after which Ctrl-C is Python's own
+        assert child.returncode in (0, -signal.SIGINT), (delay, err)
     assert run("", tmp_path)[0] == 0
     assert (tmp_path / "run.npz").read_bytes() == straight[0], delay
 
