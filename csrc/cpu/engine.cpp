@@ -16,6 +16,9 @@
 namespace fastopt::cpu {
 namespace {
 
+// A thread that moves more than this finds little of it in a cache of its own.
+constexpr int64_t kNear = 8 << 20;
+
 // Bytes that a step moves for one element: parameter and state twice, the gradient once.
 int64_t step_bytes(const StepRun& run) {
   const auto param = int64_t(bytes_of(stored_as(run.storage)));
@@ -94,13 +97,14 @@ void run_all(const StepCall& call) {
   }
   const Constants* const prepared = constants.data();
   on_threads(threads_for(total), [&](int thread, int threads) {
+    const bool fetches = total / threads > kNear;
     Share share(total, thread, threads);
     for (int64_t i = 0; i < call.count; ++i) {
       const StepRun& run = call.runs[i];
       const auto range = kernels().steps.step[run.rule][int(run.storage)].range;
       for (const StepTensor* t = run.tensors; t < run.tensors + run.count; ++t)
         share.take(t->size, step_bytes(run),
-                   [&](int64_t begin, int64_t end) { range(prepared[i], *t, begin, end); });
+                   [&](int64_t begin, int64_t end) { range(prepared[i], *t, begin, end, fetches); });
     }
   });
 }

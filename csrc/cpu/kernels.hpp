@@ -11,7 +11,8 @@ namespace fastopt::cpu {
 
 struct StepKernel {
   void (*prepare)(const Hyper&, int64_t step, Constants&);
-  void (*range)(const Constants&, const StepTensor&, int64_t begin, int64_t end);
+  // `fetches`: the arrays are in no near cache.
+  void (*range)(const Constants&, const StepTensor&, int64_t begin, int64_t end, bool fetches);
 };
 
 struct NormKernel {

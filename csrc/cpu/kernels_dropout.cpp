@@ -134,7 +134,7 @@ void stretch(const DropoutCall& call, const DropoutConstants& constants, int64_t
   Columns<F, B> columns;
   Tile<P> xs, residuals, outs;
   const auto visit = [&](int64_t i, int n) __attribute__((always_inline)) {
-    if (streams) fetch(at(call.x.data, i * int64_t(sizeof(P)) + kAhead), n * int64_t(sizeof(P)));
+    if (streams) fetch_ahead<P>(call.x.data, i, n);
     const F* x = xs.open(call.x, i, n);
     const F* residual = call.residual.data ? residuals.open(call.residual, i, n) : nullptr;
     F* y = outs.place(call.out, i, streams);

@@ -40,11 +40,23 @@ inline __attribute__((always_inline)) void apply(const Update<Rule, F> u, F clip
 }
 
 template <Wrap wrap, class Rule, class F>
-void step_stretch(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, int64_t end) {
+__attribute__((noinline)) void step_stretch(const Update<Rule, F>& u, const StepTensor& t,
+                                            int64_t begin, int64_t end) {
   F* states[kMaxSlots] = {};
   for (int k = 0; k < Rule::slots; ++k) states[k] = static_cast<F*>(t.state[k]) + begin;
   apply<wrap>(u, F(t.clip), static_cast<F*>(t.param) + begin,
               static_cast<const F*>(t.grad.data) + begin, states, end - begin);
+}
+
+// Asks for what the step on a tile some way ahead will read. Roots and divisions fill what a CPU can
+// have in flight; it turns to memory when they are done. On a Sapphire Rapids Adam on 2^22 to 2^24
+// elements took 1.05 to 1.4 times as long without this. In cache it would cost some 10 %.
+template <int slots, class P, class S>
+__attribute__((noinline)) void fetch_step(const StepTensor& t, int64_t i, int n) {
+  asm volatile("");  // or the compiler sees no effect, and calls nothing
+  fetch_ahead<P>(t.param, i, n);
+  fetch_ahead<P>(t.grad.data, i, n);
+  for (int k = 0; k < slots; ++k) fetch_ahead<S>(t.state[k], i, n);
 }
 
 // Arrays of the compute type, aligned and in one order: one loop over all of them, nothing in between,
@@ -53,21 +65,28 @@ void step_stretch(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, 
 // a page, as NumPy's large arrays may have) that their lines seem to fight for one place in the way
 // predictor: on a Zen 4 Adam took 1.15 to 1.3 times as long there without this, 1.03 to 1.07 with it.
 template <Wrap wrap, class Rule, class F>
-void step_direct(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, int64_t end) {
+void step_direct(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, int64_t end,
+                 bool fetches) {
   const auto start = reinterpret_cast<uintptr_t>(static_cast<F*>(t.param) + begin);
   const int64_t head = int64_t(-start % kLine / sizeof(F));
   const int64_t body = end - begin < kAlignFrom ? begin : begin + head;
   step_stretch<wrap>(u, t, begin, body);
-  step_stretch<wrap>(u, t, body, end);
+  if (!fetches) return step_stretch<wrap>(u, t, body, end);
+  each_tile(body, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+    fetch_step<Rule::slots, F, F>(t, i, n);
+    step_stretch<wrap>(u, t, i, i + n);
+  });
 }
 
 // All others, tile by tile: load, compute, store.
 template <Wrap wrap, class Rule, class P, class S, class F = Compute<P>>
-void step_tiles(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, int64_t end) {
+void step_tiles(const Update<Rule, F>& u, const StepTensor& t, int64_t begin, int64_t end,
+                bool fetches) {
   const F clip = F(t.clip);
   Tile<P> params, grads;
   Tile<S> states[kMaxSlots];
   each_tile(begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+    if (fetches) fetch_step<Rule::slots, P, S>(t, i, n);
     F* w = params.open(t.param, i, n);
     const F* g = grads.open(t.grad, i, n);
     F* s[kMaxSlots] = {};
@@ -88,23 +107,24 @@ bool direct(const StepTensor& t) {
 }
 
 template <Wrap wrap, class Rule, class P, class S>
-void step_wrapped(const Update<Rule, Compute<P>>& u, const StepTensor& t, int64_t begin, int64_t end) {
+void step_wrapped(const Update<Rule, Compute<P>>& u, const StepTensor& t, int64_t begin, int64_t end,
+                  bool fetches) {
   if constexpr (std::is_same_v<P, Compute<P>>)
-    if (direct<Rule, P>(t)) return step_direct<wrap>(u, t, begin, end);
-  step_tiles<wrap, Rule, P, S>(u, t, begin, end);
+    if (direct<Rule, P>(t)) return step_direct<wrap>(u, t, begin, end, fetches);
+  step_tiles<wrap, Rule, P, S>(u, t, begin, end, fetches);
 }
 
 template <class Rule, class P, class S>
-void step(const Constants& constants, const StepTensor& t, int64_t begin, int64_t end) {
+void step(const Constants& constants, const StepTensor& t, int64_t begin, int64_t end, bool fetches) {
   using F = Compute<P>;
   const auto& u = prepared<Rule, F>(constants);
   switch (u.wrap(F(t.clip))) {
     case Wrap::none:
-      return step_wrapped<Wrap::none, Rule, P, S>(u, t, begin, end);
+      return step_wrapped<Wrap::none, Rule, P, S>(u, t, begin, end, fetches);
     case Wrap::scaled:
-      return step_wrapped<Wrap::scaled, Rule, P, S>(u, t, begin, end);
+      return step_wrapped<Wrap::scaled, Rule, P, S>(u, t, begin, end, fetches);
     case Wrap::full:
-      return step_wrapped<Wrap::full, Rule, P, S>(u, t, begin, end);
+      return step_wrapped<Wrap::full, Rule, P, S>(u, t, begin, end, fetches);
   }
 }
 

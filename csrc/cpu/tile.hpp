@@ -31,6 +31,12 @@ inline const char* at(const void* base, int64_t bytes) {
   return static_cast<const char*>(base) + bytes;
 }
 
+// Asks for what stands that far behind elements [begin, begin + n).
+template <class P>
+inline __attribute__((always_inline)) void fetch_ahead(const void* base, int64_t begin, int n) {
+  fetch(at(base, begin * int64_t(sizeof(P)) + kAhead), n * int64_t(sizeof(P)));
+}
+
 // Calls visit(i, offset) for elements [begin, begin + n) of a strided array, in the order of its walk.
 template <class Visit>
 inline __attribute__((always_inline)) void each_strided(const Walk& walk, int64_t begin, int n,
