@@ -17,25 +17,29 @@ inline __attribute__((always_inline)) void each_four_rows(int64_t rows, Add&& ad
   for (; row < rows; ++row) add.template operator()<1>(row);
 }
 
+// Lane l of `lanes` becomes lane l - turn of `out`, from 0 to kLanes - 1 and on from there.
+inline void turn_lanes(const double* lanes, int turn, double* out) {
+  double twice[2 * kLanes];
+  memcpy(twice, lanes, kLanes * sizeof(double));
+  memcpy(twice + kLanes, lanes, kLanes * sizeof(double));
+  memcpy(out, twice + turn, kLanes * sizeof(double));
+}
+
 // Two sums in lanes over the n values of a piece; add(j, sum, other) adds value j to one lane of each.
 // The lanes are turned so that the piece's first value meets the first of them.
 template <class Add>
 inline __attribute__((always_inline)) void add_to_lanes(BlockSums& to, int64_t from, int n, Add&& add) {
   double sums[kLanes], others[kLanes];  // registers
-  const int turn = int(from % kLanes);
-  for (int l = 0; l < kLanes; ++l) {
-    sums[l] = to.first[(l + turn) % kLanes];
-    others[l] = to.second[(l + turn) % kLanes];
-  }
+  const int turn = int(from % kLanes), back = (kLanes - turn) % kLanes;
+  turn_lanes(to.first, turn, sums);
+  turn_lanes(to.second, turn, others);
   int j = 0;
   for (; j + kLanes <= n; j += kLanes)
 #pragma omp simd
     for (int l = 0; l < kLanes; ++l) add(j + l, sums[l], others[l]);
   for (int l = 0; j < n; ++j, ++l) add(j, sums[l], others[l]);
-  for (int l = 0; l < kLanes; ++l) {
-    to.first[(l + turn) % kLanes] = sums[l];
-    to.second[(l + turn) % kLanes] = others[l];
-  }
+  turn_lanes(sums, back, to.first);
+  turn_lanes(others, back, to.second);
 }
 
 inline bool opens(const ChannelPiece& p) { return p.from == 0; }
