@@ -21,7 +21,7 @@ void set_threads(int n);  // 0: as OpenMP says
 int64_t parallel_cutoff();
 void set_parallel_cutoff(int64_t bytes);
 
-// Bytes of the last-level cache.
+// Bytes of the last-level cache that results may stay in.
 int64_t last_level_cache();
 void set_last_level_cache(int64_t bytes);  // for tests; 0: as the system says
 
