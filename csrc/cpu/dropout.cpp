@@ -22,10 +22,10 @@ void dropout(const DropoutCall& call) {
   const IeeeMode mode;  // for the constants
   const DropoutConstants constants(call.mask.p, call.options);
   const auto range = kernels().dropout.apply[int(call.dtype)].range;
-  const int64_t bytes = int64_t(bytes_of(call.dtype));
+  const int64_t moved = (call.residual.data ? 3 : 2) * int64_t(bytes_of(call.dtype));
   const bool apart = call.out.data != call.x.data && call.out.data != call.residual.data;
-  const bool streams = apart && !call.x.walk && !call.out.walk && outgrows_cache(call.size * bytes);
-  share_out(call.size, (call.residual.data ? 3 : 2) * bytes,
+  const bool streams = apart && !call.x.walk && !call.out.walk && outgrows_cache(call.size * moved);
+  share_out(call.size, moved,
             [&](int64_t begin, int64_t end) { range(call, constants, begin, end, streams); });
 }
 

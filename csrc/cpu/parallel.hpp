@@ -25,9 +25,9 @@ void set_parallel_cutoff(int64_t bytes);
 int64_t last_level_cache();
 void set_last_level_cache(int64_t bytes);  // for tests; 0: as the system says
 
-// Whether of two arrays of this size the result would be gone from the cache before anyone could read
-// it.
-inline bool outgrows_cache(int64_t bytes) { return 2 * bytes > last_level_cache(); }
+// Whether of arrays of so many bytes in all, read and written, the result would be gone from the cache
+// before anyone could read it.
+inline bool outgrows_cache(int64_t bytes) { return bytes > last_level_cache(); }
 
 inline int threads_for(int64_t bytes) { return bytes < parallel_cutoff() ? 1 : max_threads(); }
 
