@@ -25,22 +25,38 @@ inline void turn_lanes(const double* lanes, int turn, double* out) {
   memcpy(out, twice + turn, kLanes * sizeof(double));
 }
 
-// Two sums in lanes over the n values of a piece; add(j, sum, other) adds value j to one lane of each.
-// The lanes are turned so that the piece's first value meets the first of them.
-template <class Add>
-inline __attribute__((always_inline)) void add_to_lanes(BlockSums& to, int64_t from, int n, Add&& add) {
-  double sums[kLanes], others[kLanes];  // registers
-  const int turn = int(from % kLanes), back = (kLanes - turn) % kLanes;
-  turn_lanes(to.first, turn, sums);
-  turn_lanes(to.second, turn, others);
-  int j = 0;
-  for (; j + kLanes <= n; j += kLanes)
+// Two sums in lanes over the values of a piece, tile by tile. The lanes are turned so that the piece's
+// first value meets the first of them; so does every tile's, for a tile's length is a multiple of
+// theirs.
+class TwoSums {
+ public:
+  TwoSums(BlockSums& sums, int64_t from) : home_(sums), turn_(int(from % kLanes)) {
+    turn_lanes(home_.first, turn_, first_);
+    turn_lanes(home_.second, turn_, second_);
+  }
+
+  // add(j, first, second) adds value j of the next n to one lane of each.
+  template <class Add>
+  inline __attribute__((always_inline)) void take(int n, Add&& add) {
+    int j = 0;
+    for (; j + kLanes <= n; j += kLanes)
 #pragma omp simd
-    for (int l = 0; l < kLanes; ++l) add(j + l, sums[l], others[l]);
-  for (int l = 0; j < n; ++j, ++l) add(j, sums[l], others[l]);
-  turn_lanes(sums, back, to.first);
-  turn_lanes(others, back, to.second);
-}
+      for (int l = 0; l < kLanes; ++l) add(j + l, first_[l], second_[l]);
+    for (int l = 0; j < n; ++j, ++l) add(j, first_[l], second_[l]);
+  }
+
+  void put_back() const {
+    const int back = (kLanes - turn_) % kLanes;
+    turn_lanes(first_, back, home_.first);
+    turn_lanes(second_, back, home_.second);
+  }
+
+ private:
+  static_assert(kTile % kLanes == 0);
+  BlockSums& home_;
+  int turn_;
+  double first_[kLanes], second_[kLanes];
+};
 
 inline bool opens(const ChannelPiece& p) { return p.from == 0; }
 inline bool closes(const ChannelPiece& p, int64_t values) { return p.from + values == p.size; }
@@ -59,15 +75,16 @@ void moments_of_one(const ChannelPiece& p) {
   open_block(p, kLanes);
   if (opens(p)) sums.pivot[0] = double(*tile.open(p.x.data, 0, 1));
   const double pivot = sums.pivot[0];
+  TwoSums lanes(sums, p.from);
   each_stretch(in_place<P>(p.x), p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
     const F* x = tile.open(p.x.data, i, n);
-    const auto add = [=](int j, double& sum, double& square) __attribute__((always_inline)) {
+    lanes.take(n, [=](int j, double& sum, double& square) __attribute__((always_inline)) {
       const double d = double(x[j]) - pivot;
       sum += d;
       square += d * d;
-    };
-    add_to_lanes(sums, p.from + i, n, add);
+    });
   });
+  lanes.put_back();
   if (!closes(p, p.n)) return;
   const Moments m =
       moments_about(pivot, join_lanes<Sum>(sums.first), join_lanes<Sum>(sums.second), double(p.size));
@@ -123,6 +140,7 @@ void reduce_one(const ChannelPiece& p) {
   Flags flags;
   alignas(64) F masked[kTile];
   open_block(p, kLanes);
+  TwoSums lanes(*p.sums, p.from);
   const bool direct = !relu && in_place<P>(p.x) && in_place<P>(p.dy);
   each_stretch(direct, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
     const F *x = tile.open(p.x.data, i, n), *dy = dy_tile.open(p.dy.data, i, n);
@@ -134,12 +152,12 @@ void reduce_one(const ChannelPiece& p) {
       for (int j = 0; j < n; ++j) masked[j] = passed<relu>(dy[j], on, j);
       dy = masked;
     }
-    const auto add = [=](int j, double& sum, double& product) __attribute__((always_inline)) {
+    lanes.take(n, [=](int j, double& sum, double& product) __attribute__((always_inline)) {
       sum += double(dy[j]);
       product += double(dy[j]) * double(x[j] - mean);
-    };
-    add_to_lanes(*p.sums, p.from + i, n, add);
+    });
   });
+  lanes.put_back();
   if (!closes(p, p.n)) return;
   *p.first = join_lanes<Sum>(p.sums->first);
   *p.second = join_lanes<Sum>(p.sums->second);
