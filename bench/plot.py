@@ -22,7 +22,7 @@ from bench.tasks import OURS
 INK, FAINT = "#222222", "#bbbbbb"
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind text that crosses a line
 OURS_COLOR = "#d62728"
-# Told apart by eyes that see red and green alike (Okabe & Ito 2008).
+# Told apart by eyes that see red and green alike (Okabe & Ito 2008), and some more.
 COLORS = (
     "#0072b2",
     "#e69f00",
@@ -33,7 +33,11 @@ COLORS = (
     "#000000",
     "#7f7f7f",
     "#9467bd",
+    "#999933",
+    "#882255",
 )
+MARKS = "osD^v<>PpXhd8*"  # of a task's rules or passes
+ACROSS = 4  # panels in a row
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -156,12 +160,19 @@ def _mark_caches(axes: Axes, rows: list[Row], caches: dict[str, int]) -> None:
 
 def _bars(kind: tuple[str, ...], rows: list[Row], colors: dict[str, str], machine: dict) -> Figure:
     """As shares of the limit's speed, with the quartiles."""
-    figure, every = plt.subplots(
-        1, len(rows), figsize=(2 + 2.6 * len(rows), 4.2), sharey=True, squeeze=False
-    )
     names = [OURS, *dict.fromkeys(n for row in rows for n in row.peers)]
     names[1:] = sorted(names[1:], key=lambda n: -max(_share(row, n) for row in rows))
-    for axes, row in zip(every[0], rows, strict=True):
+    down, across = -(-len(rows) // ACROSS), min(len(rows), ACROSS)
+    figure, grid = plt.subplots(
+        down,
+        across,
+        figsize=(2 + 2.6 * across, down * (1.4 + 0.28 * len(names))),
+        sharey=True,
+        squeeze=False,
+    )
+    for axes in grid.flat[len(rows) :]:
+        axes.set_visible(False)
+    for axes, row in zip(grid.flat, rows, strict=False):
         axes.axvline(100, color=INK, ls="--", lw=1, zorder=0)
         axes.barh(
             names, [100 * _share(row, n) for n in names], color=[colors[n] for n in names], height=0.7
@@ -174,10 +185,9 @@ def _bars(kind: tuple[str, ...], rows: list[Row], colors: dict[str, str], machin
             ends.append(fast)
         axes.set_xlim(0, max(115, max(ends) + 25))
         axes.set_xticks([0, 50, 100])
-        axes.set_xlabel("% of the limit's speed")
         axes.set_title(row.workload, fontsize=10)
-    every[0][0].invert_yaxis()
-    figure.suptitle(" ".join(kind), x=0.01, ha="left", weight="bold")
+    grid[0][0].invert_yaxis()
+    figure.suptitle(f"{' '.join(kind)}: % of the limit's speed", x=0.01, ha="left", weight="bold")
     figure.supxlabel(_made_with(machine), x=0.99, ha="right", fontsize=7, color="gray")
     return figure
 
@@ -195,8 +205,10 @@ def _share(row: Row, name: str) -> float:
 
 
 def _percent(row: Row, name: str) -> str:
+    if name not in row.entries:
+        return "cannot" if name in row.left_out else "not run"
     share = 100 * _share(row, name)
-    return f"{share:.0f}" if share >= 10 else f"{share:.1f}" if share else "cannot"
+    return f"{share:.0f}" if share >= 10 else f"{share:.1f}"
 
 
 # ---- roofline ----
@@ -218,22 +230,23 @@ def _roofline(record: Record) -> Figure:
             [2**-4, ridge, 2**4], [rate / 16, ceiling, ceiling], style, color=INK, lw=1.4, label=label
         )
     axes.text(2**4, ceiling * 1.08, f"{ceiling:.0f} GFLOP/s, a matrix product", fontsize=8, ha="right")
-    kinds = sorted({(row.task, row.what) for row in rows})
-    for (task, what), mark in zip(kinds, "osD^v<>PpXhd8*" * 2, strict=False):
-        points = [row for row in rows if (row.task, row.what) == (task, what)]
-        cached = [
-            row.working_set <= max(record.machine["caches"].values(), default=0) for row in points
-        ]
-        axes.scatter(
-            [row.flops / row.bytes for row in points],
-            [row.flops / row.ours.seconds.median / 1e9 for row in points],
-            marker=mark,
-            s=36,
-            facecolors=["none" if c else OURS_COLOR for c in cached],
-            edgecolors=OURS_COLOR,
-            label=f"{task} {what}",
-            zorder=3,
-        )
+    for task, color in zip(sorted({row.task for row in rows}), COLORS, strict=False):
+        of_task = [row for row in rows if row.task == task]
+        for what, mark in zip(dict.fromkeys(row.what for row in of_task), MARKS, strict=False):
+            points = [row for row in of_task if row.what == what]
+            cached = [
+                row.working_set <= max(record.machine["caches"].values(), default=0) for row in points
+            ]
+            axes.scatter(
+                [row.flops / row.bytes for row in points],
+                [row.flops / row.ours.seconds.median / 1e9 for row in points],
+                marker=mark,
+                s=36,
+                facecolors=["none" if c else color for c in cached],
+                edgecolors=color,
+                label=f"{task} {what}",
+                zorder=3,
+            )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("operations a byte, as the formula is written")

@@ -35,7 +35,7 @@ def make(case: BatchNormCase) -> Contestant:
         results[:] = [y, *F.batch_norm_backward(dy, saved)]
 
     def backward() -> None:
-        results[:] = F.batch_norm_backward(dy, saved)
+        results[:] = F.batch_norm_backward(dy, saved, out=out)
 
     if case.what == "backward":
         _, saved = forward(out=out)
