@@ -47,7 +47,7 @@ void each_share(const ChannelSpace& s, int thread, int threads, Visit&& visit) {
 // line. Together, backward of (32, 512, 7, 7) takes 0.68 of the time, of (256, 512, 7, 7) 0.59,
 // evaluation 0.77 and 0.86, of (2000, 512, 2) 0.2; half as many values or twice as many change little.
 // Too few do not pay: evaluating (2000, 4, 8) would take 3.1 times as long (float32, one thread, v4,
-// Sapphire Rapids).
+// a Xeon with AVX-512).
 int64_t channels_together(const ChannelSpace& s, const ChannelArray& x) {
   constexpr int64_t least = 128, most = 1024;
   const bool side_by_side = s.ndim == 0 || std::abs(x.channel) < std::abs(x.stride[s.ndim - 1]);

@@ -49,7 +49,7 @@ __attribute__((noinline)) void step_stretch(const Update<Rule, F>& u, const Step
 }
 
 // Asks for what the step on a tile some way ahead will read. Roots and divisions fill what a CPU can
-// have in flight; it turns to memory when they are done. On a Sapphire Rapids Adam on 2^22 to 2^24
+// have in flight; it turns to memory when they are done. On a Xeon with AVX-512 Adam on 2^22 to 2^24
 // elements took 1.05 to 1.4 times as long without this. In cache it would cost some 10 %.
 template <int slots, class P, class S>
 __attribute__((noinline)) void fetch_step(const StepTensor& t, int64_t i, int n) {

@@ -14,8 +14,8 @@ std::atomic<int> wanted{0};
 std::atomic<int64_t> cutoff{kParallelBytes};
 std::atomic<bool> forked{false};
 
-// What a process can count on of a large cache that others use as well. Two cores of a Sapphire Rapids
-// that says 480 MiB kept some 40: with these BatchNorm of 25 MB took 1.5 times as long as past them.
+// What a process can count on of a large cache that others use as well. Two cores of a Xeon that
+// says 480 MiB kept some 40: with these BatchNorm of 25 MB took 1.5 times as long as past them.
 constexpr int64_t kMostCache = 32 << 20;
 
 // Of the cache that the first CPU shares with some others; sysconf adds up those of the whole machine.
