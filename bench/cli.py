@@ -53,8 +53,8 @@ def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
     add("--plot", type=Path, metavar="DIR", help="draw pictures there")
     args = parser.parse_intermixed_args(argv)
     if args.device == "cuda":
-        if args.memory or args.cold or args.plot:
-            parser.error("--memory, --cold and --plot are for the CPU; on a device arrays go round")
+        if args.cold or args.plot:
+            parser.error("--cold and --plot are for the CPU; on a device arrays go round")
         if trouble := device.trouble():
             parser.error(f"--device cuda: {trouble}")
     if args.threads < 0:
@@ -187,7 +187,7 @@ def measure(
     evict = machine.eviction(record.machine["caches"])
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        weighed = [case for case in wanted if args.memory or (case.weighed and case.device == "cpu")]
+        weighed = [case for case in wanted if args.memory or case.weighed]
         bar = progress.add_task("", total=len(weighed) + len(wanted) * (not args.memory))
         for case in [] if args.memory else wanted:
             progress.update(bar, description=case.name)

@@ -77,7 +77,15 @@ def free() -> int:
     cupy.get_default_memory_pool().free_all_blocks()
     if "torch" in sys.modules:
         sys.modules["torch"].cuda.empty_cache()
-    return cupy.cuda.runtime.memGetInfo()[0]
+    return left()
+
+
+def left() -> int:
+    """Bytes that nobody has, when what is queued is done."""
+    from cupy.cuda import runtime
+
+    runtime.deviceSynchronize()
+    return runtime.memGetInfo()[0]
 
 
 # ---- time ----
@@ -108,13 +116,22 @@ class Turn(measure.Turn):
 
 
 def copy(nbytes: int) -> Callable[[], object]:
-    """The limit: a device-to-device copy that moves so many bytes, half of them read, half written."""
+    """The limit: a device-to-device copy that moves so many bytes, half of them read, half written. The
+    first call makes the arrays."""
     import cupy
 
     size = max(nbytes // 2, 1)
-    source = cupy.arange(ceil(size / 8), dtype=np.uint64)
-    target = cupy.empty_like(source)
-    return lambda: target.data.copy_from_device_async(source.data, size)
+
+    @cache
+    def arrays() -> tuple[cupy.ndarray, cupy.ndarray]:
+        source = cupy.arange(ceil(size / 8), dtype=np.uint64)
+        return source, cupy.empty_like(source)
+
+    def run() -> None:
+        source, target = arrays()
+        target.data.copy_from_device_async(source.data, size)
+
+    return run
 
 
 # ---- what a record says of it ----

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+from bench import device
 from bench.case import Case
 from bench.record import Memory
 from bench.tasks import competitors, taking_part, tasks
@@ -23,9 +24,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def measure(case: Case, chosen: dict[str, ModuleType]) -> Memory:
-    """Two processes at a time: what they take does not depend on how long it takes them."""
+    """On the host two processes at a time: what they take does not depend on how long it takes them."""
     names = list(taking_part(case, chosen))
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2 if case.device == "cpu" else 1) as pool:
         answers = list(pool.map(partial(_ask, case), names))
     extra = {name: taken for name, taken in zip(names, answers, strict=True) if taken is not None}
     return Memory(case.name, case.working_set, extra)
@@ -44,6 +45,33 @@ def _env() -> dict[str, str]:
     return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 
 
+class OnHost:
+    """The process's memory, and its peak since the last mark."""
+
+    def now(self) -> int:
+        return _status("VmRSS")
+
+    def mark(self) -> None:
+        ctypes.CDLL(None).malloc_trim(0)  # what glibc holds of the drawn arrays is no competitor's
+        Path("/proc/self/clear_refs").write_text("5")
+
+    def peak(self) -> int:
+        return _status("VmHWM")
+
+
+class OnDevice:
+    """What the device has given out. Libraries keep what a step has freed, so this is its peak."""
+
+    def now(self) -> int:
+        return -device.free()
+
+    def mark(self) -> None:
+        pass
+
+    def peak(self) -> int:
+        return -device.left()
+
+
 def extra(case: Case, task: ModuleType, competitor: ModuleType) -> int | None:
     """Bytes at the peak of two steps that follow a first, which may make the state. A small case goes
     before, so that code and threads' stacks are there already."""
@@ -53,15 +81,15 @@ def extra(case: Case, task: ModuleType, competitor: ModuleType) -> int | None:
     for _ in range(3):
         small.finish()
     task.release()
-    before = _status("VmRSS")
+    memory = OnHost() if case.device == "cpu" else OnDevice()
+    before = memory.now()
     contestant = competitor.make(case)
     task.release()
-    ctypes.CDLL(None).malloc_trim(0)  # what glibc holds of the drawn arrays, which are no competitor's
     contestant.finish()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    memory.mark()
     for _ in range(2):
         contestant.finish()
-    return max(0, _status("VmHWM") - before - case.working_set)
+    return max(0, memory.peak() - before - case.working_set)
 
 
 def _status(field: str) -> int:

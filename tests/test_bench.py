@@ -21,7 +21,7 @@ for package in ("rich", "psutil", "matplotlib"):
 
 sys.path.append(str(ROOT))
 
-from bench import run, workloads  # noqa: E402
+from bench import memory, run, workloads  # noqa: E402
 from bench.case import Contestant, WrongError, compare, sample  # noqa: E402
 from bench.measure import Quartiles, Turn, interleave  # noqa: E402
 from bench.record import Entry, Record, Row, slower  # noqa: E402
@@ -89,6 +89,29 @@ def test_memory_is_measured_in_a_process_for_each_competitor(tmp_path):
     assert told.working_set == 4 * array
     assert told.extra["fastopt"] < array / 8
     assert told.extra["NumPy"] > array / 2
+
+
+def test_on_a_device_memory_is_what_it_has_given_out(monkeypatch):
+    left = [10**6]
+    for told in ("free", "left"):
+        monkeypatch.setattr(f"bench.device.{told}", lambda: left[0])
+
+    class Keeper:
+        """Takes its arrays and, in its first step, 7 bytes more, which it keeps."""
+
+        @staticmethod
+        def make(case):
+            left[0] -= case.working_set
+            steps = []
+
+            def run():
+                left[0] -= 0 if steps else 7
+                steps.append(1)
+
+            return Contestant(run, lambda: [])
+
+    case = StepCase("adam", "array", 1000, device="cuda")
+    assert memory.extra(case, TASKS["step"], Keeper) == 7
 
 
 @pytest.mark.parametrize(
