@@ -28,6 +28,7 @@ class ChannelPass {
   // An array that takes part, if it is there.
   void reads(Rows ChannelPiece::* place, const ChannelArray& a) { add({place, &a, false}); }
   void writes(Rows ChannelPiece::* place, const ChannelArray& a) { add({place, &a, true}); }
+  int arrays() const { return count_; }
 
   // From the last block to the first: what a reduction has read last is what the cache still holds.
   bool reversed = false;

@@ -39,6 +39,7 @@ inline __attribute__((always_inline)) void apply(const Update<Rule, F> u, F clip
   }
 }
 
+// Not inlined: where a step goes tile by tile, its code would stand there a second and a third time.
 template <Wrap wrap, class Rule, class F>
 __attribute__((noinline)) void step_stretch(const Update<Rule, F>& u, const StepTensor& t,
                                             int64_t begin, int64_t end) {
