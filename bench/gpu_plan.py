@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
-HOST_ONLY = ("shim", "races", "build")  # of the CUDA tests, those that need no device
+HOST_ONLY = ("shim", "races", "build", "ptx")  # of the CUDA tests, those that need no device
 GROUPS = ("build", "tests", "bench", "sanitizer")
 
 LAYERS = ",".join(

@@ -1,5 +1,6 @@
 """Arrays on a CUDA device, for tests: on a real one through CuPy, if FASTOPT_TEST_DEVICE=cupy says so, else on
-the host shim (cuda_shim/), which runs the engine's own sources on this machine."""
+the host shim (cuda_shim/), which runs the engine's own sources on this machine or, with "ptx", what nvcc makes
+of its kernels."""
 
 from __future__ import annotations
 
@@ -81,14 +82,10 @@ class Shim:
 
     name = "shim"
 
-    def __init__(
-        self, mode: str = "fibers", flags: str = os.environ.get("FASTOPT_SHIM_FLAGS", "")
-    ) -> None:
-        from cuda_shim.build import build
-
-        self.lib = ctypes.CDLL(str(build(flags.split(), mode)))
+    def __init__(self, lib: ctypes.CDLL) -> None:
+        self.lib = lib
         self.stream = 1  # the legacy default one
-        self._capsule = capsule(self.lib)
+        self._capsule = capsule(lib)
 
     def use(self) -> None:
         _core.use_cuda(self._capsule)
@@ -98,9 +95,9 @@ class Shim:
     def array(self, host: np.ndarray) -> Array:
         """One with these values, this layout, and this distance from a boundary of 64 bytes."""
         low, high = bounds(host)
-        memory = Memory(self.lib, high - low + 128)
-        start = -memory.address.value % 64 + low % 64
-        raw = (ctypes.c_char * (high - low + start)).from_address(memory.address.value)
+        start = low % 64
+        memory = Memory(self.lib, start + high - low)  # not a byte more, so that reading on is found
+        raw = (ctypes.c_char * (start + high - low)).from_address(memory.address.value or 0)
         view = np.ndarray(host.shape, host.dtype, raw, start + host.ctypes.data - low, host.strides)
         if host.flags.writeable or not host.size:
             view[...] = host
@@ -268,4 +265,17 @@ class CuPy:
 @cache
 def device() -> Shim | CuPy:
     """The one that the tests run on; it raises what keeps it from being there."""
-    return CuPy() if os.environ.get("FASTOPT_TEST_DEVICE") == "cupy" else Shim()
+    match os.environ.get("FASTOPT_TEST_DEVICE", "shim"):
+        case "cupy":
+            return CuPy()
+        case "ptx":
+            from cuda_shim.translated import load
+
+            return Shim(load())
+        case "shim":
+            from cuda_shim.build import build
+
+            flags = os.environ.get("FASTOPT_SHIM_FLAGS", "").split()
+            return Shim(ctypes.CDLL(str(build(flags))))
+        case other:
+            raise ValueError(f"FASTOPT_TEST_DEVICE must be cupy, ptx or shim, got {other!r}")

@@ -4,31 +4,23 @@ kernel of float32. Needs nvcc, not a GPU; for one architecture, from the PTX tha
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-NVCC = shutil.which("nvcc")
-# As csrc/cuda/CMakeLists.txt has it.
-FLAGS = (
-    "-std=c++20",
-    "-O3",
-    "-fmad=false",
-    "-ftz=false",
-    "-prec-div=true",
-    "-prec-sqrt=true",
-)
+pytest.importorskip("fcntl", reason="the shim is for POSIX systems")
+
+from cuda_shim.nvcc import NVCC, command
+from cuda_shim.translated import KERNELS
+
+CUDA = Path(__file__).parents[1] / "csrc" / "cuda"
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(NVCC is None, reason="nvcc is not on the path")]
 
 
 def nvcc(path: Path, *flags: str) -> str:
-    command = [str(NVCC), *FLAGS, f"-I{ROOT / 'csrc'}", *flags, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command(path, *flags), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -60,7 +52,7 @@ def kernels_of(path: Path, tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("storage", ["float16", "bfloat16", "float32", "float16_wide", "bfloat16_wide"])
 def test_steps_of_float32_know_no_double_and_move_16_bytes(storage: str, tmp_path: Path) -> None:
-    kernels = kernels_of(ROOT / "csrc" / "cuda" / f"step_{storage}.cu", tmp_path)
+    kernels = kernels_of(CUDA / f"step_{storage}.cu", tmp_path)
     assert len(kernels) == 14  # rules
     for name, ptx in kernels.items():
         assert not re.search(r"\.f64\b", ptx), name
@@ -74,7 +66,7 @@ def test_elementwise_layers_of_float32_know_no_double_and_move_16_bytes(
     file: str, tmp_path: Path
 ) -> None:
     """Those of double and those that go element by element are left out by name."""
-    kernels = kernels_of(ROOT / "csrc" / "cuda" / f"{file}.cu", tmp_path)
+    kernels = kernels_of(CUDA / f"{file}.cu", tmp_path)
     apart = re.compile(r"Li1EEE|flatId|drop_allId")
     flat = {n: ptx for n, ptx in kernels.items() if not apart.search(n)}
     assert len(flat) >= 3  # float16, bfloat16, float32

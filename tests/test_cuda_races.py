@@ -14,12 +14,14 @@ import pytest
 TESTS = Path(__file__).parent
 
 SETUP = """
+import ctypes
 import numpy as np
 import fastopt
 from fastopt import functional as F
+from cuda_shim.build import build
 from devices import Shim
 
-shim = Shim("threads", "-fsanitize=thread -g")
+shim = Shim(ctypes.CDLL(str(build(["-fsanitize=thread", "-g"], "threads"))))
 shim.use()
 rng = np.random.default_rng(0)
 def make(*shape, dtype=np.float32):

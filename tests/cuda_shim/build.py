@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,21 +35,22 @@ def build(
     mode: str = "fibers",
     sources: Iterable[Path] | None = None,
     program: bool = False,
+    others: Iterable[Path] = (),
 ) -> Path:
-    """The CUDA engine (or other `sources`) with the shim, as a shared library or, with a main(), a program.
+    """The CUDA engine (or other `sources`) with the shim, as a shared library or, with a main(), a program;
+    with `others`, which are objects.
 
     A block's threads are fibers or, in mode "threads", real ones. Two processes that ask at once build once.
     Raises RuntimeError with the compiler's words if it fails.
     """
     engine = sorted((CSRC / "cuda").glob("*.cu")) if sources is None else list(sources)
     flags = (*FLAGS, *MODES[mode], *extra_flags)
-    with ThreadPoolExecutor(2) as jobs:
-        files = (*sorted(SHIM.glob("*.cpp")), *engine)
-        objects = list(jobs.map(lambda source: _compile(source, flags), files))
+    files = (*sorted(SHIM.glob("*.cpp")), *engine)
+    objects = [*two_at_a_time(lambda source: compiled(source, flags), files), *others]
     # By what they are called, which tells their contents, objects are what a link depends on.
     link = [] if program else ["-shared", "-Wl,-Bsymbolic"]
     command = [compiler(), *flags, *link, *map(str, objects), "-pthread", "-ldl"]
-    return _once(f"shim-{_digest(*command)}{'' if program else '.so'}", command)
+    return once(f"shim-{digest(*command)}{'' if program else '.so'}", command)
 
 
 def compiler() -> str:
@@ -61,17 +62,17 @@ def compiler() -> str:
     return found
 
 
-def _compile(source: Path, flags: Sequence[str]) -> Path:
+def compiled(source: Path, flags: Sequence[str]) -> Path:
     folders = [SHIM, CSRC] if CSRC in source.parents else [SHIM]
     headers = sorted(
         h for folder in folders for suffix in ("*.h", "*.hpp") for h in folder.rglob(suffix)
     )
     command = [compiler(), *flags, *(f"-I{folder}" for folder in folders)]
-    key = _digest(_version(), *command, *(path.read_bytes() for path in (source, *headers)))
-    return _once(f"{source.stem}-{key}.o", [*command, "-x", "c++", "-c", str(source)])
+    key = digest(_version(), *command, *(path.read_bytes() for path in (source, *headers)))
+    return once(f"{source.stem}-{key}.o", [*command, "-x", "c++", "-c", str(source)])
 
 
-def _once(name: str, command: Sequence[str]) -> Path:
+def once(name: str, command: Sequence[str]) -> Path:
     """The file of this name in the cache; the command makes it if it is not there."""
     CACHE.mkdir(mode=0o700, exist_ok=True)
     made = CACHE / name
@@ -88,12 +89,17 @@ def _once(name: str, command: Sequence[str]) -> Path:
     return made
 
 
+def two_at_a_time(make: Callable[[Path], Path], files: Iterable[Path]) -> list[Path]:
+    with ThreadPoolExecutor(2) as jobs:
+        return list(jobs.map(make, files))
+
+
 @functools.cache
 def _version() -> str:
     return subprocess.run([compiler(), "-v"], capture_output=True, text=True, check=True).stderr
 
 
-def _digest(*parts: str | bytes) -> str:
+def digest(*parts: str | bytes) -> str:
     whole = hashlib.sha256()
     for part in parts:
         part = part.encode() if isinstance(part, str) else part

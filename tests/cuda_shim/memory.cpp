@@ -69,11 +69,16 @@ cudaError_t check_copy(void* to, const void* from, size_t size, cudaMemcpyKind k
 }
 
 cudaError_t check_set(void* p, size_t size) {
-  bool beyond = false;
-  return (is_device(p, size, &beyond) && !beyond) || size == 0 ? cudaSuccess : cudaErrorInvalidValue;
+  return holds(p, size) || size == 0 ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 }  // namespace
+
+bool holds(const void* p, size_t size) {
+  bool beyond = false;
+  return is_device(p, size, &beyond) && !beyond;
+}
+
 }  // namespace shim
 
 using namespace shim;

@@ -23,6 +23,7 @@ extern thread_local int device;  // the current one
 cudaError_t report(cudaError_t);  // keeps an error for cudaGetLastError
 cudaError_t present();            // or why there is no device
 bool exists(int device);
+bool holds(const void* p, size_t size);  // whether one allocation on a device has all these bytes
 
 // Does the work now or, on a stream that is being captured, keeps it.
 using Work = std::function<void()>;

@@ -20,6 +20,11 @@ struct Launch {
 void submit(cudaStream_t stream, Launch launch);  // stream.cpp
 void run(const Launch& launch);                   // block.cpp
 
+// What nvcc made of a kernel (ptx.py), given where each parameter lies; null if the kernel runs as the
+// C++ compiler made it.
+using Translated = void (*)(const void* const* parameters);
+Translated translation(const void* kernel);  // translation.cpp
+
 // Arguments become the kernel's parameters here and now, as with <<<>>>; cudaGetLastError() tells what
 // became of it.
 template <class... Parameters, class... Arguments>
@@ -28,9 +33,18 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t s
   using Kept = std::tuple<Parameters...>;
   static_assert((std::is_trivially_copyable_v<Parameters> && ...), "a kernel gets bytes");
   static_assert(sizeof(Kept) <= 4096, "more parameters than every device takes");
+  const auto address = reinterpret_cast<const void*>(kernel);
   submit(stream,
-         {reinterpret_cast<const void*>(kernel), grid, block,
-          [kernel, kept = Kept(std::forward<Arguments>(arguments)...)] { std::apply(kernel, kept); }});
+         {address, grid, block,
+          [kernel, other = translation(address), kept = Kept(std::forward<Arguments>(arguments)...)] {
+            if (!other) return std::apply(kernel, kept);
+            std::apply(
+                [other](const auto&... each) {
+                  const void* const parameters[] = {&each..., nullptr};
+                  other(parameters);
+                },
+                kept);
+          }});
 }
 
 }  // namespace shim

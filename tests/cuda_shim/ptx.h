@@ -1,0 +1,157 @@
+// PTX's operations on the host, for what ptx.py makes of it. Types are an instruction's, not a
+// register's: `as` reads a register, or writes one, as an instruction of another type does.
+#pragma once
+
+#include <immintrin.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "shim/block.h"
+#include "shim/launch.h"
+#include "state.h"
+
+namespace ptx {
+
+// A half, which no register is, but an instruction's type.
+struct Half {
+  uint16_t bits;
+};
+
+template <class To, class From>
+To as(From from) {
+  if constexpr (sizeof(To) == sizeof(From))
+    return std::bit_cast<To>(from);
+  else
+    return static_cast<To>(from);  // integers: cut, or extended as their type says
+}
+
+template <class T>
+constexpr int kBits = 8 * int(sizeof(T));
+
+template <class T>
+using Twice = std::conditional_t<
+    sizeof(T) == 8, std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>,
+    std::conditional_t<sizeof(T) == 4, std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>,
+                       std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>>>;
+
+template <class T>
+T high(T a, T b) {
+  return T(Twice<T>(a) * b >> kBits<T>);
+}
+
+// Shifts by more than all bits are no matter.
+template <class T>
+T left(T a, uint32_t by) {
+  return by < kBits<T> ? T(a << by) : T(0);
+}
+template <class T>
+T right(T a, uint32_t by) {
+  return by < kBits<T> ? T(a >> by) : a < T(0) ? T(-1) : T(0);
+}
+
+// NaN only if both are.
+template <class T>
+T least(T a, T b) {
+  return a < b || b != b ? a : b;
+}
+template <class T>
+T most(T a, T b) {
+  return a > b || b != b ? a : b;
+}
+
+// `count` low bits of a in place of those of b from `at` on.
+template <class T>
+T insert(T a, T b, uint32_t at, uint32_t count) {
+  const T mask = left<T>(count < kBits<T> ? (T(1) << count) - 1 : ~T(0), at);
+  return (b & ~mask) | (left(a, at) & mask);
+}
+
+// Each nibble of `choice` names a byte of b:a, or by its high bit that byte's sign, eight times.
+inline uint32_t permute(uint32_t a, uint32_t b, uint32_t choice) {
+  const uint64_t both = uint64_t(b) << 32 | a;
+  uint32_t out = 0;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t own = choice >> 4 * i & 15, byte = both >> 8 * (own & 7) & 255;
+    out |= (own & 8 ? (byte & 128 ? 255u : 0u) : byte) << 8 * i;
+  }
+  return out;
+}
+
+// The first part is the lowest.
+template <class To, class... Parts>
+void pack(To& to, Parts... parts) {
+  static_assert(sizeof(To) == (sizeof(Parts) + ...));
+  char* at = reinterpret_cast<char*>(&to);
+  ((std::memcpy(at, &parts, sizeof parts), at += sizeof parts), ...);
+}
+template <class From, class... Parts>
+void unpack(const From& from, Parts&... parts) {
+  static_assert(sizeof(From) == (sizeof(Parts) + ...));
+  const char* at = reinterpret_cast<const char*>(&from);
+  ((std::memcpy(&parts, at, sizeof parts), at += sizeof parts), ...);
+}
+
+// By the host's own instruction, not by rules/half.hpp.
+template <class To, class From>
+To convert(From from) {
+  if constexpr (std::is_same_v<To, Half>)
+    return {uint16_t(_mm_extract_epi16(_mm_cvtps_ph(_mm_set_ss(from), 0), 0))};
+  else if constexpr (std::is_same_v<From, Half>)
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(from.bits)));
+  else
+    return static_cast<To>(from);
+}
+
+[[noreturn]] inline void trap(const char* what, uint64_t address, size_t bytes) {
+  std::fprintf(stderr, "shim: %s: %d bytes at 0x%llx\n", what, int(bytes),
+               static_cast<unsigned long long>(address));
+  std::abort();
+}
+
+// A device traps where a vector does not lie on a multiple of its own size.
+template <class T, int count>
+T* at(uint64_t address) {
+  if (address % (sizeof(T) * count)) trap("a misaligned address", address, sizeof(T) * count);
+  return reinterpret_cast<T*>(address);
+}
+
+// And where there is no memory of the device, the host's included.
+template <class T, int count>
+T* global(uint64_t address) {
+  if (!shim::holds(reinterpret_cast<const void*>(address), sizeof(T) * count))
+    trap("no memory of the device", address, sizeof(T) * count);
+  return at<T, count>(address);
+}
+
+// The other lane's value, and whether there is such a lane; else one's own. `clamp` holds the last lane
+// of a segment and, from bit 8 on, which bits of a lane tell the segment.
+inline bool shuffle_down(uint32_t& to, uint32_t value, uint32_t delta, uint32_t clamp, uint32_t mask) {
+  const uint32_t own = uint32_t(shim::lane()), segment = clamp >> 8 & 31;
+  const uint32_t last = (own & segment) | (clamp & 31 & ~segment), from = own + delta;
+  to = uint32_t(shim::exchange(shim::Op::shfl_down, mask, value, int(from <= last ? from : own)));
+  return from <= last;
+}
+
+template <class T>
+T atomic_min(T* place, T value) {
+  T old = __atomic_load_n(place, __ATOMIC_RELAXED);
+  while (!__atomic_compare_exchange_n(place, &old, old < value ? old : value, false, __ATOMIC_RELAXED,
+                                      __ATOMIC_RELAXED)) {
+  }
+  return old;
+}
+
+// A kernel by its name, whose function takes where each of its parameters lies.
+struct Entry {
+  const char* name;
+  shim::Translated function;
+};
+
+}  // namespace ptx

@@ -1,0 +1,78 @@
+"""The engine with its kernels as nvcc makes them (ptx.py), not as a C++ compiler does. Its host side is the
+same: there a launch finds the translation by the kernel's address."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from . import nvcc
+from .build import CSRC, FLAGS, SHIM, build, compiled, digest, once, two_at_a_time
+
+KERNELS = sorted((CSRC / "cuda").glob("*.cu"))
+# What PTX says of overflow and of reading memory as another type; nothing is gained by more than -Og.
+CXX_FLAGS = (*FLAGS, "-Og", "-w", "-fwrapv", "-mf16c")
+
+
+class Entry(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_char_p), ("function", ctypes.c_void_p))
+
+
+def load(flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """The library; `flags` are nvcc's, after those of the build. Raises RuntimeError if one of its compilers
+    fails, and what it says."""
+    objects = two_at_a_time(lambda kernel: translated(kernel, flags), KERNELS)
+    path = build(others=objects)
+    lib = ctypes.CDLL(str(path))
+    found = [entry for kernel in KERNELS for entry in _entries(lib, _table(kernel))]
+    addresses = _functions(lib, path)
+    for name, (mangled, function) in zip(_demangled([m for m, _ in found]), found, strict=True):
+        if len(addresses.get(name, [])) != 1:
+            raise RuntimeError(f"not one function of the host's is {name}, {mangled}")
+        lib.shim_translate(ctypes.c_void_p(addresses[name][0]), ctypes.c_void_p(function))
+    return lib
+
+
+def _table(kernel: Path) -> str:
+    return f"ptx_{kernel.stem}"
+
+
+def translated(kernel: Path, flags: tuple[str, ...]) -> Path:
+    """The object, by way of PTX and C++."""
+    headers = sorted(CSRC.rglob("*.hpp"))
+    key = digest(nvcc.version(), *nvcc.FLAGS, *flags, *(h.read_bytes() for h in (kernel, *headers)))
+    ptx = once(f"{kernel.stem}-{key}.ptx", nvcc.command(kernel, *flags, "-arch=compute_75", "-ptx"))
+    program = SHIM / "ptx.py"
+    key = digest(ptx.read_bytes(), program.read_bytes())
+    source = once(f"{kernel.stem}-{key}.cpp", [sys.executable, str(program), str(ptx), _table(kernel)])
+    return compiled(source, CXX_FLAGS)
+
+
+def _entries(lib: ctypes.CDLL, table: str) -> list[tuple[str, int]]:
+    entry, found = ctypes.pointer(Entry.in_dll(lib, table)), []
+    while name := entry[len(found)].name:
+        found.append((name.decode(), entry[len(found)].function))
+    return found
+
+
+def _functions(lib: ctypes.CDLL, path: Path) -> dict[str, list[int]]:
+    """Where the library's own functions lie, those that it keeps to itself too."""
+    said = subprocess.run(["nm", str(path)], capture_output=True, text=True, check=True).stdout
+    lines = re.findall(r"^(\w+) [tTW] (\w+)$", said, re.MULTILINE)
+    offsets, names = [int(offset, 16) for offset, _ in lines], [name for _, name in lines]
+    exported = "fastopt_cuda_backend"
+    base = ctypes.cast(lib[exported], ctypes.c_void_p).value - offsets[names.index(exported)]
+    found: dict[str, list[int]] = {}
+    for offset, name in zip(offsets, _demangled(names), strict=True):
+        found.setdefault(name, []).append(base + offset)
+    return found
+
+
+def _demangled(names: list[str]) -> list[str]:
+    done = subprocess.run(
+        ["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True
+    )
+    return done.stdout.split("\n")[: len(names)]
