@@ -83,6 +83,16 @@ def test_views_at_any_distance_from_a_boundary(cuda, dtype, offset):
     assert_same_steps(cuda, PLAIN["adam"], params, grads, wide_state)
 
 
+@pytest.mark.parametrize("dtype", [name for name, (_, wide) in STORAGES.items() if not wide])
+def test_a_gradient_at_another_distance(cuda, dtype):
+    """Without state, which lies on a boundary whatever the parameter does, the gradient alone keeps the two
+    from being read as vectors."""
+    params, grads, _ = lists(PLAIN["sgd"], dtype, (5000,))
+    for offset in range(0, 17, params[0].itemsize):
+        there = [[shifted(a, offset) for a in g] for g in grads]
+        assert_same_steps(cuda, PLAIN["sgd"], [p.copy() for p in params], there, None)
+
+
 @pytest.mark.parametrize("layout", [name for name in TARGETS if "off" not in name])
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_every_layout_of_parameters_and_gradients(cuda, layout, clip):
