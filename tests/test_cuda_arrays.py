@@ -45,6 +45,7 @@ class OnlyDLPack:
         return (2, self.device)
 
     def __dlpack__(self, *, stream=None, max_version=None):
+        assert stream == 1  # the legacy one, by name: torch takes none for no stream at all
         capsule = self.array.view.__dlpack__(max_version=(1, 0))
         pointer = ctypes.pythonapi.PyCapsule_GetPointer
         pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]

@@ -31,19 +31,23 @@ struct Versioned {
 constexpr uint64_t kReadOnly = 1;
 constexpr int kCpu = 1, kCuda = 2, kCudaHost = 3, kFloat = 2, kBfloat = 4;
 
-// Producers older than DLPack 1.0 do not know max_version.
-py::object capsule_of(py::handle object) {
+// Producers older than DLPack 1.0 do not know max_version. On CUDA the legacy default stream is named:
+// the standard takes it where none is, but torch then makes nobody wait.
+py::object capsule_of(py::handle object, bool cuda) {
+  const py::object produce = object.attr("__dlpack__");
+  py::dict stream;
+  if (cuda) stream["stream"] = 1;
   try {
-    return object.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 0));
+    return produce(py::arg("max_version") = py::make_tuple(1, 0), **stream);
   } catch (py::error_already_set& e) {
     if (!e.matches(PyExc_TypeError)) throw;
   }
-  return object.attr("__dlpack__")();
+  return produce(**stream);
 }
 
-py::object capsule_of(py::handle object, const Where& where) {
+py::object capsule_of(py::handle object, bool cuda, const Where& where) {
   try {
-    return capsule_of(object);
+    return capsule_of(object, cuda);
   } catch (py::error_already_set& e) {
     throw py::type_error(where.text() +
                          " cannot be read through DLPack: " + std::string(py::str(e.value())));
@@ -74,7 +78,7 @@ Array describe(const Tensor& t, bool writable, const Where& where) {
   Array a;
   if (t.device_type == kCuda) {
     a.device = t.device_id;
-    a.stream = kLegacyStream;  // for which the producer has made it ready, not having been told another
+    a.stream = kLegacyStream;  // for which the producer has made it ready
   }
   a.data = static_cast<char*>(t.data) + t.byte_offset;
   a.dtype = dtype_of(t, where);
@@ -95,8 +99,9 @@ Array describe(const Tensor& t, bool writable, const Where& where) {
 }  // namespace
 
 Array read_dlpack(py::handle object, const Where& where) {
-  if (on_cuda(object)) require_cuda(object, where);
-  py::object capsule = capsule_of(object, where);
+  const bool cuda = on_cuda(object);
+  if (cuda) require_cuda(object, where);
+  py::object capsule = capsule_of(object, cuda, where);
   Array a;
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
     const auto* m = static_cast<Versioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
