@@ -141,10 +141,10 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
     call.given = {given_mean->data(), given_m2->data(), n};
   }
 
-  std::unique_ptr<BatchNormSaved> saved(
-      new BatchNormSaved{x, gamma, beta, a.x.size() > 0 && coincide(a.x, a.y), !residual.is_none(),
-                         a.axis, Layout(a.x), a.x.dtype, o.evaluate ? 0.0 : count, channels, call.place,
-                         Room(call.place, 4 * channels * int64_t(sizeof(double))), Room()});
+  std::unique_ptr<BatchNormSaved> saved(new BatchNormSaved{
+      x, gamma, beta, a.x.size() > 0 && coincide(a.x, a.y), !residual.is_none(), a.axis, Layout(a.x),
+      a.x.dtype, o.evaluate ? 0.0 : count, channels, call.place, meeting.stream_object(),
+      Room(call.place, 4 * channels * int64_t(sizeof(double))), Room()});
   if (saved->overwritten) saved->x = py::none();
   if (o.relu) saved->kept = Room(call.place, kept_bytes(call.space));
   call.kept = saved->kept.data<uint8_t>();

@@ -36,8 +36,16 @@ struct BatchNormSaved {
   double count;  // that the statistics were taken over; 0 after evaluation
   int64_t channels;
   Place place;
-  Room numbers;  // four for each channel
-  Room kept;     // ReLU's bits
+  py::object stream;  // which the memory goes back to: it lives as long
+  Room numbers;       // four for each channel
+  Room kept;          // ReLU's bits
+
+  void used_by(const Meeting& meeting) {
+    place = meeting.place();
+    stream = meeting.stream_object();
+    numbers.used_on(place);
+    kept.used_on(place);
+  }
 
   double* column(int k) const { return numbers.data<double>() + k * channels; }
   double* mean() const { return column(0); }

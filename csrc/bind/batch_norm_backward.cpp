@@ -16,11 +16,14 @@ BatchNormBackward backward_call(const BatchNormSaved& s, const Place& place) {
   return call;
 }
 
-// Where a call's arrays lie, which is where the forward pass has left its numbers.
-Meeting meet(const BatchNormSaved& s, std::initializer_list<std::pair<Array*, const char*>> arrays) {
+// Where a call's arrays lie, which is where the forward pass has left its numbers. Arrays without
+// elements lie nowhere.
+Meeting meet(BatchNormSaved& s, std::initializer_list<std::pair<Array*, const char*>> arrays) {
   const Meeting meeting = bind::meet(arrays);
-  if (meeting.place().device != s.place.device && arrays.begin()->first->size() > 0)
+  if (meeting.empty()) return Meeting(s.place);
+  if (meeting.place().device != s.place.device)
     throw py::value_error("x lies on another device than when it went forward");
+  s.used_by(meeting);
   return meeting;
 }
 

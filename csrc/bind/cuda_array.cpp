@@ -85,10 +85,14 @@ void* current_stream(py::handle array, int device) {
         py::module_::import("torch").attr("cuda").attr("current_stream")(device).attr("cuda_stream");
   else if (const py::object about = cuda_interface(array); !about.is_none())
     stream = about.attr("get")("stream");
-  if (stream.is_none() && is_of(array, "cupy"))
-    stream = py::module_::import("cupy").attr("cuda").attr("get_current_stream")().attr("ptr");
+  if (stream.is_none() && is_of(array, "cupy")) stream = current_stream_object(array).attr("ptr");
   const auto handle = stream.is_none() ? 0 : stream.cast<uintptr_t>();
   return handle ? reinterpret_cast<void*>(handle) : kLegacyStream;
+}
+
+py::object current_stream_object(py::handle array) {
+  if (!is_of(array, "cupy")) return py::none();
+  return py::module_::import("cupy").attr("cuda").attr("get_current_stream")();
 }
 
 namespace {

@@ -17,6 +17,10 @@ Array read_cuda_array(py::handle object, const py::dict& about, const Where& whe
 // The stream that an array's library queues its work on now, on this device.
 void* current_stream(py::handle array, int device);
 
+// What keeps that stream alive while it is held: CuPy ends a stream with its object. None where a
+// library has no such object, or, as torch, never ends a stream.
+py::object current_stream_object(py::handle array);
+
 // Whether an array lies where it lies for good, as CuPy's do.
 bool never_moves(py::handle object);
 

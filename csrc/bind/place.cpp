@@ -84,6 +84,10 @@ void Meeting::await(const Array& a) const {
   if (stream && stream != place_.stream) engine().wait_for(place_, stream);
 }
 
+py::object Meeting::stream_object() const {
+  return place_.on_host() ? py::none() : current_stream_object(owner_);
+}
+
 Meeting meet(std::initializer_list<std::pair<Array*, const char*>> arrays) {
   Meeting meeting;
   for (const auto& [a, role] : arrays)

@@ -20,12 +20,17 @@ void require_cuda(py::handle object, const Where& where);
 // there, by the device.
 class Meeting {
  public:
+  Meeting() = default;
+  explicit Meeting(const Place& place) : place_(place) {}  // without arrays
+  bool empty() const { return !owner_; }
+
   void add(Array& a, const Where& where);
   const Place& place() const { return place_; }
   const Backend& engine() const { return engine_of(place_); }
 
   void restream();                   // in a later call
   void await(const Array& a) const;  // before work is queued
+  py::object stream_object() const;  // what keeps the place's stream alive, if anything does
 
  private:
   py::object owner_;  // of the first
@@ -52,6 +57,10 @@ class Room {
     std::swap(data_, other.data_);
     return *this;
   }
+
+  // Its memory goes back in the order of the stream it was allocated on or, if this was called, of the
+  // one it was used on last.
+  void used_on(const Place& place) { place_ = place; }
 
   explicit operator bool() const { return data_; }
   template <class T>

@@ -126,6 +126,7 @@ void Stepper::check_targets() {
 bool Stepper::read_before(int64_t i, py::handle grad) {
   if (!seen_[i] || !PyWeakref_CheckRefExact(seen_[i].ptr()) || !seen_[i]().is(grad)) return false;
   grads_[i].owner = py::reinterpret_borrow<py::object>(grad);
+  grads_[i].stream = nullptr;  // it was the current one then; where it matters, await() asks anew
   return true;
 }
 

@@ -28,6 +28,19 @@ void keep_pool(int device) {
   kept = device;
 }
 
+// Allocates and frees outright even while some stream is being captured, which the stricter modes of a
+// capture forbid to its own thread, and one of them to all. An optimizer goes when Python collects it.
+class DespiteCaptures {
+ public:
+  DespiteCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~DespiteCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  DespiteCaptures(const DespiteCaptures&) = delete;
+  DespiteCaptures& operator=(const DespiteCaptures&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 }  // namespace
 
 void* allocate(const Place& place, int64_t bytes) {
@@ -39,26 +52,34 @@ void* allocate(const Place& place, int64_t bytes) {
   return data;
 }
 
-void release(const Place& place, void* data) {
+// For destructors: where nothing can be freed (the device is lost, the process was forked) they go on.
+void release(const Place& place, void* data) noexcept {
   if (!data) return;
-  const OnDevice current(place);
-  cudaFreeAsync(data, stream_of(place));
+  try {
+    const OnDevice current(place);
+    check(cudaFreeAsync(data, stream_of(place)), "cannot free memory");
+  } catch (const std::runtime_error&) {
+  }
 }
 
 Room::Room(const Place& place, int64_t bytes, Keep keep) : place_(place), keep_(keep) {
   void* data = nullptr;
-  if (bytes > 0 && keep == Keep::lasting)
+  if (bytes > 0 && keep == Keep::lasting) {
+    const DespiteCaptures relaxed;
     check(cudaMalloc(&data, size_t(bytes)), "no memory left");
-  else
+  } else {
     data = allocate(place, bytes);
+  }
   data_ = static_cast<char*>(data);
 }
 
 Room::~Room() {
-  if (data_ && keep_ == Keep::lasting)
-    cudaFree(data_);
-  else
+  if (data_ && keep_ == Keep::lasting) {
+    const DespiteCaptures relaxed;
+    if (cudaFree(data_) != cudaSuccess) cudaGetLastError();  // or the next launch would report it
+  } else {
     release(place_, data_);
+  }
 }
 
 Room& Room::operator=(Room&& other) noexcept {

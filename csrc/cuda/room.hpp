@@ -48,7 +48,7 @@ class Cutter {
 };
 
 void* allocate(const Place& place, int64_t bytes);
-void release(const Place& place, void* data);
+void release(const Place& place, void* data) noexcept;
 
 // To the device as arguments of kernels: in the order of the stream, without waiting, and captured with
 // their values by a graph that is being captured. For some kilobytes. Multiples of 8 bytes.

@@ -1,0 +1,145 @@
+"""Streams come and go between the calls of fastopt, and so does what it keeps on a device: with the shim, which
+refuses a stream that is gone and knows what spoils a capture."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import functional as F
+from steps import bits
+
+GLOBAL = 0  # the strictest mode of a capture
+
+
+@pytest.fixture
+def shim(cuda):
+    if cuda.name != "shim":
+        pytest.skip("needs the shim, which tells what a device may not")
+    return cuda
+
+
+@contextlib.contextmanager
+def short_lived(shim):
+    """A stream to queue on, which then is gone."""
+    with shim.new_stream() as stream:
+        yield
+    assert shim.lib.cudaStreamDestroy(ctypes.c_void_p(stream)) == 0
+
+
+@pytest.fixture
+def as_cupys(shim, monkeypatch):
+    """Makes an array look like CuPy's. CuPy's stream ends with its object."""
+    plain = type(shim.array(np.ones(1)))
+    looks = type("ndarray", (plain,), {"__module__": "cupy"})
+    cuda = types.SimpleNamespace(get_current_stream=None)
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=cuda))
+
+    def make(host):
+        array = shim.array(host)
+        array.__class__ = looks
+        return array
+
+    make.cuda = cuda
+    return make
+
+
+class Stream:
+    """Of CuPy's, in short: the current one until it is left, and destroyed when nobody holds it."""
+
+    def __init__(self, shim, cuda):
+        self.shim, self.ptr = shim, ctypes.c_void_p()
+        shim.lib.cudaStreamCreateWithFlags(ctypes.byref(self.ptr), 1)
+        shim.stream, cuda.get_current_stream = self.ptr.value, lambda: self
+        self.cuda = cuda
+
+    def leave(self):
+        self.shim.stream, self.cuda.get_current_stream = 1, None
+
+    def __del__(self):
+        self.shim.lib.cudaStreamDestroy(self.ptr)
+
+
+def held(shim):
+    """Bytes on the device, when all that is gone is gone."""
+    gc.collect()
+    shim.lib.shim_bytes_held.restype = ctypes.c_int64
+    return shim.lib.shim_bytes_held()
+
+
+def test_a_gradient_that_is_known_says_no_old_stream(shim, as_cupys):
+    """Its stream was that of the step before: who waited for it now would spoil a capture."""
+    w, g = as_cupys(np.ones(3, np.float32)), as_cupys(np.full(3, 0.5, np.float32))
+    opt = fastopt.SGD(w, lr=1.0)
+    with short_lived(shim):
+        opt.step(g)
+    with shim.new_stream():
+        replay = shim.capture(lambda: opt.step(g))
+        replay()
+    assert shim.host(w).tolist() == [0.0] * 3
+
+
+def test_an_optimizer_may_go_and_another_come_while_a_stream_is_captured(shim):
+    """Python chooses when: an optimizer and its groups know each other. SGD has no arrays of its own."""
+    stream, graph = ctypes.c_void_p(), ctypes.c_void_p()
+    w, v, g = (shim.array(np.ones(3, np.float32)) for _ in range(3))
+    opt = fastopt.SGD(w)
+    before = held(shim)
+    assert shim.lib.cudaStreamCreateWithFlags(ctypes.byref(stream), 1) == 0
+    assert shim.lib.cudaStreamBeginCapture(stream, GLOBAL) == 0
+    other = fastopt.SGD(v, lr=1.0)
+    assert held(shim) > before
+    del opt
+    assert held(shim) == before
+    assert shim.lib.cudaStreamEndCapture(stream, ctypes.byref(graph)) == 0
+    other.step(g)
+    assert shim.host(v).tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("goes_back", [False, True])
+def test_what_forward_saves_keeps_its_stream(shim, as_cupys, goes_back):
+    """Its memory goes back to the stream that used it last."""
+    x, g = (np.random.default_rng(i).normal(size=(6, 4)).astype(np.float32) for i in range(2))
+    there, out = as_cupys(x), shim.array(g)
+    before = held(shim)
+    streams = [Stream(shim, as_cupys.cuda)]
+    _, saved = F.batch_norm_forward(there, activation="relu", out=out)
+    if goes_back:
+        streams.append(Stream(shim, as_cupys.cuda))
+        F.batch_norm_backward(there, saved, out=out)
+    streams.pop().leave()
+    streams.clear()
+    _, host_saved = F.batch_norm_forward(x, activation="relu")
+    assert bits(saved.mean) == bits(host_saved.mean)
+    del saved
+    assert held(shim) == before
+
+
+def test_what_cannot_be_given_back_ends_no_process(shim):
+    """As where the device is lost, or the process is the child of a fork."""
+    x = shim.array(np.ones((6, 4), np.float32))
+    _, saved = F.batch_norm_forward(x)
+    shim.lib.shim_set_devices(-1)
+    try:
+        del saved
+        gc.collect()
+    finally:
+        shim.lib.shim_set_devices(2)
+    F.batch_norm_forward(x)  # and is not reported by the next call
+
+
+def test_sums_of_nothing_are_the_devices(shim):
+    """Empty arrays have no device, but what forward has left for them has one."""
+    x, gamma = shim.array(np.ones((0, 3, 4), np.float32)), shim.array(np.ones(3, np.float32))
+    _, saved = F.batch_norm_forward(x, gamma, single_value="zero_var")
+    shim.counts()
+    sums = F.batch_norm_backward_reduce(x, saved)
+    assert shim.counts()["launches"] > 0
+    assert [s.tolist() for s in sums] == [[0.0] * 3] * 2
