@@ -10,6 +10,7 @@ The exit status is 1 if a stage failed, 2 if nothing could be begun.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import importlib.util
 import json
@@ -67,7 +68,8 @@ class Check:
         )
 
     def _outcome(self, stage: Stage, seconds: float) -> str:
-        if not shutil.which(stage.command[0]):
+        environment = self.environment(stage)
+        if not shutil.which(stage.command[0], path=environment["PATH"]):
             return f"left out: there is no {stage.command[0]}"
         if self.deadline - time.monotonic() < 5:
             return "left out: no time left"
@@ -77,7 +79,7 @@ class Check:
             process = subprocess.Popen(
                 stage.command,
                 cwd=ROOT,
-                env=self.environment(stage),
+                env=environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -86,7 +88,8 @@ class Check:
                 status = process.wait(seconds)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)  # it and its children: the group is its own
-                process.wait()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(10)  # who hangs in the driver does not even die
                 return f"cut off after {seconds:.0f} s"
         return "ok" if status == 0 else f"failed with status {status}"
 
@@ -99,11 +102,16 @@ class Check:
             "PYTHONUNBUFFERED": "1",
             "FASTOPT_TEST_DEVICE": "cupy",
             "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count()),
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # or one test has most of the memory for itself
             **({"FASTOPT_TEST_POOL": "off"} if stage.name == "sanitizer" else {}),
         }
 
     def collect(self, stage: Stage) -> None:
-        """Figures that the stage has left, even if it was cut off."""
+        """Figures that the stage has left, even if it was cut off, unless amid writing them."""
+        with contextlib.suppress(ValueError):
+            self._collect(stage)
+
+    def _collect(self, stage: Stage) -> None:
         file = Path(stage.json)
         if not stage.json or not file.exists():
             return

@@ -17,11 +17,12 @@ GROUPS = ("build", "tests", "bench", "sanitizer")
 LAYERS = ",".join(
     f"{stage}-{layout}" for stage in ("stage1", "stage4", "stem") for layout in ("nchw", "nhwc")
 )
+RULES = "adam adamw sgd momentum nesterov adagrad rmsprop"
 # By task, its limit in seconds and its options; host_time is a program of its own.
 BENCHES = {
     "lists": (40, "step adam --workload resnet50,gpt2,mlp --peers torch,fastopt"),
-    "step": (110, "step --size 2**28 --peers torch_fused,torch_foreach,CuPy_kernel,optax"),
-    "clip": (45, "clip adamw --size 2**28 --peers torch"),
+    "step": (110, f"step {RULES} --size 2**28 --peers torch_fused,torch_foreach,CuPy_kernel,optax"),
+    "clip": (60, "clip adamw --size 2**28 --peers torch"),
     "host": (25, ""),
     "dropout": (40, "dropout --workload array --size 2**26 --dtype f32,bf16 --peers torch"),
     "batchnorm": (90, f"batchnorm forward backward --workload {LAYERS} --dtype f32,bf16 --peers torch"),

@@ -33,7 +33,10 @@ def caches(threads: int) -> dict[str, int]:
     """Bytes of each level that so many threads have together; the last level is shared."""
     found = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = ((index / f).read_text().strip() for f in ("level", "type", "size"))
+        try:
+            level, kind, size = ((index / f).read_text().strip() for f in ("level", "type", "size"))
+        except FileNotFoundError:
+            continue  # a virtual machine need not say all
         if kind != "Instruction":
             found[f"L{level}"] = int(size.removesuffix("K")) << 10
     last = max(found, default="")
@@ -94,11 +97,11 @@ def _version(package: str) -> str | None:
 
 def commit() -> str:
     """Of the checkout; with a + where it has changes that are not committed."""
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        told = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return "unknown"  # without git
     return told.stdout.strip() or "unknown"

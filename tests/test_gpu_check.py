@@ -16,7 +16,7 @@ for package in ("rich", "psutil"):
 
 sys.path.append(str(ROOT))
 
-from bench import cli, device, gpu_plan, gpu_targets  # noqa: E402
+from bench import cli, device, gpu_plan, gpu_targets, machine  # noqa: E402
 from bench.case import Contestant  # noqa: E402
 from bench.measure import Quartiles  # noqa: E402
 from bench.record import Entry, Row  # noqa: E402
@@ -101,6 +101,30 @@ def test_stages_fail_and_are_cut_off_by_themselves(gpu_check, tmp_path):
     assert told["stages"][2]["says"] == "1 passed"
     assert "begun" in (tmp_path / "out" / "gpu_check.log").read_text()
     assert "| slow | cut off after 1 s |" in (tmp_path / "out" / "gpu_check.md").read_text()
+
+
+def test_a_tool_is_looked_for_where_the_stage_finds_it(gpu_check, monkeypatch, tmp_path):
+    """The toolkit's folder need not be on the PATH of whoever begins the check."""
+    tool = tmp_path / "tool-of-the-toolkit"
+    tool.write_text("#!/bin/sh\nexit 0\n")
+    tool.chmod(0o700)
+    check = gpu_check.Check(tmp_path / "out", tmp_path, 1, {"gpu": "none"})
+    monkeypatch.setattr(check, "environment", lambda stage: {"PATH": str(tmp_path)})
+    check.run(gpu_plan.Stage("there", 30, [tool.name]))
+    assert check.told["stages"][0]["outcome"] == "ok"
+
+
+def test_figures_that_are_cut_off_amid_their_writing_end_nothing(gpu_check, tmp_path):
+    check = gpu_check.Check(tmp_path / "out", tmp_path, 1, {"gpu": "none"})
+    figures = str(tmp_path / "figures.json")
+    half = f"open({figures!r}, 'w').write('{{\"rows\": [')"
+    check.run(gpu_plan.Stage("half", 30, [sys.executable, "-c", half], json=figures))
+    assert (check.told["stages"][0]["outcome"], check.told["rows"]) == ("ok", [])
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.commit() == "unknown"
 
 
 def test_outcomes_are_counted_however_the_tests_were_run():
