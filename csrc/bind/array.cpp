@@ -31,8 +31,8 @@ DType dtype_of(const py::dtype& t, const Where& where) {
     if (t.num() == py::dtype("float16").num()) return DType::float16;
     if (is_bfloat16(t)) return DType::bfloat16;
   }
-  throw py::type_error(where.text() + " has dtype " + std::string(py::str(t)) + ", expected " + kTypes +
-                       (native ? "" : " in native byte order"));
+  throw py::type_error(where.text() + " has dtype " + std::string(py::str(py::handle(t))) +
+                       ", expected " + kTypes + (native ? "" : " in native byte order"));
 }
 
 // The same dtype object comes again and again, step after step: the last answer is kept by identity.

@@ -183,7 +183,7 @@ void backward(py::handle dy_object, py::handle out, py::handle seed, py::handle 
   Rows dy(dy_object, dy_at);
   if (!shape_of(dy.array).equal(shape))
     throw py::value_error("dy has shape " + tuple_text(dy.array.shape, dy.array.ndim) +
-                          ", but the forward's x had " + std::string(py::str(shape)));
+                          ", but the forward's x had " + std::string(py::str(py::handle(shape))));
   const DropoutMask mask =
       read_mask(p, seed, offset, start, channel_axis, dy.array.shape, dy.array.ndim);
   run(dy, dy_at, nullptr, nullptr, out, mask, options);
