@@ -9,6 +9,7 @@ import gc
 import re
 import subprocess
 import sys
+import types
 import weakref
 
 import numpy as np
@@ -111,7 +112,7 @@ def test_what_another_stream_still_writes_is_waited_for(shim):
     assert shim.host(w).tolist() == [0.5] * 3
 
 
-def test_an_array_that_never_moves_is_described_once(shim):
+def test_an_array_that_never_moves_is_described_once(shim, monkeypatch):
     """CuPy's: what it says of itself is asked for when it is new, and for the stream that is current."""
     asked = []
 
@@ -122,6 +123,8 @@ def test_an_array_that_never_moves_is_described_once(shim):
             return super().__cuda_array_interface__
 
     Steadfast.__module__, Steadfast.__name__ = "cupy", "ndarray"
+    cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(get_current_stream=lambda: None))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
 
     def make(value):
         array = shim.array(np.full(3, value, np.float32))

@@ -39,7 +39,7 @@ def as_cupys(shim, monkeypatch):
     """Makes an array look like CuPy's. CuPy's stream ends with its object."""
     plain = type(shim.array(np.ones(1)))
     looks = type("ndarray", (plain,), {"__module__": "cupy"})
-    cuda = types.SimpleNamespace(get_current_stream=None)
+    cuda = types.SimpleNamespace(get_current_stream=lambda: None)
     monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=cuda))
 
     def make(host):
@@ -61,7 +61,7 @@ class Stream:
         self.cuda = cuda
 
     def leave(self):
-        self.shim.stream, self.cuda.get_current_stream = 1, None
+        self.shim.stream, self.cuda.get_current_stream = 1, lambda: None
 
     def __del__(self):
         self.shim.lib.cudaStreamDestroy(self.ptr)
@@ -83,6 +83,35 @@ def test_a_gradient_that_is_known_says_no_old_stream(shim, as_cupys):
     with shim.new_stream():
         replay = shim.capture(lambda: opt.step(g))
         replay()
+    assert shim.host(w).tolist() == [0.0] * 3
+
+
+def waits(shim):
+    shim.lib.shim_waits.restype = ctypes.c_int64
+    return shim.lib.shim_waits()
+
+
+def test_a_step_waits_for_what_its_optimizer_has_queued_elsewhere(shim, as_cupys):
+    """A rate is set on the stream that is current then. The shim does not overtake, but tells who waited."""
+    w, g = as_cupys(np.ones(3, np.float32)), as_cupys(np.full(3, 0.5, np.float32))
+    opt = fastopt.SGD(w, lr=0.5)
+    shim.counts()
+    stream = Stream(shim, as_cupys.cuda)
+    opt.step(g)  # which finds what was sent when the optimizer was made
+    assert waits(shim) == 1
+    opt.step(g)
+    assert waits(shim) == 1
+    stream.leave()
+    del stream  # the optimizer keeps it until it has waited for it
+    opt.lr = 1.0
+    assert waits(shim) == 2
+    stream = Stream(shim, as_cupys.cuda)
+    replay = shim.capture(lambda: opt.step(g))  # a capture waits for nothing outside it
+    assert waits(shim) == 2
+    replay()
+    stream.leave()
+    assert opt.step_count == 3
+    assert waits(shim) == 3
     assert shim.host(w).tolist() == [0.0] * 3
 
 

@@ -10,12 +10,6 @@ std::string module_of(py::handle object) {
   return std::string(py::str(py::type::handle_of(object).attr("__module__")));
 }
 
-bool is_of(py::handle object, const char* library) {
-  const std::string module = module_of(object);
-  const size_t n = strlen(library);
-  return module.compare(0, n, library) == 0 && (module.size() == n || module[n] == '.');
-}
-
 // bfloat16 has no letter of its own: two bytes of whatever, and the library's name for it.
 DType dtype_of(py::handle object, const py::dict& about, const Where& where) {
   const std::string type = py::str(about["typestr"]);
@@ -56,6 +50,12 @@ void require_aligned(const Array& a, const Where& where) {
 }
 
 }  // namespace
+
+bool is_of(py::handle array, const char* library) {
+  const std::string module = module_of(array);
+  const size_t n = strlen(library);
+  return module.compare(0, n, library) == 0 && (module.size() == n || module[n] == '.');
+}
 
 py::object cuda_interface(py::handle object) {
   return py::getattr(object, "__cuda_array_interface__", py::none());

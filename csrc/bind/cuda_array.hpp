@@ -14,6 +14,9 @@ py::object cuda_interface(py::handle object);
 // Reads an object that has said this. Its device is asked for only where it matters.
 Array read_cuda_array(py::handle object, const py::dict& about, const Where& where);
 
+// Whether an array's type is a library's.
+bool is_of(py::handle array, const char* library);
+
 // The stream that an array's library queues its work on now, on this device.
 void* current_stream(py::handle array, int device);
 

@@ -74,7 +74,18 @@ void Meeting::add(Array& a, const Where& where) {
 }
 
 void Meeting::restream() {
-  if (!place_.on_host()) place_.stream = current_stream(owner_, place_.device);
+  if (place_.on_host()) return;
+  const Place last = place_;
+  place_.stream = current_stream(owner_, place_.device);
+  if (place_.stream == last.stream) return;
+  if (lives(last.stream) && !engine().captured(last)) engine().wait_for(place_, last.stream);
+  stream_ = current_stream_object(owner_);
+}
+
+// Whether an earlier call's stream is there still: a default one, torch's, or one whose object is held.
+bool Meeting::lives(void* stream) const {
+  const bool is_default = reinterpret_cast<uintptr_t>(stream) <= 2;
+  return stream && (is_default || !stream_.is_none() || is_of(owner_, "torch"));
 }
 
 void Meeting::await(const Array& a) const {
@@ -82,10 +93,6 @@ void Meeting::await(const Array& a) const {
   const bool asks = !a.stream && Py_TYPE(a.owner.ptr()) != Py_TYPE(owner_.ptr());  // another library
   void* const stream = asks ? current_stream(a.owner, a.device) : a.stream;
   if (stream && stream != place_.stream) engine().wait_for(place_, stream);
-}
-
-py::object Meeting::stream_object() const {
-  return place_.on_host() ? py::none() : current_stream_object(owner_);
 }
 
 Meeting meet(std::initializer_list<std::pair<Array*, const char*>> arrays) {

@@ -28,12 +28,17 @@ class Meeting {
   const Place& place() const { return place_; }
   const Backend& engine() const { return engine_of(place_); }
 
-  void restream();                   // in a later call
   void await(const Array& a) const;  // before work is queued
-  py::object stream_object() const;  // what keeps the place's stream alive, if anything does
+  // In a later call: the stream that is current by then, which waits for what was queued on the last.
+  void restream();
+  // What keeps the place's stream alive; None if nobody can say.
+  const py::object& stream_object() const { return stream_; }
 
  private:
+  bool lives(void* stream) const;
+
   py::object owner_;  // of the first
+  py::object stream_ = py::none();
   Where first_;
   Place place_;
 };

@@ -109,6 +109,8 @@ struct Backend {
   int (*device_of)(const void*);
   // Lets work queued on `place` wait for what is queued on another stream of its device by now.
   void (*wait_for)(const Place& place, void* stream);
+  // Whether what is queued there is only written down, in a graph.
+  bool (*captured)(const Place&);
 };
 
 }  // namespace fastopt

@@ -16,8 +16,18 @@ int device_of(const void* data) {
   return here ? about.device : kHost;
 }
 
+// The legacy stream never is; asked while a stream that it waits for is, it would answer with an error.
+bool captured(const Place& place) {
+  const cudaStream_t stream = stream_of(place);
+  if (stream == nullptr || stream == cudaStreamLegacy) return false;
+  const OnDevice current(place);
+  return capturing(place);
+}
+
+// A capture cannot wait for what is not captured, and need not: that is done when the graph is
+// replayed.
 void wait_for(const Place& place, void* stream) {
-  if (stream == place.stream) return;
+  if (stream == place.stream || (captured(place) && !captured({place.device, stream}))) return;
   const OnDevice current(place);
   cudaEvent_t event;
   check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cannot make an event");
@@ -71,6 +81,7 @@ const Backend backend = {
     .send = send,
     .device_of = device_of,
     .wait_for = wait_for,
+    .captured = captured,
 };
 
 }  // namespace fastopt::cuda

@@ -147,5 +147,6 @@ int64_t shim_graph_launches() { return counts.graph_launches; }
 int64_t shim_allocations() { return counts.allocations; }
 int64_t shim_synchronisations() { return counts.synchronisations; }
 int64_t shim_copies() { return counts.copies; }
+int64_t shim_waits() { return counts.waits; }
 void shim_reset_counts() { counts = {}; }
 void shim_set_devices(int count) { devices = count; }

@@ -14,7 +14,7 @@ extern std::recursive_mutex mutex;
 using Guard = std::lock_guard<std::recursive_mutex>;
 
 struct Counts {
-  int64_t launches, graph_launches, allocations, synchronisations, copies;
+  int64_t launches, graph_launches, allocations, synchronisations, copies, waits;
 };
 extern Counts counts;
 

@@ -189,6 +189,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
   const Guard guard(mutex);
   CUstream_st* const stream = find(handle);
   if (!stream) return report(cudaErrorInvalidResourceHandle);
+  ++counts.waits;
   const bool going_on = captures.count(event->capture);
   if (stream->capture && stream->capture != event->capture)
     return report(spoil(*stream->capture, cudaErrorStreamCaptureIsolation));

@@ -153,6 +153,7 @@ SHIM_API int64_t shim_graph_launches();
 SHIM_API int64_t shim_allocations();
 SHIM_API int64_t shim_synchronisations();
 SHIM_API int64_t shim_copies();  // and memsets
+SHIM_API int64_t shim_waits();   // of streams for events
 SHIM_API void shim_reset_counts();
 // Bytes allocated and not yet freed.
 SHIM_API int64_t shim_bytes_held();
