@@ -18,10 +18,7 @@ def make(case: BatchNormCase) -> Contestant | None:
 
     if case.what == "block" and case.dtype in ("float16", "bfloat16"):
         return None  # it rounds what it normalises before it adds, which is another result
-    x, dy, gamma, beta = (to_torch(a, case.device) for a in case.arrays())
-    mean, var = (to_torch(a, case.device) for a in case.statistics())
-    if case.axis == 3:  # which is torch's channels_last
-        x, dy = x.permute(0, 3, 1, 2), dy.permute(0, 3, 1, 2)
+    x, dy, gamma, beta, mean, var = tensors(case)
     results: list = []
 
     def forward():
@@ -47,8 +44,19 @@ def make(case: BatchNormCase) -> Contestant | None:
         residual = residual.permute(0, 3, 1, 2) if case.axis == 3 else residual
     saved = forward() if case.what == "backward" else ()
 
-    def arrays():
-        last = [a.permute(0, 2, 3, 1) if case.axis == 3 and a.ndim == 4 else a for a in results]
-        return [to_numpy(a) for a in last]
+    run = {"backward": backward, "block": block}.get(case.what, forward)
+    return Contestant(run, lambda: arrays(case, results))
 
-    return Contestant({"backward": backward, "block": block}.get(case.what, forward), arrays)
+
+def tensors(case: BatchNormCase) -> list:
+    """x, dy, gamma, beta and the running statistics."""
+    x, dy, *others = (to_torch(a, case.device) for a in (*case.arrays(), *case.statistics()))
+    if case.axis == 3:  # which is torch's channels_last
+        x, dy = x.permute(0, 3, 1, 2), dy.permute(0, 3, 1, 2)
+    return [x, dy, *others]
+
+
+def arrays(case: BatchNormCase, results: list) -> list:
+    """Results as the case has them."""
+    last = [a.permute(0, 2, 3, 1) if case.axis == 3 and a.ndim == 4 else a for a in results]
+    return [to_numpy(a) for a in last]
