@@ -5,6 +5,7 @@
 
 #include "bind/cuda_array.hpp"
 #include "bind/dlpack.hpp"
+#include "bind/library.hpp"
 #include "bind/place.hpp"
 
 namespace fastopt::bind {
@@ -66,22 +67,18 @@ std::string type_name(py::handle object) {
   return std::string(py::str(py::type::handle_of(object).attr("__name__")));
 }
 
-}  // namespace
-
-std::string Where::text() const {
-  if (index < 0) return role;
-  if (names.is_none()) return role + "[" + std::to_string(index) + "]";
-  return role + "[" + std::string(py::repr(names[py::int_(index)])) + "]";
+// A tensor of torch's may be more than an array.
+void require_plain(py::handle tensor, const Where& where, Recorded recorded) {
+  if (py::bool_(tensor.attr("is_neg")()))
+    throw py::type_error(where.text() +
+                         " is a view of numbers still to be negated: pass its resolve_neg()");
+  if (recorded == Recorded::refused && py::bool_(tensor.attr("requires_grad")))
+    throw py::type_error(where.text() +
+                         " requires a gradient, which fastopt would not record: pass its detach()");
 }
 
-int64_t Array::size() const {
-  int64_t n = 1;
-  for (int d = 0; d < ndim; ++d) n *= shape[d];
-  return n;
-}
-
-Array read_array(py::handle object, const Where& where) {
-  if (py::isinstance<py::array>(object)) return read_numpy(object, where);
+// By what an object says of itself.
+Array read_described(py::handle object, const Where& where) {
   if (const py::object about = cuda_interface(object); !about.is_none()) {
     require_cuda(object, where);
     return read_cuda_array(object, about, where);
@@ -108,6 +105,29 @@ Array read_array(py::handle object, const Where& where) {
   if (py::hasattr(object, "__dlpack__")) return read_dlpack(object, where);
   throw py::type_error(where.text() + " has type " + type_name(object) + ", expected an array of " +
                        kTypes);
+}
+
+}  // namespace
+
+std::string Where::text() const {
+  if (index < 0) return role;
+  if (names.is_none()) return role + "[" + std::to_string(index) + "]";
+  return role + "[" + std::string(py::repr(names[py::int_(index)])) + "]";
+}
+
+int64_t Array::size() const {
+  int64_t n = 1;
+  for (int d = 0; d < ndim; ++d) n *= shape[d];
+  return n;
+}
+
+Array read_array(py::handle object, const Where& where, Recorded recorded) {
+  if (py::isinstance<py::array>(object)) return read_numpy(object, where);
+  const Library& library = library_of(object);
+  if (library.torch) require_plain(object, where, recorded);
+  if (library.exchange) return read_exchanged(*library.exchange, object, where);
+  if (library.torch) return read_described(object.attr("detach")(), where);
+  return read_described(object, where);
 }
 
 Layout::Layout(const Array& a)

@@ -47,10 +47,14 @@ struct Array {
   int64_t bytes() const { return size() * int64_t(bytes_of(dtype)); }
 };
 
+// What of a tensor whose gradient torch records: refused, since a result would be missing from the
+// record, or taken, as an optimizer must.
+enum class Recorded : bool { refused, taken };
+
 // Takes NumPy arrays; CUDA arrays, if there is an engine for them; through a NumPy view or DLPack
 // everything else that lives in host memory.
 // Throws TypeError for what is no array of a floating type fastopt computes with.
-Array read_array(py::handle object, const Where& where);
+Array read_array(py::handle object, const Where& where, Recorded recorded = Recorded::refused);
 
 // Shape and strides of an array, kept.
 struct Layout {

@@ -1,38 +1,63 @@
 #include "bind/cuda_array.hpp"
 
-#include <cstring>
 #include <string>
+
+#include "bind/library.hpp"
 
 namespace fastopt::bind {
 namespace {
 
-std::string module_of(py::handle object) {
-  return std::string(py::str(py::type::handle_of(object).attr("__module__")));
+// Made once: a list of arrays is asked for these a thousand times.
+struct Keys {
+  static PyObject* make(const char* text) { return PyUnicode_InternFromString(text); }
+  PyObject *interface = make("__cuda_array_interface__"), *typestr = make("typestr"),
+           *shape = make("shape"), *strides = make("strides"), *data = make("data"),
+           *mask = make("mask"), *stream = make("stream");
+};
+const Keys& keys() {
+  static const Keys made;
+  return made;
+}
+
+// Null if it is not there, or None.
+py::handle item(const py::dict& about, PyObject* key) {
+  PyObject* const found = PyDict_GetItemWithError(about.ptr(), key);
+  if (!found && PyErr_Occurred()) throw py::error_already_set();
+  return found == Py_None ? nullptr : found;
+}
+
+py::object required(const py::dict& about, PyObject* key) {
+  const py::handle found = item(about, key);
+  if (!found) throw py::key_error(std::string(py::str(py::handle(key))));
+  return py::reinterpret_borrow<py::object>(found);
 }
 
 // bfloat16 has no letter of its own: two bytes of whatever, and the library's name for it.
 DType dtype_of(py::handle object, const py::dict& about, const Where& where) {
-  const std::string type = py::str(about["typestr"]);
-  if (type == "<f4") return DType::float32;
-  if (type == "<f8") return DType::float64;
-  if (type == "<f2") return DType::float16;
-  const std::string name = py::str(py::getattr(object, "dtype", py::str(type)));
+  const py::object type = required(about, keys().typestr);
+  const auto is = [&](const char* text) {
+    return PyUnicode_Check(type.ptr()) && PyUnicode_CompareWithASCIIString(type.ptr(), text) == 0;
+  };
+  if (is("<f4")) return DType::float32;
+  if (is("<f8")) return DType::float64;
+  if (is("<f2")) return DType::float16;
+  const std::string name = py::str(py::getattr(object, "dtype", type));
   if (name.size() >= 8 && name.compare(name.size() - 8, 8, "bfloat16") == 0) return DType::bfloat16;
   throw py::type_error(where.text() + " has dtype " + name +
                        ", expected float16, bfloat16, float32 or float64");
 }
 
 void read_layout(Array& a, const py::dict& about) {
-  const py::tuple shape = about["shape"];
-  const py::object strides =
-      about.contains("strides") ? py::object(about["strides"]) : py::object(py::none());
+  const py::tuple shape = required(about, keys().shape);
+  const bool strided = bool(item(about, keys().strides));
+  const py::tuple strides = strided ? py::tuple(required(about, keys().strides)) : py::tuple();
   a.ndim = int(shape.size());
   a.numbers = std::make_unique<py::ssize_t[]>(2 * size_t(a.ndim));
   py::ssize_t dense = py::ssize_t(bytes_of(a.dtype));
   for (int d = a.ndim - 1; d >= 0; --d) {
-    const py::ssize_t length = shape[d].cast<py::ssize_t>();
+    const auto length = shape[d].cast<py::ssize_t>();
     a.numbers[d] = length;
-    a.numbers[a.ndim + d] = strides.is_none() ? dense : py::tuple(strides)[d].cast<py::ssize_t>();
+    a.numbers[a.ndim + d] = strided ? strides[d].cast<py::ssize_t>() : dense;
     dense *= length;
   }
   a.shape = a.numbers.get();
@@ -51,34 +76,29 @@ void require_aligned(const Array& a, const Where& where) {
 
 }  // namespace
 
-bool is_of(py::handle array, const char* library) {
-  const std::string module = module_of(array);
-  const size_t n = strlen(library);
-  return module.compare(0, n, library) == 0 && (module.size() == n || module[n] == '.');
-}
-
 py::object cuda_interface(py::handle object) {
-  return py::getattr(object, "__cuda_array_interface__", py::none());
+  return py::getattr(object, py::handle(keys().interface), py::none());
 }
 
 Array read_cuda_array(py::handle object, const py::dict& about, const Where& where) {
-  if (about.contains("mask") && !py::object(about["mask"]).is_none())
+  if (item(about, keys().mask))
     throw py::type_error(where.text() + " has a mask, expected a plain array");
   Array a;
   a.dtype = dtype_of(object, about, where);
   read_layout(a, about);
-  const py::tuple data = about["data"];
+  const py::tuple data = required(about, keys().data);
   a.data = reinterpret_cast<char*>(data[0].cast<uintptr_t>());
   a.writable = !data[1].cast<bool>();
   a.device = kSomeDevice;
-  if (about.contains("stream") && !py::object(about["stream"]).is_none())
-    a.stream = reinterpret_cast<void*>(about["stream"].cast<uintptr_t>());
+  if (const py::handle stream = item(about, keys().stream))
+    a.stream = reinterpret_cast<void*>(stream.cast<uintptr_t>());
   a.owner = py::reinterpret_borrow<py::object>(object);
   require_aligned(a, where);
   return a;
 }
 
 void* current_stream(py::handle array, int device) {
+  if (const Exchange* with = library_of(array).exchange) return exchanged_stream(*with, device);
   py::object stream = py::none();
   if (is_of(array, "torch"))
     stream =
@@ -93,48 +113,6 @@ void* current_stream(py::handle array, int device) {
 py::object current_stream_object(py::handle array) {
   if (!is_of(array, "cupy")) return py::none();
   return py::module_::import("cupy").attr("cuda").attr("get_current_stream")();
-}
-
-namespace {
-
-enum class Habit : uint8_t { moves, tells, stays };
-
-// Of the exact type: a subclass may do as it likes.
-Habit asked_habit(PyTypeObject* type) {
-  const py::handle t(reinterpret_cast<PyObject*>(type));
-  const std::string module = py::str(t.attr("__module__")), name = py::str(t.attr("__name__"));
-  if (module == "cupy" && name == "ndarray") return Habit::stays;
-  if (module == "torch" && (name == "Tensor" || name == "Parameter")) return Habit::tells;
-  return Habit::moves;
-}
-
-// The last answer is kept, by identity.
-Habit habit_of(PyTypeObject* type) {
-  static PyTypeObject* asked = nullptr;
-  static Habit answer = Habit::moves;
-  if (type != asked) {
-    answer = asked_habit(type);
-    Py_XDECREF(asked);
-    Py_INCREF(type);  // so that no other type can come to lie at its address
-    asked = type;
-  }
-  return answer;
-}
-
-}  // namespace
-
-bool never_moves(py::handle object) { return habit_of(Py_TYPE(object.ptr())) == Habit::stays; }
-
-bool stays(py::handle object, const void* data) {
-  switch (habit_of(Py_TYPE(object.ptr()))) {
-    case Habit::stays:
-      return true;
-    case Habit::tells:
-      return object.attr("data_ptr")().cast<uintptr_t>() == reinterpret_cast<uintptr_t>(data);
-    case Habit::moves:
-      break;
-  }
-  return false;
 }
 
 }  // namespace fastopt::bind

@@ -14,21 +14,11 @@ py::object cuda_interface(py::handle object);
 // Reads an object that has said this. Its device is asked for only where it matters.
 Array read_cuda_array(py::handle object, const py::dict& about, const Where& where);
 
-// Whether an array's type is a library's.
-bool is_of(py::handle array, const char* library);
-
 // The stream that an array's library queues its work on now, on this device.
 void* current_stream(py::handle array, int device);
 
 // What keeps that stream alive while it is held: CuPy ends a stream with its object. None where a
 // library has no such object, or, as torch, never ends a stream.
 py::object current_stream_object(py::handle array);
-
-// Whether an array lies where it lies for good, as CuPy's do.
-bool never_moves(py::handle object);
-
-// Whether this object still is what it was when it was read into `data`: it never moves, or says in
-// short where it is.
-bool stays(py::handle object, const void* data);
 
 }  // namespace fastopt::bind

@@ -28,6 +28,19 @@ struct Versioned {
   uint64_t flags;
   Tensor tensor;
 };
+}  // namespace
+
+// Found by its version's first number, whatever follows these functions in later versions.
+struct Exchange {
+  uint32_t major, minor;
+  const Exchange* previous;
+  const void *allocate, *to_managed, *from_managed;
+  int (*describe)(void* object, Tensor* out);  // as long as the object lives; may be null
+  int (*current_stream)(int32_t device_type, int32_t device, void** out);
+};
+
+namespace {
+
 constexpr uint64_t kReadOnly = 1;
 constexpr int kCpu = 1, kCuda = 2, kCudaHost = 3, kFloat = 2, kBfloat = 4;
 
@@ -59,13 +72,14 @@ bool on_cuda(py::handle object) {
   return py::tuple(object.attr("__dlpack_device__")())[0].cast<int>() == kCuda;
 }
 
+bool is_of(const Tensor& t, DType dtype) {
+  return t.lanes == 1 && t.bits == 8 * bytes_of(dtype) &&
+         t.code == (dtype == DType::bfloat16 ? kBfloat : kFloat);
+}
+
 DType dtype_of(const Tensor& t, const Where& where) {
-  if (t.lanes == 1) {
-    if (t.code == kBfloat && t.bits == 16) return DType::bfloat16;
-    if (t.code == kFloat && t.bits == 16) return DType::float16;
-    if (t.code == kFloat && t.bits == 32) return DType::float32;
-    if (t.code == kFloat && t.bits == 64) return DType::float64;
-  }
+  for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16, DType::float64})
+    if (is_of(t, dtype)) return dtype;
   throw py::type_error(where.text() + " has DLPack type code " + std::to_string(t.code) + " with " +
                        std::to_string(t.bits) +
                        " bits, expected float16, bfloat16, float32 or float64");
@@ -114,6 +128,56 @@ Array read_dlpack(py::handle object, const Where& where) {
   }
   a.owner = std::move(capsule);
   return a;
+}
+
+// ---- by C functions ----
+
+const Exchange* exchange_of(py::handle type) {
+  constexpr const char* name = "dlpack_exchange_api";
+  const py::object own = py::getattr(type, "__dlpack_c_exchange_api__", py::none());
+  if (!PyCapsule_IsValid(own.ptr(), name)) return nullptr;
+  const auto* found = static_cast<const Exchange*>(PyCapsule_GetPointer(own.ptr(), name));
+  while (found && found->major != 1) found = found->previous;
+  return found && found->describe && found->current_stream ? found : nullptr;
+}
+
+Array read_exchanged(const Exchange& with, py::handle object, const Where& where) {
+  Tensor t;
+  try {
+    if (with.describe(object.ptr(), &t)) throw py::error_already_set();
+  } catch (py::error_already_set& e) {
+    const std::string why = py::str(e.value());  // torch adds where it came from, line by line
+    throw py::type_error(where.text() +
+                         " cannot be read through DLPack: " + why.substr(0, why.find('\n')));
+  }
+  if (t.device_type == kCuda) require_cuda(object, where);
+  Array a = describe(t, true, where);
+  if (!a.data && a.size() > 0) throw py::type_error(where.text() + " has no memory of its own");
+  a.stream = nullptr;  // its library's current one
+  a.owner = py::reinterpret_borrow<py::object>(object);
+  return a;
+}
+
+bool lies_so(const Exchange& with, py::handle object, const void* data, DType dtype,
+             const Layout& layout) {
+  Tensor t;
+  if (with.describe(object.ptr(), &t)) {
+    PyErr_Clear();  // whoever reads it next says what there is to say
+    return false;
+  }
+  const bool same = static_cast<const char*>(t.data) + t.byte_offset == data && is_of(t, dtype) &&
+                    size_t(t.ndim) == layout.shape.size() && t.strides;
+  if (!same) return false;
+  const auto itemsize = int64_t(bytes_of(dtype));
+  for (int d = 0; d < t.ndim; ++d)
+    if (t.shape[d] != layout.shape[d] || t.strides[d] * itemsize != layout.strides[d]) return false;
+  return true;
+}
+
+void* exchanged_stream(const Exchange& with, int device) {
+  void* stream = nullptr;
+  if (with.current_stream(kCuda, device, &stream)) throw py::error_already_set();
+  return stream ? stream : kLegacyStream;
 }
 
 }  // namespace fastopt::bind

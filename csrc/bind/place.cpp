@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bind/cuda_array.hpp"
+#include "bind/library.hpp"
 #include "cpu/engine.hpp"
 
 namespace fastopt::bind {

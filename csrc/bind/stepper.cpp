@@ -129,7 +129,7 @@ void register_stepper(py::module_& m) {
       [](const Arrays& arrays, const std::string& role, const py::object& names) {
         for (size_t i = 0; i < arrays.size(); ++i) {
           const Where at{role, role == "param" ? -1 : py::ssize_t(i), names};
-          require_target(read_array(arrays[i], at), at);
+          require_target(read_array(arrays[i], at, Recorded::taken), at);
         }
       },
       py::arg("arrays"), py::arg("role"), py::arg("names") = py::none(),

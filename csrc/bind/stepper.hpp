@@ -50,6 +50,7 @@ class Stepper {
 
   StepCall call();
   void remember();
+  bool are_held() const;
   bool unchanged();
   void watch_targets();
   void check_targets();
@@ -74,6 +75,7 @@ class Stepper {
   std::vector<StepRun> runs_;
   std::vector<Known> known_;        // parameter, then states, tensor by tensor
   std::vector<py::object> owners_;  // of all targets
+  bool all_keep_ = false;           // their memory where it is, for good
   std::vector<Array> grads_;        // as long as a step lasts
   std::vector<std::unique_ptr<Walk>> walks_;
   Overlaps overlaps_;

@@ -1,5 +1,7 @@
 // The arrays of a Stepper: parameters and states, looked at again in every step, and gradients.
-#include "bind/cuda_array.hpp"
+#include <algorithm>
+
+#include "bind/library.hpp"
 #include "bind/stepper.hpp"
 
 namespace fastopt::bind {
@@ -10,16 +12,44 @@ Storage storage_of(DType param, bool wide) {
   return param == DType::float16 ? Storage::float16_wide : Storage::bfloat16_wide;
 }
 
+bool refers_to(py::handle weak, py::handle object) {
+#if PY_VERSION_HEX >= 0x030D0000
+  PyObject* target = nullptr;
+  PyWeakref_GetRef(weak.ptr(), &target);
+  Py_XDECREF(target);
+  return target == object.ptr();
+#else
+  return PyWeakref_GET_OBJECT(weak.ptr()) == object.ptr();
+#endif
+}
+
 bool is_16_bit(DType t) { return t == DType::float16 || t == DType::bfloat16; }
 
 }  // namespace
 
 // ---- parameters and state ----
 
+// Whether the lists hold the very objects they held.
+bool Stepper::are_held() const {
+  const auto n = py::ssize_t(tensors_.size());
+  const size_t apart = 1 + rule_.slots;
+  const auto holds = [&](PyObject* list, size_t first) {
+    if (PyList_GET_SIZE(list) != n) return false;
+    for (py::ssize_t i = 0; i < n; ++i)
+      if (PyList_GET_ITEM(list, i) != owners_[size_t(i) * apart + first].ptr()) return false;
+    return true;
+  };
+  bool all = holds(params_.ptr(), 0);
+  for (int k = 0; k < rule_.slots; ++k)
+    all = all && holds(PyList_GET_ITEM(states_.ptr(), k), size_t(k) + 1);
+  return all;
+}
+
 // Whether every parameter and state array lies where it lay, in the type and layout it had.
 bool Stepper::unchanged() {
   const int64_t n = int64_t(tensors_.size());
   if (!checked_ || int64_t(params_.size()) != n) return false;
+  if (all_keep_ && are_held()) return true;
   const Known* known = known_.data();
   const Where anywhere{param_role_};
   // The list is asked for its length each time: reading an array may run Python code.
@@ -27,15 +57,11 @@ bool Stepper::unchanged() {
     if (PyList_GET_SIZE(list) != n) return false;
     const auto object = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(list, i));
     const bool held = object.is(owners_[size_t(known - known_.data())]);
-    if (held && !meeting_.place().on_host() && stays(object, known->data)) {
-      ++known;
-      return true;
-    }
-    const Array a = read_array(object, anywhere);
-    const bool is =
-        a.data == known->data && a.dtype == known->dtype && a.writable && known->layout.is_of(a);
-    ++known;
-    return is;
+    const Known& was = *known++;
+    if (const Library& library = library_of(object); held && (library.keeps || library.exchange))
+      return library.keeps || lies_so(*library.exchange, object, was.data, was.dtype, was.layout);
+    const Array a = read_array(object, anywhere, Recorded::taken);
+    return a.data == was.data && a.dtype == was.dtype && a.writable && was.layout.is_of(a);
   };
   for (int64_t i = 0; i < n; ++i) {
     if (!same(params_.ptr(), i)) return false;
@@ -54,7 +80,7 @@ void Stepper::check_target(int64_t i, std::vector<Storage>& storages) {
     owners_.push_back(std::move(a.owner));
     return a.data;
   };
-  Array param = read_array(params_[i], param_at(i));
+  Array param = read_array(params_[i], param_at(i), Recorded::taken);
   StepTensor t{};
   t.param = keep(param, param_at(i));
   t.size = param.size();
@@ -62,7 +88,7 @@ void Stepper::check_target(int64_t i, std::vector<Storage>& storages) {
   bool wide = false;
   for (int k = 0; k < rule_.slots; ++k) {
     const Where at = state_at(k, i);
-    Array state = read_array(py::list(states_[k])[i], at);
+    Array state = read_array(py::list(states_[k])[i], at, Recorded::taken);
     require_shape(state, at, param, param_at(i));
     const bool this_wide = is_16_bit(param.dtype) && state.dtype == DType::float32;
     if (!this_wide) require_dtype(state, at, param, param_at(i));
@@ -111,6 +137,8 @@ void Stepper::check_targets() {
   std::vector<Storage> storages;
   for (int64_t i = 0; i < n; ++i) check_target(i, storages);
   overlaps_.check_writes();
+  all_keep_ = std::all_of(owners_.begin(), owners_.end(),
+                          [](const py::object& owner) { return library_of(owner).keeps; });
   cut_runs(storages);
   grads_.resize(n);
   walks_.resize(n);
@@ -124,7 +152,7 @@ void Stepper::check_targets() {
 // Whether this is the very array of the step before, of a library that never moves an array's memory.
 // To describe itself once more would take it a microsecond.
 bool Stepper::read_before(int64_t i, py::handle grad) {
-  if (!seen_[i] || !PyWeakref_CheckRefExact(seen_[i].ptr()) || !seen_[i]().is(grad)) return false;
+  if (!seen_[i] || !refers_to(seen_[i], grad)) return false;
   grads_[i].owner = py::reinterpret_borrow<py::object>(grad);
   grads_[i].stream = nullptr;  // it was the current one then; where it matters, await() asks anew
   return true;
@@ -136,10 +164,10 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
   const Known& param = known_[own];
   Array& g = grads_[i];
   const Where at = grad_at(i);
-  g = read_array(grad, at);
+  g = read_array(grad, at, Recorded::taken);
   const bool twin = g.dtype == param.dtype && param.layout.is_of(g);
   if (!twin) {  // slower, and with all there is to say
-    const Array p = read_array(params_[i], param_at(i));
+    const Array p = read_array(params_[i], param_at(i), Recorded::taken);
     require_shape(g, at, p, param_at(i));
     require_dtype(g, at, p, param_at(i));
   }
@@ -151,7 +179,7 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
   const bool flat = twin || tensors_[i].size <= 1 || same_order(param.layout, itemsize, g);
   if (!flat) walks_[i] = std::make_unique<Walk>(walk_like(param.layout, g));
   tensors_[i].grad = {g.data, flat ? nullptr : walks_[i].get()};
-  seen_[i] = g.device != kHost && never_moves(grad) ? py::object(py::weakref(grad)) : py::object();
+  seen_[i] = g.device != kHost && library_of(grad).keeps ? py::object(py::weakref(grad)) : py::object();
 }
 
 void Stepper::read_grads(py::handle grads) {

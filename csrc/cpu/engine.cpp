@@ -172,6 +172,7 @@ const Backend backend = {
     .send = copy,
     .device_of = [](const void*) { return kHost; },
     .wait_for = [](const Place&, void*) {},
+    .captured = [](const Place&) { return false; },
 };
 
 }  // namespace fastopt::cpu

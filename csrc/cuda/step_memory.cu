@@ -134,6 +134,7 @@ void Memory::queue_norms(const Place& place, ClipNorm kind, bool watches) const 
 void Memory::send_grads(const StepCall& call, bool recording) {
   std::vector<Source> now;
   std::vector<Walk> walks;
+  now.reserve(size_t(tensors));
   each_tensor(call, [&](const StepRun&, int, const StepTensor& t, int) {
     now.push_back(t.grad);
     if (t.grad.walk) walks.push_back(*t.grad.walk);

@@ -1,0 +1,20 @@
+// What the exact type of an array says of its library. A subclass may do as it likes, and says nothing.
+#pragma once
+
+#include "bind/dlpack.hpp"
+
+namespace fastopt::bind {
+
+struct Library {
+  bool keeps = false;                  // an array's memory never moves: CuPy's
+  bool torch = false;                  // an array may be more than one: torch's
+  const Exchange* exchange = nullptr;  // an array is described by a C function
+};
+
+// Asked once a type.
+const Library& library_of(py::handle array);
+
+// Whether the object's type is of this library, a subclass among its own modules included.
+bool is_of(py::handle object, const char* library);
+
+}  // namespace fastopt::bind

@@ -1,0 +1,261 @@
+"""Tensors that describe themselves by a C function (DLPack 1.3), as torch's do, without a call into Python: on
+the host and on a device. What of torch's is more than an array is refused or, by optimizers, taken."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+
+import numpy as np
+import pytest
+
+import fastopt
+from cases import PLAIN
+from fastopt import functional as F
+from steps import bits, values
+
+
+def tensors(torch, arrays):
+    return [torch.from_numpy(a.copy()) for a in arrays]
+
+
+def lists(seed=0):
+    """Parameters and three gradients for them."""
+    shapes = ((3,), (40, 51), (), (0, 4))
+    draw = lambda s: [values(shape, seed=s + i) for i, shape in enumerate(shapes)]  # noqa: E731
+    return draw(seed), [draw(seed + 10 * k) for k in (1, 2, 3)]
+
+
+# ---- torch's ----
+
+
+@pytest.mark.parametrize("rule", PLAIN)
+def test_parameters_of_a_model(torch, rule):
+    """They require gradients, and an optimizer writes them all the same. Each step's gradients are new."""
+    params, grads = lists()
+    own = [torch.nn.Parameter(t) for t in tensors(torch, params)]
+    ours, host = PLAIN[rule].make(own), PLAIN[rule].make(params)
+    for g in grads:
+        ours.step(tensors(torch, g))
+        host.step(g)
+    assert [bits(p.detach().numpy()) for p in own] == [bits(p) for p in params]
+    assert all(p.requires_grad for p in own)
+    for name, arrays in PLAIN[rule].states(ours).items():
+        assert all(type(a) is torch.Tensor and not a.requires_grad for a in arrays)
+        assert [bits(a.numpy()) for a in arrays] == [bits(a) for a in PLAIN[rule].states(host)[name]]
+
+
+def test_a_model_is_trained_as_torch_trains_it(torch):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).double()
+    twin = copy.deepcopy(net)
+    ours, theirs = (
+        fastopt.Adam(dict(net.named_parameters()), lr=0.01),
+        torch.optim.Adam(twin.parameters(), lr=0.01),
+    )
+    x = torch.randn(32, 4, dtype=torch.float64)
+    for _ in range(20):
+        for each in (net, twin):
+            each.zero_grad()
+            ((each(x) - x.sum(1, keepdim=True)) ** 2).mean().backward()
+        ours.step({name: p.grad for name, p in net.named_parameters()})
+        theirs.step()
+    for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
+
+
+def test_no_call_into_python_is_needed(torch, monkeypatch):
+    if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+        pytest.skip("torch has the C functions from 2.10 on")
+    for name in ("__dlpack__", "__array__", "numpy", "data_ptr", "stride"):
+        monkeypatch.setattr(torch.Tensor, name, None)
+    w = torch.ones(3)
+    opt = fastopt.Momentum([w], lr=0.5)
+    opt.step([torch.ones(3)])
+    opt.step([torch.ones(3)])
+    assert w.tolist() != [1.0] * 3
+
+
+def test_what_becomes_of_a_parameter_is_noticed(torch):
+    """Its memory, layout or type may be another in the next step, though it is the same object."""
+    w = torch.arange(6.0).reshape(2, 3)
+    opt = fastopt.SGD([w], lr=1.0)
+    opt.step([torch.ones(2, 3)])
+    before = w.clone()
+    w.t_()
+    opt.step([torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])])
+    assert (w == before.t() - torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).all()
+    with pytest.raises(
+        ValueError, match=r"grads\[0\] has shape \(2, 3\), but params\[0\] has \(3, 2\)"
+    ):
+        opt.step([torch.ones(2, 3)])
+    old, w.data = w.data, torch.zeros(3, 2)
+    kept = old.clone()
+    opt.step([torch.ones(3, 2)])
+    assert w.tolist() == [[-1.0, -1.0]] * 3
+    assert (old == kept).all()
+    w.data = w.data.double()
+    with pytest.raises(TypeError, match=r"grads\[0\] has dtype float32, but params\[0\] has float64"):
+        opt.step([torch.ones(3, 2)])
+
+
+def test_gradients_of_any_layout(torch):
+    w, g = values((4, 6)), values((6, 4), seed=1)
+    there = torch.from_numpy(w.copy())
+    F.sgd_step(there, torch.from_numpy(g).t(), lr=0.5)
+    F.sgd_step(w, g.T, lr=0.5)
+    assert bits(there.numpy()) == bits(w)
+
+
+def test_a_result_that_would_be_missing_from_the_graph_is_refused(torch):
+    x = torch.ones(4, 3, requires_grad=True)
+    with pytest.raises(TypeError, match=r"x requires a gradient, .* pass its detach\(\)"):
+        F.batch_norm_forward(x)
+    F.batch_norm_forward(x.detach())
+
+
+MORE_THAN_ARRAYS = {
+    "negated view": (lambda torch: torch.tensor([1 + 2j]).conj().imag, r"resolve_neg\(\)"),
+    "sparse": (lambda torch: torch.ones(1).to_sparse(), "cannot be read through DLPack"),
+    "meta": (lambda torch: torch.ones(1, device="meta"), "cannot be read through DLPack"),
+    "zeros without memory": (
+        lambda torch: torch._efficientzerotensor(1),
+        "no memory of its own|DLPack",
+    ),
+    "integers": (lambda torch: torch.ones(1, dtype=torch.int32), "expected float16"),
+}
+
+
+@pytest.mark.parametrize("kind", MORE_THAN_ARRAYS)
+def test_what_is_more_than_an_array_is_refused(torch, kind):
+    make, words = MORE_THAN_ARRAYS[kind]
+    w = torch.ones(1)
+    with pytest.raises(TypeError, match=f"grad .*{words}") as refused:
+        F.sgd_step(w, make(torch), lr=1.0)
+    assert "\n" not in str(refused.value), "torch's C++ stack is nobody's business"
+    assert w.tolist() == [1.0]
+
+
+def test_a_subclass_is_asked_in_its_own_way(torch):
+    class Own(torch.Tensor):
+        pass
+
+    w = torch.ones(3).as_subclass(Own)
+    F.sgd_step(w, torch.ones(3).as_subclass(Own), lr=0.25)
+    assert w.tolist() == [0.75] * 3
+
+
+# ---- on a device ----
+
+
+class Described(ctypes.Structure):
+    """DLTensor."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("offset", ctypes.c_uint64),
+    )
+
+
+DESCRIBE = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(Described))
+STREAM = ctypes.PYFUNCTYPE(
+    ctypes.c_int, ctypes.c_int32, ctypes.c_int32, ctypes.POINTER(ctypes.c_void_p)
+)
+
+
+class Functions(ctypes.Structure):
+    """DLPackExchangeAPI; a first version before it, which nobody here knows."""
+
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("previous", ctypes.c_void_p),
+        ("unused", ctypes.c_void_p * 3),
+        ("describe", DESCRIBE),
+        ("stream", STREAM),
+    )
+
+
+@pytest.fixture
+def exchanged(cuda):
+    """Makes arrays of the shim's into tensors on CUDA, of a type that fastopt takes for torch's."""
+    if cuda.name == "cupy":
+        pytest.skip("needs the shim's plain arrays; with a device torch's own do")
+    asked = {"described": 0, "streams": 0}
+
+    def describe(tensor, out):
+        asked["described"] += 1
+        view = tensor.view
+        strides = [s // view.itemsize for s in view.strides]
+        tensor.numbers = (ctypes.c_int64 * (2 * view.ndim))(*view.shape, *strides)
+        first = ctypes.cast(tensor.numbers, ctypes.POINTER(ctypes.c_int64))
+        second = ctypes.cast(
+            ctypes.byref(tensor.numbers, 8 * view.ndim), ctypes.POINTER(ctypes.c_int64)
+        )
+        out[0] = (view.ctypes.data, 2, 0, view.ndim, 2, 32, 1, first, second, 0)
+        return 0
+
+    def stream(device_type, device, out):
+        asked["streams"] += 1
+        out[0] = cuda.stream
+        return 0
+
+    functions = Functions(1, 3, None, (ctypes.c_void_p * 3)(), DESCRIBE(describe), STREAM(stream))
+    newer = Functions(2, 0, ctypes.addressof(functions), (ctypes.c_void_p * 3)(), DESCRIBE(), STREAM())
+    make = ctypes.pythonapi.PyCapsule_New
+    make.restype, make.argtypes = (
+        ctypes.py_object,
+        [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p],
+    )
+    Tensor = type(
+        "Tensor",
+        (type(cuda.array(np.ones(1))),),
+        {
+            "__module__": "torch",
+            "__dlpack_c_exchange_api__": make(ctypes.addressof(newer), b"dlpack_exchange_api", None),
+            "requires_grad": False,
+            "is_neg": lambda self: False,
+            "functions": (functions, newer),  # as long as the type lives
+        },
+    )
+
+    def tensor(host):
+        array = cuda.array(host)
+        array.__class__ = Tensor
+        return array
+
+    tensor.asked = asked
+    return tensor
+
+
+def test_tensors_on_a_device(cuda, exchanged):
+    w, g = values((40, 51)), values((51, 40), seed=1)
+    there, grad = exchanged(w), exchanged(g)
+    grad.view = grad.view.T
+    with cuda.new_stream():
+        F.sgd_step(there, grad, lr=0.5)
+    F.sgd_step(w, g.T, lr=0.5)
+    assert bits(cuda.host(there)) == bits(w)
+    assert exchanged.asked["described"] > 1
+    assert exchanged.asked["streams"] > 0
+
+
+def test_a_capture_of_torchs_current_stream(cuda, exchanged):
+    """The stream that the C function names is the one that work goes to."""
+    x = values((4, 6, 5))
+    there = exchanged(x)
+    out = exchanged(np.zeros_like(x))
+    with cuda.new_stream():
+        replay = cuda.capture(lambda: F.dropout_forward(there, 0.5, seed=3, out=out))
+        assert not cuda.host(out).any()
+        replay()
+    want, _ = F.dropout_forward(x, 0.5, seed=3)
+    assert bits(cuda.host(out)) == bits(want)
