@@ -10,6 +10,8 @@ namespace fastopt::cuda {
 namespace {
 
 constexpr int kStepThreads = 256;
+template <class F, int slots>  // such blocks on a processor; told nothing, ptxas spills to fit in more
+constexpr int kResident = sizeof(F) > 4 ? 2 : 4 - slots / 3;
 
 template <class F>
 __device__ __forceinline__ F clip_of(const Clip& clip) {
@@ -23,7 +25,7 @@ template <class Rule, class P, class S>
 struct Stepped {
   using F = Compute<P>;
 
-  const Update<Rule, F>& update;
+  const Update<Rule, F> update;  // in registers: nothing that is stored can change it
   const Wrap wrap;
   const F clip;
   P* const param;
@@ -91,14 +93,15 @@ struct Stepped {
 };
 
 template <class Rule, class P, class S>
-__global__ void __launch_bounds__(kStepThreads) step_chunks(const StepTables t, int first, int count) {
+__global__ void __launch_bounds__(kStepThreads, kResident<Compute<P>, Rule::slots>)
+    step_chunks(const StepTables t, int first, int count) {
   using F = Compute<P>;
   if (t.control->skip) return;
   const int own = first + find(t.chunks + first, count, blockIdx.x);
   const StepEntry& e = t.entries[own];
   const int64_t begin = (int64_t(blockIdx.x) - t.chunks[own]) * t.chunk;
   const int64_t end = begin + t.chunk < e.size ? begin + t.chunk : e.size;
-  const auto& update = prepared<Rule, F>(t.constants[e.run]);
+  const auto update = prepared<Rule, F>(t.constants[e.run]);
   const F clip = clip_of<F>(t.clips[e.index]);
   Stepped<Rule, P, S> stepped{
       update, update.wrap(clip), clip, static_cast<P*>(e.param), t.grads[e.index], {}};
