@@ -19,11 +19,11 @@ __global__ void __launch_bounds__(kElementThreads)
   if (there) {
     const Spot at = spot_of(call.s, i);
     const auto rule = arrays.get<Normalize<Compute<P>>>(at.channel);
-    const bool adds = call.residual.data;
-    const Normalized<P> own = normalized(rule, element<P>(call.s, call.x, at), adds,
-                                         adds ? element<P>(call.s, call.residual, at) : P{}, call.relu);
-    *place<P>(call.s, call.y, at) = own.y;
-    bits = own.on;
+    const P x[] = {element<P>(call.s, call.x, at)};
+    const P residual[] = {call.residual.data ? element<P>(call.s, call.residual, at) : P{}};
+    P y[1];
+    bits = normalize(call, [&](int) { return rule; }, x, residual, y);
+    *place<P>(call.s, call.y, at) = y[0];
   }
   if (call.kept) put_bits<1>(call.kept, i, there, bits);
 }
@@ -35,11 +35,11 @@ __global__ void __launch_bounds__(kElementThreads)
   if (i >= call.s.elements) return;
   const Spot at = spot_of(call.s, i);
   const auto rule = arrays.get<NormalizeBackward<Compute<P>>>(at.channel);
-  const bool with_x = call.x.data;
-  const Gradients<P> own = gradients(rule, with_x, with_x ? element<P>(call.s, call.x, at) : P{},
-                                     element<P>(call.s, call.dy, at), bits_from(call.kept, i) & 1);
-  *place<P>(call.s, call.dx, at) = own.dx;
-  if (call.dresidual.data) *place<P>(call.s, call.dresidual, at) = own.dresidual;
+  const P x[] = {call.x.data ? element<P>(call.s, call.x, at) : P{}};
+  P dy[] = {element<P>(call.s, call.dy, at)}, dx[1];
+  differentiate(call, [&](int) { return rule; }, x, dy, bits_from(call.kept, i), dx);
+  *place<P>(call.s, call.dx, at) = dx[0];
+  if (call.dresidual.data) *place<P>(call.s, call.dresidual, at) = dy[0];
 }
 
 template <class Call>

@@ -21,36 +21,51 @@ struct Backward {
   const uint8_t* kept;
 };
 
-// ---- the formulas, on an element ----
+// ---- the formulas, on neighbouring elements; rule(k) is asked once for each, in turn ----
+// What a call leaves out is asked once for all of them: asked for each, it took its instructions
+// anyway.
 
-template <class P>
-struct Normalized {
-  P y;
-  bool on;
-};
-
-template <class P>
-__device__ __forceinline__ Normalized<P> normalized(const Normalize<Compute<P>>& rule, P x, bool adds,
-                                                    P residual, bool relu) {
+// Gives bits of those that ReLU lets pass, if they are to be kept.
+template <class P, int count, class RuleOf>
+__device__ __forceinline__ unsigned normalize(const Forward& call, RuleOf&& rule, const P (&x)[count],
+                                              const P (&residual)[count], P (&y)[count]) {
   using F = Compute<P>;
-  F value = rule(widen(x));
-  if (adds) value = value + widen(residual);
-  const bool on = value > kReluFloor<P>;
-  if (relu) value = value <= kReluFloor<P> ? F(0) : value;
-  return {narrow<P>(value), on};
+  F value[count];
+  unsigned bits = 0;
+#pragma unroll
+  for (int k = 0; k < count; ++k) value[k] = rule(k)(widen(x[k]));
+  if (call.residual.data) {
+#pragma unroll
+    for (int k = 0; k < count; ++k) value[k] = value[k] + widen(residual[k]);
+  }
+  if (call.kept) {
+#pragma unroll
+    for (int k = 0; k < count; ++k) bits |= unsigned(value[k] > kReluFloor<P>) << k;
+  }
+  if (call.relu) {
+#pragma unroll
+    for (int k = 0; k < count; ++k) value[k] = value[k] <= kReluFloor<P> ? F(0) : value[k];
+  }
+#pragma unroll
+  for (int k = 0; k < count; ++k) y[k] = narrow<P>(value[k]);
+  return bits;
 }
 
-template <class P>
-struct Gradients {
-  P dx, dresidual;
-};
-
-template <class P>
-__device__ __forceinline__ Gradients<P> gradients(const NormalizeBackward<Compute<P>>& rule,
-                                                  bool with_x, P x, P dy, bool on) {
-  using F = Compute<P>;
-  const F passed = on ? widen(dy) : F(0);
-  return {narrow<P>(with_x ? rule(widen(x), passed) : passed * rule.scale), narrow<P>(passed)};
+// `on`: bits of those whose gradient passes. Gives that in the place of dy: it is the residual's.
+template <class P, int count, class RuleOf>
+__device__ __forceinline__ void differentiate(const Backward& call, RuleOf&& rule, const P (&x)[count],
+                                              P (&dy)[count], unsigned on, P (&dx)[count]) {
+  if (call.kept) {
+#pragma unroll
+    for (int k = 0; k < count; ++k) dy[k] = on >> k & 1 ? dy[k] : P{};
+  }
+  if (call.x.data) {
+#pragma unroll
+    for (int k = 0; k < count; ++k) dx[k] = narrow<P>(rule(k)(widen(x[k]), widen(dy[k])));
+  } else {
+#pragma unroll
+    for (int k = 0; k < count; ++k) dx[k] = narrow<P>(widen(dy[k]) * rule(k).scale);
+  }
 }
 
 inline Forward forward_of(const BatchNormForward& call, const Channels& s) {

@@ -16,9 +16,11 @@ constexpr int kInFlight = 4;  // vectors of a thread that are read before the fi
 // rows at a time.
 struct Table {
   int64_t elements, width;
+  int64_t stripe;    // elements of a row that a block takes
   unsigned stripes;  // blocks to a row
   int64_t turns;     // of kInFlight rows
   bool even;         // a vector lies in one channel: planes of whole vectors
+  bool vectors;      // all arrays can be moved as such
 };
 
 // The rules of a vector's elements: of neighbouring channels, or of one channel, seldom of more.
@@ -60,13 +62,23 @@ struct Rules {
   }
 };
 
-// Calls visit(first) for each turn of a block, with the number of its thread's first element, from the
-// last turn to the first: what was summed last is what the cache still holds.
+// Calls visit.operator()<rows, whole>(first) for each turn of a block, with the number of its thread's
+// first element, from the last turn to the first: what was summed last is what the cache still holds.
+// `whole`: of all threads of the block, rows at once, every element is there, as vectors. Else it is a
+// row at a time.
 template <class Visit>
 __device__ __forceinline__ void each_turn(const Table& t, int64_t column, Visit&& visit) {
-  const int64_t step = gridDim.x / t.stripes;
-  for (int64_t turn = blockIdx.x / t.stripes; turn < t.turns; turn += step)
-    visit((t.turns - 1 - turn) * kInFlight * t.width + column);
+  constexpr int64_t rows = kInFlight;
+  const int64_t step = gridDim.x / t.stripes, stripe = int64_t(blockIdx.x % t.stripes + 1) * t.stripe;
+  for (int64_t turn = blockIdx.x / t.stripes; turn < t.turns; turn += step) {
+    const int64_t row = (t.turns - 1 - turn) * rows * t.width;
+    if (t.vectors && stripe <= t.width && row + (rows - 1) * t.width + stripe <= t.elements) {
+      visit.template operator()<kInFlight, true>(row + column);
+      continue;
+    }
+#pragma unroll 1
+    for (int r = 0; r < rows; ++r) visit.template operator()<1, false>(row + r * t.width + column);
+  }
 }
 
 template <class P, bool rows>
@@ -74,33 +86,28 @@ __global__ void __launch_bounds__(kElementThreads)
     normalize_flat(const FASTOPT_WHOLE_ARGUMENT Forward call, const Table t, const RuleArrays arrays) {
   constexpr int count = kPerVector<P>;
   const int64_t column = (int64_t(blockIdx.x % t.stripes) * kElementThreads + threadIdx.x) * count;
-  const bool inside = column < t.width, adds = call.residual.data;
+  const bool inside = column < t.width;
   Rules<Normalize<Compute<P>>, count, rows> rules(arrays, call.s, t.even);
   if (rows && inside) rules.at_column(column);
-  each_turn(t, column, [&](int64_t first) {
-    P x[kInFlight][count], residual[kInFlight][count];
+  each_turn(t, column, [&]<int times, bool whole>(int64_t first) {
+    P x[times][count], residual[times][count];
 #pragma unroll
-    for (int r = 0; r < kInFlight; ++r) {
+    for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
-      if (!inside || i >= t.elements) continue;
-      load_part(call.x.data, i, t.elements, x[r]);
-      if (adds) load_part(call.residual.data, i, t.elements, residual[r]);
+      if (!whole && !(inside && i < t.elements)) continue;
+      load_part(call.x.data, i, t.elements, whole, x[r]);
+      if (call.residual.data) load_part(call.residual.data, i, t.elements, whole, residual[r]);
     }
 #pragma unroll
-    for (int r = 0; r < kInFlight; ++r) {
+    for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
-      const bool there = inside && i < t.elements;
+      const bool there = whole || (inside && i < t.elements);
       unsigned bits = 0;
       if (there) {
         if (!rows) rules.at_element(i);
         P y[count];
-#pragma unroll
-        for (int k = 0; k < count; ++k) {
-          const Normalized<P> own = normalized(rules.next(k), x[r][k], adds, residual[r][k], call.relu);
-          y[k] = own.y;
-          bits |= unsigned(own.on) << k;
-        }
-        store_part(call.y.data, i, t.elements, y);
+        bits = normalize(call, [&](int k) { return rules.next(k); }, x[r], residual[r], y);
+        store_part(call.y.data, i, t.elements, whole, y);
       }
       if (call.kept) put_bits<count>(call.kept, i, there, bits);
     }
@@ -113,34 +120,28 @@ __global__ void __launch_bounds__(kElementThreads)
   constexpr int count = kPerVector<P>;
   const int64_t column = (int64_t(blockIdx.x % t.stripes) * kElementThreads + threadIdx.x) * count;
   if (column >= t.width) return;
-  const bool with_x = call.x.data;
   Rules<NormalizeBackward<Compute<P>>, count, rows> rules(arrays, call.s, t.even);
   if (rows) rules.at_column(column);
-  each_turn(t, column, [&](int64_t first) {
-    P x[kInFlight][count], dy[kInFlight][count];
-    unsigned on[kInFlight];
+  each_turn(t, column, [&]<int times, bool whole>(int64_t first) {
+    P x[times][count], dy[times][count];
+    unsigned on[times];
 #pragma unroll
-    for (int r = 0; r < kInFlight; ++r) {
+    for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
-      if (i >= t.elements) continue;
-      load_part(call.dy.data, i, t.elements, dy[r]);
-      if (with_x) load_part(call.x.data, i, t.elements, x[r]);
+      if (!whole && i >= t.elements) continue;
+      load_part(call.dy.data, i, t.elements, whole, dy[r]);
+      if (call.x.data) load_part(call.x.data, i, t.elements, whole, x[r]);
       on[r] = bits_from(call.kept, i);
     }
 #pragma unroll
-    for (int r = 0; r < kInFlight; ++r) {
+    for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
-      if (i >= t.elements) continue;
+      if (!whole && i >= t.elements) continue;
       if (!rows) rules.at_element(i);
-      P dx[count], dresidual[count];
-#pragma unroll
-      for (int k = 0; k < count; ++k) {
-        const Gradients<P> own = gradients(rules.next(k), with_x, x[r][k], dy[r][k], on[r] >> k & 1);
-        dx[k] = own.dx;
-        dresidual[k] = own.dresidual;
-      }
-      store_part(call.dx.data, i, t.elements, dx);
-      if (call.dresidual.data) store_part(call.dresidual.data, i, t.elements, dresidual);
+      P dx[count];
+      differentiate(call, [&](int k) { return rules.next(k); }, x[r], dy[r], on[r], dx);
+      store_part(call.dx.data, i, t.elements, whole, dx);
+      if (call.dresidual.data) store_part(call.dresidual.data, i, t.elements, whole, dy[r]);
     }
   });
 }
@@ -149,15 +150,20 @@ __global__ void __launch_bounds__(kElementThreads)
 
 int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
 
-Table table_of(const Channels& s, int count) {
-  const int64_t step = kElementThreads * int64_t(count);
-  int64_t width = step;
+Table table_of(const Channels& s, int count, bool vectors) {
+  const int64_t stripe = kElementThreads * int64_t(count);
+  int64_t width = stripe;
   if (s.space.rows) {  // whole bytes of bits, whole channels
     width = s.space.channels * (8 / common_divisor(8, s.space.channels));
-    if (width < step) width *= step / width;
+    if (width < stripe) width *= stripe / width;
   }
-  return {s.elements, width, unsigned(over(width, step)), over(over(s.elements, width), kInFlight),
-          s.space.inner % count == 0};
+  return {.elements = s.elements,
+          .width = width,
+          .stripe = stripe,
+          .stripes = unsigned(over(width, stripe)),
+          .turns = over(over(s.elements, width), kInFlight),
+          .even = s.space.inner % count == 0,
+          .vectors = vectors};
 }
 
 int64_t blocks_for(const Place& place, const Table& t) {
@@ -167,23 +173,33 @@ int64_t blocks_for(const Place& place, const Table& t) {
 
 template <class P, class Call>
 void queue(const Place& place, void (*rows)(Call, Table, RuleArrays),
-           void (*planes)(Call, Table, RuleArrays), const Call& call, const RuleArrays& rules) {
-  const Table t = table_of(call.s, kPerVector<P>);
+           void (*planes)(Call, Table, RuleArrays), const Call& call, bool vectors,
+           const RuleArrays& rules) {
+  const Table t = table_of(call.s, kPerVector<P>, vectors);
   launch(place, call.s.space.rows ? rows : planes, blocks_for(place, t), kElementThreads, call, t,
          rules);
+}
+
+template <class... Arrays>
+bool all_aligned(const Arrays&... arrays) {
+  return (... && aligned(arrays.data));
 }
 
 }  // namespace
 
 void queue_flat(const BatchNormForward& call, const Channels& s, const RuleArrays& rules) {
+  const bool vectors = all_aligned(call.x, call.residual, call.y);
   with_dtype(call.dtype, [&]<class P> {
-    queue<P>(call.place, normalize_flat<P, true>, normalize_flat<P, false>, forward_of(call, s), rules);
+    queue<P>(call.place, normalize_flat<P, true>, normalize_flat<P, false>, forward_of(call, s),
+             vectors, rules);
   });
 }
 
 void queue_flat(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules) {
+  const bool vectors = all_aligned(call.x, call.dy, call.dx, call.dresidual);
   with_dtype(call.dtype, [&]<class P> {
-    queue<P>(call.place, gradient_flat<P, true>, gradient_flat<P, false>, backward_of(call, s), rules);
+    queue<P>(call.place, gradient_flat<P, true>, gradient_flat<P, false>, backward_of(call, s), vectors,
+             rules);
   });
 }
 

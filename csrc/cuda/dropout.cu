@@ -14,7 +14,9 @@ namespace fastopt::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kResident = 4;  // such blocks on a processor; told nothing, ptxas spills to fit in more
+// Such blocks on a processor; told nothing, ptxas spills to fit in more.
+template <class P>
+constexpr int kResident = sizeof(P) > 4 ? 3 : 4;
 constexpr int kInFlight = 2;  // stretches of a thread that are read before the first is used
 
 // Neighbouring elements of a thread: a vector, and a group of words.
@@ -28,6 +30,7 @@ struct Task {
   uint64_t by_columns, by_channels, by_repeats, by_inner;
   bool random;     // whether anything is left to chance
   bool in_groups;  // the first element of every stretch begins a group of words
+  bool vectors;    // x, residual and the result can be moved as such
 };
 
 // ---- random words ----
@@ -73,14 +76,14 @@ class Indices {
   int64_t own_, channel_ = 0, repeat_ = 0, inner_ = 0;
 };
 
-// A bit for each of `count` elements from i on: whether it is kept.
-template <int count>
+// A bit for each of `count` elements from i on: whether it is kept. Of a plain task, below.
+template <bool plain, int count>
 __device__ __forceinline__ unsigned kept(const Task& t, int64_t i) {
-  if (!t.random) return t.threshold == kDropNone ? ~0u : 0u;
   const uint32_t limit = uint32_t(t.threshold);
   uint32_t word[4];
   unsigned keep = 0;
-  if (t.in_groups) {
+  if (!plain && !t.random) return t.threshold == kDropNone ? ~0u : 0u;
+  if (plain || t.in_groups) {
 #pragma unroll
     for (int k = 0; k < count; k += 4) {
       draw(t, (t.call.mask.start + i + k) >> 2, word);
@@ -104,12 +107,12 @@ __device__ __forceinline__ unsigned kept(const Task& t, int64_t i) {
 // ---- elements ----
 
 // Adds the bias of each column, in F.
-template <class B, int count, class F>
+template <bool plain, class B, int count, class F>
 __device__ __forceinline__ void add_bias(const Task& t, int64_t i, F (&x)[count]) {
   const Source& bias = t.call.bias;
   int64_t column = divide(i, t.call.columns, t.by_columns).rest;
   B own[count];
-  if (count > 1 && !bias.walk && t.call.columns % count == 0 && aligned(bias.data)) {
+  if constexpr (plain) {
     load(static_cast<const B*>(bias.data) + column, own);
   } else {
 #pragma unroll
@@ -122,26 +125,33 @@ __device__ __forceinline__ void add_bias(const Task& t, int64_t i, F (&x)[count]
   for (int k = 0; k < count; ++k) x[k] = x[k] + F(widen(own[k]));
 }
 
-// Elements [i, i + count) of those that are flat; of those that are walked it is one at a time.
+// Where a thread's stretch begins, in arrays of `size` elements, and whether all of it is there, as
+// vectors.
+struct Stretch {
+  int64_t i, size;
+  bool whole;
+};
+
+// The elements of those that are flat; of those that are walked it is one at a time.
 template <int count, class P>
-__device__ __forceinline__ void read(const Source& from, int64_t i, int64_t n, P (&to)[count]) {
+__device__ __forceinline__ void read(const Source& from, const Stretch& at, P (&to)[count]) {
   if constexpr (count == 1)
-    to[0] = element<P>(from, i);
+    to[0] = element<P>(from, at.i);
   else
-    load_part(from.data, i, n, to);
+    load_part(from.data, at.i, at.size, at.whole, to);
 }
 
 template <int count, class P>
-__device__ __forceinline__ void write(const Target& to, int64_t i, int64_t n, const P (&from)[count]) {
+__device__ __forceinline__ void write(const Target& to, const Stretch& at, const P (&from)[count]) {
   if constexpr (count == 1)
     *reinterpret_cast<P*>(static_cast<char*>(to.data) +
-                          (to.walk ? offset_of(*to.walk, i) : i * int64_t(sizeof(P)))) = from[0];
+                          (to.walk ? offset_of(*to.walk, at.i) : at.i * int64_t(sizeof(P)))) = from[0];
   else
-    store_part(to.data, i, n, from);
+    store_part(to.data, at.i, at.size, at.whole, from);
 }
 
-template <class P, int count>
-__device__ __forceinline__ void drop(const Task& t, const Dropout<Compute<P>>& rule, int64_t i,
+template <bool plain, class P, int count>
+__device__ __forceinline__ void drop(const Task& t, const Dropout<Compute<P>>& rule, const Stretch& at,
                                      const P (&x)[count], const P (&residual)[count], bool adds) {
   using F = Compute<P>;
   const DropoutCall& call = t.call;
@@ -150,38 +160,54 @@ __device__ __forceinline__ void drop(const Task& t, const Dropout<Compute<P>>& r
   for (int k = 0; k < count; ++k) value[k] = widen(x[k]);
   if (call.bias.data) {
     if (call.bias_dtype == DType::float32)
-      add_bias<float>(t, i, value);
+      add_bias<plain, float>(t, at.i, value);
     else
-      add_bias<P>(t, i, value);
+      add_bias<plain, P>(t, at.i, value);
   }
-  const unsigned keep = kept<count>(t, i);
+  const unsigned keep = kept<plain, count>(t, at.i);
+#pragma unroll
+  for (int k = 0; k < count; ++k) value[k] = rule(value[k], keep >> k & 1);
+  if (adds) {
+#pragma unroll
+    for (int k = 0; k < count; ++k) value[k] = widen(residual[k]) + value[k];
+  }
   P out[count];
 #pragma unroll
-  for (int k = 0; k < count; ++k) {
-    const F dropped = rule(value[k], keep >> k & 1);
-    out[k] = narrow<P>(adds ? widen(residual[k]) + dropped : dropped);
-  }
-  write(call.out, i, call.size, out);
+  for (int k = 0; k < count; ++k) out[k] = narrow<P>(value[k]);
+  write(call.out, at, out);
 }
 
-template <class P, int count>
-__global__ void __launch_bounds__(kThreads, kResident)
+// A plain task is what training has nearly always: stretches of vectors that begin groups of words, and
+// no bias or one that can be read likewise. A thread takes its stretches together but where the arrays
+// end.
+template <class P, int count, bool plain>
+__global__ void __launch_bounds__(kThreads, kResident<P>)
     drop_all(const FASTOPT_WHOLE_ARGUMENT Task t, const Dropout<Compute<P>> rule) {
+  constexpr int64_t apart = int64_t(kThreads) * count;
   const DropoutCall& call = t.call;
   const bool adds = call.residual.data;
-  const int64_t first = (int64_t(blockIdx.x) * kInFlight * kThreads + threadIdx.x) * count;
-  P x[kInFlight][count], residual[kInFlight][count];
+  const int64_t first = int64_t(blockIdx.x) * kInFlight * apart + threadIdx.x * count;
+  const int64_t last = first + (kInFlight - 1) * apart;
+  if (plain && last + count <= call.size) {
+    P x[kInFlight][count], residual[kInFlight][count];
 #pragma unroll
-  for (int r = 0; r < kInFlight; ++r) {
-    const int64_t i = first + int64_t(r) * kThreads * count;
-    if (i >= call.size) continue;
-    read(call.x, i, call.size, x[r]);
-    if (adds) read(call.residual, i, call.size, residual[r]);
+    for (int r = 0; r < kInFlight; ++r) {
+      const Stretch at{first + r * apart, call.size, true};
+      read(call.x, at, x[r]);
+      if (adds) read(call.residual, at, residual[r]);
+    }
+#pragma unroll
+    for (int r = 0; r < kInFlight; ++r)
+      drop<plain>(t, rule, {first + r * apart, call.size, true}, x[r], residual[r], adds);
+    return;
   }
-#pragma unroll
-  for (int r = 0; r < kInFlight; ++r) {
-    const int64_t i = first + int64_t(r) * kThreads * count;
-    if (i < call.size) drop(t, rule, i, x[r], residual[r], adds);
+#pragma unroll 1
+  for (int64_t i = first; i <= last && i < call.size; i += apart) {
+    const Stretch at{i, call.size, t.vectors && i + count <= call.size};
+    P x[count], residual[count];
+    read(call.x, at, x);
+    if (adds) read(call.residual, at, residual);
+    drop<plain>(t, rule, at, x, residual, adds);
   }
 }
 
@@ -197,15 +223,22 @@ Task task_of(const DropoutCall& call, uint64_t threshold) {
          .by_repeats = inverse_of(mask.repeats),
          .by_inner = inverse_of(mask.inner),
          .random = threshold != kDropNone && threshold != kDropAll,
-         .in_groups = mask.channels == 0 && mask.start % 4 == 0};
+         .in_groups = mask.channels == 0 && mask.start % 4 == 0,
+         .vectors = aligned(call.x.data) && aligned(call.residual.data) && aligned(call.out.data)};
   philox_keys(mask.seed, t.key);
   return t;
 }
 
-template <class P, int count>
+bool is_plain(const Task& t, int count) {
+  const Source& bias = t.call.bias;
+  const bool as_vectors = !bias.walk && t.call.columns % count == 0 && aligned(bias.data);
+  return t.random && t.in_groups && t.vectors && (!bias.data || as_vectors);
+}
+
+template <class P, int count, bool plain>
 void queue(const Place& place, const Task& t, const DropoutConstants& constants) {
-  launch(place, drop_all<P, count>, over(t.call.size, int64_t(kInFlight) * kThreads * count), kThreads,
-         t, Dropout<Compute<P>>(constants));
+  launch(place, drop_all<P, count, plain>, over(t.call.size, int64_t(kInFlight) * kThreads * count),
+         kThreads, t, Dropout<Compute<P>>(constants));
 }
 
 }  // namespace
@@ -228,7 +261,11 @@ void dropout(const DropoutCall& call) {
   const bool flat = !call.x.walk && !call.residual.walk && !call.out.walk;
   if (!flat) t.in_groups = false;
   with_dtype(call.dtype, [&]<class P> {
-    flat ? queue<P, kStretch<P>>(call.place, t, constants) : queue<P, 1>(call.place, t, constants);
+    constexpr int count = kStretch<P>;
+    const auto how = !flat                ? queue<P, 1, false>
+                     : is_plain(t, count) ? queue<P, count, true>
+                                          : queue<P, count, false>;
+    how(call.place, t, constants);
   });
 }
 

@@ -20,19 +20,22 @@ void with_dtype(DType dtype, Visit&& visit) {
   }
 }
 
-// Elements [i, i + count) of an array of n, and zeros after its end.
+// Elements [i, i + count) of an array of n: `whole` if none lies beyond its end and they are a
+// vector's. Whoever moves several asks once. What lies beyond is zero.
 template <int count, class P>
-__device__ __forceinline__ void load_part(const void* data, int64_t i, int64_t n, P (&to)[count]) {
+__device__ __forceinline__ void load_part(const void* data, int64_t i, int64_t n, bool whole,
+                                          P (&to)[count]) {
   const P* const from = static_cast<const P*>(data) + i;
-  if (aligned(data) && i + count <= n) return load(from, to);
+  if (whole) return load(from, to);
 #pragma unroll
   for (int k = 0; k < count; ++k) to[k] = i + k < n ? from[k] : P{};
 }
 
 template <int count, class P>
-__device__ __forceinline__ void store_part(void* data, int64_t i, int64_t n, const P (&from)[count]) {
+__device__ __forceinline__ void store_part(void* data, int64_t i, int64_t n, bool whole,
+                                           const P (&from)[count]) {
   P* const to = static_cast<P*>(data) + i;
-  if (aligned(data) && i + count <= n) return store(to, from);
+  if (whole) return store(to, from);
 #pragma unroll
   for (int k = 0; k < count; ++k)
     if (i + k < n) to[k] = from[k];
