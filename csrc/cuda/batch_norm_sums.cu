@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kPlaneBlocks = 4;   // of a group
 constexpr int kRowThreads = 128;  // by channels, 32 at most, and blocks
-constexpr int kResident = 5;  // blocks of these on a processor: registers enough for all that is read
+constexpr int kResident = 4;  // blocks of these on a processor: registers enough for all that is read
 
 int row_channels(const ChannelSpace& s) {
   int n = 1;
@@ -93,6 +93,11 @@ Reduction reduction_of(const Channels& channels, DType dtype, const ChannelArray
   return r;
 }
 
+template <class P>
+using PlainSums = GradientSums<P, false>;
+template <class P>
+using MaskedSums = GradientSums<P, true>;
+
 template <template <class> class Sums>
 void queue_sums(const Place& place, DType dtype, const Reduction& r) {
   const ChannelSpace& s = r.s.space;
@@ -130,7 +135,8 @@ void queue_backward_sums(const BatchNormBackward& call, const Channels& channels
   const bool whole = channels.plane == s.count();
   r.number_steps = steps_of(s, step, whole && !s.rows ? s.inner : s.channels * s.inner, 1);
   r.even = r.even && (s.rows || whole || channels.plane == s.inner);
-  queue_sums<GradientSums>(call.place, call.dtype, r);
+  r.kept ? queue_sums<MaskedSums>(call.place, call.dtype, r)
+         : queue_sums<PlainSums>(call.place, call.dtype, r);
 }
 
 }  // namespace fastopt::cuda

@@ -43,11 +43,14 @@ struct Cursor {
     dy += r.dy_steps.wrap;
     number += r.number_steps.wrap;
   }
+  // Rows have segments of one value, and none of them wraps.
+  template <bool rows>
   __device__ __forceinline__ void next(const Reduction& r) {
-    left -= r.rest;
     x += r.x_steps.advance;
     dy += r.dy_steps.advance;
     number += r.number_steps.advance;
+    if constexpr (rows) return;
+    left -= r.rest;
     wrap(r);
   }
   __device__ __forceinline__ void skip(const Reduction& r, int64_t values, int64_t itemsize) {
@@ -88,7 +91,9 @@ struct MomentSums {
   }
 };
 
-template <class P>
+// `masked`: ReLU's bits say whose gradient passes. Asking each value whether there are any took some
+// ten instructions a value.
+template <class P, bool masked>
 struct GradientSums {
   using Storage = P;
   using How = JoinSums;
@@ -107,7 +112,7 @@ struct GradientSums {
   __device__ __forceinline__ static Value read(const Reduction& r, const Cursor& at, int k) {
     const int64_t number = at.number + k;
     return {reinterpret_cast<const P*>(at.x)[k], reinterpret_cast<const P*>(at.dy)[k],
-            !r.kept || (r.kept[number >> 3] >> (number & 7) & 1)};
+            !masked || (r.kept[number >> 3] >> (number & 7) & 1)};
   }
   __device__ __forceinline__ void add(const Value& v) {
     const double dy = double(v.on ? widen(v.dy) : F(0));
@@ -130,7 +135,7 @@ __device__ __forceinline__ void take_ahead(const Reduction& r, Cursor& cursor, i
 #pragma unroll
     for (int k = 0; k < ahead; ++k) {
       own[k] = whole || k < n ? Sums::read(r, cursor, 0) : typename Sums::Value{};
-      cursor.next(r);
+      cursor.template next<step == 1>(r);
     }
   }
 #pragma unroll
