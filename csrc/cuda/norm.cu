@@ -11,7 +11,6 @@ namespace {
 constexpr int kGroup = 16;
 constexpr int64_t kGroupSize = int64_t(kGroup) * kNormBlock;
 constexpr int kThreads = kGroup * kNormLanes;
-constexpr int kInFlight = 8;  // loads of a thread before their first use
 
 // Plain, or the two more readings that squares of doubles may need.
 enum class Reading : uint8_t { plain, most, shifted };
@@ -20,6 +19,8 @@ enum class Reading : uint8_t { plain, most, shifted };
 
 template <class Norm, class P>
 struct Share {
+  static constexpr int kInFlight = 64 / int(sizeof(P));  // loads of a thread before their first use
+
   const Source& source;
   Shape<Compute<P>> shape;
   double sum;
@@ -31,19 +32,28 @@ struct Share {
     sum = Norm::join(sum, Norm::part(shape(F(x))));
   }
 
+  // `n` of them, kInFlight at most: first all are asked for, then they are added.
+  template <bool whole>
+  __device__ __forceinline__ void take_ahead(const P* data, int n) {
+    P own[kInFlight];
+#pragma unroll
+    for (int k = 0; k < kInFlight; ++k) own[k] = whole || k < n ? data[k * kNormLanes] : P{};
+#pragma unroll
+    for (int k = 0; k < kInFlight; ++k)
+      if (whole || k < n) add(widen(own[k]));
+  }
+
   // Every kNormLanes-th element of [i, end).
   __device__ __forceinline__ void take(int64_t i, int64_t end) {
-    if (!source.walk) {
-      const P* const data = static_cast<const P*>(source.data);
-      for (; i + (kInFlight - 1) * kNormLanes < end; i += kInFlight * kNormLanes) {
-        P own[kInFlight];
-#pragma unroll
-        for (int k = 0; k < kInFlight; ++k) own[k] = data[i + k * kNormLanes];
-#pragma unroll
-        for (int k = 0; k < kInFlight; ++k) add(widen(own[k]));
-      }
+    if (source.walk) {
+      for (; i < end; i += kNormLanes) add(widen(element<P>(source, i)));
+      return;
     }
-    for (; i < end; i += kNormLanes) add(widen(element<P>(source, i)));
+    const P* data = static_cast<const P*>(source.data) + i;
+    int left = int((end - i + kNormLanes - 1) / kNormLanes);  // of a block, so few
+    for (; left >= kInFlight; left -= kInFlight, data += kInFlight * kNormLanes)
+      take_ahead<true>(data, kInFlight);
+    if (left > 0) take_ahead<false>(data, left);
   }
 };
 
