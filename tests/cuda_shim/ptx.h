@@ -19,8 +19,11 @@
 
 namespace ptx {
 
-// A half, which no register is, but an instruction's type.
+// Sixteen bits, which no register is, but an instruction's type.
 struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
   uint16_t bits;
 };
 
@@ -98,10 +101,19 @@ void unpack(const From& from, Parts&... parts) {
   ((std::memcpy(&parts, at, sizeof parts), at += sizeof parts), ...);
 }
 
-// By the host's own instruction, not by rules/half.hpp.
+// To nearest, and to even from between two.
+inline BFloat16 shortened(float from) {
+  const uint32_t bits = std::bit_cast<uint32_t>(from), rest = bits & 0xffff, upper = bits >> 16;
+  if (from != from) return {0x7fff};
+  return {uint16_t(upper + (rest > 0x8000 || (rest == 0x8000 && upper % 2 == 1)))};
+}
+
+// By the host's own instruction where it has one, not by rules/half.hpp.
 template <class To, class From>
 To convert(From from) {
-  if constexpr (std::is_same_v<To, Half>)
+  if constexpr (std::is_same_v<To, BFloat16>)
+    return shortened(from);
+  else if constexpr (std::is_same_v<To, Half>)
     return {uint16_t(_mm_extract_epi16(_mm_cvtps_ph(_mm_set_ss(from), 0), 0))};
   else if constexpr (std::is_same_v<From, Half>)
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(from.bits)));

@@ -16,6 +16,7 @@ TYPES = {
     **{f"{kind}{bits}": f"uint{bits}_t" for kind in "bu" for bits in (8, 16, 32, 64)},
     **{f"s{bits}": f"int{bits}_t" for bits in (8, 16, 32, 64)},
     "f16": "Half",
+    "bf16": "BFloat16",
     "f32": "float",
     "f64": "double",
     "pred": "bool",
