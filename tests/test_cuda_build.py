@@ -1,5 +1,5 @@
 """The device code as nvcc compiles it: no spills, no local memory, vectors of 16 bytes, and no double in a
-kernel of float32. Needs nvcc, not a GPU; for one architecture, from Turing's PTX and from that of all others."""
+kernel of float32. Needs nvcc, not a GPU; for one architecture, from Turing's PTX and that of all others."""
 
 from __future__ import annotations
 

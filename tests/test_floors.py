@@ -1,0 +1,139 @@
+"""The benchmarks' reading of machine code: the way through a kernel, and what is counted on it."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytest.importorskip("rich", reason="the benchmarks need it")
+pytest.importorskip("psutil", reason="the benchmarks need it")
+
+sys.path.append(str(ROOT))
+
+from bench import cubin, floors, passes, pipes, sass  # noqa: E402
+
+MISSING = [name for name in ("nvcc", "nvdisasm") if not cubin.tool(name)]
+needs_tools = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"not on the path: {', '.join(MISSING)}"),
+]
+
+# A loop whose root has a short way and a subroutine, an element at a time after it, and a way round both.
+KERNEL = """
+	.section	.text.kernel,"ax",@progbits
+.text.kernel:
+        /*0000*/                   S2R R0, SR_TID.X ;
+        /*0010*/               @P0 BRA `(.L_x_9) ;
+.L_x_1:
+        /*0020*/                   LDG.E.128 R4, desc[UR4][R2.64] ;
+        /*0030*/                   MUFU.RSQ R9, R4 ;
+        /*0040*/              @!P1 BRA `(.L_x_2) ;
+        /*0050*/                   MOV R5, 0x70 ;
+        /*0060*/                   CALL.REL.NOINC `($root_slowpath) ;
+        /*0070*/                   BRA `(.L_x_3) ;
+.L_x_2:
+        /*0080*/                   FMUL R8, R4, R9 ;
+        /*0090*/                   FFMA R8, R8, R9, R4 ;
+.L_x_3:
+        /*00a0*/                   STG.E.128.STRONG.GPU desc[UR4][R2.64], R4 ;
+        /*00b0*/               @P2 FADD R4, R4, R9 ;
+        /*00c0*/                   ISETP.GE.AND P3, PT, R3, R2, PT ;
+        /*00d0*/               @P3 BRA `(.L_x_1) ;
+.L_x_4:
+        /*00e0*/                   LDG.E R4, desc[UR4][R2.64] ;
+        /*00f0*/                   F2F.F64.F32 R6, R4 ;
+        /*0100*/                   STG.E desc[UR4][R2.64], R4 ;
+        /*0110*/                   BRA P4, `(.L_x_4) ;
+.L_x_9:
+        /*0120*/                   EXIT ;
+"""
+
+
+@pytest.fixture
+def kernel() -> sass.Kernel:
+    (found,) = sass.kernels(KERNEL)
+    return found
+
+
+def opcodes(way: list[sass.Instruction]) -> list[str]:
+    return [one.opcode.partition(".")[0] for one in way]
+
+
+def test_the_way_round_a_loop_enters_no_subroutine(kernel):
+    way = kernel.way({passes.LOAD: 1, passes.STORE: 1})
+    assert opcodes(way) == ["LDG", "MUFU", "BRA", "FMUL", "FFMA", "STG", "FADD", "ISETP", "BRA"]
+    assert way[6].guard == "P2"
+
+
+def test_needs_choose_the_loop(kernel):
+    assert opcodes(kernel.way({"LDG": 1, "F2F": 1})) == ["LDG", "F2F", "STG", "BRA"]
+    assert opcodes(kernel.way({})) == ["LDG", "F2F", "STG", "BRA"]  # the shortest of all
+    assert opcodes(kernel.way({"STG": 1}, never="F2F|CALL"))[-2:] == ["ISETP", "BRA"]
+
+
+def test_without_such_a_loop_it_is_the_whole_kernel(kernel):
+    whole = opcodes(kernel.way({"S2R": 1}))
+    assert whole == ["S2R", "BRA", "EXIT"]
+    assert opcodes(kernel.way({"S2R": 1, "F2F": 1}))[-5:] == ["LDG", "F2F", "STG", "BRA", "EXIT"]
+    with pytest.raises(LookupError, match=r"kernel: no way through it has .'DADD': 1"):
+        kernel.way({"DADD": 1})
+
+
+def test_turns_are_by_pipe_and_width(kernel):
+    taken = pipes.turns(kernel.way({passes.LOAD: 1, passes.STORE: 1}))
+    assert taken == {"issue": 9, "LSU": 8, "XU": 1, "FP32": 3, "ALU": 1}
+    assert pipes.clocks(taken)["XU"] == 1 / 16
+
+
+def test_the_larger_floor_binds_and_little_in_flight_takes_longer():
+    device = floors.Device("a card", copy=1e12, clock=1e9, processors=100)
+    one = passes.Pass("f", "k", threads=256, elements=4, reads=4, writes=4, needs={})
+    light = floors.Floor(one, Counter(issue=40), registers=32, shared=0, subroutines=0)
+    assert light.warps == 64
+    assert light.time(device) == light.bytes_time(device) == 8e-12
+    heavy = floors.Floor(one, Counter(issue=5120), 32, 0, 0)
+    assert heavy.time(device) == pytest.approx(1e-10)  # 10 clocks an element, over 100 processors
+    assert floors.share([light, heavy], device) == pytest.approx(16e-12 / 108e-12)
+    few = floors.Floor(one, light.turns, registers=32, shared=200 << 10, subroutines=0)  # a block
+    assert few.in_flight == 256 * 16
+    assert few.wanted(device) == pytest.approx(5000)
+    assert few.time(device) == pytest.approx(8e-12 * 5000 / 4096)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return floors.floors_of("90")
+
+
+class TestMachineCode:
+    pytestmark = needs_tools
+
+    def test_every_kernel_has_its_way(self, found):
+        assert len(found) == len(passes.works())
+        for work, own in found:
+            assert [f.of for f in own] == list(work.passes)
+            for f in own:
+                assert all(n > 0 for n in f.turns.values())
+                assert f.warps >= 16, work.name
+
+    def test_a_step_loads_and_stores_nothing_but_its_arrays(self, found):
+        """Sixteen bytes are four turns. Constants that are read anew in the loop would be more."""
+        steps = [(work, f) for work, own in found for f in own if f.of.file.startswith("step_")]
+        assert len(steps) >= 3 * len(passes.RULES)
+        for work, f in steps:
+            assert f.turns["LSU"] == 4 * sum(f.of.needs.values()), work.name
+
+    def test_sgd_computes_what_its_formula_has(self):
+        """An element: w times decay, less lr times g, times decay; all else waits for a predicate."""
+        one = next(work.passes[0] for work in passes.works() if work.name == "sgd, float32")
+        (own,) = (c for c in cubin.compiled(one.file) if one.kernel in c.kernel.name)
+        always = [i.opcode for i in own.kernel.way(one.needs) if not i.guard]
+        assert [always.count(name) for name in ("FMUL", "FADD", "FFMA", "MUFU")] == [24, 8, 0, 0]
+
+    def test_nothing_is_predicted_to_miss_its_target(self, found):
+        for work, own in found:
+            assert floors.share(own, floors.DEVICES[-1]) >= work.target, work.name
