@@ -273,9 +273,16 @@ def device() -> Shim | CuPy:
 
             return Shim(load())
         case "shim":
-            from cuda_shim.build import build
+            return Shim(shim_library())
+        case "cupy-shim":
+            from cuda_shim.cupy_arrays import CuPyOnShim
 
-            flags = os.environ.get("FASTOPT_SHIM_FLAGS", "").split()
-            return Shim(ctypes.CDLL(str(build(flags))))
+            return CuPyOnShim(shim_library())
         case other:
-            raise ValueError(f"FASTOPT_TEST_DEVICE must be cupy, ptx or shim, got {other!r}")
+            raise ValueError(f"FASTOPT_TEST_DEVICE must be cupy, ptx, cupy-shim or shim, got {other!r}")
+
+
+def shim_library() -> ctypes.CDLL:
+    from cuda_shim.build import build
+
+    return ctypes.CDLL(str(build(os.environ.get("FASTOPT_SHIM_FLAGS", "").split())))

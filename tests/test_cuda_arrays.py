@@ -172,7 +172,7 @@ BAD_GRADS = {
         "grads[1] has shape (2,), but params[1] has (3,)",
     ),
     "mask": (
-        lambda shim, g: changed(g, mask=g),
+        lambda shim, g: changed(g, mask="any"),
         TypeError,
         "grads[1] has a mask, expected a plain array",
     ),
