@@ -101,6 +101,17 @@ void unpack(const From& from, Parts&... parts) {
   ((std::memcpy(&parts, at, sizeof parts), at += sizeof parts), ...);
 }
 
+// A device has one NaN, which no host makes by itself: whoever takes it for another is found out.
+template <class T>
+T with_one_nan(T x) {
+  if constexpr (std::is_same_v<T, float>)
+    return x != x ? std::bit_cast<float>(0x7fffffffu) : x;
+  else if constexpr (std::is_same_v<T, double>)
+    return x != x ? std::bit_cast<double>(0x7fffffffffffffffull) : x;
+  else
+    return x;
+}
+
 // To nearest, and to even from between two.
 inline BFloat16 shortened(float from) {
   const uint32_t bits = std::bit_cast<uint32_t>(from), rest = bits & 0xffff, upper = bits >> 16;
@@ -114,11 +125,12 @@ To convert(From from) {
   if constexpr (std::is_same_v<To, BFloat16>)
     return shortened(from);
   else if constexpr (std::is_same_v<To, Half>)
-    return {uint16_t(_mm_extract_epi16(_mm_cvtps_ph(_mm_set_ss(from), 0), 0))};
+    return {from != from ? uint16_t(0x7fff)
+                         : uint16_t(_mm_extract_epi16(_mm_cvtps_ph(_mm_set_ss(from), 0), 0))};
   else if constexpr (std::is_same_v<From, Half>)
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(from.bits)));
   else
-    return static_cast<To>(from);
+    return with_one_nan(static_cast<To>(from));
 }
 
 [[noreturn]] inline void trap(const char* what, uint64_t address, size_t bytes) {
