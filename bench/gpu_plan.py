@@ -23,7 +23,7 @@ BENCHES = {
     "lists": (40, "step adam --workload resnet50,gpt2,mlp --peers torch,fastopt"),
     "step": (110, f"step {RULES} --size 2**28 --peers torch_fused,torch_foreach,CuPy_kernel,optax"),
     "clip": (60, "clip adamw --size 2**28 --peers torch"),
-    "host": (25, ""),
+    "host": (30, ""),
     "dropout": (40, "dropout --workload array --size 2**26 --dtype f32,bf16 --peers torch"),
     "batchnorm": (90, f"batchnorm forward backward --workload {LAYERS} --dtype f32,bf16 --peers torch"),
 }

@@ -103,7 +103,7 @@ def _host(host: list[dict]) -> Iterator[Verdict]:
         yield Verdict("Adam, any length of list", target)
     for told in host:
         for name in ("same gradients", "new gradients"):
-            work = f"Adam, {told['arrays']} arrays, {name}"
+            work = f"Adam, {told['arrays']} arrays of {told['library']}, {name}"
             yield Verdict(work, target, f"{told[name]:.1f} us", told[name] <= HOST_LIMIT)
 
 

@@ -1,6 +1,6 @@
-"""How long a call of ``opt.step(grads)`` keeps the host, whatever the device still has to do: Adam over lists
-of small arrays, with the same gradients every time and with new objects over the same memory, as a
-framework's backward pass makes them.
+"""How long a call of ``opt.step(grads)`` keeps the host, whatever a device still has to do: Adam over lists of
+small arrays, CuPy's (on the host NumPy's) and torch's, with the same gradients every time and with new objects,
+as a framework's backward pass makes them. On the host a call is the work, too.
 
     python -m bench.host_time [--device cpu] [--json FILE]
 """
@@ -25,23 +25,47 @@ CALLS, ROUNDS = 40, 15  # fewer calls than a device queues before the host has t
 
 def measure(where: str) -> list[dict]:
     """Microseconds a call."""
-    found = []
-    for length in LENGTHS:
-        params, grads = (_arrays(where, length, seed) for seed in range(2))
-        step = fastopt.Adam(params).step
-        same = _microseconds(where, lambda grads=grads: grads, step)
-        new = _microseconds(where, lambda grads=grads: [g.view() for g in grads], step)
-        told = {"arrays": length, "same gradients": same, "new gradients": new}
-        if peer := _torch_fused(where, length):
-            told["torch fused"] = _microseconds(where, lambda: None, lambda grads, step=peer: step())
-        found.append(told)
-    return found
+    return [_measure(where, library, n) for library in _libraries(where) for n in LENGTHS]
 
 
-def _arrays(where: str, length: int, seed: int) -> list:
+def _libraries(where: str) -> list[str]:
+    own = ["cupy" if where == "cuda" else "numpy"]
+    if installed("torch"):
+        import torch
+
+        if where == "cpu" or torch.cuda.is_available():
+            own.append("torch")
+    return own
+
+
+def _measure(where: str, library: str, length: int) -> dict:
+    params, grads = (_arrays(where, library, length, seed) for seed in range(2))
+    step = fastopt.Adam(params).step
+    told = {
+        "library": library,
+        "arrays": length,
+        "same gradients": _microseconds(where, lambda: grads, step),
+        "new gradients": _microseconds(where, lambda: [_again(g) for g in grads], step),
+    }
+    if library == "torch":
+        fused = _torch_fused(params, grads)
+        told["torch fused"] = _microseconds(where, lambda: None, lambda grads: fused())
+    return told
+
+
+def _arrays(where: str, library: str, length: int, seed: int) -> list:
     rng = np.random.default_rng(seed)
-    case = Case("", "", device=where)
-    return device.put(case, [rng.normal(size=ELEMENTS).astype(np.float32) for _ in range(length)])
+    arrays = [rng.normal(size=ELEMENTS).astype(np.float32) for _ in range(length)]
+    if library == "torch":
+        import torch
+
+        return [torch.from_numpy(a).to(where) for a in arrays]
+    return device.put(Case("", "", device=where), arrays)
+
+
+def _again(array):
+    """Another object over the same memory."""
+    return array.view(array.shape) if hasattr(array, "requires_grad") else array.view()
 
 
 def _microseconds(where: str, make: Callable[[], object], step: Callable[[object], object]) -> float:
@@ -66,17 +90,13 @@ def _synchronize(where: str) -> None:
         runtime.deviceSynchronize()
 
 
-def _torch_fused(where: str, length: int) -> Callable[[], object] | None:
-    if where == "cpu" or not installed("torch"):  # on a CPU a call is the work, too
-        return None
+def _torch_fused(params: list, grads: list) -> Callable[[], object]:
     import torch
 
-    if not torch.cuda.is_available():
-        return None
-    params = [torch.randn(ELEMENTS, device=where, requires_grad=True) for _ in range(length)]
-    for p in params:
-        p.grad = torch.randn(ELEMENTS, device=where)
-    return torch.optim.Adam(params, fused=True).step
+    own = [p.clone().requires_grad_() for p in params]
+    for p, g in zip(own, grads, strict=True):
+        p.grad = g
+    return torch.optim.Adam(own, fused=True).step
 
 
 def main() -> None:
@@ -88,8 +108,8 @@ def main() -> None:
         parser.error(f"--device cuda: {trouble}")
     found = measure(args.device)
     for told in found:
-        figures = ", ".join(f"{name} {us:.1f} us" for name, us in told.items() if name != "arrays")
-        print(f"{told['arrays']} arrays: {figures}")
+        figures = ", ".join(f"{name} {us:.1f} us" for name, us in told.items() if isinstance(us, float))
+        print(f"{told['arrays']} arrays of {told['library']}: {figures}")
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
 

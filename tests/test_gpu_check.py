@@ -143,7 +143,7 @@ def test_verdicts_and_report_of_a_canned_run():
     sgd = row(StepCase("sgd", "array", 2**28), 1 / 0.9, torch_fused=1.1)
     graphs = {"torch_fused": 1.2, "torch_graph": 0.9, "fastopt_graph": 0.5}
     rows = [adam, sgd, row(StepCase("adam", "resnet50"), 1.0, **graphs)]
-    host = [{"arrays": 161, "same gradients": 9.0, "new gradients": 11.0}]
+    host = [{"library": "cupy", "arrays": 161, "same gradients": 9.0, "new gradients": 11.0}]
     verdicts = gpu_targets.judge(rows, host)
     said = {(v.work, v.target.split(" of ")[0]): (v.figure, v.met) for v in verdicts}
     assert said["adam, float32, 2^28", ">= 93%"] == ("95.0%", True)
@@ -153,7 +153,7 @@ def test_verdicts_and_report_of_a_canned_run():
     assert not faster["adam, float32, 2^28"].met
     assert faster["sgd, float32, 2^28"].met
     assert said["Adam, resnet50, graph replays", ">= 1.3 x torch's graph"] == ("1.80", True)
-    assert said["Adam, 161 arrays, new gradients", "<= 10 us"] == ("11.0 us", False)
+    assert said["Adam, 161 arrays of cupy, new gradients", "<= 10 us"] == ("11.0 us", False)
     told = {"machine": {"gpu": "Card", "copy_bandwidth": 4e12}, "stages": [], "targets": []}
     told["targets"] = [vars(v) for v in verdicts]
     text = gpu_targets.report(told, rows)
