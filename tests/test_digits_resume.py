@@ -49,11 +49,13 @@ def command(folder, optimizer="Nesterov"):
 
 
 def process(program, folder, **how):
-    """The command, as it is or within a Python program that calls ``main()``."""
+    """The command, as it is or within a Python program that calls ``main()``: there Ctrl-C is heard, even if
+    the tests run in the background of a shell, which has them ignore it."""
     head = [EXAMPLES / "digits.py"]
     if program:
         start = (
-            f"import os, signal, sys; sys.path.insert(0, {str(EXAMPLES)!r}); import digits, training"
+            f"import os, signal, sys; sys.path.insert(0, {str(EXAMPLES)!r}); import digits, training\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)"
         )
         head = ["-c", f"{start}\n{program}\ndigits.main(sys.argv[1:])"]
     return subprocess.Popen(
