@@ -4,7 +4,7 @@
 #     tests/sanitize.sh [pytest arguments]
 #
 # Needs g++, and a Python (PYTHON, else python3) that has the packages of the test extra. Left out is what
-# would say nothing of our own code: other libraries, the compiler, and the size of a process whose freed
+# would say nothing of our own C++: Python, other libraries, the compiler, and the size of a process whose freed
 # memory AddressSanitizer holds back.
 set -euo pipefail
 
@@ -19,7 +19,7 @@ trap 'rm -rf "$work"' EXIT
   --config-settings=cmake.define.FASTOPT_SANITIZE=address,undefined \
   --config-settings=cmake.define.FASTOPT_CUDA=OFF
 # The CUDA engine on the host shim, likewise.
-export FASTOPT_SHIM_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
+export FASTOPT_SHIM_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g1"
 
 # Python is not built with the sanitizers, so they must be loaded before it.
 export LD_PRELOAD
@@ -44,6 +44,8 @@ CHECK
   --ignore=tests/test_coming_from.py --ignore=tests/test_docs.py \
   --ignore=tests/test_examples.py --ignore-glob='tests/test_digits_*.py' \
   --ignore=tests/test_pictures.py --ignore=tests/test_bench.py \
-  --ignore=tests/test_cuda_shim.py --ignore=tests/test_cuda_races.py \
+  --ignore=tests/test_cuda_shim.py --ignore=tests/test_cuda_races.py --ignore=tests/test_cuda_ptx.py \
+  --ignore=tests/test_floors.py --ignore=tests/test_gpu_check.py --ignore=tests/test_lessons.py \
+  --ignore=tests/test_checkpoint.py --ignore-glob='tests/test_augment_*.py' \
   --deselect=tests/test_memory.py::test_ten_thousand_steps_leak_nothing \
   --deselect=tests/test_batch_norm_buffers.py::test_passes_over_16_million_elements_make_no_array
