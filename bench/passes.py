@@ -1,4 +1,4 @@
-"""The kernels of issue 4's table of speeds: where they are, what their usual way looks like, what they move.
+"""The kernels whose speed has a target: where they are, what their usual way looks like, what they move.
 
 A work is passes, one after the other; ``needs`` and ``never`` say which way through a kernel is meant
 (:meth:`bench.sass.Kernel.way`)."""

@@ -1,19 +1,21 @@
-"""nvcc, as csrc/cuda/CMakeLists.txt has it compile the kernels."""
+"""nvcc, as the build has it compile the kernels."""
 
 from __future__ import annotations
 
 import functools
-import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from .build import CSRC
 
+sys.path.append(str(CSRC.parent))
+
+from bench import cubin
+
 NVCC = shutil.which("nvcc")
-_CMAKE = (CSRC / "cuda" / "CMakeLists.txt").read_text()
-ARITHMETIC = re.search(r"-fmad=\S+ -ftz=\S+ -prec-div=\S+ -prec-sqrt=\S+", _CMAKE)[0].split()
-FLAGS = ("-std=c++20", "-O3", *ARITHMETIC, f"-I{CSRC}")
+FLAGS = tuple(cubin.flags())
 
 
 def command(path: Path, *flags: str) -> list[str]:
