@@ -4,7 +4,6 @@
 #include "bind/place.hpp"
 
 namespace fastopt::bind {
-namespace {
 
 // The C structs of DLPack 1.0 (dmlc.github.io/dlpack): an interface, laid out here as it is specified.
 struct Tensor {
@@ -28,7 +27,6 @@ struct Versioned {
   uint64_t flags;
   Tensor tensor;
 };
-}  // namespace
 
 // Found by its version's first number, whatever follows these functions in later versions.
 struct Exchange {

@@ -159,9 +159,10 @@ Shape shape_of(const Array& a) {
   return shape;
 }
 
-Shape forward(py::handle x_object, py::handle residual_object, py::handle bias_object, py::handle out,
-              py::handle seed, py::handle offset, py::handle p, py::handle training, py::handle scaling,
-              py::handle alpha, py::handle channel_axis, py::handle start) {
+Shape dropout_forward(py::handle x_object, py::handle residual_object, py::handle bias_object,
+                      py::handle out, py::handle seed, py::handle offset, py::handle p,
+                      py::handle training, py::handle scaling, py::handle alpha,
+                      py::handle channel_axis, py::handle start) {
   const DropoutOptions options = read_options(training, scaling, alpha);
   const Where x_at{"x"};
   Rows x(x_object, x_at);
@@ -174,9 +175,9 @@ Shape forward(py::handle x_object, py::handle residual_object, py::handle bias_o
   return shape_of(x.array);
 }
 
-void backward(py::handle dy_object, py::handle out, py::handle seed, py::handle offset, py::handle p,
-              py::handle training, py::handle scaling, py::handle alpha, py::handle channel_axis,
-              py::handle start, const Shape& shape) {
+void dropout_backward(py::handle dy_object, py::handle out, py::handle seed, py::handle offset,
+                      py::handle p, py::handle training, py::handle scaling, py::handle alpha,
+                      py::handle channel_axis, py::handle start, const Shape& shape) {
   DropoutOptions options = read_options(training, scaling, alpha);
   options.backward = true;
   const Where dy_at{"dy"};
@@ -208,12 +209,12 @@ py::typing::Tuple<py::int_, py::int_, py::int_, py::int_> philox4x32(py::handle 
 }  // namespace
 
 void register_dropout(py::module_& m) {
-  m.def("dropout_forward", forward, py::arg("x"), py::arg("residual"), py::arg("bias"), py::arg("out"),
-        py::arg("seed"), py::arg("offset"), py::arg("p"), py::arg("training"), py::arg("scaling"),
-        py::arg("alpha"), py::arg("channel_axis"), py::arg("start"),
+  m.def("dropout_forward", dropout_forward, py::arg("x"), py::arg("residual"), py::arg("bias"),
+        py::arg("out"), py::arg("seed"), py::arg("offset"), py::arg("p"), py::arg("training"),
+        py::arg("scaling"), py::arg("alpha"), py::arg("channel_axis"), py::arg("start"),
         "out = residual + dropout(x + bias); the shape of x.");
-  m.def("dropout_backward", backward, py::arg("dy"), py::arg("out"), py::arg("seed"), py::arg("offset"),
-        py::arg("p"), py::arg("training"), py::arg("scaling"), py::arg("alpha"),
+  m.def("dropout_backward", dropout_backward, py::arg("dy"), py::arg("out"), py::arg("seed"),
+        py::arg("offset"), py::arg("p"), py::arg("training"), py::arg("scaling"), py::arg("alpha"),
         py::arg("channel_axis"), py::arg("start"), py::arg("shape"),
         "out = dx, of a forward with the same options on this shape.");
   m.def("dropout_mask", fill_mask, py::arg("keep").noconvert(), py::arg("seed"), py::arg("offset"),
