@@ -21,7 +21,7 @@ from fastopt import functional as F
 from cuda_shim.build import build
 from devices import Shim
 
-shim = Shim(ctypes.CDLL(str(build(["-fsanitize=thread", "-g"], "threads"))))
+shim = Shim(ctypes.CDLL(str(build(["-fsanitize=thread", "-g1"], "threads"))))
 shim.use()
 rng = np.random.default_rng(0)
 def make(*shape, dtype=np.float32):
