@@ -44,6 +44,8 @@ class Contestant:
     wait: Callable[[], object] | None = (
         None  # where a call only begins what it does, in a stream of its own
     )
+    capture: Callable[[Callable], Callable] | None = None  # makes a graph of what calls queue
+    calls: int = 1  # that a run is
     conventions: dict = field(default_factory=dict)  # where the library's formula differs from ours
 
     def finish(self) -> None:
@@ -65,6 +67,7 @@ class Case:
     dtype: str = "float32"
     cold: bool = False
     device: str = "cpu"
+    replayed: bool = False  # many calls as one graph: the device's time alone
     # What a whole run says of it: the table it stands in, competitors it is content with, by the
     # beginnings of their names, and whether its memory is measured too.
     section: str = ""
@@ -87,8 +90,8 @@ class Case:
     def name(self) -> str:
         """What tells a case from all others."""
         size = f" {size_name(self.size)}" if self.workload == "array" else ""
-        cold = " cold" if self.cold else ""
-        return f"{self.task} {self.what} {self.workload}{size} {SHORT[self.dtype]}{cold}"
+        ways = [way for way in ("cold", "replayed") if getattr(self, way)]
+        return " ".join((self.task, self.what, f"{self.workload}{size}", SHORT[self.dtype], *ways))
 
 
 def size_name(size: int) -> str:

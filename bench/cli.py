@@ -38,6 +38,7 @@ def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
     add("--dtype", type=_dtypes, default=["float32"], help=f"comma-separated, of {', '.join(DTYPES)}")
     add("--cold", action="store_true", help="throw everything out of the caches before each call")
     add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--replay", action="store_true", help="many calls as one CUDA graph: the device's time alone")
     add("--peers", type=_list, help="beginnings of names, comma-separated; '' for none; default: all")
     add("--threads", type=int, default=0, help="for everyone; 0: as OpenMP says")
     add("--isa", help="force an instruction set on fastopt")
@@ -57,6 +58,8 @@ def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
             parser.error("--cold and --plot are for the CPU; on a device arrays go round")
         if trouble := device.trouble():
             parser.error(f"--device cuda: {trouble}")
+    elif args.replay:
+        parser.error("--replay needs --device cuda: the host has no graphs")
     if args.threads < 0:
         parser.error(f"--threads is {args.threads}, but must be 0 or more")
     if args.memory and not args.task:
@@ -115,17 +118,17 @@ def cases(args: argparse.Namespace, found: dict[str, ModuleType]) -> Iterator[Ca
     if not args.task:
         for task in found.values():
             for case in task.suite(args.quick, args.device):
-                yield _there(case, args.device)
+                yield _there(case, args)
         return
     task = found[args.task]
     workloads = args.workload or task.WORKLOADS[:1]
     for dtype, what, workload in product(args.dtype, args.what or task.DEFAULT, workloads):
         for size in args.size if workload == "array" else args.size[:1]:
-            yield _there(task.CASE(what, workload, size, dtype, cold=args.cold), args.device)
+            yield _there(task.CASE(what, workload, size, dtype, cold=args.cold), args)
 
 
-def _there(case: Case, where: str) -> Case:
-    case = replace(case, device=where)
+def _there(case: Case, args: argparse.Namespace) -> Case:
+    case = replace(case, device=args.device, replayed=args.replay)
     return replace(case, cold=case.cold or device.sets(case) > 1)
 
 

@@ -14,9 +14,13 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 HOST_ONLY = ("shim", "races", "build", "ptx")  # of the CUDA tests, those that need no device
 GROUPS = ("build", "tests", "bench", "sanitizer")
 
-LAYERS = ",".join(
-    f"{stage}-{layout}" for stage in ("stage1", "stage4", "stem") for layout in ("nchw", "nhwc")
-)
+
+def _layers(*stages: str) -> str:
+    layouts = ("nchw", "nhwc")
+    return "--workload " + ",".join(f"{stage}-{layout}" for stage in stages for layout in layouts)
+
+
+BATCH_NORM = "batchnorm forward backward --dtype f32,bf16 --peers torch"
 RULES = "adam adamw sgd momentum nesterov adagrad rmsprop"
 # By task, its limit in seconds and its options; host_time is a program of its own.
 BENCHES = {
@@ -25,7 +29,8 @@ BENCHES = {
     "clip": (60, "clip adamw --size 2**28 --peers torch"),
     "host": (30, ""),
     "dropout": (40, "dropout --workload array --size 2**26 --dtype f32,bf16 --peers torch"),
-    "batchnorm": (90, f"batchnorm forward backward --workload {LAYERS} --dtype f32,bf16 --peers torch"),
+    "batchnorm": (70, f"{BATCH_NORM} {_layers('stage1', 'stem')}"),
+    "replayed": (70, f"{BATCH_NORM} {_layers('stage1', 'stage4')} --replay"),
 }
 SANITIZED = (
     "(test_every_length and not everything) or test_every_layout or test_batch_norm or test_dropout"
@@ -72,7 +77,7 @@ def plan(work: Path, architecture: str) -> list[Stage]:
 
 def _bench(name: str, work: Path, python: list[str]) -> Stage:
     limit, options = BENCHES[name]
-    module = ["bench.host_time"] if name == "host" else ["bench", "--seconds", "0.6"]
+    module = ["bench.host_time"] if name == "host" else ["bench", "--seconds", "0.5"]
     given = [option.replace("_", " ") for option in options.split()]
     file = str(work / f"{name}.json")
     command = [*python, *module, *given, "--device", "cuda", "--json", file]

@@ -51,15 +51,16 @@ class Timing:
 
 @dataclass
 class Turn:
-    """How a competitor takes its turn: warm, a short call is made for some milliseconds before it and then
-    repeated until one is over. With ``evict``, that is called before every single call instead, and throws
-    everything out of the caches."""
+    """How a competitor takes its turn, which gives the seconds of a run: warm, a short one is made for some
+    milliseconds before it and then repeated until one is over. With ``evict``, that is called before every
+    single one instead, and throws everything out of the caches."""
 
     LONG: ClassVar[float] = 1e-3  # seconds: a shorter call is repeated in its turn
 
     call: Call
     evict: Call | None
     wait: Call | None = None  # of a library whose call only begins its work
+    calls: int = 1  # that one run of `call` stands for
     repeats: int = 1
     warm: bool = True
 
@@ -110,5 +111,5 @@ def interleave(turns: Mapping[str, Turn], *, seconds: float, always: set[str]) -
             part = count if name in always else min(taken[name], count)
             if r < 0 or (r + 1) * part // count > r * part // count:
                 # The round before the first is overwritten by the last.
-                rounds[name][r] = turns[name]()
+                rounds[name][r] = turns[name]() / turns[name].calls
     return {name: Timing(times) for name, times in rounds.items()}

@@ -38,12 +38,14 @@ def enter(
             if contestants[0] is None:
                 continue
             case.check(contestants[0])
+            made[name] = rotating(contestants)
+            if case.replayed:
+                made[name] = device.replayed(made[name], device.sets(case))
         except Exception as trouble:
             if name == OURS:
                 raise
+            made.pop(name, None)
             left_out[name] = _why(trouble)
-            continue
-        made[name] = rotating(contestants)
     return made, left_out
 
 
@@ -80,8 +82,8 @@ def measure(
         task.release()  # a device's cases share what was drawn
     turn = Turn if case.device == "cpu" else device.Turn
     evict = evict if case.cold else None
-    turns = {LIMIT: turn(made[OURS].limit, evict)}
-    turns |= {name: turn(one.run, evict, one.wait) for name, one in made.items()}
+    turns = {LIMIT: turn(made[OURS].limit, evict, calls=made[OURS].calls)}
+    turns |= {name: turn(one.run, evict, one.wait, one.calls) for name, one in made.items()}
     times = interleave(turns, seconds=seconds, always={LIMIT, OURS})
     entries = {
         name: Entry(t.seconds, t.ratio_to(times[LIMIT]), t.ratio_to(times[OURS]))

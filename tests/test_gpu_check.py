@@ -18,7 +18,7 @@ sys.path.append(str(ROOT))
 
 from bench import cli, device, gpu_plan, gpu_targets, machine  # noqa: E402
 from bench.case import Contestant  # noqa: E402
-from bench.measure import Quartiles  # noqa: E402
+from bench.measure import Quartiles, Turn, interleave  # noqa: E402
 from bench.record import Entry, Row  # noqa: E402
 from bench.run import rotating  # noqa: E402
 from bench.step import StepCase  # noqa: E402
@@ -177,6 +177,40 @@ def test_sets_are_taken_in_turn():
     one.limit()
     one.wait()
     assert calls == [1, 2, 3, 1, -1, "end", "end", "end"]
+
+
+def test_replayed_calls_are_counted_and_go_round_whole(monkeypatch):
+    queued, graphs = [], []
+
+    def capture(calls):
+        before = len(queued)
+        calls()
+        graphs.append((queued[:before], queued[before:]))
+        return lambda: None
+
+    monkeypatch.setattr(device, "capture", capture)
+    sets = [
+        Contestant(lambda i=i: queued.append(i), list, lambda i=i: queued.append(-i), capture=capture)
+        for i in range(1, 4)
+    ]
+    one = device.replayed(rotating(sets), 3)
+    assert one.calls == 21
+    (before, run), (_, limit) = graphs
+    assert before == [1, 2, 3]
+    assert run == [1, 2, 3] * 7
+    assert limit == [-1, -2, -3] * 7
+    with pytest.raises(NotImplementedError, match="are not captured"):
+        device.replayed(Contestant(list, list), 1)
+
+
+def test_a_run_of_many_calls_is_timed_by_the_call():
+    class Second(Turn):
+        def __call__(self):
+            return 1.0
+
+    turns = {f"{calls} calls": Second(list, None, calls=calls) for calls in (1, 10)}
+    times = interleave(turns, seconds=0.01, always={"1 calls"})
+    assert [t.seconds.median for t in times.values()] == [1.0, 0.1]
 
 
 @pytest.mark.parametrize(("size", "sets"), [(2**10, 1), (2**18, 13), (2**22, 1)])

@@ -50,7 +50,7 @@ def make(case: BatchNormCase) -> Contestant:
     moved = (
         device.copy(case.bytes) if case.device == "cuda" else _moved(case.what, x, dy, out, residual)
     )
-    return Contestant(run, lambda: device.get(results), moved)
+    return Contestant(run, lambda: device.get(results), moved, capture=device.capture)
 
 
 def _moved(what: str, x, dy, out, residual) -> Callable[[], object]:

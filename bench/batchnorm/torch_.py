@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.batchnorm import EPS, MOMENTUM, BatchNormCase
 from bench.case import Contestant, installed
-from bench.step._torch import to_numpy, to_torch
+from bench.step._torch import capture, to_numpy, to_torch
 
 NAME = "torch"
 
@@ -45,7 +45,7 @@ def make(case: BatchNormCase) -> Contestant | None:
     saved = forward() if case.what == "backward" else ()
 
     run = {"backward": backward, "block": block}.get(case.what, forward)
-    return Contestant(run, lambda: arrays(case, results))
+    return Contestant(run, lambda: arrays(case, results), capture=capture)
 
 
 def tensors(case: BatchNormCase) -> list:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.batchnorm import EPS, MOMENTUM, BatchNormCase
 from bench.batchnorm.torch_ import arrays, tensors
 from bench.case import Contestant, installed
+from bench.step._torch import capture
 
 NAME = "torch cuDNN"
 
@@ -37,4 +38,4 @@ def make(case: BatchNormCase) -> Contestant | None:
 
     saved = forward() if case.what == "backward" else ()
     run = backward if case.what == "backward" else forward
-    return Contestant(run, lambda: arrays(case, results))
+    return Contestant(run, lambda: arrays(case, results), capture=capture)

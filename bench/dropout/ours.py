@@ -27,13 +27,12 @@ def make(case: DropoutCase) -> Contestant:
     def forward():
         return F.dropout_forward(x, P, seed=1, offset=next(offsets), out=y)
 
-    moved = device.copy(case.bytes) if case.device == "cuda" else None
+    def contestant(run, arrays: list, source, target) -> Contestant:
+        moved = device.copy(case.bytes) if case.device == "cuda" else lambda: limit.copy(source, target)
+        return Contestant(run, lambda: device.get(arrays), moved, capture=device.capture)
+
     if case.what == "forward":
-        return Contestant(forward, lambda: device.get([y]), moved or (lambda: limit.copy(x, y)))
+        return contestant(forward, [y], x, y)
     _, saved = forward()
     (dx,) = device.put(case, [poison.copy()])
-    return Contestant(
-        lambda: F.dropout_backward(dy, saved, out=dx),
-        lambda: device.get([y, dx]),
-        moved or (lambda: limit.copy(dy, dx)),
-    )
+    return contestant(lambda: F.dropout_backward(dy, saved, out=dx), [y, dx], dy, dx)

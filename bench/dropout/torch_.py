@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.case import Contestant, installed
 from bench.dropout import DropoutCase, P
-from bench.step._torch import to_numpy, to_torch
+from bench.step._torch import capture, to_numpy, to_torch
 
 NAME = "torch"
 
@@ -23,10 +23,10 @@ def make(case: DropoutCase) -> Contestant | None:
         def forward() -> None:
             results[:] = [torch.nn.functional.dropout(x, P)]
 
-        return Contestant(forward, lambda: [to_numpy(a) for a in results])
+        return Contestant(forward, lambda: [to_numpy(a) for a in results], capture=capture)
     y, kept = torch.native_dropout(x, P, True)
 
     def backward() -> None:
         results[:] = [y, torch.ops.aten.native_dropout_backward(dy, kept, 1 / (1 - P))]
 
-    return Contestant(backward, lambda: [to_numpy(a) for a in results])
+    return Contestant(backward, lambda: [to_numpy(a) for a in results], capture=capture)

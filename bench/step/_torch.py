@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bench.case import Contestant, dtype_of, installed
@@ -34,7 +36,7 @@ def make(case: StepCase, **way: bool) -> Contestant | None:
     if (case.rule, *way.items()) in UNDONE:
         return None
     step, params, _ = stepper(case, **way)
-    return Contestant(step, lambda: [to_numpy(p) for p in params])
+    return Contestant(step, lambda: [to_numpy(p) for p in params], capture=capture)
 
 
 def stepper(case: StepCase, **way: bool):
@@ -54,6 +56,16 @@ def stepper(case: StepCase, **way: bool):
         opt.step()
 
     return step, params, opt
+
+
+def capture(calls: Callable[[], object]) -> Callable[[], object]:
+    """What they queue, as a graph to launch."""
+    import torch
+
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        calls()
+    return lambda held=calls: graph.replay()
 
 
 def to_torch(array: np.ndarray, device: str = "cpu"):

@@ -32,7 +32,9 @@ def make(case: StepCase) -> Contestant:
     clip = case.max_norm if case.clip else None
     opt = CLASSES[case.rule](params, lr=LR, clip_norm=clip, **OPTIONS.get(case.rule, {}))
     limit = device.copy(case.bytes) if case.device == "cuda" else _limit(case, opt, params, grads)
-    return Contestant(lambda: opt.step(grads), lambda: device.get(params), limit)
+    return Contestant(
+        lambda: opt.step(grads), lambda: device.get(params), limit, capture=device.capture
+    )
 
 
 def _limit(case: StepCase, opt: fastopt.Optimizer, params: list, grads: list) -> Callable[[], object]:

@@ -30,7 +30,4 @@ def make(case: StepCase) -> Contestant | None:
         for state in opt.state.values():
             for tensor in state.values():
                 tensor.zero_()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return Contestant(graph.replay, lambda: [_torch.to_numpy(p) for p in params])
+    return Contestant(_torch.capture(step), lambda: [_torch.to_numpy(p) for p in params])
