@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from fastopt import _checks, _core
-from fastopt._params import Array, result_like
+from fastopt._params import Array, empty_like, result_like
 
 
 class BatchMoments(NamedTuple):
@@ -258,8 +258,8 @@ def _backward(
         raise TypeError(f"saved has type {type(saved).__name__}, expected what a forward pass returned")
     like = dy if saved.x is None else saved.x
     dx = result_like(like, "dy", out)
-    dgamma = None if saved.gamma is None else result_like(saved.gamma, "gamma")
-    dbeta = None if saved.beta is None else result_like(saved.beta, "beta")
+    dgamma = None if saved.gamma is None else empty_like(saved.gamma)
+    dbeta = None if saved.beta is None else empty_like(saved.beta)
     masked = result_like(like, "dy") if saved.has_residual and saved.has_relu else None
     _core.batch_norm_backward(dy, saved, dx, dgamma, dbeta, masked, sums)
     if not saved.has_residual:

@@ -154,6 +154,8 @@ def full_like(array: Array, fill: float, dtype: str | None = None) -> Array:
 
 def empty_like(array: Array) -> Array:
     """The same, with whatever stands in memory."""
+    if type(array) is np.ndarray:
+        return np.empty_like(array)
     return _new_like("empty_like", array)
 
 
@@ -176,7 +178,6 @@ def result_like(array: Array, role: str, out: Array | None = None) -> Array:
     """Where to write a result: ``out``, or a new array like this one."""
     if out is not None:
         return out
-    if type(array) is np.ndarray:
-        return np.empty_like(array)
-    _core.check_array(array, role)
+    if type(array) is not np.ndarray:
+        _core.check_array(array, role)
     return empty_like(array)
