@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -86,10 +87,9 @@ class Floor:
         blocks = min(BLOCKS, THREADS // self.of.threads, of_registers, of_shared)
         return blocks * self.of.threads // 32
 
-    @property
-    def in_flight(self) -> int:
-        """Bytes that a multiprocessor's warps can have asked for and not got."""
-        return self.warps * 32 * self.of.elements * self.of.reads
+    def in_flight(self, warps: float) -> float:
+        """Bytes that so many warps of a multiprocessor can have asked for and not got."""
+        return min(warps, self.warps) * 32 * self.of.elements * self.of.reads
 
     def wanted(self, device: Device) -> float:
         """Little's law: bytes that must be in flight for the reads of a copy's speed."""
@@ -102,15 +102,17 @@ class Floor:
     def operations_time(self, device: Device) -> float:
         return self.clocks[self.busiest] / (device.clock * device.processors)
 
-    def time(self, device: Device) -> float:
-        starved = max(1.0, self.wanted(device) / self.in_flight)
+    def time(self, device: Device, size: float = math.inf) -> float:
+        """Of an element of so many; a sum over few has too few threads to keep a memory busy."""
+        warps = size / self.of.values / 32 / device.processors if self.of.values else math.inf
+        starved = max(1.0, self.wanted(device) / self.in_flight(warps))
         return max(self.bytes_time(device) * starved, self.operations_time(device))
 
 
-def share(floors: Iterable[Floor], device: Device) -> float:
+def share(floors: Iterable[Floor], device: Device, size: float = math.inf) -> float:
     """Of a copy's speed, that passes one after the other can reach."""
     floors = list(floors)
-    return sum(f.bytes_time(device) for f in floors) / sum(f.time(device) for f in floors)
+    return sum(f.bytes_time(device) for f in floors) / sum(f.time(device, size) for f in floors)
 
 
 def floors_of(arch: str, ptx: str = PTX) -> list[tuple[Work, list[Floor]]]:
@@ -141,18 +143,22 @@ def rows(found: list[tuple[Work, list[Floor]]]) -> list[tuple[str, ...]]:
                 (
                     *(work.name if i == 0 else "", f.of.file, str(f.moved), f"{f.issued:.1f}"),
                     *(f"{f.busiest} {taken:.0%}", str(f.subroutines), str(f.registers), str(f.warps)),
-                    f"{f.in_flight / 1024:.0f}, {f.wanted(fast) / 1024:.0f}",
+                    f"{f.in_flight(math.inf) / 1024:.0f}, {f.wanted(fast) / 1024:.0f}",
                     *(whole if i == 0 else [""] * len(whole)),
                 )
             )
     return lines
 
 
-LAUNCH_HEADERS = ("work", *(f"us, on an {device.name}" for device in DEVICES))
+SHAPE_HEADERS = (
+    "work",
+    *(f"{what} on an {device.name}" for device in DEVICES for what in ("of a copy", "us a launch")),
+)
 
 
-def launch_rows(found: list[tuple[Work, list[Floor]]]) -> list[tuple[str, ...]]:
-    """What each launch beyond a copy's one may cost, for BatchNorm to reach its target."""
+def shape_rows(found: list[tuple[Work, list[Floor]]]) -> list[tuple[str, ...]]:
+    """BatchNorm of one shape: the share of a copy's speed, launches left out, and what each of them beyond a
+    copy's one may cost for the target to be reached."""
     lines = []
     for work, floors in found:
         for name in ("stem", "stage1", "stage4") if work.name.startswith("BatchNorm") else ():
@@ -160,7 +166,8 @@ def launch_rows(found: list[tuple[Work, list[Floor]]]) -> list[tuple[str, ...]]:
             cells = []
             for device in DEVICES:
                 least = n * sum(f.bytes_time(device) for f in floors)
-                spare = least / work.target - n * sum(f.time(device) for f in floors)
+                spare = least / work.target - n * sum(f.time(device, n) for f in floors)
+                cells.append(f"{share(floors, device, n):.0%}")
                 cells.append(f"{1e6 * spare / (work.launches - 1):.1f}")
             lines.append((f"{work.name}, {name}", *cells))
     return lines
@@ -199,7 +206,7 @@ def as_json(found: list[tuple[Work, list[Floor]]]) -> list[dict]:
                     "clocks": f.clocks,
                     "registers": f.registers,
                     "warps": f.warps,
-                    "in_flight": f.in_flight,
+                    "in_flight": f.in_flight(math.inf),
                 }
                 for f in floors
             ],
@@ -224,7 +231,7 @@ def main() -> None:
     about = f"sm_{args.arch} from compute_{args.ptx}, nvcc {version}, commit {machine.commit()}"
     tables = (
         ("Floors of an element", HEADERS, rows(found)),
-        ("A launch", LAUNCH_HEADERS, launch_rows(found)),
+        ("Floors of a shape", SHAPE_HEADERS, shape_rows(found)),
     )
     console = Console()
     console = Console(width=None if console.is_terminal else 200)

@@ -24,6 +24,9 @@ class Pass:
     writes: int
     needs: Mapping[str, int]
     never: str = "CALL"
+    values: int = (
+        0  # of a thread in all, where the shape of a sum says how many; else it has more to do
+    )
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,12 @@ def _batch_norms() -> Iterator[Work]:
 def _sums(name: str, arrays: int, dtype: str, rows: bool) -> Pass:
     plain = "Lb0E" if name == "Gradient" else ""  # without ReLU's bits
     kernel = f"sum_{'rows' if rows else 'planes'}.*{name}SumsI{TYPES[dtype]}{plain}E"
-    ahead = (16 if dtype == "float32" else 32) // arrays
+    ahead = 64 // arrays
     load = r"LDG\.E$" if dtype == "float32" else r"LDG\.E\.U16"
     needs = {load: arrays * ahead, WIDEN: arrays * ahead}
-    return Pass("batch_norm_sums", kernel, 128 if rows else 64, ahead, arrays * SIZES[dtype], 0, needs)
+    threads, values = (128, 128) if rows else (64, 4096 // 16)
+    reads = arrays * SIZES[dtype]
+    return Pass("batch_norm_sums", kernel, threads, ahead, reads, 0, needs, values=values)
 
 
 def _apply(name: str, arrays: int, dtype: str, rows: bool) -> Pass:

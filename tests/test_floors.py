@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -99,9 +100,20 @@ def test_the_larger_floor_binds_and_little_in_flight_takes_longer():
     assert heavy.time(device) == pytest.approx(1e-10)  # 10 clocks an element, over 100 processors
     assert floors.share([light, heavy], device) == pytest.approx(16e-12 / 108e-12)
     few = floors.Floor(one, light.turns, registers=32, shared=200 << 10, subroutines=0)  # a block
-    assert few.in_flight == 256 * 16
+    assert few.in_flight(math.inf) == 256 * 16
     assert few.wanted(device) == pytest.approx(5000)
     assert few.time(device) == pytest.approx(8e-12 * 5000 / 4096)
+
+
+def test_a_sum_over_few_values_has_too_few_threads_for_a_memory():
+    device = floors.Device("a card", copy=1e12, clock=1e9, processors=100)
+    one = passes.Pass("f", "k", 256, elements=4, reads=4, writes=4, needs={}, values=64)
+    floor = floors.Floor(one, Counter(issue=40), registers=32, shared=0, subroutines=0)
+    size = 64 * 32 * 5 * device.processors  # five warps for each
+    assert floor.in_flight(5) == 5 * 32 * 16
+    assert floor.time(device, size) == pytest.approx(8e-12 * 5000 / 2560)
+    assert floors.share([floor], device, size) == pytest.approx(2560 / 5000)
+    assert floor.time(device, 10 * size) == floor.time(device) == 8e-12
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +130,7 @@ class TestMachineCode:
             assert [f.of for f in own] == list(work.passes)
             for f in own:
                 assert all(n > 0 for n in f.turns.values())
-                assert f.warps >= 16, work.name
+                assert all(f.in_flight(f.warps) >= f.wanted(d) for d in floors.DEVICES), work.name
 
     def test_a_step_loads_and_stores_nothing_but_its_arrays(self, found):
         """Sixteen bytes are four turns. Constants that are read anew in the loop would be more."""
