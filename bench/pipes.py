@@ -30,7 +30,7 @@ _OPCODES = {
     "FP64": "DADD DFMA DMNMX DMUL DSETP",
     "LSU": "ATOM ATOMG LD LDG LDS RED REDG SHFL ST STG STS",
     "": "BAR BRA BSSY BSYNC CS2R EXIT LDC NOP R2UR S2R S2UR UIADD3 UIMAD UISETP ULDC ULEA ULOP3 UMOV UPLOP3 "
-    "USEL USHF WARPSYNC",
+    "USEL USHF WARPSYNC YIELD",
 }
 _PIPE = {opcode: pipe for pipe, opcodes in _OPCODES.items() for opcode in opcodes.split()}
 _WORDS = re.compile(r"\.(64|128)\b")

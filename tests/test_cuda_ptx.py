@@ -52,6 +52,9 @@ CASES = [
     ("min.s64 %rd9, %rd1, %rd2", (ONES, 1), ONES),
     ("max.u32 %r9, %r1, %r2", (2**32 - 1, 1), 2**32 - 1),
     ("neg.s64 %rd9, %rd1", (1,), ONES),
+    ("atom.global.inc.u32 %r9, [%rd4], %r2", (5, 7), 5),
+    ("atom.global.inc.u32 %r8, [%rd4], %r2;\n\tld.global.u32 %r9, [%rd4]", (5, 7), 6),
+    ("atom.global.inc.u32 %r8, [%rd4], %r2;\n\tld.global.u32 %r9, [%rd4]", (7, 7), 0),
     ("and.pred %p9, %p1, %p2", (1, 0), 0),
     ("not.pred %p9, %p1", (0,), 1),
     ("not.b32 %r9, %r1", (1,), 2**32 - 2),
@@ -231,7 +234,7 @@ def test_what_a_device_traps(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["fma.rn.f32 %f1, %f1, %f1, %f1;", "ex2.approx.f32 %f1, %f2;", "membar.gl;", "nonsense"]
+    "line", ["fma.rn.f32 %f1, %f1, %f1, %f1;", "ex2.approx.f32 %f1, %f2;", "bar.red.and;", "nonsense"]
 )
 def test_what_is_not_known_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="not known here"):

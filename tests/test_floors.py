@@ -139,6 +139,12 @@ class TestMachineCode:
         for work, f in steps:
             assert f.turns["LSU"] == 4 * sum(f.of.needs.values()), work.name
 
+    def test_elements_of_a_layer_meet_no_double(self, found):
+        layers = [f for _, own in found for f in own if f.of.file in ("batch_norm_flat", "dropout")]
+        assert len(layers) == 10
+        for f in layers:
+            assert not f.turns["FP64"], f.of.kernel
+
     def test_sgd_computes_what_its_formula_has(self):
         """An element: w times decay, less lr times g, times decay; all else waits for a predicate."""
         one = next(work.passes[0] for work in passes.works() if work.name == "sgd, float32")

@@ -12,12 +12,12 @@ Channels channels_of(const ChannelSpace& space, const ChannelArray& x, DType dty
 // Room for the sums of all groups, if they are wanted, and for the constants of a rule.
 struct Scratch {
   Room room;
-  Pair* parts = nullptr;
+  Parts parts;
   RuleArrays rules{};
 
   Scratch(const Place& place, const ChannelSpace& s, bool sums, int members) {
     const auto cut = [&](Cutter cutter) {
-      if (sums) parts = cutter.take<Pair>(groups_of(s).count * s.channels);
+      if (sums) parts = {cutter.take<Pair>(groups_of(s).count * s.channels), cutter.take<unsigned>(1)};
       for (int k = 0; k < members; ++k) rules.of[k] = cutter.take<double>(s.channels);
       return cutter.used();
     };
@@ -26,14 +26,16 @@ struct Scratch {
   }
 };
 
+// What follows the sums. Where nothing was summed there is little to finish, and nobody to begin a
+// count of who has: then a kernel of its own does it.
 template <class Call, class... Arrays>
-void queue_elements(const Call& call, const Channels& s, const RuleArrays& rules,
-                    const Arrays&... arrays) {
+void queue_rest(const Call& call, const Channels& s, const Scratch& scratch, const Arrays&... arrays) {
   const int64_t itemsize = int64_t(bytes_of(call.dtype));
-  if ((... && (!arrays.data || s.flat(arrays, itemsize))))
-    queue_flat(call, s, rules);
-  else
-    queue_each(call, s, rules);
+  const Finishing finishing = finishing_of(call.space, scratch.parts);
+  const bool flat = (... && (!arrays.data || s.flat(arrays, itemsize)));
+  if (flat && scratch.parts.pairs) return queue_flat(call, s, finishing, scratch.rules);
+  queue_finish(call, finishing, scratch.rules);
+  flat ? queue_flat(call, s, Finishing{}, scratch.rules) : queue_each(call, s, scratch.rules);
 }
 
 }  // namespace
@@ -43,7 +45,7 @@ void batch_moments(const BatchMoments& call) {
   const Channels s = channels_of(call.space, call.x, call.dtype);
   const Scratch scratch(call.place, call.space, true, 0);
   queue_moments(call.place, s, call.dtype, call.x, scratch.parts);
-  queue_finish(call, scratch.parts);
+  queue_finish(call, finishing_of(call.space, scratch.parts));
 }
 
 void batch_norm_forward(const BatchNormForward& call) {
@@ -52,8 +54,7 @@ void batch_norm_forward(const BatchNormForward& call) {
   const bool measures = !call.evaluate && !call.given.mean;
   const Scratch scratch(call.place, call.space, measures, 3);
   if (measures) queue_moments(call.place, s, call.dtype, call.x, scratch.parts);
-  queue_finish(call, scratch.parts, scratch.rules);
-  queue_elements(call, s, scratch.rules, call.x, call.residual, call.y);
+  queue_rest(call, s, scratch, call.x, call.residual, call.y);
 }
 
 void batch_norm_backward(const BatchNormBackward& call) {
@@ -61,8 +62,10 @@ void batch_norm_backward(const BatchNormBackward& call) {
   const Channels s = channels_of(call.space, call.x, call.dtype);
   const Scratch scratch(call.place, call.space, !call.given, 4);
   if (!call.given) queue_backward_sums(call, s, scratch.parts);
-  queue_finish(call, scratch.parts, scratch.rules);
-  if (call.dx.data) queue_elements(call, s, scratch.rules, call.x, call.dy, call.dx, call.dresidual);
+  if (!call.dx.data) return queue_finish(call, finishing_of(call.space, scratch.parts), scratch.rules);
+  BatchNormBackward rest = call;
+  if (rest.count == 0.0) rest.x.data = nullptr;  // statistics that are constants: x is not read again
+  queue_rest(rest, s, scratch, rest.x, rest.dy, rest.dx, rest.dresidual);
 }
 
 }  // namespace fastopt::cuda

@@ -12,52 +12,52 @@ __device__ __forceinline__ P* place(const Channels& s, const ChannelArray& a, co
 
 template <class P>
 __global__ void __launch_bounds__(kElementThreads)
-    normalize_each(const FASTOPT_WHOLE_ARGUMENT Forward call, const RuleArrays arrays) {
+    normalize_each(const FASTOPT_WHOLE_ARGUMENT BatchNormForward call,
+                   const FASTOPT_WHOLE_ARGUMENT Channels s, const RuleArrays arrays) {
   const int64_t i = int64_t(blockIdx.x) * kElementThreads + threadIdx.x;
-  const bool there = i < call.s.elements;
+  const bool there = i < s.elements;
   unsigned bits = 0;
   if (there) {
-    const Spot at = spot_of(call.s, i);
+    const Spot at = spot_of(s, i);
     const auto rule = arrays.get<Normalize<Compute<P>>>(at.channel);
-    const P x[] = {element<P>(call.s, call.x, at)};
-    const P residual[] = {call.residual.data ? element<P>(call.s, call.residual, at) : P{}};
+    const P x[] = {element<P>(s, call.x, at)};
+    const P residual[] = {call.residual.data ? element<P>(s, call.residual, at) : P{}};
     P y[1];
     bits = normalize(call, [&](int) { return rule; }, x, residual, y);
-    *place<P>(call.s, call.y, at) = y[0];
+    *place<P>(s, call.y, at) = y[0];
   }
   if (call.kept) put_bits<1>(call.kept, i, there, bits);
 }
 
 template <class P>
 __global__ void __launch_bounds__(kElementThreads)
-    gradient_each(const FASTOPT_WHOLE_ARGUMENT Backward call, const RuleArrays arrays) {
+    gradient_each(const FASTOPT_WHOLE_ARGUMENT BatchNormBackward call,
+                  const FASTOPT_WHOLE_ARGUMENT Channels s, const RuleArrays arrays) {
   const int64_t i = int64_t(blockIdx.x) * kElementThreads + threadIdx.x;
-  if (i >= call.s.elements) return;
-  const Spot at = spot_of(call.s, i);
+  if (i >= s.elements) return;
+  const Spot at = spot_of(s, i);
   const auto rule = arrays.get<NormalizeBackward<Compute<P>>>(at.channel);
-  const P x[] = {call.x.data ? element<P>(call.s, call.x, at) : P{}};
-  P dy[] = {element<P>(call.s, call.dy, at)}, dx[1];
+  const P x[] = {call.x.data ? element<P>(s, call.x, at) : P{}};
+  P dy[] = {element<P>(s, call.dy, at)}, dx[1];
   differentiate(call, [&](int) { return rule; }, x, dy, bits_from(call.kept, i), dx);
-  *place<P>(call.s, call.dx, at) = dx[0];
-  if (call.dresidual.data) *place<P>(call.s, call.dresidual, at) = dy[0];
+  *place<P>(s, call.dx, at) = dx[0];
+  if (call.dresidual.data) *place<P>(s, call.dresidual, at) = dy[0];
 }
 
 template <class Call>
-void queue(const Place& place, void (*kernel)(Call, RuleArrays), const Call& call,
+void queue(void (*kernel)(Call, Channels, RuleArrays), const Call& call, const Channels& s,
            const RuleArrays& rules) {
-  launch(place, kernel, over(call.s.elements, kElementThreads), kElementThreads, call, rules);
+  launch(call.place, kernel, over(s.elements, kElementThreads), kElementThreads, call, s, rules);
 }
 
 }  // namespace
 
 void queue_each(const BatchNormForward& call, const Channels& s, const RuleArrays& rules) {
-  with_dtype(call.dtype,
-             [&]<class P> { queue(call.place, normalize_each<P>, forward_of(call, s), rules); });
+  with_dtype(call.dtype, [&]<class P> { queue(normalize_each<P>, call, s, rules); });
 }
 
 void queue_each(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules) {
-  with_dtype(call.dtype,
-             [&]<class P> { queue(call.place, gradient_each<P>, backward_of(call, s), rules); });
+  with_dtype(call.dtype, [&]<class P> { queue(gradient_each<P>, call, s, rules); });
 }
 
 }  // namespace fastopt::cuda

@@ -1,25 +1,11 @@
 // An element of BatchNorm: its formulas, and ReLU's bits. For the passes over all elements.
 #pragma once
 
-#include "cuda/batch_norm_passes.hpp"
+#include "cuda/batch_norm_finish.hpp"
 
 namespace fastopt::cuda {
 
-inline constexpr int kElementThreads = 256;
-
-// The part of a call that such a pass reads.
-struct Forward {
-  Channels s;
-  ChannelArray x, residual, y;
-  uint8_t* kept;
-  bool relu;
-};
-
-struct Backward {
-  Channels s;
-  ChannelArray x, dy, dx, dresidual;  // without x: the statistics are constants
-  const uint8_t* kept;
-};
+inline constexpr int kElementThreads = kFinishers;
 
 // ---- the formulas, on neighbouring elements; rule(k) is asked once for each, in turn ----
 // What a call leaves out is asked once for all of them: asked for each, it took its instructions
@@ -27,8 +13,9 @@ struct Backward {
 
 // Gives bits of those that ReLU lets pass, if they are to be kept.
 template <class P, int count, class RuleOf>
-__device__ __forceinline__ unsigned normalize(const Forward& call, RuleOf&& rule, const P (&x)[count],
-                                              const P (&residual)[count], P (&y)[count]) {
+__device__ __forceinline__ unsigned normalize(const BatchNormForward& call, RuleOf&& rule,
+                                              const P (&x)[count], const P (&residual)[count],
+                                              P (&y)[count]) {
   using F = Compute<P>;
   F value[count];
   unsigned bits = 0;
@@ -53,8 +40,9 @@ __device__ __forceinline__ unsigned normalize(const Forward& call, RuleOf&& rule
 
 // `on`: bits of those whose gradient passes. Gives that in the place of dy: it is the residual's.
 template <class P, int count, class RuleOf>
-__device__ __forceinline__ void differentiate(const Backward& call, RuleOf&& rule, const P (&x)[count],
-                                              P (&dy)[count], unsigned on, P (&dx)[count]) {
+__device__ __forceinline__ void differentiate(const BatchNormBackward& call, RuleOf&& rule,
+                                              const P (&x)[count], P (&dy)[count], unsigned on,
+                                              P (&dx)[count]) {
   if (call.kept) {
 #pragma unroll
     for (int k = 0; k < count; ++k) dy[k] = on >> k & 1 ? dy[k] : P{};
@@ -66,16 +54,6 @@ __device__ __forceinline__ void differentiate(const Backward& call, RuleOf&& rul
 #pragma unroll
     for (int k = 0; k < count; ++k) dx[k] = narrow<P>(widen(dy[k]) * rule(k).scale);
   }
-}
-
-inline Forward forward_of(const BatchNormForward& call, const Channels& s) {
-  return {s, call.x, call.residual, call.y, call.kept, call.relu};
-}
-
-inline Backward backward_of(const BatchNormBackward& call, const Channels& s) {
-  Backward backward{s, call.x, call.dy, call.dx, call.dresidual, call.kept};
-  if (call.count == 0.0) backward.x.data = nullptr;
-  return backward;
 }
 
 // ---- ReLU's bits ----

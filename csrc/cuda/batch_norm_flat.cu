@@ -15,7 +15,8 @@ constexpr int kInFlight = 4;  // vectors of a thread that are read before the fi
 // a thread that keeps its column keeps its channels. A block takes kElementThreads vectors of kInFlight
 // rows at a time.
 struct Table {
-  int64_t elements, width;
+  int64_t elements, width, channels, inner;
+  uint64_t by_channels, by_inner;
   int64_t stripe;    // elements of a row that a block takes
   unsigned stripes;  // blocks to a row
   int64_t turns;     // of kInFlight rows
@@ -27,35 +28,43 @@ struct Table {
 template <class Rule, int count, bool rows>
 struct Rules {
   const RuleArrays& all;
-  const Channels& s;
-  const bool even;
+  const Table& t;
   Rule own[rows ? count : 1];
   int64_t channel = 0, left = 0;
+  bool finished = false;
 
-  __device__ __forceinline__ Rules(const RuleArrays& arrays, const Channels& channels, bool is_even)
-      : all(arrays), s(channels), even(is_even) {}
+  __device__ __forceinline__ Rules(const RuleArrays& arrays, const Table& table)
+      : all(arrays), t(table) {}
+
+  // Once, before any other; in rows, with the column of the thread's first element.
+  __device__ __forceinline__ void await(const Finishing& finishing, int64_t column) {
+    if (finished) return;
+    await_finish(finishing);
+    if (rows && column < t.width) at_column(column);
+    finished = true;
+  }
 
   __device__ __forceinline__ void at_column(int64_t column) {
-    int64_t c = divide(column, s.space.channels, s.by_channels).rest;
-    if (s.space.channels % count == 0) return all.get(c, own);
+    int64_t c = divide(column, t.channels, t.by_channels).rest;
+    if (t.channels % count == 0) return all.get(c, own);
 #pragma unroll
     for (int k = 0; k < count; ++k) {
       own[k] = all.get<Rule>(c);
-      if (++c == s.space.channels) c = 0;
+      if (++c == t.channels) c = 0;
     }
   }
   __device__ __forceinline__ void at_element(int64_t i) {
-    const Divided plane = divide(i, s.space.inner, s.by_inner);
-    channel = divide(plane.quotient, s.space.channels, s.by_channels).rest;
-    left = s.space.inner - plane.rest;
+    const Divided plane = divide(i, t.inner, t.by_inner);
+    channel = divide(plane.quotient, t.channels, t.by_channels).rest;
+    left = t.inner - plane.rest;
     own[0] = all.get<Rule>(channel);
   }
   // In turn, that of each element of a vector.
   __device__ __forceinline__ const Rule& next(int k) {
     if constexpr (rows) return own[k];
-    if (!even && k > 0 && --left == 0) {
-      left = s.space.inner;
-      if (++channel == s.space.channels) channel = 0;
+    if (!t.even && k > 0 && --left == 0) {
+      left = t.inner;
+      if (++channel == t.channels) channel = 0;
       own[0] = all.get<Rule>(channel);
     }
     return own[0];
@@ -66,11 +75,13 @@ struct Rules {
 // first element, from the last turn to the first: what was summed last is what the cache still holds.
 // `whole`: of all threads of the block, rows at once, every element is there, as vectors. Else it is a
 // row at a time.
+// `block` of `blocks`, the grid's but those that finish.
 template <class Visit>
-__device__ __forceinline__ void each_turn(const Table& t, int64_t column, Visit&& visit) {
+__device__ __forceinline__ void each_turn(const Table& t, unsigned block, unsigned blocks,
+                                          int64_t column, Visit&& visit) {
   constexpr int64_t rows = kInFlight;
-  const int64_t step = gridDim.x / t.stripes, stripe = int64_t(blockIdx.x % t.stripes + 1) * t.stripe;
-  for (int64_t turn = blockIdx.x / t.stripes; turn < t.turns; turn += step) {
+  const int64_t step = blocks / t.stripes, stripe = int64_t(block % t.stripes + 1) * t.stripe;
+  for (int64_t turn = block / t.stripes; turn < t.turns; turn += step) {
     const int64_t row = (t.turns - 1 - turn) * rows * t.width;
     if (t.vectors && stripe <= t.width && row + (rows - 1) * t.width + stripe <= t.elements) {
       visit.template operator()<kInFlight, true>(row + column);
@@ -83,13 +94,16 @@ __device__ __forceinline__ void each_turn(const Table& t, int64_t column, Visit&
 
 template <class P, bool rows>
 __global__ void __launch_bounds__(kElementThreads)
-    normalize_flat(const FASTOPT_WHOLE_ARGUMENT Forward call, const Table t, const RuleArrays arrays) {
+    normalize_flat(const FASTOPT_WHOLE_ARGUMENT BatchNormForward call, const Table t,
+                   const Finishing finishing, const RuleArrays arrays) {
   constexpr int count = kPerVector<P>;
-  const int64_t column = (int64_t(blockIdx.x % t.stripes) * kElementThreads + threadIdx.x) * count;
+  using F = Compute<P>;
+  if (blockIdx.x < finishing.blocks) return finish_first(finishing, FinishForward<F>{call, arrays});
+  const unsigned block = blockIdx.x - finishing.blocks;
+  const int64_t column = (int64_t(block % t.stripes) * kElementThreads + threadIdx.x) * count;
   const bool inside = column < t.width;
-  Rules<Normalize<Compute<P>>, count, rows> rules(arrays, call.s, t.even);
-  if (rows && inside) rules.at_column(column);
-  each_turn(t, column, [&]<int times, bool whole>(int64_t first) {
+  Rules<Normalize<F>, count, rows> rules(arrays, t);
+  each_turn(t, block, gridDim.x - finishing.blocks, column, [&]<int times, bool whole>(int64_t first) {
     P x[times][count], residual[times][count];
 #pragma unroll
     for (int r = 0; r < times; ++r) {
@@ -98,6 +112,7 @@ __global__ void __launch_bounds__(kElementThreads)
       load_part(call.x.data, i, t.elements, whole, x[r]);
       if (call.residual.data) load_part(call.residual.data, i, t.elements, whole, residual[r]);
     }
+    rules.await(finishing, column);
 #pragma unroll
     for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
@@ -116,15 +131,18 @@ __global__ void __launch_bounds__(kElementThreads)
 
 template <class P, bool rows>
 __global__ void __launch_bounds__(kElementThreads)
-    gradient_flat(const FASTOPT_WHOLE_ARGUMENT Backward call, const Table t, const RuleArrays arrays) {
+    gradient_flat(const FASTOPT_WHOLE_ARGUMENT BatchNormBackward call, const Table t,
+                  const Finishing finishing, const RuleArrays arrays) {
   constexpr int count = kPerVector<P>;
-  const int64_t column = (int64_t(blockIdx.x % t.stripes) * kElementThreads + threadIdx.x) * count;
+  using F = Compute<P>;
+  if (blockIdx.x < finishing.blocks) return finish_first(finishing, FinishBackward<F>{call, arrays});
+  const unsigned block = blockIdx.x - finishing.blocks;
+  const int64_t column = (int64_t(block % t.stripes) * kElementThreads + threadIdx.x) * count;
   if (column >= t.width) return;
-  Rules<NormalizeBackward<Compute<P>>, count, rows> rules(arrays, call.s, t.even);
-  if (rows) rules.at_column(column);
-  each_turn(t, column, [&]<int times, bool whole>(int64_t first) {
+  Rules<NormalizeBackward<F>, count, rows> rules(arrays, t);
+  each_turn(t, block, gridDim.x - finishing.blocks, column, [&]<int times, bool whole>(int64_t first) {
     P x[times][count], dy[times][count];
-    unsigned on[times];
+    unsigned on[times] = {};
 #pragma unroll
     for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
@@ -133,6 +151,7 @@ __global__ void __launch_bounds__(kElementThreads)
       if (call.x.data) load_part(call.x.data, i, t.elements, whole, x[r]);
       on[r] = bits_from(call.kept, i);
     }
+    rules.await(finishing, column);
 #pragma unroll
     for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
@@ -159,6 +178,10 @@ Table table_of(const Channels& s, int count, bool vectors) {
   }
   return {.elements = s.elements,
           .width = width,
+          .channels = s.space.channels,
+          .inner = s.space.inner,
+          .by_channels = s.by_channels,
+          .by_inner = s.by_inner,
           .stripe = stripe,
           .stripes = unsigned(over(width, stripe)),
           .turns = over(over(s.elements, width), kInFlight),
@@ -172,12 +195,12 @@ int64_t blocks_for(const Place& place, const Table& t) {
 }
 
 template <class P, class Call>
-void queue(const Place& place, void (*rows)(Call, Table, RuleArrays),
-           void (*planes)(Call, Table, RuleArrays), const Call& call, bool vectors,
-           const RuleArrays& rules) {
-  const Table t = table_of(call.s, kPerVector<P>, vectors);
-  launch(place, call.s.space.rows ? rows : planes, blocks_for(place, t), kElementThreads, call, t,
-         rules);
+void queue(void (*rows)(Call, Table, Finishing, RuleArrays),
+           void (*planes)(Call, Table, Finishing, RuleArrays), const Call& call, const Channels& s,
+           bool vectors, const Finishing& finishing, const RuleArrays& rules) {
+  const Table t = table_of(s, kPerVector<P>, vectors);
+  launch(call.place, s.space.rows ? rows : planes, finishing.blocks + blocks_for(call.place, t),
+         kElementThreads, call, t, finishing, rules);
 }
 
 template <class... Arrays>
@@ -187,19 +210,19 @@ bool all_aligned(const Arrays&... arrays) {
 
 }  // namespace
 
-void queue_flat(const BatchNormForward& call, const Channels& s, const RuleArrays& rules) {
+void queue_flat(const BatchNormForward& call, const Channels& s, const Finishing& finishing,
+                const RuleArrays& rules) {
   const bool vectors = all_aligned(call.x, call.residual, call.y);
   with_dtype(call.dtype, [&]<class P> {
-    queue<P>(call.place, normalize_flat<P, true>, normalize_flat<P, false>, forward_of(call, s),
-             vectors, rules);
+    queue<P>(normalize_flat<P, true>, normalize_flat<P, false>, call, s, vectors, finishing, rules);
   });
 }
 
-void queue_flat(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules) {
+void queue_flat(const BatchNormBackward& call, const Channels& s, const Finishing& finishing,
+                const RuleArrays& rules) {
   const bool vectors = all_aligned(call.x, call.dy, call.dx, call.dresidual);
   with_dtype(call.dtype, [&]<class P> {
-    queue<P>(call.place, gradient_flat<P, true>, gradient_flat<P, false>, backward_of(call, s), vectors,
-             rules);
+    queue<P>(gradient_flat<P, true>, gradient_flat<P, false>, call, s, vectors, finishing, rules);
   });
 }
 

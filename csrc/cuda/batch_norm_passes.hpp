@@ -1,5 +1,5 @@
 // What BatchNorm on a device is made of: sums by blocks, then what they are to each channel, then one
-// pass over the elements. Each is queued after the one before.
+// pass over the elements.
 #pragma once
 
 #include "cuda/channels.hpp"
@@ -23,10 +23,16 @@ struct Groups {
 };
 Groups groups_of(const ChannelSpace& space);
 
-// Into parts[group * channels + channel].
+// Where sums go: those of a group of a channel to pairs[group * channels + channel]. `finished` is how
+// many blocks have done with them; it is set to 0 along with the sums.
+struct Parts {
+  Pair* pairs = nullptr;
+  unsigned* finished = nullptr;
+};
+
 void queue_moments(const Place& place, const Channels& s, DType dtype, const ChannelArray& x,
-                   Pair* parts);
-void queue_backward_sums(const BatchNormBackward& call, const Channels& s, Pair* parts);
+                   const Parts& parts);
+void queue_backward_sums(const BatchNormBackward& call, const Channels& s, const Parts& parts);
 
 // ---- channels ----
 
@@ -69,16 +75,28 @@ struct RuleArrays {
   }
 };
 
-// Without parts, statistics or sums are given.
-void queue_finish(const BatchMoments& call, Pair* parts);
-void queue_finish(const BatchNormForward& call, Pair* parts, const RuleArrays& rules);
-void queue_finish(const BatchNormBackward& call, Pair* parts, const RuleArrays& rules);
+// How sums are joined for every channel, by so many blocks. Without parts, statistics or sums are
+// given.
+struct Finishing {
+  Parts parts;
+  Groups groups;
+  int64_t channels, count;
+  int threads;  // for each channel: a power of two
+  unsigned blocks;
+};
+Finishing finishing_of(const ChannelSpace& s, const Parts& parts);
+
+void queue_finish(const BatchMoments& call, const Finishing& finishing);
+void queue_finish(const BatchNormForward& call, const Finishing& finishing, const RuleArrays& rules);
+void queue_finish(const BatchNormBackward& call, const Finishing& finishing, const RuleArrays& rules);
 
 // ---- elements ----
 
-// For flat arrays, and for any.
-void queue_flat(const BatchNormForward& call, const Channels& s, const RuleArrays& rules);
-void queue_flat(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules);
+// For flat arrays, whose kernel does the finishing too if any blocks are for that, and for any arrays.
+void queue_flat(const BatchNormForward& call, const Channels& s, const Finishing& finishing,
+                const RuleArrays& rules);
+void queue_flat(const BatchNormBackward& call, const Channels& s, const Finishing& finishing,
+                const RuleArrays& rules);
 void queue_each(const BatchNormForward& call, const Channels& s, const RuleArrays& rules);
 void queue_each(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules);
 

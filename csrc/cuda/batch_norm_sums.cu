@@ -24,10 +24,15 @@ int row_channels(const ChannelSpace& s) {
 
 __device__ __forceinline__ int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+__device__ __forceinline__ void none_finished(const Parts& parts) {
+  if (blockIdx.x == 0 && threadIdx.x == 0) *parts.finished = 0;
+}
+
 template <class Sums>
 __global__ void __launch_bounds__(kPlaneBlocks* kLanes)
     sum_planes(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
   __shared__ Pair blocks[kPlaneBlocks];
+  none_finished(r.parts);
   const unsigned channels = unsigned(r.s.space.channels);
   const int64_t c = blockIdx.x % channels, count = r.s.count;
   const int64_t group = blockIdx.x / channels * r.group;
@@ -49,13 +54,14 @@ __global__ void __launch_bounds__(kPlaneBlocks* kLanes)
   if (threadIdx.x != 0) return;
   const int64_t values = smaller(r.group, count - group);
   join_blocks<typename Sums::How>(&blocks[0].first, &blocks[0].second, 2, 1, kPlaneBlock, values);
-  r.parts[blockIdx.x] = blocks[0];
+  r.parts.pairs[blockIdx.x] = blocks[0];
 }
 
 template <class Sums>
 __global__ void __launch_bounds__(kRowThreads, kResident)
     sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
   __shared__ Pair blocks[kRowThreads];
+  none_finished(r.parts);
   const int64_t channels = r.s.space.channels, count = r.s.count;
   const int wide = r.channels_a_row, block = int(threadIdx.x) / wide;
   const unsigned stripes = unsigned((channels + wide - 1) / wide);
@@ -72,7 +78,7 @@ __global__ void __launch_bounds__(kRowThreads, kResident)
   Pair* const own = blocks + threadIdx.x;
   join_blocks<typename Sums::How>(&own->first, &own->second, 2 * wide, 1, kRowBlock,
                                   smaller(r.group, count - group));
-  r.parts[index * channels + c] = *own;
+  r.parts.pairs[index * channels + c] = *own;
 }
 
 // ---- on the host ----
@@ -82,7 +88,8 @@ Steps steps_of(const ChannelSpace& s, int64_t step, int64_t segment, int64_t val
   return {step / s.inner * segment + step % s.inner * value, segment - s.inner * value};
 }
 
-Reduction reduction_of(const Channels& channels, DType dtype, const ChannelArray& x, Pair* parts) {
+Reduction reduction_of(const Channels& channels, DType dtype, const ChannelArray& x,
+                       const Parts& parts) {
   const ChannelSpace& s = channels.space;
   Reduction r{channels, x, {}, nullptr, nullptr, s.ndim <= 1, 0, {}, {}, {}, 0, 1, parts};
   const int64_t step = s.rows ? 1 : kLanes;
@@ -119,11 +126,11 @@ Groups groups_of(const ChannelSpace& s) {
 }
 
 void queue_moments(const Place& place, const Channels& s, DType dtype, const ChannelArray& x,
-                   Pair* parts) {
+                   const Parts& parts) {
   queue_sums<MomentSums>(place, dtype, reduction_of(s, dtype, x, parts));
 }
 
-void queue_backward_sums(const BatchNormBackward& call, const Channels& channels, Pair* parts) {
+void queue_backward_sums(const BatchNormBackward& call, const Channels& channels, const Parts& parts) {
   const ChannelSpace& s = channels.space;
   const int64_t step = s.rows ? 1 : kLanes;
   Reduction r = reduction_of(channels, call.dtype, call.x, parts);

@@ -21,7 +21,7 @@ struct Reduction {
   Steps x_steps, dy_steps, number_steps;
   int64_t group;       // values
   int channels_a_row;  // of threads
-  Pair* parts;
+  Parts parts;
 };
 
 // Where a thread's next value lies.

@@ -184,6 +184,8 @@ class Kernel:
                 return f"goto {operands[0][1:]};"
             case ["ret"]:
                 return "return;"
+            case ["membar", *_] | ["nanosleep", _]:
+                return ""
             case ["bar", "sync"] if operands == ["0"]:
                 return "shim::sync_block();"
             case ["ld" | "st" as way, *modifiers, kind]:
@@ -200,6 +202,9 @@ class Kernel:
             case ["atom", "global", "min", kind]:
                 place = self.place(operands[1], kind, 1, "global")
                 return self.put(operands[0], f"atomic_min({place}, {self.get(operands[2], kind)})")
+            case ["atom", "global", "inc", kind]:
+                place = self.place(operands[1], kind, 1, "global")
+                return self.put(operands[0], f"atomic_inc({place}, {self.get(operands[2], kind)})")
             case ["mov", "b32" | "b64"] if operands[1][0] == "{":
                 return f"pack({operands[0][1:]}, {_names(operands[1])});"
             case ["mov", "b32" | "b64"] if operands[0][0] == "{":
