@@ -81,18 +81,22 @@ def library(name: str) -> str | None:
     return found if Path(found).is_absolute() else None
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, **more: str) -> subprocess.CompletedProcess[str]:
     loaded = [library(name) for name in ("tsan", "stdc++")]
     if None in loaded:
         pytest.skip("needs a C++ compiler with ThreadSanitizer")
     # Of Python and its libraries nothing is watched but their locks; OpenMP's threads would be news to it.
-    env = os.environ | {
-        "LD_PRELOAD": ":".join(filter(None, loaded)),
-        "TSAN_OPTIONS": "exitcode=66:report_signal_unsafe=0",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
-    }
+    env = (
+        os.environ
+        | more
+        | {
+            "LD_PRELOAD": ":".join(filter(None, loaded)),
+            "TSAN_OPTIONS": "exitcode=66:report_signal_unsafe=0",
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
+    )
     return subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
     )
@@ -103,3 +107,11 @@ def test_no_kernel_races(call: str) -> None:
     done = run(SETUP + CALLS[call])
     assert "ThreadSanitizer" not in done.stderr, done.stderr[:4000]
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("call", ["BatchNorm, planes", "BatchNorm, rows"])
+def test_elements_wait_for_their_channels_to_be_finished(call: str) -> None:
+    """The shim runs a block after the other. From last to first, those that wait do so in vain."""
+    done = run(SETUP + CALLS[call], SHIM_BACKWARDS="1")
+    assert "a thread waits for another block, which has yet to begin" in done.stderr
+    assert "normalize_flat" in done.stderr

@@ -152,6 +152,8 @@ void sync_block() {
     if (t != me) open(t);
 }
 
+void wait_for_a_block() { fail("a thread waits for another block, which has yet to begin"); }
+
 uint64_t exchange(Op op, unsigned mask, uint64_t value, int from) {
   Warp& warp = warps[me / warpSize];
   Lane& lane = warp.lanes[me % warpSize];
@@ -178,10 +180,11 @@ void run(const Launch& launch) {
   gridDim = launch.grid;
   blockDim = launch.block;
   count = int(blockDim.x * blockDim.y * blockDim.z);
+  const unsigned backwards = std::getenv("SHIM_BACKWARDS") ? gridDim.x - 1 : 0;
   for (unsigned z = 0; z < gridDim.z; ++z)
     for (unsigned y = 0; y < gridDim.y; ++y)
       for (unsigned x = 0; x < gridDim.x; ++x) {
-        blockIdx = {x, y, z};
+        blockIdx = {backwards ? backwards - x : x, y, z};
         census.store(count * kPresent + count, relaxed);
         run_threads(count, thread);
       }

@@ -184,8 +184,10 @@ class Kernel:
                 return f"goto {operands[0][1:]};"
             case ["ret"]:
                 return "return;"
-            case ["membar", *_] | ["nanosleep", _]:
+            case ["membar", *_]:
                 return ""
+            case ["nanosleep", _]:
+                return "shim::wait_for_a_block();"
             case ["bar", "sync"] if operands == ["0"]:
                 return "shim::sync_block();"
             case ["ld" | "st" as way, *modifiers, kind]:

@@ -24,6 +24,8 @@ namespace shim {
 enum class Op { running, returned, syncthreads, syncwarp, shfl, shfl_up, shfl_down, shfl_xor, ballot };
 
 void sync_block();
+// What spins until another block has done something: here all that may have done it are through.
+[[noreturn]] void wait_for_a_block();
 
 // Waits until every lane of `mask` has called this with the same op and mask; then gives lane `from`'s
 // value or, if `from` is kBallot, the set of lanes whose value is not zero.
@@ -45,6 +47,7 @@ T shuffle(Op op, unsigned mask, T value, int from) {
 }  // namespace shim
 
 inline void __syncthreads() { shim::sync_block(); }
+inline void __nanosleep(unsigned) { shim::wait_for_a_block(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) {
   shim::exchange(shim::Op::syncwarp, mask, 0, shim::kBallot);
 }

@@ -73,7 +73,6 @@ inline unsigned atomicInc(unsigned* p, unsigned last) {
   return shim::atomically(p, [=](unsigned old) { return old >= last ? 0 : old + 1; });
 }
 
-inline void __nanosleep(unsigned) {}
 inline void __threadfence() { __sync_synchronize(); }
 inline void __threadfence_block() { __sync_synchronize(); }
 
