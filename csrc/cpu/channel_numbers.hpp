@@ -44,17 +44,20 @@ class Results {
 };
 
 // A rule's constants for each channel, in the order of its members, already rounded to the type that
-// elements are computed in.
+// elements are computed in; as often as rows are taken together.
 template <template <class> class Rule>
 class PerChannel {
   static constexpr int count = sizeof(Rule<float>) / sizeof(float);
 
  public:
   PerChannel(const ChannelSpace& s, DType dtype)
-      : wide_(dtype == DType::float64), channels_(s.channels), values_(count * s.channels) {}
+      : wide_(dtype == DType::float64),
+        channels_(s.channels),
+        copies_(rows_together(s)),
+        values_(count * copies_ * channels_) {}
 
   void hand_to(ChannelPiece& piece) const {
-    for (int k = 0; k < count; ++k) piece.constants[k] = values_.data() + k * channels_;
+    for (int k = 0; k < count; ++k) piece.constants[k] = values_.data() + k * copies_ * channels_;
   }
 
   // of<F>() makes the rule.
@@ -69,11 +72,13 @@ class PerChannel {
   void spread(int64_t c, const Rule<F>& rule) {
     F own[count];
     memcpy(own, &rule, sizeof(rule));
-    for (int k = 0; k < count; ++k) values_[k * channels_ + c] = double(own[k]);
+    const int64_t all = copies_ * channels_;
+    for (int64_t at = c; at < all; at += channels_)
+      for (int k = 0; k < count; ++k) values_[k * all + at] = double(own[k]);
   }
 
   bool wide_;
-  int64_t channels_;
+  int64_t channels_, copies_;
   std::vector<double> values_;
 };
 

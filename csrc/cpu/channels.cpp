@@ -164,6 +164,29 @@ void ChannelPass::plane_gathered(int64_t channel, int64_t begin, int64_t end, Bl
 
 // ---- rows ----
 
+// Whether rows follow each other without gaps, and may be taken as longer ones.
+bool ChannelPass::side_by_side() const {
+  return !parts_.first && (!kept_ || space_.channels % 8 == 0) &&
+         std::all_of(operands_, operands_ + count_, [&](const Operand& o) {
+           return step(space_, *o.array) == space_.channels * itemsize_;
+         });
+}
+
+// Takes rows off the piece, `together` at a time, as long as there are so many.
+void ChannelPass::take_wide(ChannelPiece& p, int64_t together) const {
+  ChannelPiece wide = p;
+  wide.rows = p.rows / together;
+  wide.n = p.n * together;
+  const auto move = [&](Rows& own, Rows& rest) {
+    own.step *= together;
+    rest.data += wide.rows * own.step;
+  };
+  for (const Operand* o = operands_; o < operands_ + count_; ++o) move(wide.*(o->place), p.*(o->place));
+  if (kept_) move(wide.kept, p.kept);
+  p.rows -= wide.rows * together;
+  kernel_(wide);
+}
+
 void ChannelPass::rows(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const {
   each_run(even(space_), begin, end, [&](int64_t run, int64_t from, int64_t n) {
     ChannelPiece p = start(c0, run * even(space_) + from);
@@ -172,7 +195,9 @@ void ChannelPass::rows(int64_t c0, int64_t c1, int64_t begin, int64_t end, Block
     p.n = c1 - c0;
     for (const Operand* o = operands_; o < operands_ + count_; ++o)
       p.*(o->place) = {at(space_, *o->array, c0, run * even(space_) + from), step(space_, *o->array)};
-    kernel_(p);
+    const int64_t together = side_by_side() ? rows_together(space_) : 1;
+    if (together > 1 && n >= together) take_wide(p, together);
+    if (p.rows > 0) kernel_(p);
   });
 }
 

@@ -3,6 +3,7 @@
 // into pieces that the kernel can take.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "core/batch_norm.hpp"
@@ -13,6 +14,14 @@ namespace fastopt::cpu {
 
 inline int64_t block_of(const ChannelSpace& s) { return s.rows ? kRowBlock : kPlaneBlock; }
 inline int64_t blocks_of(const ChannelSpace& s) { return (s.count() + block_of(s) - 1) / block_of(s); }
+
+// Rows of few channels are taken several at a time where nothing is summed, as rows of up to so many
+// elements: then constants stand there as often.
+inline constexpr int64_t kWideRow = 128;
+inline int64_t rows_together(const ChannelSpace& s) {
+  const int64_t wide = s.rows && s.channels > 0 ? kWideRow / s.channels : 1;
+  return wide > 1 && s.outer >= 64 * wide ? wide : 1;  // fewer rows do not pay for the copies
+}
 
 // Two numbers for each channel and block, joined in the end into block 0's.
 struct Parts {
@@ -62,6 +71,8 @@ class ChannelPass {
   void take(const Stretch&, BlockSums& sums) const;
   void plane_gathered(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const;
   void rows(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const;
+  bool side_by_side() const;
+  void take_wide(ChannelPiece& piece, int64_t together) const;
 
   const ChannelSpace& space_;
   int64_t itemsize_;
