@@ -38,13 +38,11 @@ def enter(
             if contestants[0] is None:
                 continue
             case.check(contestants[0])
-            made[name] = rotating(contestants)
-            if case.replayed:
-                made[name] = device.replayed(made[name], device.sets(case))
+            one = rotating(contestants)
+            made[name] = device.replayed(one, len(contestants)) if case.replayed else one
         except Exception as trouble:
             if name == OURS:
                 raise
-            made.pop(name, None)
             left_out[name] = _why(trouble)
     return made, left_out
 

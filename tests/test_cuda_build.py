@@ -62,18 +62,27 @@ def test_steps_of_float32_know_no_double_and_move_16_bytes(storage: str, tmp_pat
         assert ".local" not in ptx, name
 
 
+def doubles(ptx: str) -> int:
+    return len(re.findall(r"\b(?:add|mul|div|sub|fma|sqrt)\.\S*f64\b", ptx))
+
+
 @pytest.mark.parametrize("file", ["batch_norm_flat", "dropout"])
 def test_elementwise_layers_of_float32_know_no_double_and_move_16_bytes(
     file: str, tmp_path: Path
 ) -> None:
     """Those of double and those that go element by element are left out by name. BatchNorm's finish their
-    channels in double; of the way of their elements test_floors.py says that it has none."""
+    channels in double, and have no double but those of the kernel that does only that."""
     kernels = kernels_of(CUDA / f"{file}.cu", tmp_path)
     apart = re.compile(r"Li1E|flatId|drop_allId")
     flat = {n: ptx for n, ptx in kernels.items() if not apart.search(n)}
     assert len(flat) >= 3  # float16, bfloat16, float32
+    finishes = kernels_of(CUDA / "batch_norm_finish.cu", tmp_path)
+    known = {
+        kernel: next(doubles(ptx) for n, ptx in finishes.items() if finish in n)
+        for kernel, finish in {"normalize": "ForwardIf", "gradient": "BackwardIf"}.items()
+    }
+    assert all(known.values())
     for name, ptx in flat.items():
-        if file == "dropout":
-            assert not re.search(r"\b(add|mul|div|sub|fma|sqrt)\.\S*f64\b", ptx), name
+        assert doubles(ptx) == next((n for kernel, n in known.items() if kernel in name), 0), name
         assert re.search(r"ld\.(global\.)?(v4\.\w32|v2\.\w64)", ptx), name
         assert re.search(r"st\.(global\.)?(cg\.)?(v4\.\w32|v2\.\w64)", ptx), name

@@ -169,14 +169,20 @@ def test_a_layer_is_two_launches_at_most_and_waits_for_nothing(cuda):
         pytest.skip("the shim counts")
     c = there(cuda, batch(Form((4, 5, 6, 7))))
     cuda.counts()
-    _, saved = F.batch_norm_forward(c.x, activation="relu", out=c.residual)
+    F.batch_norm_forward(c.x, c.gamma, c.beta, activation="relu", out=c.residual)
     forward = cuda.counts()
+    _, saved = F.batch_norm_forward(c.x, activation="relu", out=c.residual)
+    cuda.counts()
     F.batch_norm_backward(c.dy, saved, out=c.residual)
     backward = cuda.counts()
     F.dropout_forward(c.x, 0.5, seed=1, out=c.residual)
     dropped = cuda.counts()
     for counts, launches in ((forward, 2), (backward, 2), (dropped, 1)):
         assert (counts["launches"], counts["synchronisations"], counts["copies"]) == (launches, 0, 0)
+    x = cuda.array(strided(np.ones((4, 5, 6, 7), np.float32)))
+    cuda.counts()
+    F.batch_norm_forward(x, out=c.residual)
+    assert cuda.counts()["launches"] == 3
 
 
 # ---- dropout ----

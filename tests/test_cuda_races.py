@@ -86,17 +86,14 @@ def run(code: str, **more: str) -> subprocess.CompletedProcess[str]:
     if None in loaded:
         pytest.skip("needs a C++ compiler with ThreadSanitizer")
     # Of Python and its libraries nothing is watched but their locks; OpenMP's threads would be news to it.
-    env = (
-        os.environ
-        | more
-        | {
-            "LD_PRELOAD": ":".join(filter(None, loaded)),
-            "TSAN_OPTIONS": "exitcode=66:report_signal_unsafe=0",
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        }
-    )
+    env = os.environ | {
+        "LD_PRELOAD": ":".join(filter(None, loaded)),
+        "TSAN_OPTIONS": "exitcode=66:report_signal_unsafe=0",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        **more,
+    }
     return subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
     )

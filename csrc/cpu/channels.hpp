@@ -17,7 +17,8 @@ inline int64_t blocks_of(const ChannelSpace& s) { return (s.count() + block_of(s
 
 // Rows of few channels are taken several at a time where nothing is summed, as rows of up to so many
 // elements: then constants stand there as often.
-inline constexpr int64_t kWideRow = 128;
+inline constexpr int64_t kWideRow = 128;  // a tile
+static_assert(kWideRow <= kMostChannels);
 inline int64_t rows_together(const ChannelSpace& s) {
   const int64_t wide = s.rows && s.channels > 0 ? kWideRow / s.channels : 1;
   return wide > 1 && s.outer >= 64 * wide ? wide : 1;  // fewer rows do not pay for the copies

@@ -49,8 +49,8 @@ struct Rows {
 };
 
 // `rows` rows of `n` elements: of n neighbouring channels, or of one channel, or each row of one and
-// the next row of the next. A kernel reads and writes those of the members it names; without data, an
-// array takes no part.
+// the next row of the next. Rows of few channels may be given several as one, with constants as often.
+// A kernel reads and writes those of the members it names; without data, an array takes no part.
 struct ChannelPiece {
   int64_t rows, n;
   Rows x, residual, y;     // forward

@@ -184,7 +184,7 @@ class Kernel:
                 return f"goto {operands[0][1:]};"
             case ["ret"]:
                 return "return;"
-            case ["membar", *_]:
+            case ["membar", "gl"]:
                 return ""
             case ["nanosleep", _]:
                 return "shim::wait_for_a_block();"
