@@ -3,7 +3,8 @@
     python bench/gpu_check.py [--out DIR] [--minutes 8] [--only build,tests,bench]
 
 Writes ``gpu_check.json``, ``gpu_check.md`` and ``gpu_check.log`` to DIR after every stage, so that a run that
-is cut off leaves what it has found. A stage that fails or takes too long does not keep the next from starting.
+is cut off leaves what it has found. A stage that fails or takes too long does not keep the next from starting,
+unless it is the build.
 The exit status is 1 if a stage failed, 2 if nothing could be begun.
 """
 
@@ -46,7 +47,8 @@ class Check:
         self.log = out / "gpu_check.log"
         self.log.write_text("")
 
-    def run(self, stage: Stage) -> None:
+    def run(self, stage: Stage) -> bool:
+        """Whether it came to a good end."""
         with self.log.open("a") as log:
             log.write(f"\n==== {stage.name}: {shlex.join(stage.command)}\n")
         begin, before = time.monotonic(), self.log.stat().st_size
@@ -66,6 +68,7 @@ class Check:
             f"{stage.name}: {outcome} in {time.monotonic() - begin:.0f} s {stage.says(printed)}",
             flush=True,
         )
+        return outcome == "ok"
 
     def _outcome(self, stage: Stage, seconds: float) -> str:
         environment = self.environment(stage)
@@ -199,8 +202,8 @@ def main(argv: list[str]) -> int:
     about = {"gpu": name, "architecture": architecture, "commit": args.commit or machine.commit()}
     check = Check(args.out, args.work, args.minutes, about | device.smi())
     for stage in plan(args.work, architecture):
-        if stage.belongs_to(chosen):
-            check.run(stage)
+        if stage.belongs_to(chosen) and not check.run(stage) and stage.needed:
+            break
     print((args.out / "gpu_check.md").read_text())
     return int(any(s["outcome"].startswith(("failed", "cut off")) for s in check.told["stages"]))
 

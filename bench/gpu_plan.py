@@ -32,6 +32,7 @@ BENCHES = {
     "batchnorm": (70, f"{BATCH_NORM} {_layers('stage1', 'stem')}"),
     "replayed": (70, f"{BATCH_NORM} {_layers('stage1', 'stage4')} --replay"),
 }
+IMPORTED = "from fastopt import _core; trouble = _core.cuda_trouble(); assert not trouble, trouble"
 SANITIZED = (
     "(test_every_length and not everything) or test_every_layout or test_batch_norm or test_dropout"
 )
@@ -44,6 +45,7 @@ class Stage:
     command: list[str]
     says: Callable[[str], str] = lambda log: ""  # of its output, in a few words
     json: str = ""  # a file of figures it leaves
+    needed: bool = False  # by all that follow
 
     def belongs_to(self, chosen: list[str]) -> bool:
         return self.name.partition(":")[0] in chosen
@@ -68,7 +70,8 @@ def plan(work: Path, architecture: str) -> list[Stage]:
     sanitized = [TESTS / "test_cuda_steps.py", TESTS / "test_cuda_sweep.py"]
     sanitizer = ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9"]
     return [
-        Stage("build", 200, [*install, "--target", str(work / "site"), str(TESTS.parent)]),
+        Stage("build", 200, [*install, "--target", str(work / "site"), str(TESTS.parent)], needed=True),
+        Stage("build:import", 60, [*python[:1], "-X", "faulthandler", "-c", IMPORTED], needed=True),
         Stage("tests", 120, [*pytest, *parallel, *map(str, tests)], outcomes),
         *(_bench(name, work, python) for name in BENCHES),
         Stage("sanitizer", 60, [*sanitizer, *pytest, "-k", SANITIZED, *map(str, sanitized)], outcomes),

@@ -64,9 +64,9 @@ def test_what_is_lacking_is_named(gpu_check, monkeypatch):
 def test_every_stage_of_the_plan_is_a_command_that_its_tool_takes(gpu_check, monkeypatch, tmp_path):
     monkeypatch.setattr(device, "trouble", lambda: "")
     stages = gpu_plan.plan(tmp_path, "90")
-    assert [s.name for s in stages][:2] == ["build", "tests"]
+    assert [s.name for s in stages][:3] == ["build", "build:import", "tests"]
     assert all(s.belongs_to(list(gpu_plan.GROUPS)) for s in stages)
-    run = [Path(part).name for part in stages[1].command if part.endswith(".py")]
+    run = [Path(part).name for part in stages[2].command if part.endswith(".py")]
     assert run[0] == "test_cuda_device.py"
     assert "test_cuda_steps.py" in run
     assert "test_cuda_shim.py" not in run
@@ -101,6 +101,23 @@ def test_stages_fail_and_are_cut_off_by_themselves(gpu_check, tmp_path):
     assert told["stages"][2]["says"] == "1 passed"
     assert "begun" in (tmp_path / "out" / "gpu_check.log").read_text()
     assert "| slow | cut off after 1 s |" in (tmp_path / "out" / "gpu_check.md").read_text()
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_what_all_need_ends_the_run_when_it_fails(gpu_check, monkeypatch, tmp_path, needed):
+    stages = [
+        gpu_plan.Stage(
+            "build:import", 30, [sys.executable, "-c", "raise SystemExit(3)"], needed=needed
+        ),
+        gpu_plan.Stage("build:next", 30, [sys.executable, "-c", ""]),
+    ]
+    monkeypatch.setattr(gpu_check, "plan", lambda *args: stages)
+    monkeypatch.setattr(gpu_check, "gpu", lambda: ("none", "90"))
+    monkeypatch.setattr(gpu_check, "lacking", lambda *args: "")
+    assert gpu_check.main(["--out", str(tmp_path), "--work", str(tmp_path), "--only", "build"]) == 1
+    told = json.loads((tmp_path / "gpu_check.json").read_text())
+    outcomes = [s["outcome"] for s in told["stages"]]
+    assert outcomes == ["failed with status 3", "ok"][: 1 if needed else 2]
 
 
 def test_a_tool_is_looked_for_where_the_stage_finds_it(gpu_check, monkeypatch, tmp_path):

@@ -203,6 +203,13 @@ def test_no_source_changes_the_arithmetic(path: Path) -> None:
         assert never not in code_of(path)
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_no_source_has_streams_of_characters(path: Path) -> None:
+    """Their locales belong to the process: two libstdc++ in one, and reading a number ends it."""
+    streams = {"iostream", "fstream", "sstream", "ostream", "istream", "locale"}
+    assert not streams & set(library_includes(path))
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <fstream>
+#include <cstdio>
 
 namespace fastopt::cpu {
 namespace {
@@ -20,9 +20,12 @@ constexpr int64_t kMostCache = 32 << 20;
 
 // Of the cache that the first CPU shares with some others; sysconf adds up those of the whole machine.
 int64_t measured_cache() {
-  int64_t kib = 0;
-  std::ifstream("/sys/devices/system/cpu/cpu0/cache/index3/size") >> kib;
-  return kib > 0 ? std::min(kib << 10, kMostCache) : kMostCache;  // where the system does not say
+  long kib = 0;  // where the system does not say
+  if (std::FILE* const file = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r")) {
+    if (std::fscanf(file, "%ld", &kib) != 1) kib = 0;
+    std::fclose(file);
+  }
+  return kib > 0 ? std::min(int64_t(kib) << 10, kMostCache) : kMostCache;
 }
 
 std::atomic<int64_t> llc{measured_cache()};
