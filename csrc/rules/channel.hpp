@@ -21,6 +21,16 @@ FASTOPT_HD double load_value(const char* p) {
 template <class T>
 FASTOPT_HD void store_value(char* p, double value) {
   const T stored = narrow<T>(Compute<T>(value));
+#ifdef __CUDA_ARCH__
+  // ptxas 13.0 takes the first byte of what it has just rounded to 16 bits for the number that it is,
+  // and converts it to an integer. A register of 32 bits is one to it.
+  if constexpr (sizeof(T) == 2) {
+    uint32_t whole = stored.bits;
+    asm("" : "+r"(whole));
+    __builtin_memcpy(p, &whole, sizeof(T));
+    return;
+  }
+#endif
   __builtin_memcpy(p, &stored, sizeof(T));
 }
 
