@@ -143,6 +143,10 @@ class Shim:
 
         return replay
 
+    def hold(self, most: int) -> None:
+        """Bytes of shared memory in which BatchNorm may hold channels."""
+        self.lib.fastopt_cuda_hold(ctypes.c_int64(most))
+
     def counts(self) -> dict[str, int]:
         """What the host has asked of the device since the last call."""
         names = ("launches", "allocations", "synchronisations", "copies")
@@ -206,6 +210,11 @@ class CuPy:
         from fastopt import _cuda
 
         _core.use_cuda(_cuda.backend)
+
+    def hold(self, most: int) -> None:
+        from fastopt import _cuda
+
+        ctypes.CDLL(_cuda.__file__).fastopt_cuda_hold(ctypes.c_int64(most))
 
     # ---- arrays ----
 

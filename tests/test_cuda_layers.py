@@ -19,6 +19,9 @@ LARGE = [
     Form((2, 1, 33_000)),
     Form((20_011, 2)),
     Form((701, 9), axis=-1),
+    Form((300, 7, 8), axis=-1),  # whole vectors of channels, several blocks of each
+    Form((40, 3, 16, 16)),  # whole vectors of planes, and whole bytes
+    Form((3000, 2, 3)),
 ]
 
 
@@ -59,6 +62,16 @@ def both_agree(device: Any, b: Batch, case: Case, **more: Any) -> None:
 # ---- BatchNorm ----
 
 
+@pytest.fixture(params=[2**40, 0], ids=["held", "in passes"])
+def ways(cuda, request):
+    """Of one kernel, whose blocks hold their channels in shared memory, or of two."""
+    cuda.hold(request.param)
+    yield
+    cuda.hold(2**40)
+
+
+
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS + LARGE, ids=str)
 def test_forms(cuda, form, dtype):
@@ -66,12 +79,14 @@ def test_forms(cuda, form, dtype):
         both_agree(cuda, batch(form, dtype, small), BY_ID[case], single_value="zero_var")
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("form", FEW, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_options(cuda, case, form):
     both_agree(cuda, batch(form, "float16", small="float64"), case)
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 @pytest.mark.parametrize("form", FEW, ids=str)
 def test_values_that_are_not_finite(cuda, form, value):
@@ -81,6 +96,7 @@ def test_values_that_are_not_finite(cuda, form, value):
         both_agree(cuda, b, BY_ID["residual-relu"])
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FEW, ids=str)
 def test_one_element_off_any_boundary(cuda, form, dtype):
@@ -103,6 +119,7 @@ def strided(a: np.ndarray) -> np.ndarray:
     return spread(a, (2, *(1,) * (a.ndim - 1)))
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("which", ["x", "residual", "dy", "x dy", "x residual dy"])
 @pytest.mark.parametrize("form", [*FEW, Form((5, 3, 2, 11, 13)), Form((2, 9, 4, 6))], ids=str)
 def test_strided_arrays(cuda, form, which):
@@ -122,6 +139,7 @@ def test_axes_that_merge_forward_and_not_backward(cuda):
     both_agree(cuda, b, BY_ID["residual-relu"])
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("name", ["x", "residual"])
 @pytest.mark.parametrize("form", FEW, ids=str)
 def test_in_place(cuda, form, name):
@@ -164,21 +182,39 @@ def test_nothing_at_all(cuda):
         both_agree(cuda, b, BY_ID["residual-relu"])
 
 
-def test_a_layer_is_two_launches_at_most_and_waits_for_nothing(cuda):
+@pytest.mark.parametrize(
+    ("form", "most", "launches"),
+    [
+        (Form((4, 5, 6, 8)), 2**40, (1, 1)),
+        (Form((4, 6, 7, 8), axis=-1), 2**40, (2, 1)),  # float32, four channels a block: half a byte of bits
+        (Form((4, 5, 6, 7)), 2**40, (2, 1)),  # bytes of bits that belong to two channels
+        (Form((4, 5, 6, 7)), 0, (2, 2)),
+        (Form((4, 5, 400, 80)), 2**40, (2, 2)),  # more than a block can hold
+    ],
+    ids=str,
+)
+def test_a_layer_is_two_launches_at_most_and_waits_for_nothing(cuda, form, most, launches):
+    if cuda.name != "shim":
+        pytest.skip("the shim counts")
+    cuda.hold(most)
+    c = there(cuda, batch(form))
+    cuda.counts()
+    _, saved = F.batch_norm_forward(
+        c.x, c.gamma, c.beta, activation="relu", axis=form.axis, out=c.residual
+    )
+    forward = cuda.counts()
+    grads = F.batch_norm_backward(c.dy, saved, out=c.residual)  # freeing an array would wait
+    backward = cuda.counts()
+    cuda.hold(2**40)
+    assert grads.dx is c.residual
+    for counts, number in zip((forward, backward), launches, strict=True):
+        assert (counts["launches"], counts["synchronisations"], counts["copies"]) == (number, 0, 0)
+
+
+def test_layers_of_any_strides_take_a_launch_more(cuda):
     if cuda.name != "shim":
         pytest.skip("the shim counts")
     c = there(cuda, batch(Form((4, 5, 6, 7))))
-    cuda.counts()
-    F.batch_norm_forward(c.x, c.gamma, c.beta, activation="relu", out=c.residual)
-    forward = cuda.counts()
-    _, saved = F.batch_norm_forward(c.x, activation="relu", out=c.residual)
-    cuda.counts()
-    F.batch_norm_backward(c.dy, saved, out=c.residual)
-    backward = cuda.counts()
-    F.dropout_forward(c.x, 0.5, seed=1, out=c.residual)
-    dropped = cuda.counts()
-    for counts, launches in ((forward, 2), (backward, 2), (dropped, 1)):
-        assert (counts["launches"], counts["synchronisations"], counts["copies"]) == (launches, 0, 0)
     x = cuda.array(strided(np.ones((4, 5, 6, 7), np.float32)))
     cuda.counts()
     F.batch_norm_forward(x, out=c.residual)
@@ -186,6 +222,17 @@ def test_a_layer_is_two_launches_at_most_and_waits_for_nothing(cuda):
 
 
 # ---- dropout ----
+
+
+def test_dropout_is_one_launch_and_waits_for_nothing(cuda):
+    if cuda.name != "shim":
+        pytest.skip("the shim counts")
+    x, y = (cuda.array(np.ones((4, 5), np.float32)) for _ in range(2))
+    cuda.counts()
+    F.dropout_forward(x, 0.5, seed=1, out=y)
+    counts = cuda.counts()
+    assert (counts["launches"], counts["synchronisations"], counts["copies"]) == (1, 0, 0)
+
 
 OPTIONS = {
     "plain": {},

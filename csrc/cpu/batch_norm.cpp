@@ -115,8 +115,8 @@ void batch_norm_forward(const BatchNormForward& call) {
       Moments own{};
       if (measures) own = {call.mean[c], call.var[c]};
       if (call.given.mean) own = {call.given.mean[c], call.given.m2[c]};
-      finish_forward(call, c, own, n);
-      constants.set(c, [&]<class F> { return normalize_of<F>(call, c); });
+      const Affine affine = finish_forward(call, c, inputs_of(call, c), own, n);
+      constants.set(c, [&]<class F> { return normalize_of<F>(affine); });
     }
   };
 
@@ -144,7 +144,9 @@ void batch_norm_backward(const BatchNormBackward& call) {
   Results results(s, !call.given);
   PerChannel<NormalizeBackward> constants(s, call.dtype);
   const auto settle = [&](int64_t c) {
-    constants.set(c, [&]<class F> { return gradient_of<F>(call, c); });
+    constants.set(c, [&]<class F> {
+      return gradient_of<F>(call, inputs_of(call, c), sums_of(call, c));
+    });
   };
 
   ChannelPass reduce(s, call.dtype, kernels().batch_norm.reduce, results.parts(), call.kept);
@@ -157,7 +159,10 @@ void batch_norm_backward(const BatchNormBackward& call) {
   const auto finish = [&](int64_t c0, int64_t c1) {
     if (!call.given) results.join<JoinSums>(c0, c1, call.sums.dy, call.sums.dy_centred);
     for (int64_t c = c0; c < c1; ++c) {
-      call.dtype == DType::float64 ? finish_backward<double>(call, c) : finish_backward<float>(call, c);
+      const BackwardInputs in = inputs_of(call, c);
+      const ChannelSums sums = sums_of(call, c);
+      call.dtype == DType::float64 ? finish_backward<double>(call, c, in, sums)
+                                   : finish_backward<float>(call, c, in, sums);
       settle(c);
     }
   };

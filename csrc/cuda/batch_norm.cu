@@ -30,9 +30,8 @@ struct Scratch {
 // count of who has: then a kernel of its own does it.
 template <class Call, class... Arrays>
 void queue_rest(const Call& call, const Channels& s, const Scratch& scratch, const Arrays&... arrays) {
-  const int64_t itemsize = int64_t(bytes_of(call.dtype));
   const Finishing finishing = finishing_of(call.space, scratch.parts);
-  const bool flat = (... && (!arrays.data || s.flat(arrays, itemsize)));
+  const bool flat = all_flat(s, call.dtype, arrays...);
   if (flat && scratch.parts.pairs) return queue_flat(call, s, finishing, scratch.rules);
   queue_finish(call, finishing, scratch.rules);
   flat ? queue_flat(call, s, Finishing{}, scratch.rules) : queue_each(call, s, scratch.rules);
@@ -51,6 +50,7 @@ void batch_moments(const BatchMoments& call) {
 void batch_norm_forward(const BatchNormForward& call) {
   const OnDevice current(call.place);
   const Channels s = channels_of(call.space, call.x, call.dtype);
+  if (queue_held(call, s)) return;
   const bool measures = !call.evaluate && !call.given.mean;
   const Scratch scratch(call.place, call.space, measures, 3);
   if (measures) queue_moments(call.place, s, call.dtype, call.x, scratch.parts);
@@ -60,6 +60,7 @@ void batch_norm_forward(const BatchNormForward& call) {
 void batch_norm_backward(const BatchNormBackward& call) {
   const OnDevice current(call.place);
   const Channels s = channels_of(call.space, call.x, call.dtype);
+  if (queue_held(call, s)) return;
   const Scratch scratch(call.place, call.space, !call.given, 4);
   if (!call.given) queue_backward_sums(call, s, scratch.parts);
   if (!call.dx.data) return queue_finish(call, finishing_of(call.space, scratch.parts), scratch.rules);

@@ -39,7 +39,8 @@ __global__ void __launch_bounds__(kElementThreads)
   const auto rule = arrays.get<NormalizeBackward<Compute<P>>>(at.channel);
   const P x[] = {call.x.data ? element<P>(s, call.x, at) : P{}};
   P dy[] = {element<P>(s, call.dy, at)}, dx[1];
-  differentiate(call, [&](int) { return rule; }, x, dy, bits_from(call.kept, i), dx);
+  if (call.kept) let_pass(bits_from(call.kept, i), dy);
+  differentiate(call, [&](int) { return rule; }, x, dy, dx);
   *place<P>(s, call.dx, at) = dx[0];
   if (call.dresidual.data) *place<P>(s, call.dresidual, at) = dy[0];
 }

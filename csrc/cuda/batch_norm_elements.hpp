@@ -38,15 +38,18 @@ __device__ __forceinline__ unsigned normalize(const BatchNormForward& call, Rule
   return bits;
 }
 
-// `on`: bits of those whose gradient passes. Gives that in the place of dy: it is the residual's.
+// `on`: bits of those whose gradient passes.
+template <class P, int count>
+__device__ __forceinline__ void let_pass(unsigned on, P (&dy)[count]) {
+#pragma unroll
+  for (int k = 0; k < count; ++k) dy[k] = on >> k & 1 ? dy[k] : P{};
+}
+
+// Of gradients that ReLU has let pass.
 template <class P, int count, class RuleOf>
 __device__ __forceinline__ void differentiate(const BatchNormBackward& call, RuleOf&& rule,
-                                              const P (&x)[count], P (&dy)[count], unsigned on,
+                                              const P (&x)[count], const P (&dy)[count],
                                               P (&dx)[count]) {
-  if (call.kept) {
-#pragma unroll
-    for (int k = 0; k < count; ++k) dy[k] = on >> k & 1 ? dy[k] : P{};
-  }
   if (call.x.data) {
 #pragma unroll
     for (int k = 0; k < count; ++k) dx[k] = narrow<P>(rule(k)(widen(x[k]), widen(dy[k])));

@@ -6,7 +6,7 @@ namespace {
 template <class Finish, class Call>
 __global__ void __launch_bounds__(kFinishers)
     finish_all(const Finishing t, const FASTOPT_WHOLE_ARGUMENT Call call, const RuleArrays rules) {
-  finish_channels(t, Finish{call, rules});
+  finish_channels(t, Finish{call}, rules);
 }
 
 template <class Finish, class Call>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/batch_norm_passes.hpp"
+#include "cuda/signal.hpp"
 
 namespace fastopt::cuda {
 
@@ -38,22 +39,32 @@ __device__ __forceinline__ Pair join_channel(const Finishing& t, int64_t c) {
   return mine;
 }
 
+// What a channel brings along is asked for before the sums are joined.
 template <class Finish>
-__device__ __forceinline__ void finish_channels(const Finishing& t, const Finish& finish) {
+__device__ __forceinline__ void finish_channels(const Finishing& t, const Finish& finish,
+                                                const RuleArrays& rules) {
   const int channels = kFinishers / t.threads;
   const int64_t c = int64_t(blockIdx.x) * channels + threadIdx.x % channels;
+  const bool first = int(threadIdx.x) < channels && c < t.channels;
+  typename Finish::Inputs inputs{};
+  if (first) inputs = finish.inputs(c);
   const Pair sums = join_channel<typename Finish::How>(t, c);
-  if (int(threadIdx.x) < channels && c < t.channels) finish(c, sums, double(t.count));
+  if (!first) return;
+  if constexpr (requires { typename Finish::Rule; })
+    rules.put(c, finish(c, inputs, sums, double(t.count)));
+  else
+    finish(c, inputs, sums, double(t.count));
 }
 
 // ---- what follows for a channel ----
 
 struct FinishMoments {
   using How = JoinMoments;
+  struct Inputs {};
   const BatchMoments& call;
-  const RuleArrays& none;
 
-  __device__ __forceinline__ void operator()(int64_t c, const Pair& m, double) const {
+  __device__ __forceinline__ Inputs inputs(int64_t) const { return {}; }
+  __device__ __forceinline__ void operator()(int64_t c, Inputs, const Pair& m, double) const {
     call.out.mean[c] = m.first;
     call.out.m2[c] = m.second;
   }
@@ -62,31 +73,34 @@ struct FinishMoments {
 template <class F>
 struct FinishForward {
   using How = JoinMoments;
+  using Inputs = ForwardInputs;
+  using Rule = Normalize<F>;
   const BatchNormForward& call;
-  const RuleArrays& rules;
 
-  __device__ __forceinline__ void operator()(int64_t c, const Pair& m, double count) const {
-    if (call.given.mean)
-      finish_forward(call, c, {call.given.mean[c], call.given.m2[c]}, call.given.count);
-    else
-      finish_forward(call, c, {m.first, m.second}, count);
-    rules.put(c, normalize_of<F>(call, c));
+  __device__ __forceinline__ Inputs inputs(int64_t c) const { return inputs_of(call, c); }
+  __device__ __forceinline__ Rule operator()(int64_t c, const Inputs& in, const Pair& sums,
+                                             double count) const {
+    Moments m{sums.first, sums.second};
+    if (const Statistics& given = call.given; given.mean) {
+      m = {given.mean[c], given.m2[c]};
+      count = given.count;
+    }
+    return normalize_of<F>(finish_forward(call, c, in, m, count));
   }
 };
 
 template <class F>
 struct FinishBackward {
   using How = JoinSums;
+  using Inputs = BackwardInputs;
+  using Rule = NormalizeBackward<F>;
   const BatchNormBackward& call;
-  const RuleArrays& rules;
 
-  __device__ __forceinline__ void operator()(int64_t c, const Pair& sums, double) const {
-    if (!call.given) {
-      call.sums.dy[c] = sums.first;
-      call.sums.dy_centred[c] = sums.second;
-    }
-    finish_backward<F>(call, c);
-    rules.put(c, gradient_of<F>(call, c));
+  __device__ __forceinline__ Inputs inputs(int64_t c) const { return inputs_of(call, c); }
+  __device__ __forceinline__ Rule operator()(int64_t c, const Inputs& in, const Pair& sums,
+                                             double) const {
+    const ChannelSums own = call.given ? sums_of(call, c) : ChannelSums{sums.first, sums.second};
+    return gradient_of<F>(call, in, finish_backward<F>(call, c, in, own));
   }
 };
 
@@ -96,19 +110,19 @@ struct FinishBackward {
 // rule, by when they have asked for their elements: a launch less, and its time is hidden. Blocks begin
 // in their order (as scans with look-back count on, too), so that none waits for one yet to begin.
 template <class Finish>
-__device__ __forceinline__ void finish_first(const Finishing& t, const Finish& finish) {
-  finish_channels(t, finish);
+__device__ __forceinline__ void finish_first(const Finishing& t, const Finish& finish,
+                                             const RuleArrays& rules) {
+  finish_channels(t, finish, rules);
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  __threadfence();
-  atomicInc(t.parts.finished, t.blocks);
+  if (threadIdx.x == 0) raise(t.parts.finished);
 }
 
+// All threads of a block. One asks for the others: a fence in each had cost more than the wait.
 __device__ __forceinline__ void await_finish(const Finishing& t) {
   if (t.blocks == 0) return;  // an earlier kernel did it
-  const volatile unsigned* const finished = t.parts.finished;
-  while (*finished < t.blocks) __nanosleep(40);
-  __threadfence();
+  if (threadIdx.x == 0)
+    while (raised(t.parts.finished) < t.blocks) __nanosleep(20);
+  __syncthreads();
 }
 
 }  // namespace fastopt::cuda

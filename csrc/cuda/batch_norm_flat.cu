@@ -36,7 +36,7 @@ struct Rules {
   __device__ __forceinline__ Rules(const RuleArrays& arrays, const Table& table)
       : all(arrays), t(table) {}
 
-  // Once, before any other; in rows, with the column of the thread's first element.
+  // By all threads of a block, before any other; in rows, with the column of the thread's first element.
   __device__ __forceinline__ void await(const Finishing& finishing, int64_t column) {
     if (finished) return;
     await_finish(finishing);
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kElementThreads)
                    const Finishing finishing, const RuleArrays arrays) {
   constexpr int count = kPerVector<P>;
   using F = Compute<P>;
-  if (blockIdx.x < finishing.blocks) return finish_first(finishing, FinishForward<F>{call, arrays});
+  if (blockIdx.x < finishing.blocks) return finish_first(finishing, FinishForward<F>{call}, arrays);
   const unsigned block = blockIdx.x - finishing.blocks;
   const int64_t column = (int64_t(block % t.stripes) * kElementThreads + threadIdx.x) * count;
   const bool inside = column < t.width;
@@ -135,10 +135,10 @@ __global__ void __launch_bounds__(kElementThreads)
                   const Finishing finishing, const RuleArrays arrays) {
   constexpr int count = kPerVector<P>;
   using F = Compute<P>;
-  if (blockIdx.x < finishing.blocks) return finish_first(finishing, FinishBackward<F>{call, arrays});
+  if (blockIdx.x < finishing.blocks) return finish_first(finishing, FinishBackward<F>{call}, arrays);
   const unsigned block = blockIdx.x - finishing.blocks;
   const int64_t column = (int64_t(block % t.stripes) * kElementThreads + threadIdx.x) * count;
-  if (column >= t.width) return;
+  const bool inside = column < t.width;
   Rules<NormalizeBackward<F>, count, rows> rules(arrays, t);
   each_turn(t, block, gridDim.x - finishing.blocks, column, [&]<int times, bool whole>(int64_t first) {
     P x[times][count], dy[times][count];
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kElementThreads)
 #pragma unroll
     for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
-      if (!whole && i >= t.elements) continue;
+      if (!whole && !(inside && i < t.elements)) continue;
       load_part(call.dy.data, i, t.elements, whole, dy[r]);
       if (call.x.data) load_part(call.x.data, i, t.elements, whole, x[r]);
       on[r] = bits_from(call.kept, i);
@@ -155,10 +155,11 @@ __global__ void __launch_bounds__(kElementThreads)
 #pragma unroll
     for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
-      if (!whole && i >= t.elements) continue;
+      if (!whole && !(inside && i < t.elements)) continue;
       if (!rows) rules.at_element(i);
       P dx[count];
-      differentiate(call, [&](int k) { return rules.next(k); }, x[r], dy[r], on[r], dx);
+      if (call.kept) let_pass(on[r], dy[r]);
+      differentiate(call, [&](int k) { return rules.next(k); }, x[r], dy[r], dx);
       store_part(call.dx.data, i, t.elements, whole, dx);
       if (call.dresidual.data) store_part(call.dresidual.data, i, t.elements, whole, dy[r]);
     }
@@ -201,11 +202,6 @@ void queue(void (*rows)(Call, Table, Finishing, RuleArrays),
   const Table t = table_of(s, kPerVector<P>, vectors);
   launch(call.place, s.space.rows ? rows : planes, finishing.blocks + blocks_for(call.place, t),
          kElementThreads, call, t, finishing, rules);
-}
-
-template <class... Arrays>
-bool all_aligned(const Arrays&... arrays) {
-  return (... && aligned(arrays.data));
 }
 
 }  // namespace

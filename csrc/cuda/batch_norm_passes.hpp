@@ -90,6 +90,18 @@ void queue_finish(const BatchMoments& call, const Finishing& finishing);
 void queue_finish(const BatchNormForward& call, const Finishing& finishing, const RuleArrays& rules);
 void queue_finish(const BatchNormBackward& call, const Finishing& finishing, const RuleArrays& rules);
 
+// ---- arrays ----
+
+// Those without data do not count.
+template <class... Arrays>
+bool all_flat(const Channels& s, DType dtype, const Arrays&... arrays) {
+  return (... && (!arrays.data || s.flat(arrays, int64_t(bytes_of(dtype)))));
+}
+template <class... Arrays>
+bool all_aligned(const Arrays&... arrays) {
+  return (... && aligned(arrays.data));
+}
+
 // ---- elements ----
 
 // For flat arrays, whose kernel does the finishing too if any blocks are for that, and for any arrays.
@@ -99,5 +111,11 @@ void queue_flat(const BatchNormBackward& call, const Channels& s, const Finishin
                 const RuleArrays& rules);
 void queue_each(const BatchNormForward& call, const Channels& s, const RuleArrays& rules);
 void queue_each(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules);
+
+// ---- all at once ----
+
+// Whether a block could hold its channels: then a kernel that does everything is queued.
+bool queue_held(const BatchNormForward& call, const Channels& s);
+bool queue_held(const BatchNormBackward& call, const Channels& s);
 
 }  // namespace fastopt::cuda

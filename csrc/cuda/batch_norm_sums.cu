@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kPlaneBlocks = 4;   // of a group
 constexpr int kRowThreads = 128;  // by channels, 32 at most, and blocks
-constexpr int kResident = 4;  // blocks of these on a processor: registers enough for all that is read
+constexpr int kResident = 512;  // threads on a processor: registers enough for all that is read
 
 int row_channels(const ChannelSpace& s) {
   int n = 1;
@@ -29,7 +29,7 @@ __device__ __forceinline__ void none_finished(const Parts& parts) {
 }
 
 template <class Sums>
-__global__ void __launch_bounds__(kPlaneBlocks* kLanes)
+__global__ void __launch_bounds__(kPlaneBlocks* kLanes, kResident / (kPlaneBlocks * kLanes))
     sum_planes(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
   __shared__ Pair blocks[kPlaneBlocks];
   none_finished(r.parts);
@@ -40,15 +40,7 @@ __global__ void __launch_bounds__(kPlaneBlocks* kLanes)
   const int64_t begin = group + block * int64_t(kPlaneBlock), end = smaller(begin + kPlaneBlock, count);
   Sums sums(r, {c, begin < count ? begin : 0});
   take<kLanes>(r, {c, begin + lane}, end, sums);
-#pragma unroll
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    const double first = __shfl_down_sync(0xffffffffu, sums.first, unsigned(half), kLanes);
-    const double second = __shfl_down_sync(0xffffffffu, sums.second, unsigned(half), kLanes);
-    if (lane < half) {
-      sums.first = Sum::join(sums.first, first);
-      sums.second = Sum::join(sums.second, second);
-    }
-  }
+  join_lanes_of(sums, lane);
   if (lane == 0 && begin < count) blocks[block] = sums.close(end - begin);
   __syncthreads();
   if (threadIdx.x != 0) return;
@@ -58,7 +50,7 @@ __global__ void __launch_bounds__(kPlaneBlocks* kLanes)
 }
 
 template <class Sums>
-__global__ void __launch_bounds__(kRowThreads, kResident)
+__global__ void __launch_bounds__(kRowThreads, kResident / kRowThreads)
     sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
   __shared__ Pair blocks[kRowThreads];
   none_finished(r.parts);

@@ -77,8 +77,9 @@ struct MomentSums {
 
   double pivot, first = 0.0, second = 0.0;
 
+  __device__ __forceinline__ explicit MomentSums(P first_of_block) : pivot(widen(first_of_block)) {}
   __device__ __forceinline__ MomentSums(const Reduction& r, const Spot& block)
-      : pivot(double(widen(element<P>(r.s, r.x, block)))) {}
+      : MomentSums(element<P>(r.s, r.x, block)) {}
   __device__ __forceinline__ static Value read(const Reduction&, const Cursor& at, int k) {
     return {reinterpret_cast<const P*>(at.x)[k]};
   }
@@ -104,13 +105,14 @@ struct GradientSums {
     P x, dy;
     bool on;
   };
-  static constexpr int ahead = sizeof(P) == 8 || masked ? 16 : 32;
+  static constexpr int ahead = 32 / (sizeof(P) == 8 ? 2 : 1) / (masked ? 2 : 1);
 
   F mean;
   double first = 0.0, second = 0.0;
 
+  __device__ __forceinline__ explicit GradientSums(double about) : mean(F(about)) {}
   __device__ __forceinline__ GradientSums(const Reduction& r, const Spot& block)
-      : mean(F(r.mean[block.channel])) {}
+      : GradientSums(r.mean[block.channel]) {}
   __device__ __forceinline__ static Value read(const Reduction& r, const Cursor& at, int k) {
     const int64_t number = at.number + k;
     return {reinterpret_cast<const P*>(at.x)[k], reinterpret_cast<const P*>(at.dy)[k],
@@ -124,45 +126,82 @@ struct GradientSums {
   __device__ __forceinline__ Pair close(int64_t) const { return {first, second}; }
 };
 
-// `n` of every step-th values, at most Sums::ahead: first all are asked for, then they are added.
-template <int step, bool whole, class Sums>
-__device__ __forceinline__ void take_ahead(const Reduction& r, Cursor& cursor, int n, Sums& sums) {
-  constexpr int ahead = Sums::ahead, some = 16;
-  static_assert(ahead % some == 0);
-  typename Sums::Value own[ahead];
+// The lanes of a plane's block, neighbouring threads of a warp, to the first of them.
+template <class Sums>
+__device__ __forceinline__ void join_lanes_of(Sums& sums, int lane) {
 #pragma unroll
-  for (int from = 0; from < ahead; from += some) {
-    if (whole && step > 1 && cursor.left > (some - 1) * step) {  // in one segment
-#pragma unroll
-      for (int k = 0; k < some; ++k) own[from + k] = Sums::read(r, cursor, k * step);
-      cursor.skip(r, some * step, int64_t(sizeof(typename Sums::Storage)));
-      continue;
-    }
-#pragma unroll
-    for (int k = from; k < from + some; ++k) {
-      own[k] = whole || k < n ? Sums::read(r, cursor, 0) : typename Sums::Value{};
-      cursor.template next<step == 1>(r);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    const double first = __shfl_down_sync(0xffffffffu, sums.first, unsigned(half), kLanes);
+    const double second = __shfl_down_sync(0xffffffffu, sums.second, unsigned(half), kLanes);
+    if (lane < half) {
+      sums.first = Sum::join(sums.first, first);
+      sums.second = Sum::join(sums.second, second);
     }
   }
-#pragma unroll
-  for (int k = 0; k < ahead; ++k)
-    if (whole || k < n) sums.add(own[k]);
 }
 
-// Every step-th value from `at` to before position `end`.
+// What is asked for at once, of what is read ahead.
+inline constexpr int kParts = 4;
+template <class Sums>
+inline constexpr int kAsked = Sums::ahead / kParts;
+template <class Sums>
+using Asked = typename Sums::Value[kAsked<Sums>];
+
+// `n` of every step-th values, or all that are asked for at once.
+template <int step, bool whole, class Sums>
+__device__ __forceinline__ void ask(const Reduction& r, Cursor& cursor, int n, Asked<Sums>& to) {
+  constexpr int all = kAsked<Sums>;
+  if (whole && step > 1 && cursor.left > (all - 1) * step) {  // in one segment
+#pragma unroll
+    for (int k = 0; k < all; ++k) to[k] = Sums::read(r, cursor, k * step);
+    return cursor.skip(r, all * step, int64_t(sizeof(typename Sums::Storage)));
+  }
+#pragma unroll
+  for (int k = 0; k < all; ++k) {
+    to[k] = whole || k < n ? Sums::read(r, cursor, 0) : typename Sums::Value{};
+    cursor.template next<step == 1>(r);
+  }
+}
+
+template <class Sums>
+__device__ __forceinline__ void add(const Asked<Sums>& from, int n, Sums& sums) {
+#pragma unroll
+  for (int k = 0; k < kAsked<Sums>; ++k)
+    if (k < n) sums.add(from[k]);
+}
+
+// Every step-th value from `at` to before position `end`. Where those have been added that were asked
+// for first, the next are asked for in their place, so that memory always has some to bring.
 template <int step, class Sums>
 __device__ __forceinline__ void take(const Reduction& r, Spot at, int64_t end, Sums& sums) {
-  if (at.position >= end) return;
-  int left = int((end - at.position + step - 1) / step);
-  Cursor cursor(r, at, int64_t(sizeof(typename Sums::Storage)));
-  if (r.even) {
-    for (; left >= Sums::ahead; left -= Sums::ahead)
-      take_ahead<step, true>(r, cursor, Sums::ahead, sums);
-    if (left > 0) take_ahead<step, false>(r, cursor, left, sums);
+  constexpr int all = kAsked<Sums>;
+  constexpr auto itemsize = int64_t(sizeof(typename Sums::Storage));
+  if (!r.even) {
+    for (; at.position < end; at.position += step) sums.add(Sums::read(r, Cursor(r, at, itemsize), 0));
     return;
   }
-  for (; at.position < end; at.position += step)
-    sums.add(Sums::read(r, Cursor(r, at, int64_t(sizeof(typename Sums::Storage))), 0));
+  if (at.position >= end) return;
+  int left = int((end - at.position + step - 1) / step);
+  Cursor cursor(r, at, itemsize);
+  Asked<Sums> own[kParts];
+  if (left >= Sums::ahead) {
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) ask<step, true, Sums>(r, cursor, all, own[p]);
+    for (left -= Sums::ahead; left >= Sums::ahead; left -= Sums::ahead) {
+#pragma unroll
+      for (int p = 0; p < kParts; ++p) {
+        add(own[p], all, sums);
+        ask<step, true, Sums>(r, cursor, all, own[p]);
+      }
+    }
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) add(own[p], all, sums);
+  }
+#pragma unroll 1
+  for (; left > 0; left -= all) {
+    ask<step, false, Sums>(r, cursor, left, own[0]);
+    add(own[0], left, sums);
+  }
 }
 
 }  // namespace fastopt::cuda

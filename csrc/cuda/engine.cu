@@ -95,3 +95,6 @@ extern "C" __attribute__((visibility("default"))) const char* fastopt_cuda_troub
   static const std::string text = fastopt::cuda::trouble();
   return text.c_str();
 }
+extern "C" __attribute__((visibility("default"))) void fastopt_cuda_hold(int64_t bytes) {
+  fastopt::cuda::hold_at_most(bytes);
+}

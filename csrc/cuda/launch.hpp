@@ -45,17 +45,43 @@ class OnDevice {
   bool changed_ = false;
 };
 
+// How a kernel is laid out: more than 48 KiB of shared memory have to be asked for.
+struct Grid {
+  int64_t blocks;
+  int threads;
+  int64_t shared = 0;  // bytes, besides what the kernel declares
+};
+
 // Queues a kernel on the caller's stream. The caller has made the device current.
 template <class... Params, class... Args>
-void launch(const Place& place, void (*kernel)(Params...), int64_t blocks, int threads, Args... args) {
-  if (blocks == 0) return;
-  const dim3 grid{unsigned(blocks)}, block{unsigned(threads)};
+void launch(const Place& place, void (*kernel)(Params...), const Grid& g, Args... args) {
+  if (g.blocks == 0) return;
+  if (g.shared > 48 << 10)
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize, int(g.shared)),
+          "a kernel gets no shared memory");
+  const dim3 grid{unsigned(g.blocks)}, block{unsigned(g.threads)};
 #ifdef __CUDACC__
-  kernel<<<grid, block, 0, stream_of(place)>>>(args...);
+  kernel<<<grid, block, size_t(g.shared), stream_of(place)>>>(args...);
 #else
-  shim::launch(kernel, grid, block, stream_of(place), args...);
+  shim::launch(kernel, grid, block, size_t(g.shared), stream_of(place), args...);
 #endif
   check(cudaGetLastError(), "cannot launch a kernel");
+}
+template <class... Params, class... Args>
+void launch(const Place& place, void (*kernel)(Params...), int64_t blocks, int threads, Args... args) {
+  launch(place, kernel, Grid{blocks, threads}, args...);
+}
+
+// The shared memory that a launch has asked for.
+template <class T>
+__device__ __forceinline__ T* shared_room() {
+#ifdef __CUDACC__
+  extern __shared__ uint4 room[];
+  return reinterpret_cast<T*>(room);
+#else
+  return static_cast<T*>(shim::shared_room());
+#endif
 }
 
 inline int64_t over(int64_t n, int64_t size) { return (n + size - 1) / size; }

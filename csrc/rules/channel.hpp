@@ -9,29 +9,29 @@
 
 namespace fastopt {
 
-// ---- a channel's value in a user's array, aligned or not ----
+// ---- a channel's value in a user's array: on a host aligned or not, on a device aligned ----
 
 template <class T>
 FASTOPT_HD double load_value(const char* p) {
+#ifdef __CUDA_ARCH__
+  return double(widen(*reinterpret_cast<const T*>(p)));
+#else
   T stored;
   __builtin_memcpy(&stored, p, sizeof(T));
   return double(widen(stored));
+#endif
 }
 
+// On a device not byte by byte: ptxas 13.0 takes the first byte of what was just rounded to 16 bits for
+// the number, and converts that to an integer.
 template <class T>
 FASTOPT_HD void store_value(char* p, double value) {
   const T stored = narrow<T>(Compute<T>(value));
 #ifdef __CUDA_ARCH__
-  // ptxas 13.0 takes the first byte of what it has just rounded to 16 bits for the number that it is,
-  // and converts it to an integer. A register of 32 bits is one to it.
-  if constexpr (sizeof(T) == 2) {
-    uint32_t whole = stored.bits;
-    asm("" : "+r"(whole));
-    __builtin_memcpy(p, &whole, sizeof(T));
-    return;
-  }
-#endif
+  *reinterpret_cast<T*>(p) = stored;
+#else
   __builtin_memcpy(p, &stored, sizeof(T));
+#endif
 }
 
 FASTOPT_HD double get(const ChannelVector& v, int64_t c, double absent = 0.0) {
@@ -67,47 +67,83 @@ FASTOPT_HD void put(const ChannelVector& v, int64_t c, double value) {
 }
 
 // ---- forward ----
+// What a channel brings along is read before anything is written: a device asks for all of it at once.
 
-FASTOPT_HD void track(const Running& r, int64_t c, double mean, double var) {
-  put(r.mean, c, follow(get(r.mean, c), mean, r.keep, r.take));
-  put(r.var, c, follow(get(r.var, c), var, r.keep, r.take));
+struct ForwardInputs {
+  double gamma, beta, running_mean, running_var;
+};
+FASTOPT_HD ForwardInputs inputs_of(const BatchNormForward& call, int64_t c) {
+  return {get(call.gamma, c, 1.0), get(call.beta, c), get(call.running.mean, c),
+          get(call.running.var, c)};
 }
 
+// What the elements need to know of their channel, before it is rounded.
+struct Affine {
+  double mean, scale, shift;
+};
+
 // `m` over n values: the batch's, or given; of no use in evaluation.
-FASTOPT_HD void finish_forward(const BatchNormForward& call, int64_t c, const Moments& m, double n) {
-  if (call.evaluate) {
-    call.mean[c] = get(call.running.mean, c);
-    call.var[c] = get(call.running.var, c);
-  } else {
-    call.mean[c] = m.mean;
-    call.var[c] = variance(m.m2, n, false);
-    if (n > 0) track(call.running, c, m.mean, variance(m.m2, n, call.running.unbiased));
+FASTOPT_HD Affine finish_forward(const BatchNormForward& call, int64_t c, const ForwardInputs& in,
+                                 const Moments& m, double n) {
+  double mean = in.running_mean, var = in.running_var;
+  if (!call.evaluate) {
+    const Running& r = call.running;
+    mean = m.mean;
+    var = variance(m.m2, n, false);
+    if (n > 0) {
+      put(r.mean, c, follow(in.running_mean, mean, r.keep, r.take));
+      put(r.var, c, follow(in.running_var, variance(m.m2, n, r.unbiased), r.keep, r.take));
+    }
   }
-  call.invstd[c] = inverse_std(call.var[c], call.eps);
-  call.scale[c] = get(call.gamma, c, 1.0) * call.invstd[c];
+  const double invstd = inverse_std(var, call.eps), scale = in.gamma * invstd;
+  call.mean[c] = mean;
+  call.var[c] = var;
+  call.invstd[c] = invstd;
+  call.scale[c] = scale;
+  return {mean, scale, in.beta};
 }
 
 template <class F>
-FASTOPT_HD Normalize<F> normalize_of(const BatchNormForward& call, int64_t c) {
-  return Normalize<F>::of(call.mean[c], call.scale[c], get(call.beta, c));
+FASTOPT_HD Normalize<F> normalize_of(const Affine& a) {
+  return Normalize<F>::of(a.mean, a.scale, a.shift);
 }
 
 // ---- backward ----
 
-// The sums of a channel, call.sums, are given or were just taken about a mean that was rounded to F.
+struct BackwardInputs {
+  double mean, invstd, scale;
+};
+FASTOPT_HD BackwardInputs inputs_of(const BatchNormBackward& call, int64_t c) {
+  return {call.mean[c], call.invstd[c], call.scale[c]};
+}
+
+// Of dy, and of dy (x - mean).
+struct ChannelSums {
+  double dy, dy_centred;
+};
+FASTOPT_HD ChannelSums sums_of(const BatchNormBackward& call, int64_t c) {
+  return {call.sums.dy[c], call.sums.dy_centred[c]};
+}
+
+// The sums of a channel are given, or were just taken about a mean that was rounded to F. Gives them
+// about the mean.
 template <class F>
-FASTOPT_HD void finish_backward(const BatchNormBackward& call, int64_t c) {
-  double& products = call.sums.dy_centred[c];
-  if (!call.given)
-    products = recentred(products, call.sums.dy[c], double(F(call.mean[c])), call.mean[c]);
-  put(call.dgamma, c, products * call.invstd[c]);
-  put(call.dbeta, c, call.sums.dy[c]);
+FASTOPT_HD ChannelSums finish_backward(const BatchNormBackward& call, int64_t c,
+                                       const BackwardInputs& in, ChannelSums sums) {
+  if (!call.given) {
+    sums.dy_centred = recentred(sums.dy_centred, sums.dy, double(F(in.mean)), in.mean);
+    call.sums.dy[c] = sums.dy;
+    call.sums.dy_centred[c] = sums.dy_centred;
+  }
+  put(call.dgamma, c, sums.dy_centred * in.invstd);
+  put(call.dbeta, c, sums.dy);
+  return sums;
 }
 
 template <class F>
-FASTOPT_HD NormalizeBackward<F> gradient_of(const BatchNormBackward& call, int64_t c) {
-  return NormalizeBackward<F>::of(call.mean[c], call.invstd[c], call.scale[c], call.sums.dy[c],
-                                  call.sums.dy_centred[c], call.count);
+FASTOPT_HD NormalizeBackward<F> gradient_of(const BatchNormBackward& call, const BackwardInputs& in,
+                                            const ChannelSums& sums) {
+  return NormalizeBackward<F>::of(in.mean, in.invstd, in.scale, sums.dy, sums.dy_centred, call.count);
 }
 
 }  // namespace fastopt

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 
 #include "shim/launch.h"
@@ -51,6 +52,7 @@ struct Warp {
 Thread threads[kMaxThreads];
 Warp warps[kMaxThreads / warpSize];
 const Launch* running_launch;
+std::unique_ptr<char[]> room;  // of shared memory
 int count;  // threads of a block
 // Threads that have not returned, times kPresent, plus those of them that do not wait: one number, so
 // that both are read at once, and relaxed, so that counting puts no order between threads.
@@ -144,6 +146,7 @@ void thread(int t) {
 }  // namespace
 
 int lane() { return me % warpSize; }
+void* shared_room() { return room.get(); }
 
 void sync_block() {
   if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 < count) return wait(Op::syncthreads);
@@ -177,6 +180,7 @@ uint64_t exchange(Op op, unsigned mask, uint64_t value, int from) {
 
 void run(const Launch& launch) {
   running_launch = &launch;
+  room.reset(new char[launch.shared]);  // of any content, and on a boundary of 16 bytes
   gridDim = launch.grid;
   blockDim = launch.block;
   count = int(blockDim.x * blockDim.y * blockDim.z);

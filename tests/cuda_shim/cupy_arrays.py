@@ -37,7 +37,8 @@ class CuPyOnShim(CuPy):
 
     def __init__(self, lib: ctypes.CDLL) -> None:
         self.shim = shim = Shim(lib)
-        self.use, self.new_stream, self.capture = shim.use, shim.new_stream, shim.capture
+        self.use, self.hold = shim.use, shim.hold
+        self.new_stream, self.capture = shim.new_stream, shim.capture
         runtime = SimpleNamespace(
             deviceSynchronize=lambda: None,
             memcpy=lambda to, start, size, kind: ctypes.memmove(to, start, size),

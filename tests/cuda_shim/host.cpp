@@ -8,6 +8,7 @@ namespace shim {
 
 std::recursive_mutex mutex;
 Counts counts;
+std::map<const void*, size_t> allowed_shared;
 thread_local int device = 0;
 
 namespace {
@@ -133,12 +134,23 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int ord
     case cudaDevAttrMaxBlocksPerMultiprocessor:
       *value = 32;
       break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = kMostShared;
+      break;
     case cudaDevAttrMemoryPoolsSupported:
       *value = 1;
       break;
     default:
       return report(cudaErrorInvalidValue);
   }
+  return cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  if (const cudaError_t error = present()) return report(error);
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > kMostShared)
+    return report(cudaErrorInvalidValue);
+  allowed_shared[kernel] = size_t(value);
   return cudaSuccess;
 }
 

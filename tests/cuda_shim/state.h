@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <mutex>
 
 #include "shim/host.h"
@@ -19,6 +20,10 @@ struct Counts {
 extern Counts counts;
 
 extern thread_local int device;  // the current one
+
+// Dynamic shared memory of a block: what a launch may ask for, and may once its kernel was allowed to.
+inline constexpr int kShared = 48 << 10, kMostShared = 227 << 10;
+extern std::map<const void*, size_t> allowed_shared;
 
 cudaError_t report(cudaError_t);  // keeps an error for cudaGetLastError
 cudaError_t present();            // or why there is no device

@@ -73,8 +73,10 @@ enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrComputeCapabilityMinor = 76,
   cudaDevAttrMaxBlocksPerMultiprocessor = 106,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
   cudaDevAttrMemoryPoolsSupported = 115,
 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
 enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
 
@@ -107,6 +109,7 @@ SHIM_API cudaError_t cudaGetDeviceCount(int* count);
 SHIM_API cudaError_t cudaGetDevice(int* device);
 SHIM_API cudaError_t cudaSetDevice(int device);
 SHIM_API cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device);
+SHIM_API cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value);
 SHIM_API cudaError_t cudaDeviceSynchronize();
 
 SHIM_API cudaError_t cudaMalloc(void** p, size_t size);

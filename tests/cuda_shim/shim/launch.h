@@ -1,4 +1,4 @@
-// In place of kernel<<<grid, block, 0, stream>>>(args...), which a C++ compiler cannot read.
+// In place of kernel<<<grid, block, shared, stream>>>(args...), which a C++ compiler cannot read.
 #pragma once
 
 #include <functional>
@@ -14,11 +14,13 @@ namespace shim {
 struct Launch {
   const void* kernel;  // for messages
   dim3 grid, block;
+  size_t shared;  // bytes
   std::function<void()> thread;  // what each thread does
 };
 
 void submit(cudaStream_t stream, Launch launch);  // stream.cpp
 void run(const Launch& launch);                   // block.cpp
+void* shared_room();  // what the kernel that runs was launched with; not a byte more
 
 // What nvcc made of a kernel (ptx.py), given where each parameter lies; null if the kernel runs as the
 // C++ compiler made it.
@@ -28,14 +30,14 @@ Translated translation(const void* kernel);  // translation.cpp
 // Arguments become the kernel's parameters here and now, as with <<<>>>; cudaGetLastError() tells what
 // became of it.
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t stream,
-            Arguments&&... arguments) {
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
+            cudaStream_t stream, Arguments&&... arguments) {
   using Kept = std::tuple<Parameters...>;
   static_assert((std::is_trivially_copyable_v<Parameters> && ...), "a kernel gets bytes");
   static_assert(sizeof(Kept) <= 4096, "more parameters than every device takes");
   const auto address = reinterpret_cast<const void*>(kernel);
   submit(stream,
-         {address, grid, block,
+         {address, grid, block, shared,
           [kernel, other = translation(address), kept = Kept(std::forward<Arguments>(arguments)...)] {
             if (!other) return std::apply(kernel, kept);
             std::apply(
@@ -45,6 +47,12 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t s
                 },
                 kept);
           }});
+}
+
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t stream,
+            Arguments&&... arguments) {
+  launch(kernel, grid, block, size_t(0), stream, std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace shim
