@@ -22,6 +22,8 @@ LARGE = [
     Form((300, 7, 8), axis=-1),  # whole vectors of channels, several blocks of each
     Form((40, 3, 16, 16)),  # whole vectors of planes, and whole bytes
     Form((3000, 2, 3)),
+    Form((64, 2, 16, 16)),  # of float32 more than 48 KiB a channel
+    Form((40, 5, 14, 14)),  # of 16 bits half vectors
 ]
 
 

@@ -144,9 +144,8 @@ void batch_norm_backward(const BatchNormBackward& call) {
   Results results(s, !call.given);
   PerChannel<NormalizeBackward> constants(s, call.dtype);
   const auto settle = [&](int64_t c) {
-    constants.set(c, [&]<class F> {
-      return gradient_of<F>(call, inputs_of(call, c), sums_of(call, c));
-    });
+    constants.set(c,
+                  [&]<class F> { return gradient_of<F>(call, inputs_of(call, c), sums_of(call, c)); });
   };
 
   ChannelPass reduce(s, call.dtype, kernels().batch_norm.reduce, results.parts(), call.kept);

@@ -36,7 +36,8 @@ struct Rules {
   __device__ __forceinline__ Rules(const RuleArrays& arrays, const Table& table)
       : all(arrays), t(table) {}
 
-  // By all threads of a block, before any other; in rows, with the column of the thread's first element.
+  // By all threads of a block, before any other; in rows, with the column of the thread's first
+  // element.
   __device__ __forceinline__ void await(const Finishing& finishing, int64_t column) {
     if (finished) return;
     await_finish(finishing);
@@ -109,8 +110,9 @@ __global__ void __launch_bounds__(kElementThreads)
     for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
       if (!whole && !(inside && i < t.elements)) continue;
-      load_part(call.x.data, i, t.elements, whole, x[r]);
-      if (call.residual.data) load_part(call.residual.data, i, t.elements, whole, residual[r]);
+      load_part<count, Use::last>(call.x.data, i, t.elements, whole, x[r]);
+      if (call.residual.data)
+        load_part<count, Use::last>(call.residual.data, i, t.elements, whole, residual[r]);
     }
     rules.await(finishing, column);
 #pragma unroll
@@ -122,7 +124,7 @@ __global__ void __launch_bounds__(kElementThreads)
         if (!rows) rules.at_element(i);
         P y[count];
         bits = normalize(call, [&](int k) { return rules.next(k); }, x[r], residual[r], y);
-        store_part(call.y.data, i, t.elements, whole, y);
+        store_part<count, Use::last>(call.y.data, i, t.elements, whole, y);
       }
       if (call.kept) put_bits<count>(call.kept, i, there, bits);
     }
@@ -147,8 +149,8 @@ __global__ void __launch_bounds__(kElementThreads)
     for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
       if (!whole && !(inside && i < t.elements)) continue;
-      load_part(call.dy.data, i, t.elements, whole, dy[r]);
-      if (call.x.data) load_part(call.x.data, i, t.elements, whole, x[r]);
+      load_part<count, Use::last>(call.dy.data, i, t.elements, whole, dy[r]);
+      if (call.x.data) load_part<count, Use::last>(call.x.data, i, t.elements, whole, x[r]);
       on[r] = bits_from(call.kept, i);
     }
     rules.await(finishing, column);
@@ -160,8 +162,9 @@ __global__ void __launch_bounds__(kElementThreads)
       P dx[count];
       if (call.kept) let_pass(on[r], dy[r]);
       differentiate(call, [&](int k) { return rules.next(k); }, x[r], dy[r], dx);
-      store_part(call.dx.data, i, t.elements, whole, dx);
-      if (call.dresidual.data) store_part(call.dresidual.data, i, t.elements, whole, dy[r]);
+      store_part<count, Use::last>(call.dx.data, i, t.elements, whole, dx);
+      if (call.dresidual.data)
+        store_part<count, Use::last>(call.dresidual.data, i, t.elements, whole, dy[r]);
     }
   });
 }

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kPlaneBlocks = 4;   // of a group
 constexpr int kRowThreads = 128;  // by channels, 32 at most, and blocks
-constexpr int kResident = 512;  // threads on a processor: registers enough for all that is read
+constexpr int kResident = 512;    // threads on a processor: registers enough for all that is read
 
 int row_channels(const ChannelSpace& s) {
   int n = 1;

@@ -1,6 +1,7 @@
-// The step on elements. A block of threads takes a chunk of one tensor: vectors of 16 bytes, several of
-// them in flight, between a head that brings the parameter to a boundary and a tail. Arrays that do not
-// share their distance from such a boundary go element by element, as do strided gradients.
+// The step on elements. A block of threads takes a chunk of one tensor: vectors of 16 bytes, one of
+// each array in flight for a thread, between a head that brings the parameter to a boundary and a tail.
+// Arrays that do not share their distance from such a boundary go element by element, as do strided
+// gradients.
 #pragma once
 
 #include "cuda/step.hpp"
@@ -38,55 +39,46 @@ struct Stepped {
     return all;
   }
 
-  // `count` elements at each of `times` places, `apart` elements from one to the next. All loads come
-  // before the first use.
-  template <int count, int times>
-  __device__ __forceinline__ void at(int64_t i, int64_t apart) const {
-    P w[times][count], g[times][count];
-    S s[times][Rule::slots + 1][count];
+  // `count` elements from i on. All loads come before the first use.
+  template <int count>
+  __device__ __forceinline__ void at(int64_t i) const {
+    P w[count], g[count];
+    S s[Rule::slots + 1][count];
+    load(param + i, w);
+    if constexpr (count == 1)
+      g[0] = element<P>(grad, i);
+    else
+      load(static_cast<const P*>(grad.data) + i, g);
 #pragma unroll
-    for (int u = 0; u < times; ++u) {
-      const int64_t j = i + u * apart;
-      load(param + j, w[u]);
-      if constexpr (count == 1)
-        g[u][0] = element<P>(grad, j);
-      else
-        load(static_cast<const P*>(grad.data) + j, g[u]);
+    for (int k = 0; k < Rule::slots; ++k) load(state[k] + i, s[k]);
 #pragma unroll
-      for (int k = 0; k < Rule::slots; ++k) load(state[k] + j, s[u][k]);
+    for (int e = 0; e < count; ++e) {
+      F own[Rule::slots + 1];
+#pragma unroll
+      for (int k = 0; k < Rule::slots; ++k) own[k] = widen(s[k][e]);
+      w[e] = narrow<P>(update.step(wrap, widen(w[e]), widen(g[e]), own, clip));
+#pragma unroll
+      for (int k = 0; k < Rule::slots; ++k) s[k][e] = narrow<S>(own[k]);
     }
+    store(param + i, w);
 #pragma unroll
-    for (int u = 0; u < times; ++u) {
-      const int64_t j = i + u * apart;
-#pragma unroll
-      for (int e = 0; e < count; ++e) {
-        F own[Rule::slots + 1];
-#pragma unroll
-        for (int k = 0; k < Rule::slots; ++k) own[k] = widen(s[u][k][e]);
-        w[u][e] = narrow<P>(update.step(wrap, widen(w[u][e]), widen(g[u][e]), own, clip));
-#pragma unroll
-        for (int k = 0; k < Rule::slots; ++k) s[u][k][e] = narrow<S>(own[k]);
-      }
-      store(param + j, w[u]);
-#pragma unroll
-      for (int k = 0; k < Rule::slots; ++k) store(state[k] + j, s[u][k]);
-    }
+    for (int k = 0; k < Rule::slots; ++k) store(state[k] + i, s[k]);
   }
 
   __device__ __forceinline__ void one_by_one(int64_t begin, int64_t end) const {
-    for (int64_t i = begin + threadIdx.x; i < end; i += kStepThreads) at<1, 1>(i, 0);
+    for (int64_t i = begin + threadIdx.x; i < end; i += kStepThreads) at<1>(i);
   }
 
   __device__ __forceinline__ void chunk(int64_t begin, int64_t end) const {
-    constexpr int count = kPerVector<P>, times = sizeof(P) > 2 ? 2 : 1;
-    constexpr int64_t apart = kStepThreads * count, tile = apart * times;
+    constexpr int count = kPerVector<P>;
+    constexpr int64_t tile = kStepThreads * count;
     const auto address = reinterpret_cast<uintptr_t>(param + begin);
     const int64_t head = int64_t(-address % kVectorBytes / sizeof(P));
     int64_t i = begin;
     if (begin + head + tile <= end && vectors_from(begin + head)) {
       i += head;
       one_by_one(begin, i);
-      for (; i + tile <= end; i += tile) at<count, times>(i + threadIdx.x * count, apart);
+      for (; i + tile <= end; i += tile) at<count>(i + threadIdx.x * count);
     }
     one_by_one(i, end);
   }
@@ -96,7 +88,7 @@ template <class Rule, class P, class S>
 __global__ void __launch_bounds__(kStepThreads, kResident<Compute<P>, Rule::slots>)
     step_chunks(const StepTables t, int first, int count) {
   using F = Compute<P>;
-  if (t.control->skip) return;
+  const bool skip = t.control->skip;
   const int own = first + find(t.chunks + first, count, blockIdx.x);
   const StepEntry& e = t.entries[own];
   const int64_t begin = (int64_t(blockIdx.x) - t.chunks[own]) * t.chunk;
@@ -106,7 +98,7 @@ __global__ void __launch_bounds__(kStepThreads, kResident<Compute<P>, Rule::slot
   Stepped<Rule, P, S> stepped{
       update, update.wrap(clip), clip, static_cast<P*>(e.param), t.grads[e.index], {}};
   for (int k = 0; k < Rule::slots; ++k) stepped.state[k] = static_cast<S*>(e.state[k]);
-  stepped.chunk(begin, end);
+  if (!skip) stepped.chunk(begin, end);
 }
 
 template <template <class> class Rule, class P, class S>

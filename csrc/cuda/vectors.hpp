@@ -1,6 +1,8 @@
 // Memory as threads read it: 16 bytes at a time where arrays lie so, else an element at a time.
 #pragma once
 
+#include <type_traits>
+
 #include "core/buffer.hpp"
 #include "cuda/launch.hpp"
 #include "rules/divide.hpp"
@@ -17,15 +19,25 @@ __host__ __device__ __forceinline__ bool aligned(const void* p) {
   return reinterpret_cast<uintptr_t>(p) % kVectorBytes == 0;
 }
 
-// `count` neighbouring elements; more than one: vectors.
+// What `count` elements of T are moved as: so many whole vectors, or half a one.
 template <int count, class T>
+using Moved = std::conditional_t<count * sizeof(T) % kVectorBytes == 0, uint4, uint2>;
+
+// Whether anybody will want them again soon.
+enum class Use : uint8_t { again, last };
+
+// `count` neighbouring elements; more than one: vectors.
+template <int count, Use use = Use::again, class T>
 __device__ __forceinline__ void load(const T* from, T (&to)[count]) {
   if constexpr (count == 1) {
     to[0] = *from;
   } else {
+    using V = Moved<count, T>;
+    constexpr int step = int(sizeof(V) / sizeof(T));
 #pragma unroll
-    for (int k = 0; k < count; k += kPerVector<T>) {
-      const uint4 vector = *reinterpret_cast<const uint4*>(from + k);
+    for (int k = 0; k < count; k += step) {
+      const V* const p = reinterpret_cast<const V*>(from + k);
+      const V vector = use == Use::last ? __ldcs(p) : *p;
       __builtin_memcpy(to + k, &vector, sizeof(vector));
     }
   }
@@ -33,16 +45,19 @@ __device__ __forceinline__ void load(const T* from, T (&to)[count]) {
 
 // By an intrinsic, which the compiler leaves whole: plain stores it took apart where another branch
 // stores the same elements one by one. Past the first-level cache, where stores go anyway.
-template <int count, class T>
+template <int count, Use use = Use::again, class T>
 __device__ __forceinline__ void store(T* to, const T (&from)[count]) {
   if constexpr (count == 1) {
     *to = from[0];
   } else {
+    using V = Moved<count, T>;
+    constexpr int step = int(sizeof(V) / sizeof(T));
 #pragma unroll
-    for (int k = 0; k < count; k += kPerVector<T>) {
-      uint4 vector;
+    for (int k = 0; k < count; k += step) {
+      V vector;
       __builtin_memcpy(&vector, from + k, sizeof(vector));
-      __stcg(reinterpret_cast<uint4*>(to + k), vector);
+      V* const p = reinterpret_cast<V*>(to + k);
+      use == Use::last ? __stcs(p, vector) : __stcg(p, vector);
     }
   }
 }

@@ -29,14 +29,17 @@ FASTOPT_HD Moments moments_about(double pivot, double sum, double squares, doubl
   return {pivot + mean, m2 != m2 ? squares : larger(m2, 0.0)};
 }
 
-// Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1.
+// Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1. Of as many
+// values on either side, a power of two in this tree, the quotients are known exactly, and on a device
+// a quotient of doubles takes as long as all else here.
 struct JoinMoments {
   static FASTOPT_HD void join(double& mean, double& m2, double mean_b, double m2_b, double n,
                               double n_b) {
     const double both = n + n_b;
     const double d = mean_b - mean;
-    mean = mean + d * (n_b / both);
-    m2 = (m2 + m2_b) + d * d * (n * n_b / both);
+    const bool even = n == n_b;
+    mean = mean + d * (even ? 0.5 : n_b / both);
+    m2 = (m2 + m2_b) + d * d * (even ? 0.5 * n : n * n_b / both);
   }
 };
 

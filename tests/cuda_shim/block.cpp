@@ -53,7 +53,7 @@ Thread threads[kMaxThreads];
 Warp warps[kMaxThreads / warpSize];
 const Launch* running_launch;
 std::unique_ptr<char[]> room;  // of shared memory
-int count;  // threads of a block
+int count;                     // threads of a block
 // Threads that have not returned, times kPresent, plus those of them that do not wait: one number, so
 // that both are read at once, and relaxed, so that counting puts no order between threads.
 std::atomic<int> census;

@@ -14,7 +14,7 @@ namespace shim {
 struct Launch {
   const void* kernel;  // for messages
   dim3 grid, block;
-  size_t shared;  // bytes
+  size_t shared;                 // bytes
   std::function<void()> thread;  // what each thread does
 };
 
@@ -30,8 +30,8 @@ Translated translation(const void* kernel);  // translation.cpp
 // Arguments become the kernel's parameters here and now, as with <<<>>>; cudaGetLastError() tells what
 // became of it.
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
-            cudaStream_t stream, Arguments&&... arguments) {
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+            Arguments&&... arguments) {
   using Kept = std::tuple<Parameters...>;
   static_assert((std::is_trivially_copyable_v<Parameters> && ...), "a kernel gets bytes");
   static_assert(sizeof(Kept) <= 4096, "more parameters than every device takes");
