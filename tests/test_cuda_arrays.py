@@ -9,13 +9,13 @@ import gc
 import re
 import subprocess
 import sys
-import types
 import weakref
 
 import numpy as np
 import pytest
 
 import fastopt
+from cupys import Cupys
 from fastopt import _core
 from fastopt import functional as F
 from steps import bits
@@ -113,34 +113,19 @@ def test_what_another_stream_still_writes_is_waited_for(shim):
 
 
 def test_an_array_that_never_moves_is_described_once(shim, monkeypatch):
-    """CuPy's: what it says of itself is asked for when it is new, and for the stream that is current."""
-    asked = []
-
-    class Steadfast(type(shim.array(np.ones(1)))):
-        @property
-        def __cuda_array_interface__(self):
-            asked.append(self)
-            return super().__cuda_array_interface__
-
-    Steadfast.__module__, Steadfast.__name__ = "cupy", "ndarray"
-    cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(get_current_stream=lambda: None))
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-
-    def make(value):
-        array = shim.array(np.full(3, value, np.float32))
-        array.__class__ = Steadfast
-        return array
-
+    """CuPy's: where it lies is asked for when it is new."""
+    cupys = Cupys(shim, monkeypatch)
+    make = lambda value: cupys(np.full(3, value, np.float32))  # noqa: E731
     params, grads = [make(1.0) for _ in range(9)], [make(0.5) for _ in range(9)]
     opt = fastopt.SGD(params, lr=1.0)
     opt.step(grads)
-    asked.clear()
+    cupys.asked.clear()
     opt.step(grads)
-    assert asked == [params[0]]  # which says the stream
-    asked.clear()
-    opt.step([*grads[:8], make(0.25)])
-    assert len(asked) == 2
-    asked.clear()
+    assert cupys.asked == []
+    new = make(0.25)
+    opt.step([*grads[:8], new])
+    assert cupys.asked == [id(new)]
+    cupys.asked.clear()
     alive = [weakref.ref(g) for g in grads]
     del grads  # of which the optimizer keeps none alive
     gc.collect()

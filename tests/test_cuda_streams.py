@@ -3,16 +3,14 @@ refuses a stream that is gone and knows what spoils a capture."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
-import sys
-import types
 
 import numpy as np
 import pytest
 
 import fastopt
+from cupys import Cupys, Stream
 from fastopt import functional as F
 from steps import bits
 
@@ -26,45 +24,9 @@ def shim(cuda):
     return cuda
 
 
-@contextlib.contextmanager
-def short_lived(shim):
-    """A stream to queue on, which then is gone."""
-    with shim.new_stream() as stream:
-        yield
-    assert shim.lib.cudaStreamDestroy(ctypes.c_void_p(stream)) == 0
-
-
 @pytest.fixture
 def as_cupys(shim, monkeypatch):
-    """Makes an array look like CuPy's. CuPy's stream ends with its object."""
-    plain = type(shim.array(np.ones(1)))
-    looks = type("ndarray", (plain,), {"__module__": "cupy"})
-    cuda = types.SimpleNamespace(get_current_stream=lambda: None)
-    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=cuda))
-
-    def make(host):
-        array = shim.array(host)
-        array.__class__ = looks
-        return array
-
-    make.cuda = cuda
-    return make
-
-
-class Stream:
-    """Of CuPy's, in short: the current one until it is left, and destroyed when nobody holds it."""
-
-    def __init__(self, shim, cuda):
-        self.shim, self.ptr = shim, ctypes.c_void_p()
-        shim.lib.cudaStreamCreateWithFlags(ctypes.byref(self.ptr), 1)
-        shim.stream, cuda.get_current_stream = self.ptr.value, lambda: self
-        self.cuda = cuda
-
-    def leave(self):
-        self.shim.stream, self.cuda.get_current_stream = 1, lambda: None
-
-    def __del__(self):
-        self.shim.lib.cudaStreamDestroy(self.ptr)
+    return Cupys(shim, monkeypatch)
 
 
 def held(shim):
@@ -78,11 +40,12 @@ def test_a_gradient_that_is_known_says_no_old_stream(shim, as_cupys):
     """Its stream was that of the step before: who waited for it now would spoil a capture."""
     w, g = as_cupys(np.ones(3, np.float32)), as_cupys(np.full(3, 0.5, np.float32))
     opt = fastopt.SGD(w, lr=1.0)
-    with short_lived(shim):
-        opt.step(g)
-    with shim.new_stream():
-        replay = shim.capture(lambda: opt.step(g))
-        replay()
+    stream = Stream(as_cupys)
+    opt.step(g)
+    stream = Stream(as_cupys)  # the optimizer keeps the other one
+    replay = shim.capture(lambda: opt.step(g))
+    replay()
+    stream.leave()
     assert shim.host(w).tolist() == [0.0] * 3
 
 
@@ -96,7 +59,7 @@ def test_a_step_waits_for_what_its_optimizer_has_queued_elsewhere(shim, as_cupys
     w, g = as_cupys(np.ones(3, np.float32)), as_cupys(np.full(3, 0.5, np.float32))
     opt = fastopt.SGD(w, lr=0.5)
     shim.counts()
-    stream = Stream(shim, as_cupys.cuda)
+    stream = Stream(as_cupys)
     opt.step(g)  # which finds what was sent when the optimizer was made
     assert waits(shim) == 1
     opt.step(g)
@@ -105,7 +68,7 @@ def test_a_step_waits_for_what_its_optimizer_has_queued_elsewhere(shim, as_cupys
     del stream  # the optimizer keeps it until it has waited for it
     opt.lr = 1.0
     assert waits(shim) == 2
-    stream = Stream(shim, as_cupys.cuda)
+    stream = Stream(as_cupys)
     replay = shim.capture(lambda: opt.step(g))  # a capture waits for nothing outside it
     assert waits(shim) == 2
     replay()
@@ -113,6 +76,18 @@ def test_a_step_waits_for_what_its_optimizer_has_queued_elsewhere(shim, as_cupys
     assert opt.step_count == 3
     assert waits(shim) == 3
     assert shim.host(w).tolist() == [0.0] * 3
+
+
+def test_another_librarys_gradient_is_waited_for_in_every_step(shim, as_cupys):
+    """Also where it is known: what its own library has queued comes before on another stream."""
+    w, g = shim.array(np.ones(3, np.float32)), as_cupys(np.full(3, 0.5, np.float32))
+    opt = fastopt.SGD(w, lr=1.0)
+    stream, shim.stream = Stream(as_cupys), 1  # that of w
+    shim.counts()
+    for expected in (1, 2):
+        opt.step(g)
+        assert waits(shim) == expected
+    stream.leave()
 
 
 def test_an_optimizer_may_go_and_another_come_while_a_stream_is_captured(shim):
@@ -138,10 +113,10 @@ def test_what_forward_saves_keeps_its_stream(shim, as_cupys, goes_back):
     x, g = (np.random.default_rng(i).normal(size=(6, 4)).astype(np.float32) for i in range(2))
     there, out = as_cupys(x), shim.array(g)
     before = held(shim)
-    streams = [Stream(shim, as_cupys.cuda)]
+    streams = [Stream(as_cupys)]
     _, saved = F.batch_norm_forward(there, activation="relu", out=out)
     if goes_back:
-        streams.append(Stream(shim, as_cupys.cuda))
+        streams.append(Stream(as_cupys))
         F.batch_norm_backward(there, saved, out=out)
     streams.pop().leave()
     streams.clear()

@@ -24,7 +24,7 @@ bool is_native(char order) {
          order == (std::endian::native == std::endian::little ? '<' : '>');
 }
 
-DType dtype_of(const py::dtype& t, const Where& where) {
+DType asked(const py::dtype& t, const Where& where) {
   const bool native = is_native(t.byteorder());
   if (native) {
     if (t.num() == py::detail::npy_api::NPY_FLOAT_) return DType::float32;
@@ -36,25 +36,11 @@ DType dtype_of(const py::dtype& t, const Where& where) {
                        ", expected " + kTypes + (native ? "" : " in native byte order"));
 }
 
-// The same dtype object comes again and again, step after step: the last answer is kept by identity.
-DType cached_dtype_of(PyObject* descr, const Where& where) {
-  static PyObject* seen[8] = {};
-  static DType answers[8];
-  const size_t place = reinterpret_cast<uintptr_t>(descr) / 16 % 8;
-  if (seen[place] != descr) {
-    answers[place] = dtype_of(py::reinterpret_borrow<py::dtype>(descr), where);
-    Py_XDECREF(seen[place]);
-    Py_INCREF(descr);  // so that no other dtype can come to lie at its address
-    seen[place] = descr;
-  }
-  return answers[place];
-}
-
 Array read_numpy(py::handle object, const Where& where) {
   const auto* proxy = py::detail::array_proxy(object.ptr());
   Array a;
   a.data = proxy->data;
-  a.dtype = cached_dtype_of(proxy->descr, where);
+  a.dtype = dtype_of(proxy->descr, where);
   a.writable = proxy->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
   a.ndim = proxy->nd;
   a.shape = proxy->dimensions;
@@ -69,10 +55,16 @@ std::string type_name(py::handle object) {
 
 // A tensor of torch's may be more than an array.
 void require_plain(py::handle tensor, const Where& where, Recorded recorded) {
-  if (py::bool_(tensor.attr("is_neg")()))
+  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
+  static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
+  const auto yes = [](PyObject* answer) {
+    if (!answer) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(answer).is(py::handle(Py_True));
+  };
+  if (yes(PyObject_CallMethodNoArgs(tensor.ptr(), is_neg)))
     throw py::type_error(where.text() +
                          " is a view of numbers still to be negated: pass its resolve_neg()");
-  if (recorded == Recorded::refused && py::bool_(tensor.attr("requires_grad")))
+  if (recorded == Recorded::refused && yes(PyObject_GetAttr(tensor.ptr(), requires_grad)))
     throw py::type_error(where.text() +
                          " requires a gradient, which fastopt would not record: pass its detach()");
 }
@@ -115,6 +107,21 @@ std::string Where::text() const {
   return role + "[" + std::string(py::repr(names[py::int_(index)])) + "]";
 }
 
+// The same dtype object comes again and again, step after step: the last answer is kept by identity.
+DType dtype_of(py::handle numpys, const Where& where) {
+  PyObject* const descr = numpys.ptr();
+  static PyObject* seen[8] = {};
+  static DType answers[8];
+  const size_t place = reinterpret_cast<uintptr_t>(descr) / 16 % 8;
+  if (seen[place] != descr) {
+    answers[place] = asked(py::reinterpret_borrow<py::dtype>(descr), where);
+    Py_XDECREF(seen[place]);
+    Py_INCREF(descr);  // so that no other dtype can come to lie at its address
+    seen[place] = descr;
+  }
+  return answers[place];
+}
+
 int64_t Array::size() const {
   int64_t n = 1;
   for (int d = 0; d < ndim; ++d) n *= shape[d];
@@ -125,6 +132,10 @@ Array read_array(py::handle object, const Where& where, Recorded recorded) {
   if (py::isinstance<py::array>(object)) return read_numpy(object, where);
   const Library& library = library_of(object);
   if (library.torch) require_plain(object, where, recorded);
+  if (library.keeps) {
+    require_cuda(object, where);
+    return read_cupy_array(object, where);
+  }
   if (library.exchange) return read_exchanged(*library.exchange, object, where);
   if (library.torch) return read_described(object.attr("detach")(), where);
   return read_described(object, where);

@@ -51,6 +51,9 @@ struct Array {
 // record, or taken, as an optimizer must.
 enum class Recorded : bool { refused, taken };
 
+// Of NumPy's dtype object, which CuPy's arrays have, too.
+DType dtype_of(py::handle numpys, const Where& where);
+
 // Takes NumPy arrays; CUDA arrays, if there is an engine for them; through a NumPy view or DLPack
 // everything else that lives in host memory.
 // Throws TypeError for what is no array of a floating type fastopt computes with.

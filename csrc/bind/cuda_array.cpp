@@ -1,5 +1,6 @@
 #include "bind/cuda_array.hpp"
 
+#include <optional>
 #include <string>
 
 #include "bind/library.hpp"
@@ -12,7 +13,10 @@ struct Keys {
   static PyObject* make(const char* text) { return PyUnicode_InternFromString(text); }
   PyObject *interface = make("__cuda_array_interface__"), *typestr = make("typestr"),
            *shape = make("shape"), *strides = make("strides"), *data = make("data"),
-           *mask = make("mask"), *stream = make("stream");
+           *mask = make("mask"), *stream = make("stream"), *dtype = make("dtype"), *ptr = make("ptr"),
+           *device_id = make("device_id"), *c_contiguous = make("_c_contiguous"), *cuda = make("cuda"),
+           *get_current_stream = make("get_current_stream"), *cupy = make("cupy"),
+           *torch = make("torch");
 };
 const Keys& keys() {
   static const Keys made;
@@ -41,24 +45,28 @@ DType dtype_of(py::handle object, const py::dict& about, const Where& where) {
   if (is("<f4")) return DType::float32;
   if (is("<f8")) return DType::float64;
   if (is("<f2")) return DType::float16;
-  const std::string name = py::str(py::getattr(object, "dtype", type));
+  const std::string name = py::str(py::getattr(object, py::handle(keys().dtype), type));
   if (name.size() >= 8 && name.compare(name.size() - 8, 8, "bfloat16") == 0) return DType::bfloat16;
   throw py::type_error(where.text() + " has dtype " + name +
                        ", expected float16, bfloat16, float32 or float64");
 }
 
-void read_layout(Array& a, const py::dict& about) {
-  const py::tuple shape = required(about, keys().shape);
-  const bool strided = bool(item(about, keys().strides));
-  const py::tuple strides = strided ? py::tuple(required(about, keys().strides)) : py::tuple();
+py::ssize_t number(const py::tuple& numbers, int i) {
+  PyObject* const item = PyTuple_GetItem(numbers.ptr(), i);
+  const py::ssize_t n = item ? PyNumber_AsSsize_t(item, PyExc_OverflowError) : -1;
+  if (n == -1 && PyErr_Occurred()) throw py::error_already_set();
+  return n;
+}
+
+// Without strides, in row-major order.
+void read_layout(Array& a, const py::tuple& shape, const std::optional<py::tuple>& strides) {
   a.ndim = int(shape.size());
   a.numbers = std::make_unique<py::ssize_t[]>(2 * size_t(a.ndim));
   py::ssize_t dense = py::ssize_t(bytes_of(a.dtype));
   for (int d = a.ndim - 1; d >= 0; --d) {
-    const auto length = shape[d].cast<py::ssize_t>();
-    a.numbers[d] = length;
-    a.numbers[a.ndim + d] = strided ? strides[d].cast<py::ssize_t>() : dense;
-    dense *= length;
+    a.numbers[d] = number(shape, d);
+    a.numbers[a.ndim + d] = strides ? number(*strides, d) : dense;
+    dense *= a.numbers[d];
   }
   a.shape = a.numbers.get();
   a.strides = a.numbers.get() + a.ndim;
@@ -85,7 +93,9 @@ Array read_cuda_array(py::handle object, const py::dict& about, const Where& whe
     throw py::type_error(where.text() + " has a mask, expected a plain array");
   Array a;
   a.dtype = dtype_of(object, about, where);
-  read_layout(a, about);
+  std::optional<py::tuple> strides;
+  if (item(about, keys().strides)) strides = required(about, keys().strides);
+  read_layout(a, required(about, keys().shape), strides);
   const py::tuple data = required(about, keys().data);
   a.data = reinterpret_cast<char*>(data[0].cast<uintptr_t>());
   a.writable = !data[1].cast<bool>();
@@ -97,22 +107,52 @@ Array read_cuda_array(py::handle object, const py::dict& about, const Where& whe
   return a;
 }
 
-void* current_stream(py::handle array, int device) {
-  if (const Exchange* with = library_of(array).exchange) return exchanged_stream(*with, device);
-  py::object stream = py::none();
-  if (is_of(array, "torch"))
-    stream =
-        py::module_::import("torch").attr("cuda").attr("current_stream")(device).attr("cuda_stream");
-  else if (const py::object about = cuda_interface(array); !about.is_none())
-    stream = about.attr("get")("stream");
-  if (stream.is_none() && is_of(array, "cupy")) stream = current_stream_object(array).attr("ptr");
-  const auto handle = stream.is_none() ? 0 : stream.cast<uintptr_t>();
-  return handle ? reinterpret_cast<void*>(handle) : kLegacyStream;
+Array read_cupy_array(py::handle object, const Where& where) {
+  const auto asked = [](py::handle of, PyObject* name) { return py::getattr(of, py::handle(name)); };
+  Array a;
+  a.dtype = dtype_of(asked(object, keys().dtype), where);
+  std::optional<py::tuple>
+      strides;  // which take longer than the attribute of CuPy's that is not public
+  if (!py::getattr(object, py::handle(keys().c_contiguous), py::none()).is(py::handle(Py_True)))
+    strides = asked(object, keys().strides);
+  read_layout(a, asked(object, keys().shape), strides);
+  const py::object memory = asked(object, keys().data);
+  if (a.size() > 0) a.data = reinterpret_cast<char*>(asked(memory, keys().ptr).cast<uintptr_t>());
+  a.writable = true;
+  a.device = asked(memory, keys().device_id).cast<int>();
+  a.owner = py::reinterpret_borrow<py::object>(object);
+  require_aligned(a, where);
+  return a;
 }
 
-py::object current_stream_object(py::handle array) {
-  if (!is_of(array, "cupy")) return py::none();
-  return py::module_::import("cupy").attr("cuda").attr("get_current_stream")();
+namespace {
+
+// Of a library that whoever made an array has imported: an import would take longer than all the rest.
+py::object library_stream(PyObject* library, auto... device) {
+  auto module = py::reinterpret_steal<py::object>(PyImport_GetModule(library));
+  if (!module) module = py::reinterpret_steal<py::object>(PyImport_Import(library));
+  if (!module) throw py::error_already_set();
+  return module.attr(py::handle(keys().cuda)).attr(py::handle(keys().get_current_stream))(device...);
+}
+
+void* handle_of(const py::object& stream) {
+  const auto number = stream.is_none() ? 0 : stream.cast<uintptr_t>();
+  return number ? reinterpret_cast<void*>(number) : kLegacyStream;
+}
+
+}  // namespace
+
+Stream current_stream(py::handle array, int device) {
+  const Library& library = library_of(array);
+  if (library.exchange) return {exchanged_stream(*library.exchange, device)};
+  if (library.keeps) {
+    const py::object current = library_stream(keys().cupy);
+    return {handle_of(py::getattr(current, py::handle(keys().ptr))), current};
+  }
+  if (is_of(array, "torch"))
+    return {handle_of(library_stream(keys().torch, device).attr("cuda_stream"))};
+  const py::object about = cuda_interface(array);
+  return {handle_of(about.is_none() ? about : about.attr("get")(py::handle(keys().stream)))};
 }
 
 }  // namespace fastopt::bind

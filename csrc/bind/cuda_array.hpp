@@ -1,4 +1,4 @@
-// Arrays in a CUDA device's memory, as __cuda_array_interface__ describes them.
+// Arrays in a CUDA device's memory, as __cuda_array_interface__ or CuPy's attributes describe them.
 #pragma once
 
 #include "bind/array.hpp"
@@ -14,11 +14,18 @@ py::object cuda_interface(py::handle object);
 // Reads an object that has said this. Its device is asked for only where it matters.
 Array read_cuda_array(py::handle object, const py::dict& about, const Where& where);
 
-// The stream that an array's library queues its work on now, on this device.
-void* current_stream(py::handle array, int device);
+// One of CuPy's own, by its attributes: the interface would make a dict and ask for the stream, which
+// takes it a microsecond or two.
+Array read_cupy_array(py::handle object, const Where& where);
 
-// What keeps that stream alive while it is held: CuPy ends a stream with its object. None where a
+// `object` keeps the stream alive while it is held: CuPy ends a stream with its object. None where a
 // library has no such object, or, as torch, never ends a stream.
-py::object current_stream_object(py::handle array);
+struct Stream {
+  void* handle = nullptr;
+  py::object object = py::none();
+};
+
+// The one that an array's library queues its work on now, on this device.
+Stream current_stream(py::handle array, int device);
 
 }  // namespace fastopt::bind

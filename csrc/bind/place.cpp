@@ -77,10 +77,11 @@ void Meeting::add(Array& a, const Where& where) {
 void Meeting::restream() {
   if (place_.on_host()) return;
   const Place last = place_;
-  place_.stream = current_stream(owner_, place_.device);
-  if (place_.stream == last.stream) return;
+  Stream now = current_stream(owner_, place_.device);
+  if (now.handle == last.stream) return;
+  place_.stream = now.handle;
   if (lives(last.stream) && !engine().captured(last)) engine().wait_for(place_, last.stream);
-  stream_ = current_stream_object(owner_);
+  stream_ = std::move(now.object);
 }
 
 // Whether an earlier call's stream is there still: a default one, torch's, or one whose object is held.
@@ -91,8 +92,8 @@ bool Meeting::lives(void* stream) const {
 
 void Meeting::await(const Array& a) const {
   if (a.device == kHost || a.size() == 0) return;
-  const bool asks = !a.stream && Py_TYPE(a.owner.ptr()) != Py_TYPE(owner_.ptr());  // another library
-  void* const stream = asks ? current_stream(a.owner, a.device) : a.stream;
+  const bool asks = !a.stream && !is_of_library(a.owner);
+  void* const stream = asks ? current_stream(a.owner, a.device).handle : a.stream;
   if (stream && stream != place_.stream) engine().wait_for(place_, stream);
 }
 

@@ -28,6 +28,12 @@ class Meeting {
   const Place& place() const { return place_; }
   const Backend& engine() const { return engine_of(place_); }
 
+  // Whether an array's library is that of the first: what it has queued comes before, on the same
+  // stream.
+  bool is_of_library(py::handle array) const {
+    return owner_ && Py_TYPE(array.ptr()) == Py_TYPE(owner_.ptr());
+  }
+
   void await(const Array& a) const;  // before work is queued
   // In a later call: the stream that is current by then, which waits for what was queued on the last.
   void restream();
