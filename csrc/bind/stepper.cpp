@@ -18,8 +18,10 @@ struct Stepper::Busy {
 // However a step ends, it keeps no gradient.
 struct Stepper::Borrowed {
   std::vector<Array>& grads;
+  std::vector<int64_t>& of;
   ~Borrowed() {
-    for (Array& g : grads) g.owner = {};
+    for (const int64_t i : of) grads[i].owner = {};
+    of.clear();
   }
 };
 
@@ -95,16 +97,13 @@ void Stepper::check() {
 bool Stepper::step(py::handle grads) {
   const Busy busy(busy_);
   watch_targets();
-  const Borrowed borrowed{grads_};
-  read_grads(grads);
-  for (size_t i = 0; i < grads_.size(); ++i) {
-    meeting_.await(grads_[i]);
-    grads_before_[i] = grads_[i].device == kHost ? nullptr : grads_[i].data;
-  }
+  const py::tuple held = tuple_of(grads);
+  const Borrowed borrowed{grads_, new_};
+  read_grads(held);
   const StepCall call = this->call();
   StepReport report;
   {
-    // Safe without the lock: the buffers' owners are held by owners_ and grads_, and Busy keeps every
+    // Safe without the lock: the buffers' owners are in owners_, held and grads_, and Busy keeps every
     // other thread out of what this call points at. On a device what is queued comes before whatever
     // the arrays' library may queue there later, on the same stream, even if it reuses their memory.
     py::gil_scoped_release unlocked;

@@ -56,9 +56,10 @@ class Stepper {
   void check_targets();
   void check_target(int64_t i, std::vector<Storage>& storages);
   void cut_runs(const std::vector<Storage>& storages);
-  void read_grads(py::handle grads);
+  py::tuple tuple_of(py::handle grads) const;
+  bool is_as_before(int64_t i, py::handle grad) const;
+  void read_grads(const py::tuple& grads);
   void read_grad(int64_t i, py::handle grad);
-  bool read_before(int64_t i, py::handle grad);
 
   const RuleInfo& rule_;
   const int rule_index_;
@@ -77,6 +78,7 @@ class Stepper {
   std::vector<py::object> owners_;  // of all targets
   bool all_keep_ = false;           // their memory where it is, for good
   std::vector<Array> grads_;        // as long as a step lasts
+  std::vector<int64_t> new_;        // those that are not as before
   std::vector<std::unique_ptr<Walk>> walks_;
   Overlaps overlaps_;
   Meeting meeting_;

@@ -149,19 +149,28 @@ void Stepper::check_targets() {
 
 // ---- gradients ----
 
+// A tuple of our own: reading an array may run Python code, which may change the user's list, and so
+// may another thread while the step goes on without the lock.
+py::tuple Stepper::tuple_of(py::handle grads) const {
+  if (!PyList_Check(grads.ptr()) && !PyTuple_Check(grads.ptr()))
+    throw py::type_error(grad_role_ + " has type " +
+                         std::string(py::str(py::type::handle_of(grads).attr("__name__"))) +
+                         ", expected a list or tuple of arrays");
+  auto items = py::reinterpret_steal<py::tuple>(PySequence_Tuple(grads.ptr()));
+  if (!items) throw py::error_already_set();
+  if (items.size() != tensors_.size())
+    throw py::value_error(grad_role_ + " has " + std::to_string(items.size()) + " arrays, but " +
+                          param_role_ + " has " + std::to_string(tensors_.size()));
+  return items;
+}
+
 // Whether this is the very array of the step before, of a library that never moves an array's memory.
-// To describe itself once more would take it a microsecond.
-bool Stepper::read_before(int64_t i, py::handle grad) {
-  if (!seen_[i] || !refers_to(seen_[i], grad)) return false;
-  grads_[i].owner = py::reinterpret_borrow<py::object>(grad);
-  grads_[i].stream = nullptr;  // it was the current one then; where it matters, await() asks anew
-  return true;
+bool Stepper::is_as_before(int64_t i, py::handle grad) const {
+  return seen_[i] && refers_to(seen_[i], grad);
 }
 
 void Stepper::read_grad(int64_t i, py::handle grad) {
-  if (read_before(i, grad)) return;
-  const size_t own = i * (1 + rule_.slots);
-  const Known& param = known_[own];
+  const Known& param = known_[i * (1 + rule_.slots)];
   Array& g = grads_[i];
   const Where at = grad_at(i);
   g = read_array(grad, at, Recorded::taken);
@@ -179,21 +188,23 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
   const bool flat = twin || tensors_[i].size <= 1 || same_order(param.layout, itemsize, g);
   if (!flat) walks_[i] = std::make_unique<Walk>(walk_like(param.layout, g));
   tensors_[i].grad = {g.data, flat ? nullptr : walks_[i].get()};
-  seen_[i] = g.device != kHost && library_of(grad).keeps ? py::object(py::weakref(grad)) : py::object();
+  // One of another library would have to be waited for in every step.
+  const bool keeps = g.device != kHost && library_of(grad).keeps && meeting_.is_of_library(grad);
+  seen_[i] = keeps ? py::object(py::weakref(grad)) : py::object();
 }
 
-void Stepper::read_grads(py::handle grads) {
-  if (!PyList_Check(grads.ptr()) && !PyTuple_Check(grads.ptr()))
-    throw py::type_error(grad_role_ + " has type " +
-                         std::string(py::str(py::type::handle_of(grads).attr("__name__"))) +
-                         ", expected a list or tuple of arrays");
-  const int64_t n = int64_t(tensors_.size());
-  // A tuple of our own: reading an array may run Python code, which may change the user's list.
-  const auto items = py::reinterpret_steal<py::tuple>(PySequence_Tuple(grads.ptr()));
-  if (int64_t(items.size()) != n)
-    throw py::value_error(grad_role_ + " has " + std::to_string(items.size()) + " arrays, but " +
-                          param_role_ + " has " + std::to_string(n));
-  for (int64_t i = 0; i < n; ++i) read_grad(i, items[i]);
+void Stepper::read_grads(const py::tuple& grads) {
+  const auto n = int64_t(grads.size());
+  for (int64_t i = 0; i < n; ++i) {
+    const py::handle grad = PyTuple_GET_ITEM(grads.ptr(), i);
+    if (is_as_before(i, grad)) continue;
+    new_.push_back(i);
+    read_grad(i, grad);
+  }
+  for (const int64_t i : new_) {
+    meeting_.await(grads_[i]);
+    grads_before_[i] = grads_[i].device == kHost ? nullptr : grads_[i].data;
+  }
 }
 
 }  // namespace fastopt::bind
