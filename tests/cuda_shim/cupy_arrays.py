@@ -55,6 +55,7 @@ class CuPyOnShim(CuPy):
         cupy.ndarray.device = contextlib.nullcontext()
         cupy.copyto = lambda to, value, **options: assign(to, ..., value)
         cupy.cuda.get_current_stream = lambda device=None: SimpleNamespace(ptr=shim.stream)
+        cupy.cuda.runtime.getDevice = lambda: 0
         cupy.cuda.set_allocator(self.allocate)
 
     def allocate(self, size: int) -> Any:
