@@ -75,9 +75,9 @@ void read_layout(Array& a, const py::tuple& shape, const std::optional<py::tuple
 // A device reads no value across the boundary that its size asks for.
 void require_aligned(const Array& a, const Where& where) {
   const auto size = py::ssize_t(bytes_of(a.dtype));
-  bool all = reinterpret_cast<uintptr_t>(a.data) % uintptr_t(size) == 0;
-  for (int d = 0; d < a.ndim; ++d) all = all && (a.shape[d] <= 1 || a.strides[d] % size == 0);
-  if (!all)
+  auto bits = reinterpret_cast<uintptr_t>(a.data);
+  for (int d = 0; d < a.ndim; ++d) bits |= a.shape[d] > 1 ? uintptr_t(a.strides[d]) : 0;
+  if (bits & uintptr_t(size - 1))
     throw py::value_error(where.text() + " is not aligned to its elements of " + std::to_string(size) +
                           " bytes, as arrays on a CUDA device must be");
 }
