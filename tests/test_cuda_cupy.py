@@ -63,7 +63,7 @@ def test_a_known_gradient_holds_its_new_values(device):
     w, g = device.array(np.ones(3, np.float32)), device.array(np.full(3, 0.5, np.float32))
     opt = fastopt.SGD(w, lr=1.0)
     opt.step(g)
-    g[...] = np.full(3, 0.25, np.float32)
+    g[...] = device.array(np.full(3, 0.25, np.float32))
     opt.step(g)
     assert device.host(w).tolist() == [0.25] * 3
 
@@ -88,6 +88,12 @@ def test_empty_and_parts(device):
     assert device.host(w).tolist() == [[-5.0, -7.0, -9.0], [-11.0, -13.0, -15.0]]
 
 
+def on_device_1(g, cupy):
+    """As CuPy tells it, whatever the pointer."""
+    memory = cupy.cuda.UnownedMemory(g.data.ptr, g.nbytes, g, 1)
+    return cupy.ndarray(g.shape, g.dtype, cupy.cuda.MemoryPointer(memory, 0))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -101,6 +107,7 @@ def test_empty_and_parts(device):
         (lambda g, cupy: g.view(">f4"), TypeError, "has dtype >f4, expected float16, bfloat16, fl"),
         (lambda g, cupy: g.view(np.float16), ValueError, "has shape (6,), but params[1] has (3,)"),
         (lambda g, cupy: g[:2], ValueError, "has shape (2,), but params[1] has (3,)"),
+        (on_device_1, ValueError, "lies on CUDA device 1, but params[0] on CUDA device 0"),
     ],
 )
 def test_what_is_refused(device, cupy, change, error, message):

@@ -72,7 +72,6 @@ def ways(cuda, request):
     cuda.hold(2**40)
 
 
-
 @pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS + LARGE, ids=str)
@@ -188,7 +187,11 @@ def test_nothing_at_all(cuda):
     ("form", "most", "launches"),
     [
         (Form((4, 5, 6, 8)), 2**40, (1, 1)),
-        (Form((4, 6, 7, 8), axis=-1), 2**40, (2, 1)),  # float32, four channels a block: half a byte of bits
+        (
+            Form((4, 6, 7, 8), axis=-1),
+            2**40,
+            (2, 1),
+        ),  # float32, four channels a block: half a byte of bits
         (Form((4, 5, 6, 7)), 2**40, (2, 1)),  # bytes of bits that belong to two channels
         (Form((4, 5, 6, 7)), 0, (2, 2)),
         (Form((4, 5, 400, 80)), 2**40, (2, 2)),  # more than a block can hold

@@ -6,8 +6,8 @@
 namespace fastopt::bind {
 
 struct Library {
-  bool keeps = false;                  // an array's memory never moves: CuPy's
-  bool torch = false;                  // an array may be more than one: torch's
+  bool keeps = false;  // an array's memory never moves, and its attributes describe it: CuPy's
+  bool torch = false;  // an array may be more than one: torch's
   const Exchange* exchange = nullptr;  // an array is described by a C function
 };
 
