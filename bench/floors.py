@@ -161,7 +161,7 @@ def shape_rows(found: list[tuple[Work, list[Floor]]]) -> list[tuple[str, ...]]:
     copy's one may cost for the target to be reached."""
     lines = []
     for work, floors in found:
-        for name in ("stem", "stage1", "stage4") if work.name.startswith("BatchNorm") else ():
+        for name in ("stem", "stage1") if work.name.startswith("BatchNorm") else ():
             n = elements([RESNET50_ACTIVATIONS[name]])
             cells = []
             for device in DEVICES:

@@ -11,7 +11,7 @@ from itertools import product
 
 VECTOR = 16  # bytes
 WIDEN = r"F2F\.F64\.F32"
-LOAD, STORE = r"LDG?\.E\.128", r"STG?\.E\.128"
+LOAD, STORE = r"LDG?\.E(\.EF)?\.128", r"STG?\.E(\.EF)?\.128"
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,9 @@ def works() -> list[Work]:
 
 def _step(rule: str, dtype: str) -> Pass:
     kernel, loads, stores = RULES[rule]
-    size, vectors = SIZES[dtype], 2 if dtype == "float32" else 1
-    needs = {LOAD: loads * vectors, STORE: stores * vectors}
-    elements = vectors * VECTOR // size
-    return Pass(f"step_{dtype}", kernel, 256, elements, loads * size, stores * size, needs)
+    size = SIZES[dtype]
+    needs = {LOAD: loads, STORE: stores}
+    return Pass(f"step_{dtype}", kernel, 256, VECTOR // size, loads * size, stores * size, needs)
 
 
 def _steps() -> Iterator[Work]:

@@ -58,8 +58,8 @@ def test_steps_of_float32_know_no_double_and_move_16_bytes(storage: str, tmp_pat
     assert len(kernels) == 14  # rules
     for name, ptx in kernels.items():
         assert not re.search(r"\.f64\b", ptx), name
-        assert re.search(r"ld\.(global\.)?(v4\.\w32|v2\.\w64)", ptx), name
-        assert re.search(r"st\.(global\.)?(cg\.)?(v4\.\w32|v2\.\w64)", ptx), name
+        assert re.search(r"ld\.(global\.)?(cs\.)?(v4\.\w32|v2\.\w64)", ptx), name
+        assert re.search(r"st\.(global\.)?(c[gs]\.)?(v4\.\w32|v2\.\w64)", ptx), name
         assert ".local" not in ptx, name
 
 
@@ -94,6 +94,6 @@ def test_elementwise_layers_of_float32_know_no_double_and_move_16_bytes(
     }
     assert all(known.values())
     for name, ptx in flat.items():
-        assert doubles(ptx) == next((n for kernel, n in known.items() if kernel in name), 0), name
-        assert re.search(r"ld\.(global\.)?(v4\.\w32|v2\.\w64)", ptx), name
-        assert re.search(r"st\.(global\.)?(cg\.)?(v4\.\w32|v2\.\w64)", ptx), name
+        assert doubles(ptx) <= next((n for kernel, n in known.items() if kernel in name), 0), name
+        assert re.search(r"ld\.(global\.)?(cs\.)?(v4\.\w32|v2\.\w64)", ptx), name
+        assert re.search(r"st\.(global\.)?(c[gs]\.)?(v4\.\w32|v2\.\w64)", ptx), name

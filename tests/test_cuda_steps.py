@@ -11,8 +11,8 @@ from fastopt import functional as F
 from layouts import TARGETS
 from steps import bits
 
-# Around vectors of 16 bytes, a block of threads' tile, chunks of 2,048, and the blocks and groups of a norm.
-LENGTHS = (0, 1, 3, 15, 16, 17, 255, 2047, 2048, 2049, 5000, 70001)
+# Around vectors of 16 bytes, chunks of 512, 1,024 and 2,048, and the blocks and groups of a norm.
+LENGTHS = (0, 1, 3, 15, 16, 17, 255, 1023, 1025, 2047, 2048, 2049, 5000, 70001)
 FEW = (5000, 0, 17, 2049)
 
 
@@ -59,7 +59,7 @@ def test_every_length_with_everything_around(cuda, case, storage):
     assert_same_steps(cuda, case, *lists(case, storage, (3, 2049, 9000)))
 
 
-SHAPE = (3, 1, 40, 51)  # 6120 elements: chunks of 2048, the last not full
+SHAPE = (3, 1, 40, 51)  # 6120 elements: some chunks, the last not full
 
 
 def shifted(a, offset):

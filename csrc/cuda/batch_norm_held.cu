@@ -154,23 +154,6 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
 
 std::atomic<int64_t> most_held{INT64_MAX};
 
-int asked(const Place& place, cudaDeviceAttr what) {
-  int value = 0;
-  check(cudaDeviceGetAttribute(&value, what, place.device), "cannot ask the device");
-  return value;
-}
-
-struct Limits {
-  int64_t processors, shared;
-
-  explicit Limits(const Place& place)
-      : processors(asked(place, cudaDevAttrMultiProcessorCount)),
-        // less what the system takes, and a kernel declares
-        shared(asked(place, cudaDevAttrMaxSharedMemoryPerBlockOptin) - 1024) {
-    if (most_held < shared) shared = most_held;
-  }
-};
-
 template <class P, bool rows, int width>
 auto kernel_of(const BatchNormForward&) {
   return normalize_held<P, rows, width>;
@@ -193,10 +176,11 @@ bool pays(int64_t bytes, int64_t blocks, int64_t processors) {
 template <class P, bool rows, int width, class Call>
 bool queue_if_held(const Call& call, const Channels& s, int arrays) {
   using Own = Held<P, rows, width>;
-  const Limits limits(call.place);
   const int64_t bytes = Own(s, 0).bytes(arrays), blocks = s.space.channels / Own::channels;
-  if (bytes > limits.shared || !pays<rows, width>(bytes, blocks, limits.processors)) return false;
-  const int threads = blocks > limits.processors ? 256 : kMostThreads<width>;
+  const int processors = asked(call.place, cudaDevAttrMultiProcessorCount);
+  if (bytes > most_shared(call.place) || bytes > most_held) return false;
+  if (!pays<rows, width>(bytes, blocks, processors)) return false;
+  const int threads = blocks > processors ? 256 : kMostThreads<width>;
   launch(call.place, kernel_of<P, rows, width>(call), Grid{blocks, threads, bytes}, call, s);
   return true;
 }

@@ -43,10 +43,7 @@ __device__ __forceinline__ void store_part(void* data, int64_t i, int64_t n, boo
 
 // Blocks enough to keep a device busy and even, for kernels whose blocks go on until all is done.
 inline int64_t blocks_at_once(const Place& place) {
-  int processors = 0;
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, place.device),
-        "the device has no number of processors");
-  return processors * int64_t(16);
+  return asked(place, cudaDevAttrMultiProcessorCount) * int64_t(16);
 }
 
 }  // namespace fastopt::cuda

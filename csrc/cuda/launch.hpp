@@ -45,7 +45,17 @@ class OnDevice {
   bool changed_ = false;
 };
 
-// How a kernel is laid out: more than 48 KiB of shared memory have to be asked for.
+inline int asked(const Place& place, cudaDeviceAttr what) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, what, place.device), "cannot ask the device");
+  return value;
+}
+
+// Shared memory that a launch may ask for, less what the system takes and a kernel declares.
+inline int most_shared(const Place& place) {
+  return asked(place, cudaDevAttrMaxSharedMemoryPerBlockOptin) - 1024;
+}
+
 struct Grid {
   int64_t blocks;
   int threads;
@@ -56,9 +66,9 @@ struct Grid {
 template <class... Params, class... Args>
 void launch(const Place& place, void (*kernel)(Params...), const Grid& g, Args... args) {
   if (g.blocks == 0) return;
-  if (g.shared > 48 << 10)
+  if (g.shared > 48 << 10)  // always as much, for another thread may be about to launch it with more
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                               cudaFuncAttributeMaxDynamicSharedMemorySize, int(g.shared)),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared(place)),
           "a kernel gets no shared memory");
   const dim3 grid{unsigned(g.blocks)}, block{unsigned(g.threads)};
 #ifdef __CUDACC__

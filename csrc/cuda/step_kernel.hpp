@@ -10,9 +10,9 @@
 namespace fastopt::cuda {
 namespace {
 
-constexpr int kStepThreads = 256;
-template <class F, int slots>  // such blocks on a processor; told nothing, ptxas spills to fit in more
-constexpr int kResident = sizeof(F) > 4 ? 2 : 4 - slots / 3;
+// Such blocks on a processor; told nothing, ptxas spills to fit in more.
+template <class P, class S, int slots>
+constexpr int kResident = sizeof(P) > 4 ? 2 : 4 - slots / 3 * (sizeof(S) > sizeof(P) ? 2 : 1);
 
 template <class F>
 __device__ __forceinline__ F clip_of(const Clip& clip) {
@@ -65,40 +65,39 @@ struct Stepped {
     for (int k = 0; k < Rule::slots; ++k) store(state[k] + i, s[k]);
   }
 
-  __device__ __forceinline__ void one_by_one(int64_t begin, int64_t end) const {
-    for (int64_t i = begin + threadIdx.x; i < end; i += kStepThreads) at<1>(i);
-  }
-
-  __device__ __forceinline__ void chunk(int64_t begin, int64_t end) const {
+  // Elements [before, end): from `first` on as vectors, one a thread, what is left beside them one by
+  // one.
+  __device__ __forceinline__ void chunk(int64_t before, int64_t first, int64_t end) const {
     constexpr int count = kPerVector<P>;
-    constexpr int64_t tile = kStepThreads * count;
-    const auto address = reinterpret_cast<uintptr_t>(param + begin);
-    const int64_t head = int64_t(-address % kVectorBytes / sizeof(P));
-    int64_t i = begin;
-    if (begin + head + tile <= end && vectors_from(begin + head)) {
-      i += head;
-      one_by_one(begin, i);
-      for (; i + tile <= end; i += tile) at<count>(i + threadIdx.x * count);
+    int64_t from = before, to = before;  // the vectors
+    if (first < end && vectors_from(first)) {
+      from = first;
+      to = end - (end - first) % count;
+      if (const int64_t own = first + int64_t(threadIdx.x) * count; own < to) at<count>(own);
     }
-    one_by_one(i, end);
+    const int64_t head = from - before, left = head + end - to;
+    for (int64_t j = threadIdx.x; j < left; j += kStepThreads)
+      at<1>(j < head ? before + j : to + j - head);
   }
 };
 
 template <class Rule, class P, class S>
-__global__ void __launch_bounds__(kStepThreads, kResident<Compute<P>, Rule::slots>)
+__global__ void __launch_bounds__(kStepThreads, kResident<P, S, Rule::slots>)
     step_chunks(const StepTables t, int first, int count) {
   using F = Compute<P>;
   const bool skip = t.control->skip;
   const int own = first + find(t.chunks + first, count, blockIdx.x);
   const StepEntry& e = t.entries[own];
-  const int64_t begin = (int64_t(blockIdx.x) - t.chunks[own]) * t.chunk;
-  const int64_t end = begin + t.chunk < e.size ? begin + t.chunk : e.size;
+  const Cut cut(e.param, sizeof(P));
+  const int64_t turn = int64_t(blockIdx.x) - t.chunks[own];
+  const int64_t start = cut.head + turn * cut.chunk;
+  const int64_t end = start + cut.chunk < e.size ? start + cut.chunk : e.size;
   const auto update = prepared<Rule, F>(t.constants[e.run]);
   const F clip = clip_of<F>(t.clips[e.index]);
   Stepped<Rule, P, S> stepped{
       update, update.wrap(clip), clip, static_cast<P*>(e.param), t.grads[e.index], {}};
   for (int k = 0; k < Rule::slots; ++k) stepped.state[k] = static_cast<S*>(e.state[k]);
-  if (!skip) stepped.chunk(begin, end);
+  if (!skip) stepped.chunk(turn == 0 ? 0 : start, start, end);
 }
 
 template <template <class> class Rule, class P, class S>

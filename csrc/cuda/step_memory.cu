@@ -1,6 +1,5 @@
 #include "cuda/step_memory.hpp"
 
-#include <algorithm>
 #include <stdexcept>
 
 #include "rules/around.hpp"
@@ -10,24 +9,6 @@ namespace fastopt {
 using namespace cuda;
 
 namespace {
-
-// Short chunks: what is moved at a time lies close together, and the last ones to finish matter little.
-// On an H100 chunks of 16384 take 1.025 times as long. Where there is little to do they are shorter
-// still.
-constexpr int kLeastChunk = 1024, kMostChunk = 2048, kChunksAProcessor = 128;
-
-int processors(const Place& place) {
-  int count = 0;
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, place.device),
-        "cannot ask the device");
-  return count;
-}
-
-int chunk_for(const Place& place, int64_t elements) {
-  const int64_t even = over(elements, int64_t(processors(place)) * kChunksAProcessor);
-  const int64_t chunk = over(even, kLeastChunk) * kLeastChunk;
-  return int(chunk < kLeastChunk ? kLeastChunk : chunk > kMostChunk ? kMostChunk : chunk);
-}
 
 template <class Visit>
 void each_tensor(const StepCall& call, Visit&& visit) {
@@ -52,9 +33,6 @@ Memory::Memory(const StepCall& call, Keep keep) : keep_(keep), scope_(call.whole
 }
 
 void Memory::plan(const StepCall& call) {
-  int64_t elements = 0;
-  each_tensor(call, [&](const StepRun&, int, const StepTensor& t, int) { elements += t.size; });
-  tables.chunk = chunk_for(call.place, elements);
   tables.runs = int(call.count);
   if (scope_ == ClipScope::global) norms_.begin_sequence();
   each_tensor(call, [&](const StepRun& run, int r, const StepTensor& t, int) {
@@ -70,7 +48,7 @@ void Memory::plan(const StepCall& call) {
       if (int(run.storage) != s || t.size == 0) return;
       entries_.push_back({t.param, {t.state[0], t.state[1], t.state[2]}, t.size, index, r});
       chunks_.push_back(span.chunks);
-      span.chunks += over(t.size, tables.chunk);
+      span.chunks += Cut(t.param, int64_t(bytes_of(stored_as(run.storage)))).count(t.size);
       ++span.count;
     });
   }
