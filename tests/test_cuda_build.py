@@ -67,10 +67,9 @@ def test_steps_of_float32_know_no_double_and_move_16_bytes(storage: str, tmp_pat
 def test_no_byte_is_stored_of_what_was_just_rounded_to_16_bits(path: Path, tmp_path: Path) -> None:
     """ptxas 13.0 makes machine code of it that converts the number to an integer instead: PTX, which the shim
     runs, is right, and a device was wrong."""
-    for arch in ("75", "80"):
-        for name, ptx in kernels_of(path, tmp_path, arch).items():
-            rounded = set(re.findall(r"cvt\.rn\.b?f16\.f32\s+(%\w+)", ptx))
-            assert not rounded & set(re.findall(r"\bst\.\S*[us]8\s+\[.*\], (%\w+);", ptx)), name
+    for name, ptx in kernels_of(path, tmp_path, "80").items():  # Turing does not round to bfloat16
+        rounded = set(re.findall(r"cvt\.rn\.b?f16\.f32\s+(%\w+)", ptx))
+        assert not rounded & set(re.findall(r"\bst\.\S*[us]8\s+\[.*\], (%\w+);", ptx)), name
 
 
 def doubles(ptx: str) -> int:
