@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +19,7 @@ for package in ("rich", "psutil"):
 
 sys.path.append(str(ROOT))
 
-from bench import cli, device, gpu_plan, gpu_targets, machine  # noqa: E402
+from bench import cli, device, engines, gpu_plan, gpu_targets, machine  # noqa: E402
 from bench.case import Contestant  # noqa: E402
 from bench.measure import Quartiles, Turn, interleave  # noqa: E402
 from bench.record import Entry, Row  # noqa: E402
@@ -218,6 +221,41 @@ def test_replayed_calls_are_counted_and_go_round_whole(monkeypatch):
     assert limit == [-1, -2, -3] * 7
     with pytest.raises(NotImplementedError, match="are not captured"):
         device.replayed(Contestant(list, list), 1)
+
+
+def test_versions_of_the_engine_are_made_checked_and_timed_each_under_its_own(monkeypatch):
+    current, told = [], []
+
+    class One(StepCase):
+        def check(self, contestant):
+            told.append(("checked", current[-1]))
+
+    def make(case):
+        engine = current[-1]
+        return Contestant(lambda: told.append(("ran", engine)), list, lambda: None)
+
+    monkeypatch.setattr(engines._core, "use_cuda", current.append)
+    monkeypatch.setattr(device, "sets", lambda case: 2)
+    monkeypatch.setattr(device, "replayed", lambda one, sets: replace(one, calls=4))
+    monkeypatch.setattr(device, "Turn", Turn)
+    case = One("adam", "array", 64)
+    times = engines.race(case, SimpleNamespace(make=make), {"old": "a", "new": "b"}, 0.01)
+    assert list(times) == ["limit", "old", "new"]
+    assert current == ["a", "b"]
+    assert [what for what in told if what[0] == "checked"] == [("checked", "a"), ("checked", "b")]
+    assert {("ran", "a"), ("ran", "b")} <= set(told)
+    said = engines.line(case, times, "old")
+    assert said.startswith("step adam array 2^6 f32: copy ")
+    assert re.search(r"old [\d.]+ us \(1.000 ±0.0%\), new [\d.]+ us \(", said)
+
+
+def test_a_race_of_versions_needs_one_and_a_device(capsys):
+    assert engines.main(["step", "adam"]) == 2
+    assert "name at least one version" in capsys.readouterr().err
+    if device.trouble():
+        with pytest.raises(SystemExit):
+            engines.main(["new=new.so", "step", "adam"])
+        assert "--device cuda" in capsys.readouterr().err
 
 
 def test_a_run_of_many_calls_is_timed_by_the_call():

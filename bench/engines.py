@@ -1,0 +1,69 @@
+"""Versions of the CUDA engine against each other, in one process, in turn and as graphs: what a change is worth
+where two runs would differ by more.
+
+    python -m bench.engines old=old.so new=new.so batchnorm forward --workload stage1-nchw --dtype f32,bf16
+    python -m bench.engines old=old.so new=new.so step adam --size 2**28 --seconds 2
+
+A version is a library with ``fastopt_cuda_backend``, as is the ``_cuda`` of any build whose ``Backend`` is laid
+out like this one's. What follows them is what ``python -m bench`` takes; every version is checked first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from bench import cli, device
+from bench.case import Case
+from bench.measure import Timing, interleave
+from bench.record import LIMIT
+from bench.reference import of_tests
+from bench.run import rotating
+from bench.tasks import OURS, competitors, tasks
+from fastopt import _core
+
+
+def race(case: Case, ours: Any, engines: Mapping[str, Any], seconds: float) -> dict[str, Timing]:
+    """Of the versions, and of a copy. A graph keeps the kernels that it was captured with."""
+    turns = {}
+    for name, engine in engines.items():
+        _core.use_cuda(engine)
+        sets = [ours.make(case) for _ in range(device.sets(case))]
+        case.check(sets[0])
+        one = device.replayed(rotating(sets), len(sets))
+        turns.setdefault(LIMIT, device.Turn(one.limit, None, calls=one.calls))
+        turns[name] = device.Turn(one.run, None, one.wait, one.calls)
+    return interleave(turns, seconds=seconds, always=set(turns))
+
+
+def line(case: Case, times: Mapping[str, Timing], first: str) -> str:
+    """A copy's time, and each version's with its ratio to the first one's."""
+    parts = [f"copy {1e6 * times[LIMIT].seconds.median:.1f} us"]
+    for name, time in times.items():
+        if name != LIMIT:
+            ratio = time.ratio_to(times[first])
+            us = 1e6 * time.seconds.median
+            parts.append(f"{name} {us:.1f} us ({ratio.median:.3f} ±{ratio.spread:.1%})")
+    return f"{case.name}: {', '.join(parts)}"
+
+
+def main(argv: list[str]) -> int:
+    named = [a for a in argv if "=" in a and not a.startswith("-")]
+    libraries = dict(a.split("=", 1) for a in named)
+    if not libraries:
+        print("bench.engines: name at least one version, as in new=new.so", file=sys.stderr)
+        return 2
+    found = tasks()
+    args = cli.parse([a for a in argv if a not in named] + ["--device", "cuda", "--replay"], found)
+    capsule = of_tests("devices").capsule
+    engines = {name: capsule(ctypes.CDLL(path)) for name, path in libraries.items()}
+    for case in cli.cases(args, found):
+        ours = competitors(found[case.task])[OURS]
+        print(line(case, race(case, ours, engines, args.seconds), next(iter(engines))), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
