@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cuda/norm.hpp"
+#include "cuda/vectors.hpp"
 #include "rules/list.hpp"
 #include "rules/update.hpp"
 
@@ -55,8 +56,8 @@ struct Cut {
   int64_t head, chunk;  // elements
 
   __host__ __device__ Cut(const void* param, int64_t itemsize)
-      : head(int64_t(-reinterpret_cast<uintptr_t>(param) % 16) / itemsize),
-        chunk(kStepThreads * 16 / itemsize) {}
+      : head(int64_t(-reinterpret_cast<uintptr_t>(param) % kVectorBytes) / itemsize),
+        chunk(kStepThreads * kVectorBytes / itemsize) {}
   __host__ __device__ int64_t count(int64_t size) const {
     return size <= head + chunk ? 1 : (size - head + chunk - 1) / chunk;
   }

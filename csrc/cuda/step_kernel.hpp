@@ -5,7 +5,6 @@
 #pragma once
 
 #include "cuda/step.hpp"
-#include "cuda/vectors.hpp"
 
 namespace fastopt::cuda {
 namespace {

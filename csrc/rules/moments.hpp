@@ -30,8 +30,8 @@ FASTOPT_HD Moments moments_about(double pivot, double sum, double squares, doubl
 }
 
 // Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1. Of as many
-// values on either side, a power of two in this tree, the quotients are known exactly, and on a device
-// a quotient of doubles takes as long as all else here.
+// values on either side, as the tree mostly has them, the quotients are known without dividing: on a
+// device that takes as long as all else here.
 struct JoinMoments {
   static FASTOPT_HD void join(double& mean, double& m2, double mean_b, double m2_b, double n,
                               double n_b) {

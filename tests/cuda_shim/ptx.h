@@ -163,13 +163,6 @@ inline bool shuffle_down(uint32_t& to, uint32_t value, uint32_t delta, uint32_t 
   return from <= last;
 }
 
-inline uint32_t atomic_inc(uint32_t* place, uint32_t last) {
-  uint32_t old = __atomic_load_n(place, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(place, &old, old >= last ? 0 : old + 1, false, __ATOMIC_RELAXED,
-                                      __ATOMIC_RELAXED)) {
-  }
-  return old;
-}
 template <class T>
 T atomic_min(T* place, T value) {
   T old = __atomic_load_n(place, __ATOMIC_RELAXED);

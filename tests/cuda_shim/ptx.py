@@ -188,8 +188,6 @@ class Kernel:
                 return f"goto {operands[0][1:]};"
             case ["ret"]:
                 return "return;"
-            case ["membar", "gl"]:
-                return ""
             case ["nanosleep", _]:
                 return "shim::wait_for_a_block();"
             case ["bar", "sync"] if operands == ["0"]:
@@ -208,9 +206,6 @@ class Kernel:
             case ["atom", "global", "min", kind]:
                 place = self.place(operands[1], kind, 1, "global")
                 return self.put(operands[0], f"atomic_min({place}, {self.get(operands[2], kind)})")
-            case ["atom", "global", "inc", kind]:
-                place = self.place(operands[1], kind, 1, "global")
-                return self.put(operands[0], f"atomic_inc({place}, {self.get(operands[2], kind)})")
             case ["red", "release", "gpu", "global", "add", kind]:
                 place = self.place(operands[0], kind, 1, "global")
                 return f"*{place} += {self.get(operands[1], kind)};"
