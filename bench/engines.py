@@ -3,9 +3,11 @@ where two runs would differ by more.
 
     python -m bench.engines old=old.so new=new.so batchnorm forward --workload stage1-nchw --dtype f32,bf16
     python -m bench.engines old=old.so new=new.so step adam --size 2**28 --seconds 2
+    python -m bench.engines apart=new.so overlapping=new.so+overlap step adam --workload mlp,resnet50
 
 A version is a library with ``fastopt_cuda_backend``, as is the ``_cuda`` of any build whose ``Backend`` is laid
-out like this one's. What follows them is what ``python -m bench`` takes; every version is checked first.
+out like this one's; ``+overlap`` lets its kernels overlap, and the name ``_cuda`` means the installed one. What
+follows them is what ``python -m bench`` takes; every version is checked first.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bench import cli, device
@@ -24,12 +27,38 @@ from bench.run import rotating
 from bench.tasks import OURS, competitors, tasks
 from fastopt import _core
 
+OVERLAP = "+overlap"
 
-def race(case: Case, ours: Any, engines: Mapping[str, Any], seconds: float) -> dict[str, Timing]:
-    """Of the versions, and of a copy. A graph keeps the kernels that it was captured with."""
+
+@dataclass(frozen=True)
+class Engine:
+    """A version, and whether its kernels may overlap."""
+
+    library: ctypes.CDLL
+    overlaps: bool
+
+    @classmethod
+    def named(cls, text: str) -> Engine:
+        path = text.removesuffix(OVERLAP)
+        if path == "_cuda":
+            from fastopt import _cuda
+
+            path = _cuda.__file__
+        return cls(ctypes.CDLL(path), text.endswith(OVERLAP))
+
+    def use(self) -> None:
+        devices = of_tests("devices")
+        if devices.overlap(self.library, self.overlaps) != self.overlaps:
+            raise RuntimeError("the kernels of this version, or those for this device, cannot overlap")
+        _core.use_cuda(devices.capsule(self.library))
+
+
+def race(case: Case, ours: Any, engines: Mapping[str, Engine], seconds: float) -> dict[str, Timing]:
+    """Of the versions, and of a copy. A graph keeps the kernels that it was captured with, and how they follow
+    each other."""
     turns = {}
     for name, engine in engines.items():
-        _core.use_cuda(engine)
+        engine.use()
         sets = [ours.make(case) for _ in range(device.sets(case))]
         case.check(sets[0])
         one = device.replayed(rotating(sets), len(sets))
@@ -57,8 +86,7 @@ def main(argv: list[str]) -> int:
         return 2
     found = tasks()
     args = cli.parse([a for a in argv if a not in named] + ["--device", "cuda", "--replay"], found)
-    capsule = of_tests("devices").capsule
-    engines = {name: capsule(ctypes.CDLL(path)) for name, path in libraries.items()}
+    engines = {name: Engine.named(path) for name, path in libraries.items()}
     for case in cli.cases(args, found):
         ours = competitors(found[case.task])[OURS]
         print(line(case, race(case, ours, engines, args.seconds), next(iter(engines))), flush=True)

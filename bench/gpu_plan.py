@@ -6,13 +6,13 @@ import importlib.util
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 HOST_ONLY = ("shim", "races", "build", "ptx")  # of the CUDA tests, those that need no device
-GROUPS = ("build", "tests", "bench", "sanitizer")
+GROUPS = ("build", "tests", "bench", "overlap", "sanitizer")
 
 
 def _layers(*stages: str) -> str:
@@ -31,6 +31,12 @@ BENCHES = {
     "host": (30, ""),
     "batchnorm": (50, f"{BATCH_NORM} {_layers('stem')}"),
     "dropout": (40, "dropout --workload array --size 2**26 --dtype f32,bf16 --peers torch"),
+}
+# Kernels that overlap, against the same ones apart.
+RACES = {
+    "layers": f"{BATCH_NORM} {_layers('stage1', 'stage2', 'stage3', 'stage4')}",
+    "lists": "step adam --workload resnet50,gpt2,mlp",
+    "clip": "clip adamw --workload resnet50,mlp",
 }
 IMPORTED = "from fastopt import _core; trouble = _core.cuda_trouble(); assert not trouble, trouble"
 SANITIZED = (
@@ -74,6 +80,7 @@ def plan(work: Path, architecture: str) -> list[Stage]:
         Stage("build:import", 60, [*python[:1], "-X", "faulthandler", "-c", IMPORTED], needed=True),
         Stage("tests", 120, [*pytest, *parallel, *map(str, tests)], outcomes),
         *(_bench(name, work, python) for name in BENCHES),
+        *(_overlap(pytest + parallel, python, tests) if int(architecture) >= 90 else ()),
         Stage("sanitizer", 60, [*sanitizer, *pytest, "-k", SANITIZED, *map(str, sanitized)], outcomes),
     ]
 
@@ -85,6 +92,20 @@ def _bench(name: str, work: Path, python: list[str]) -> Stage:
     file = str(work / f"{name}.json")
     command = [*python, *module, *given, "--device", "cuda", "--json", file]
     return Stage(f"bench:{name}", limit, command, json=file)
+
+
+def _overlap(pytest: list[str], python: list[str], tests: list[Path]) -> Iterator[Stage]:
+    yield Stage("overlap:tests", 60, [*pytest, *map(str, tests)], outcomes)
+    versions = ["bench.engines", "apart=_cuda", "overlapping=_cuda+overlap"]
+    for name, options in RACES.items():
+        command = [*python, *versions, *options.split(), "--seconds", "0.25"]
+        yield Stage(f"overlap:{name}", 60, command, ratios)
+
+
+def ratios(log: str) -> str:
+    """Of a race: the time of the second by the first's, case by case."""
+    found = re.findall(r"^([^:\n]+): copy .*\((\d+\.\d+) [^()]*\)$", log, re.MULTILINE)
+    return ", ".join(f"{case} {ratio}" for case, ratio in found) or "no case was raced"
 
 
 _OUTCOME = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED)\b(?! tests/.* - )")

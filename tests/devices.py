@@ -167,6 +167,14 @@ def capsule(lib: ctypes.CDLL) -> Any:
     return new(lib.fastopt_cuda_backend(), b"fastopt.Backend", None)
 
 
+def overlap(lib: ctypes.CDLL, on: bool) -> bool:
+    """Let an engine's kernels overlap from now on, or not; whether they do."""
+    if not hasattr(lib, "fastopt_cuda_overlap"):  # one of an earlier version
+        return False
+    lib.fastopt_cuda_overlap.restype = ctypes.c_bool
+    return lib.fastopt_cuda_overlap(ctypes.c_bool(on))
+
+
 class Bfloat16:
     """An array of CuPy's as bits, described as bfloat16: not every CuPy knows that dtype."""
 
@@ -205,6 +213,14 @@ class CuPy:
             os.environ.get("FASTOPT_TEST_POOL") == "off"
         ):  # so that a memory checker sees where arrays end
             cupy.cuda.set_allocator(None)
+        if os.environ.get("FASTOPT_TEST_OVERLAP") == "on" and not overlap(self._lib, True):
+            raise RuntimeError("kernels cannot overlap here")
+
+    @property
+    def _lib(self) -> ctypes.CDLL:
+        from fastopt import _cuda
+
+        return ctypes.CDLL(_cuda.__file__)
 
     def use(self) -> None:
         from fastopt import _cuda
@@ -212,9 +228,7 @@ class CuPy:
         _core.use_cuda(_cuda.backend)
 
     def hold(self, most: int) -> None:
-        from fastopt import _cuda
-
-        ctypes.CDLL(_cuda.__file__).fastopt_cuda_hold(ctypes.c_int64(most))
+        self._lib.fastopt_cuda_hold(ctypes.c_int64(most))
 
     # ---- arrays ----
 

@@ -81,6 +81,26 @@ def test_every_stage_of_the_plan_is_a_command_that_its_tool_takes(gpu_check, mon
             assert (args.device, str(args.json)) == ("cuda", stage.json)
 
 
+def test_kernels_that_overlap_are_tested_and_raced_where_they_can(monkeypatch, tmp_path):
+    monkeypatch.setattr(device, "trouble", lambda: "")
+    named = {s.name: s for s in gpu_plan.plan(tmp_path, "90") if s.belongs_to(["overlap"])}
+    assert list(named) == ["overlap:tests", "overlap:layers", "overlap:lists", "overlap:clip"]
+    assert not any(s.belongs_to(["overlap"]) for s in gpu_plan.plan(tmp_path, "86"))
+    race = named["overlap:layers"].command
+    options = race[race.index("overlapping=_cuda+overlap") + 1 :]
+    args = cli.parse([*options, "--device", "cuda", "--replay"], tasks())
+    assert (args.task, args.what, len(args.workload)) == ("batchnorm", ["forward", "backward"], 8)
+
+
+def test_a_race_is_read_by_its_ratios():
+    log = """step adam mlp f32: copy 4.0 us, apart 8.0 us (1.000 ±0.0%), overlapping 6.4 us (0.800 ±0.4%)
+not a race: copy
+step adam gpt2 f32: copy 1150.2 us, apart 1170.0 us (1.000 ±0.0%), overlapping 1168.0 us (0.998 ±0.1%)
+"""
+    assert gpu_plan.ratios(log) == "step adam mlp f32 0.800, step adam gpt2 f32 0.998"
+    assert gpu_plan.ratios("a traceback") == "no case was raced"
+
+
 def test_stages_fail_and_are_cut_off_by_themselves(gpu_check, tmp_path):
     check = gpu_check.Check(tmp_path / "out", tmp_path, 1, {"gpu": "none"})
 
@@ -234,12 +254,12 @@ def test_versions_of_the_engine_are_made_checked_and_timed_each_under_its_own(mo
         engine = current[-1]
         return Contestant(lambda: told.append(("ran", engine)), list, lambda: None)
 
-    monkeypatch.setattr(engines._core, "use_cuda", current.append)
+    first, second = (SimpleNamespace(use=lambda name=name: current.append(name)) for name in "ab")
     monkeypatch.setattr(device, "sets", lambda case: 2)
     monkeypatch.setattr(device, "replayed", lambda one, sets: replace(one, calls=4))
     monkeypatch.setattr(device, "Turn", Turn)
     case = One("adam", "array", 64)
-    times = engines.race(case, SimpleNamespace(make=make), {"old": "a", "new": "b"}, 0.01)
+    times = engines.race(case, SimpleNamespace(make=make), {"old": first, "new": second}, 0.01)
     assert list(times) == ["limit", "old", "new"]
     assert current == ["a", "b"]
     assert [what for what in told if what[0] == "checked"] == [("checked", "a"), ("checked", "b")]

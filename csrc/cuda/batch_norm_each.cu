@@ -14,6 +14,7 @@ template <class P>
 __global__ void __launch_bounds__(kElementThreads)
     normalize_each(const FASTOPT_WHOLE_ARGUMENT BatchNormForward call,
                    const FASTOPT_WHOLE_ARGUMENT Channels s, const RuleArrays arrays) {
+  await_turn();
   const int64_t i = int64_t(blockIdx.x) * kElementThreads + threadIdx.x;
   const bool there = i < s.elements;
   unsigned bits = 0;
@@ -33,6 +34,7 @@ template <class P>
 __global__ void __launch_bounds__(kElementThreads)
     gradient_each(const FASTOPT_WHOLE_ARGUMENT BatchNormBackward call,
                   const FASTOPT_WHOLE_ARGUMENT Channels s, const RuleArrays arrays) {
+  await_turn();
   const int64_t i = int64_t(blockIdx.x) * kElementThreads + threadIdx.x;
   if (i >= s.elements) return;
   const Spot at = spot_of(s, i);

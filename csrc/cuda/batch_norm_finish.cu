@@ -6,6 +6,7 @@ namespace {
 template <class Finish, class Call>
 __global__ void __launch_bounds__(kFinishers)
     finish_all(const Finishing t, const FASTOPT_WHOLE_ARGUMENT Call call, const RuleArrays rules) {
+  await_turn();
   finish_channels(t, Finish{call}, rules);
 }
 

@@ -97,6 +97,7 @@ template <class P, bool rows>
 __global__ void __launch_bounds__(kElementThreads)
     normalize_flat(const FASTOPT_WHOLE_ARGUMENT BatchNormForward call, const Table t,
                    const Finishing finishing, const RuleArrays arrays) {
+  await_turn();
   constexpr int count = kPerVector<P>;
   using F = Compute<P>;
   if (blockIdx.x < finishing.blocks) return finish_first(finishing, FinishForward<F>{call}, arrays);
@@ -135,6 +136,7 @@ template <class P, bool rows>
 __global__ void __launch_bounds__(kElementThreads)
     gradient_flat(const FASTOPT_WHOLE_ARGUMENT BatchNormBackward call, const Table t,
                   const Finishing finishing, const RuleArrays arrays) {
+  await_turn();
   constexpr int count = kPerVector<P>;
   using F = Compute<P>;
   if (blockIdx.x < finishing.blocks) return finish_first(finishing, FinishBackward<F>{call}, arrays);

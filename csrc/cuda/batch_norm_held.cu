@@ -49,6 +49,7 @@ template <class P, bool rows, int width>
 __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
     normalize_held(const FASTOPT_WHOLE_ARGUMENT BatchNormForward call,
                    const FASTOPT_WHOLE_ARGUMENT Channels s) {
+  await_turn();
   using Own = Held<P, rows, width>;
   using F = Compute<P>;
   __shared__ Normalize<F> finished[Own::channels];
@@ -97,6 +98,7 @@ template <class P, bool rows, int width>
 __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
     gradient_held(const FASTOPT_WHOLE_ARGUMENT BatchNormBackward call,
                   const FASTOPT_WHOLE_ARGUMENT Channels s) {
+  await_turn();
   using Own = Held<P, rows, width>;
   using F = Compute<P>;
   __shared__ NormalizeBackward<F> finished[Own::channels];

@@ -31,6 +31,7 @@ __device__ __forceinline__ void none_finished(const Parts& parts) {
 template <class Sums>
 __global__ void __launch_bounds__(kPlaneBlocks* kLanes, kResident / (kPlaneBlocks * kLanes))
     sum_planes(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
+  await_turn();
   __shared__ Pair blocks[kPlaneBlocks];
   none_finished(r.parts);
   const unsigned channels = unsigned(r.s.space.channels);
@@ -52,6 +53,7 @@ __global__ void __launch_bounds__(kPlaneBlocks* kLanes, kResident / (kPlaneBlock
 template <class Sums>
 __global__ void __launch_bounds__(kRowThreads, kResident / kRowThreads)
     sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
+  await_turn();
   __shared__ Pair blocks[kRowThreads];
   none_finished(r.parts);
   const int64_t channels = r.s.space.channels, count = r.s.count;

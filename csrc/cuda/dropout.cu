@@ -183,6 +183,7 @@ __device__ __forceinline__ void drop(const Task& t, const Dropout<Compute<P>>& r
 template <class P, int count, bool plain>
 __global__ void __launch_bounds__(kThreads, kResident<P>)
     drop_all(const FASTOPT_WHOLE_ARGUMENT Task t, const Dropout<Compute<P>> rule) {
+  await_turn();
   constexpr int64_t apart = int64_t(kThreads) * count;
   const DropoutCall& call = t.call;
   const bool adds = call.residual.data;

@@ -98,3 +98,6 @@ extern "C" __attribute__((visibility("default"))) const char* fastopt_cuda_troub
 extern "C" __attribute__((visibility("default"))) void fastopt_cuda_hold(int64_t bytes) {
   fastopt::cuda::hold_at_most(bytes);
 }
+extern "C" __attribute__((visibility("default"))) bool fastopt_cuda_overlap(bool on) {
+  return fastopt::cuda::overlap(on);
+}

@@ -56,6 +56,21 @@ inline int most_shared(const Place& place) {
   return asked(place, cudaDevAttrMaxSharedMemoryPerBlockOptin) - 1024;
 }
 
+// Whether a kernel may come to the processors while the last blocks of the one before it still work,
+// and wait there: from compute capability 9.0 on, if it was compiled for that. No device has shown yet
+// that this is right and pays, so it is off unless somebody asks.
+bool overlaps(int device);
+bool overlap(bool on);  // whether they now do, on the current device
+
+// What every kernel begins with: before, it may read nothing but its arguments. From here on the kernel
+// after this one may come.
+__device__ __forceinline__ void await_turn() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 struct Grid {
   int64_t blocks;
   int threads;
@@ -72,7 +87,12 @@ void launch(const Place& place, void (*kernel)(Params...), const Grid& g, Args..
           "a kernel gets no shared memory");
   const dim3 grid{unsigned(g.blocks)}, block{unsigned(g.threads)};
 #ifdef __CUDACC__
-  kernel<<<grid, block, size_t(g.shared), stream_of(place)>>>(args...);
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  const cudaLaunchConfig_t config{
+      grid, block, size_t(g.shared), stream_of(place), &early, overlaps(place.device)};
+  cudaLaunchKernelEx(&config, kernel, Params(args)...);
 #else
   shim::launch(kernel, grid, block, size_t(g.shared), stream_of(place), args...);
 #endif

@@ -2,6 +2,8 @@
 // group, which is a block of threads; a second kernel joins the groups of each sequence.
 #include "cuda/norm.hpp"
 
+#include <algorithm>
+
 #include "cuda/vectors.hpp"
 #include "rules/around.hpp"
 
@@ -62,8 +64,7 @@ __device__ __forceinline__ void take_share(const Source& source, const NormShape
                                            int64_t end, double& sum, bool& finite) {
   Share<Norm, P> share{source, {shape.scale, shape.limit}, sum, true};
   share.take(i, end);
-  sum = share.sum;
-  finite = share.finite;
+  sum = share.sum, finite = share.finite;
 }
 
 template <class Norm>
@@ -118,6 +119,7 @@ __device__ __forceinline__ double lane_sum(const NormTables& t, const Sequence& 
 // it spills.
 template <class Norm, Reading reading>
 __global__ void __launch_bounds__(kThreads, 4) sum_groups(const NormTables t) {
+  await_turn();
   __shared__ double sums[kGroup];
   const int s = find(t.groups, t.sequence_count, blockIdx.x);
   const Sequence& q = t.sequences[s];
@@ -165,6 +167,7 @@ __device__ __forceinline__ double join_all(double* values, int64_t n) {
 
 template <class Norm, Reading reading>
 __global__ void __launch_bounds__(kJoiners) join_groups(const NormTables t) {
+  await_turn();
   const Sequence& q = t.sequences[blockIdx.x];
   Norm2State& state = t.states[blockIdx.x];
   if (reading != Reading::plain && !(q.doubles && state.out_of_range())) return;
@@ -195,9 +198,7 @@ void queue_norms(const Place& place, const NormPlan& plan, const NormTables& t, 
       break;
   }
   queue_reading<Norm2, Reading::plain>(place, t);
-  bool doubles = false;
-  for (const Sequence& q : plan.sequences) doubles = doubles || q.doubles;
-  if (!doubles) return;
+  if (std::ranges::none_of(plan.sequences, &Sequence::doubles)) return;
   queue_reading<NormMax, Reading::most>(place, t);
   queue_reading<Norm2, Reading::shifted>(place, t);
 }
@@ -211,9 +212,8 @@ void NormPlan::begin_sequence() {
 
 void NormPlan::add(int64_t size, int run, DType dtype) {
   Sequence& q = sequences.back();
-  const int32_t index = int32_t(entries.size());
   starts.push_back(q.elements);
-  entries.push_back({q.elements, size, index, run, dtype});
+  entries.push_back({q.elements, size, int32_t(entries.size()), run, dtype});
   q.elements += size;
   q.count += 1;
   q.doubles = q.doubles || dtype == DType::float64;

@@ -13,6 +13,7 @@ struct Parcel {
 };
 
 __global__ void unpack(const FASTOPT_WHOLE_ARGUMENT Parcel parcel, uint64_t* to, int count) {
+  await_turn();
   for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) to[i] = parcel.words[i];
 }
 

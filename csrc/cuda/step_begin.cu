@@ -18,6 +18,7 @@ __device__ Clip clip_to(const StepTables& t, int sequence) {
 template <template <class> class Rule>
 __global__ void __launch_bounds__(kThreads, 1)
     begin_step(const StepTables t, const StepNeeds needs, int tensors) {
+  await_turn();
   __shared__ int64_t step;
   if (threadIdx.x == 0) {
     Control& c = *t.control;

@@ -83,6 +83,7 @@ struct Stepped {
 template <class Rule, class P, class S>
 __global__ void __launch_bounds__(kStepThreads, kResident<P, S, Rule::slots>)
     step_chunks(const StepTables t, int first, int count) {
+  await_turn();
   using F = Compute<P>;
   const bool skip = t.control->skip;
   const int own = first + find(t.chunks + first, count, blockIdx.x);

@@ -154,6 +154,12 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
   return cudaSuccess;
 }
 
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* about, const void*) {
+  if (const cudaError_t error = present()) return report(error);
+  about->ptxVersion = 0;
+  return cudaSuccess;
+}
+
 int64_t shim_launches() { return counts.launches; }
 int64_t shim_graph_launches() { return counts.graph_launches; }
 int64_t shim_allocations() { return counts.allocations; }

@@ -188,6 +188,8 @@ class Kernel:
                 return f"goto {operands[0][1:]};"
             case ["ret"]:
                 return "return;"
+            case ["griddepcontrol", "wait" | "launch_dependents"]:
+                return ";"  # no kernel comes before the one before it has ended
             case ["nanosleep", _]:
                 return "shim::wait_for_a_block();"
             case ["bar", "sync"] if operands == ["0"]:

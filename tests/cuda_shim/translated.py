@@ -40,11 +40,17 @@ def _table(kernel: Path) -> str:
     return f"ptx_{kernel.stem}"
 
 
-def translated(kernel: Path, flags: tuple[str, ...]) -> Path:
-    """The object, by way of C++ and the PTX of all but Turing, which rounds to bfloat16 as a host does."""
+def ptx_of(kernel: Path, arch: str = "90", flags: tuple[str, ...] = ()) -> Path:
+    """What nvcc makes of a file, made once. A build for Hopper has that of 90, which leaves nothing out."""
     headers = sorted(CSRC.rglob("*.hpp"))
-    key = digest(nvcc.version(), *nvcc.FLAGS, *flags, *(h.read_bytes() for h in (kernel, *headers)))
-    ptx = once(f"{kernel.stem}-{key}.ptx", nvcc.command(kernel, *flags, "-arch=compute_80", "-ptx"))
+    told = (f"-arch=compute_{arch}", "-ptx", *flags)
+    key = digest(nvcc.version(), *nvcc.FLAGS, *told, *(h.read_bytes() for h in (kernel, *headers)))
+    return once(f"{kernel.stem}-{key}.ptx", nvcc.command(kernel, *told))
+
+
+def translated(kernel: Path, flags: tuple[str, ...]) -> Path:
+    """The object, by way of PTX and C++."""
+    ptx = ptx_of(kernel, flags=flags)
     program = SHIM / "ptx.py"
     key = digest(ptx.read_bytes(), program.read_bytes())
     source = once(f"{kernel.stem}-{key}.cpp", [sys.executable, str(program), str(ptx), _table(kernel)])

@@ -77,6 +77,9 @@ enum cudaDeviceAttr {
   cudaDevAttrMemoryPoolsSupported = 115,
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+struct cudaFuncAttributes {
+  int ptxVersion;  // 10 * major + minor
+};
 
 enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
 
@@ -110,6 +113,7 @@ SHIM_API cudaError_t cudaGetDevice(int* device);
 SHIM_API cudaError_t cudaSetDevice(int device);
 SHIM_API cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device);
 SHIM_API cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value);
+SHIM_API cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void* kernel);
 SHIM_API cudaError_t cudaDeviceSynchronize();
 
 SHIM_API cudaError_t cudaMalloc(void** p, size_t size);
