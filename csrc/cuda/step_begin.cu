@@ -19,15 +19,9 @@ template <template <class> class Rule>
 __global__ void __launch_bounds__(kThreads, 1)
     begin_step(const StepTables t, const StepNeeds needs, int tensors) {
   await_turn();
-  __shared__ int64_t step;
-  if (threadIdx.x == 0) {
-    Control& c = *t.control;
-    c.skip = needs.watches && c.nonfinite != kAllFinite;
-    c.skip ? ++c.counts.skipped : ++c.counts.step;
-    c.nonfinite = kAllFinite;  // for the next step
-    step = c.counts.step;
-  }
-  __syncthreads();
+  const Control before = *t.control;
+  const bool skip = needs.watches && before.nonfinite != kAllFinite;
+  const int64_t step = before.counts.step + !skip;
   for (int r = int(threadIdx.x); r < t.runs; r += kThreads) {
     if (t.doubles[r])
       prepare<Rule<double>, double>(t.hypers[r], step, t.constants[r]);
@@ -36,6 +30,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   for (int i = int(threadIdx.x); i < tensors; i += kThreads)
     t.clips[i] = needs.clips ? clip_to(t, needs.clips_each ? i : 0) : Clip{1.0, 1.0f};
+  __syncthreads();  // all have read what was before
+  if (threadIdx.x == 0) *t.control = {{step, before.counts.skipped + skip}, kAllFinite, skip};
 }
 
 template <template <class> class Rule>
