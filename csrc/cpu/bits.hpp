@@ -1,5 +1,4 @@
-// A bit for each of up to kTile elements, eight to a byte, the first one lowest. Loops leave a 0 or 1
-// in a byte for each; eight of those at a time are packed by one multiplication. In an unnamed
+// A bit for each of up to kTile elements, eight to a byte, the first one lowest. In an unnamed
 // namespace, as tile.hpp says.
 #pragma once
 
@@ -8,26 +7,54 @@
 namespace fastopt::cpu {
 namespace {
 
-struct Flags {
-  alignas(64) uint8_t on[kTile];
-};
+// Bit k alone. Read, for not every vector has a shift of its own for each lane.
+struct Bits {
+  alignas(64) uint32_t bit[32];
 
-inline void pack(Flags& flags, int n, char* bits) {
-  for (int i = n; i % 8; ++i) flags.on[i] = 0;
-  for (int i = 0; i < n; i += 8) {
-    uint64_t eight;
-    memcpy(&eight, flags.on + i, 8);
-    bits[i / 8] = char(eight * 0x0102040810204080 >> 56);
+  constexpr Bits() : bit() {
+    for (int k = 0; k < 32; ++k) bit[k] = uint32_t(1) << k;
   }
+};
+inline constexpr Bits kBits;
+
+// Calls visit(i, word, all): Word holds the bits of elements i and on, 32 of them or 8; of the last 8,
+// some may be behind the end.
+template <class Visit>
+inline __attribute__((always_inline)) void each_word(int n, Visit&& visit) {
+  int i = 0;
+  for (; i + 32 <= n; i += 32) visit(i, uint32_t{}, std::true_type{});
+  for (; i + 8 <= n; i += 8) visit(i, uint8_t{}, std::true_type{});
+  if (i < n) visit(i, uint8_t{}, std::false_type{});
 }
 
-inline void unpack(const char* bits, int n, Flags& flags) {
-  for (int i = 0; i < n; i += 8) {
-    const uint64_t byte = uint8_t(bits[i / 8]);
-    const uint64_t each = byte * 0x0101010101010101 & 0x8040201008040201;
-    const uint64_t eight = (each + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101;
-    memcpy(flags.on + i, &eight, 8);
-  }
+// Which values are above zero; none is behind the end.
+template <class F>
+inline __attribute__((always_inline)) void pack(const F* values, int n, char* bits) {
+  each_word(n, [=]<class Word>(int i, Word word, auto all) __attribute__((always_inline)) {
+    uint32_t set = 0;
+#pragma omp simd reduction(| : set)
+    for (int k = 0; k < int(8 * sizeof(Word)); ++k) {
+      const F value = all || i + k < n ? values[i + k] : F(0);
+      set |= value > F(0) ? kBits.bit[k] : 0;
+    }
+    word = Word(set);
+    memcpy(bits + i / 8, &word, sizeof(Word));
+  });
+}
+
+// The values whose bit is set, and zeros for the others; as many as the bytes have bits.
+static_assert(kTile % 8 == 0);
+template <class F>
+inline __attribute__((always_inline)) void mask(const F* values, const char* bits, int n, F* out) {
+  each_word(n, [=]<class Word>(int i, Word word, auto all) __attribute__((always_inline)) {
+    memcpy(&word, bits + i / 8, sizeof(Word));
+    const uint32_t set = word;
+#pragma omp simd
+    for (int k = 0; k < int(8 * sizeof(Word)); ++k) {
+      const F value = all || i + k < n ? values[i + k] : F(0);
+      out[i + k] = set & kBits.bit[k] ? value : F(0);
+    }
+  });
 }
 
 }  // namespace

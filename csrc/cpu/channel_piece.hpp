@@ -60,18 +60,22 @@ inline __attribute__((always_inline)) void fetch_ahead(const Rows& a, int64_t ro
   fetch(p, n * int64_t(sizeof(P)));
 }
 
-// dy where ReLU let x pass, else zero; all of dy if there was no ReLU.
-template <bool relu, class F>
-inline __attribute__((always_inline)) F passed(F dy, const uint8_t* on, int j) {
-  return !relu || on[j] ? dy : F(0);
-}
+// Tiles of dy, with zeros where ReLU let nothing pass, if there was one.
+template <class P, bool relu>
+class Passed {
+  using F = Compute<P>;
 
-template <bool relu>
-inline __attribute__((always_inline)) const uint8_t* passes(const ChannelPiece& p, int64_t row,
-                                                            int64_t i, int n, Flags& flags) {
-  if (relu) unpack(row_of(p.kept, row) + i / 8, n, flags);
-  return flags.on;
-}
+ public:
+  const F* open(const ChannelPiece& p, int64_t row, int64_t i, int n) {
+    const F* dy = tile_.open(row_of(p.dy, row), i, n);
+    if constexpr (relu) mask(dy, row_of(p.kept, row) + i / 8, n, masked_);
+    return relu ? masked_ : dy;
+  }
+
+ private:
+  Tile<P> tile_;
+  alignas(64) F masked_[relu ? kTile : 1];
+};
 
 }  // namespace
 }  // namespace fastopt::cpu

@@ -136,21 +136,16 @@ template <class P, bool relu>
 void reduce_one(const ChannelPiece& p) {
   using F = Compute<P>;
   const F mean = F(*p.constants[0]);
-  Tile<P> tile, dy_tile;
-  Flags flags;
-  alignas(64) F masked[kTile];
+  Tile<P> tile;
+  Passed<P, relu> passed;
   open_block(p, kLanes);
   TwoSums lanes(*p.sums, p.from);
   const bool direct = !relu && in_place<P>(p.x) && in_place<P>(p.dy);
   each_stretch(direct, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
-    const F *x = tile.open(p.x.data, i, n), *dy = dy_tile.open(p.dy.data, i, n);
-    if constexpr (relu) {  // in a loop of its own, for it does not vectorise along with lanes
-      const uint8_t* on = passes<relu>(p, 0, i, n, flags);
+    const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
+    if constexpr (relu) {
       fetch_ahead<one, P>(p.x, 0, i, n);
       fetch_ahead<one, P>(p.dy, 0, i, n);
-#pragma omp simd
-      for (int j = 0; j < n; ++j) masked[j] = passed<relu>(dy[j], on, j);
-      dy = masked;
     }
     lanes.take(n, [=](int j, double& sum, double& product) __attribute__((always_inline)) {
       sum += double(dy[j]);
@@ -168,17 +163,15 @@ void reduce_many(const ChannelPiece& p) {
   using F = Compute<P>;
   const ChannelConstants<many, F, 1> constants(p);
   BlockSums& sums = *p.sums;
-  Tile<P> tiles[4], dy_tiles[4];
-  Flags flags[4];
+  Tile<P> tiles[4];
+  Passed<P, relu> passed[4];
   open_block(p, p.n);
   each_four_rows(p.rows, [&]<int count>(int64_t row) __attribute__((always_inline)) {
     each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
       const F *x[count], *dy[count], *mean = constants[0] + i;
-      const uint8_t* on[count];
       for (int r = 0; r < count; ++r) {
         x[r] = tiles[r].open(row_of(p.x, row + r), i, n);
-        dy[r] = dy_tiles[r].open(row_of(p.dy, row + r), i, n);
-        on[r] = passes<relu>(p, row + r, i, n, flags[r]);
+        dy[r] = passed[r].open(p, row + r, i, n);
         fetch_ahead<many, P>(p.x, row + r, i, n);
         fetch_ahead<many, P>(p.dy, row + r, i, n);
       }
@@ -186,9 +179,8 @@ void reduce_many(const ChannelPiece& p) {
       for (int j = 0; j < n; ++j) {
         double sum = sums.first[i + j], product = sums.second[i + j];
         for (int r = 0; r < count; ++r) {
-          const double g = double(passed<relu>(dy[r][j], on[r], j));
-          sum += g;
-          product += g * double(x[r][j] - mean[j]);
+          sum += double(dy[r][j]);
+          product += double(dy[r][j]) * double(x[r][j] - mean[j]);
         }
         sums.first[i + j] = sum;
         sums.second[i + j] = product;

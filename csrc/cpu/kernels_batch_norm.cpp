@@ -12,7 +12,6 @@ void normalize_as(const ChannelPiece& p) {
   using F = Compute<P>;
   const ChannelConstants<form, F, 3> constants(p);
   Tile<P> in, addend, out;
-  Flags flags;
   each_row_tile(p, [&](int64_t row, int64_t i, int n) __attribute__((always_inline)) {
     const int64_t c = channel<form>(i, row);
     const F *mean = constants[0] + c, *scale = constants[1] + c, *shift = constants[2] + c;
@@ -26,14 +25,11 @@ void normalize_as(const ChannelPiece& p) {
       const int64_t k = channel<form>(j);
       F value = Normalize<F>{mean[k], scale[k], shift[k]}(x[j]);
       if constexpr (residual) value += more[j];
-      if constexpr (relu) {
-        flags.on[j] = value > kReluFloor<P>;
-        value = value <= kReluFloor<P> ? F(0) : value;
-      }
+      if constexpr (relu) value = value <= kReluFloor<P> ? F(0) : value;
       y[j] = value;
     }
+    if (relu && p.kept.data) pack(y, n, row_of(p.kept, row) + i / 8);
     out.close(y, row_of(p.y, row), i, n, p.streams);
-    if (relu && p.kept.data) pack(flags, n, row_of(p.kept, row) + i / 8);
   });
 }
 
@@ -50,34 +46,27 @@ template <Form form, class P, bool relu>
 void gradient_as(const ChannelPiece& p) {
   using F = Compute<P>;
   const ChannelConstants<form, F, 4> constants(p);
-  Tile<P> in, dy_in, out, rest;
-  Flags flags;
+  Tile<P> in, out, rest;
+  Passed<P, relu> passed;
   each_row_tile(p, [&](int64_t row, int64_t i, int n) __attribute__((always_inline)) {
     const int64_t c = channel<form>(i, row);
     const F *mean = constants[0] + c, *slope = constants[1] + c;
     const F *offset = constants[2] + c, *scale = constants[3] + c;
     fetch_ahead<form, P>(p.dy, row, i, n);
     if (p.x.data) fetch_ahead<form, P>(p.x, row, i, n);
-    const F* dy = dy_in.open(row_of(p.dy, row), i, n);
-    const uint8_t* on = passes<relu>(p, row, i, n, flags);
+    const F* dy = passed.open(p, row, i, n);
     F* dx = out.place(row_of(p.dx, row), i, p.streams);
-    if (p.dresidual.data) {
-      F* rest_dy = rest.place(row_of(p.dresidual, row), i, p.streams);
-#pragma GCC ivdep
-      for (int j = 0; j < n; ++j) rest_dy[j] = passed<relu>(dy[j], on, j);
-      rest.close(rest_dy, row_of(p.dresidual, row), i, n, p.streams);
-    }
+    if (p.dresidual.data) rest.close(dy, row_of(p.dresidual, row), i, n, p.streams);
     if (p.x.data) {
       const F* x = in.open(row_of(p.x, row), i, n);
 #pragma GCC ivdep
       for (int j = 0; j < n; ++j) {
         const int64_t k = channel<form>(j);
-        dx[j] = NormalizeBackward<F>{mean[k], slope[k], offset[k], scale[k]}(
-            x[j], passed<relu>(dy[j], on, j));
+        dx[j] = NormalizeBackward<F>{mean[k], slope[k], offset[k], scale[k]}(x[j], dy[j]);
       }
     } else {
 #pragma GCC ivdep
-      for (int j = 0; j < n; ++j) dx[j] = passed<relu>(dy[j], on, j) * scale[channel<form>(j)];
+      for (int j = 0; j < n; ++j) dx[j] = dy[j] * scale[channel<form>(j)];
     }
     out.close(dx, row_of(p.dx, row), i, n, p.streams);
   });
