@@ -143,26 +143,18 @@ void batch_norm_backward(const BatchNormBackward& call) {
   const int64_t bytes = bytes_over(s, call.dtype);
   Results results(s, !call.given);
   PerChannel<NormalizeBackward> constants(s, call.dtype);
-  const auto settle = [&](int64_t c) {
-    constants.set(c,
-                  [&]<class F> { return gradient_of<F>(call, inputs_of(call, c), sums_of(call, c)); });
-  };
-
   ChannelPass reduce(s, call.dtype, kernels().batch_norm.reduce, results.parts(), call.kept);
   reduce.reads(&ChannelPiece::x, call.x);
   reduce.reads(&ChannelPiece::dy, call.dy);
-  constants.hand_to(reduce.piece);
-  for (int64_t c = 0; c < s.channels; ++c)
-    settle(c);  // for the mean; a reduction has no use for others
+  reduce.piece.constants[0] = call.mean;
 
   const auto finish = [&](int64_t c0, int64_t c1) {
     if (!call.given) results.join<JoinSums>(c0, c1, call.sums.dy, call.sums.dy_centred);
     for (int64_t c = c0; c < c1; ++c) {
       const BackwardInputs in = inputs_of(call, c);
-      const ChannelSums sums = sums_of(call, c);
-      call.dtype == DType::float64 ? finish_backward<double>(call, c, in, sums)
-                                   : finish_backward<float>(call, c, in, sums);
-      settle(c);
+      constants.set(c, [&]<class F> {
+        return gradient_of<F>(call, in, finish_backward<F>(call, c, in, sums_of(call, c)));
+      });
     }
   };
 

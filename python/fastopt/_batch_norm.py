@@ -256,13 +256,14 @@ def _backward(
 ) -> BatchNormGrads | BatchNormResidualGrads:
     if not isinstance(saved, _core.BatchNormSaved):
         raise TypeError(f"saved has type {type(saved).__name__}, expected what a forward pass returned")
-    like = dy if saved.x is None else saved.x
+    x, gamma, beta, has_residual = saved.x, saved.gamma, saved.beta, saved.has_residual
+    like = dy if x is None else x
     dx = result_like(like, "dy", out)
-    dgamma = None if saved.gamma is None else empty_like(saved.gamma)
-    dbeta = None if saved.beta is None else empty_like(saved.beta)
-    masked = result_like(like, "dy") if saved.has_residual and saved.has_relu else None
+    dgamma = None if gamma is None else empty_like(gamma)
+    dbeta = None if beta is None else empty_like(beta)
+    masked = result_like(like, "dy") if has_residual and saved.has_relu else None
     _core.batch_norm_backward(dy, saved, dx, dgamma, dbeta, masked, sums)
-    if not saved.has_residual:
+    if not has_residual:
         return BatchNormGrads(dx, dgamma, dbeta)
     return BatchNormResidualGrads(dx, dgamma, dbeta, dy if masked is None else masked)
 
