@@ -13,9 +13,9 @@ from steps import bits
 LENGTHS = (5000, 3, 2049)
 
 
-def lists(cuda, seed=0):
+def lists(cuda, seed=0, lengths=LENGTHS):
     rng = np.random.default_rng(seed)
-    params = parameters(rng, LENGTHS, np.dtype(np.float32))
+    params = parameters(rng, lengths, np.dtype(np.float32))
     grads = gradients(rng, params)
     return params, grads, [cuda.array(p) for p in params], [cuda.array(g) for g in grads]
 
@@ -40,6 +40,28 @@ def test_a_replayed_graph_has_the_bits_of_as_many_steps(cuda, rule, clip):
             host.step(grads)
         assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
         assert device.step_count == 41
+
+
+@pytest.mark.parametrize("groups", [1, 4, 5])
+def test_a_graph_goes_on_from_steps_whose_constants_the_host_made(cuda, groups):
+    """For as many groups as arguments have room for, and for more."""
+    params, grads, there, device_grads = lists(cuda, lengths=(2049, 1, 5000, 17, 3))
+
+    def optimizer(own):
+        parts = [own[: 6 - groups], *([a] for a in own[6 - groups :])]
+        return fastopt.Adam([{"params": part, "lr": 0.1 / (i + 1)} for i, part in enumerate(parts)])
+
+    host, device = optimizer(params), optimizer(there)
+    with cuda.new_stream():
+        for _ in range(3):
+            device.step(device_grads)
+            host.step(grads)
+        replay = cuda.capture(lambda: device.step(device_grads))
+        for step in (replay, lambda: device.step(device_grads), replay):
+            step()
+            host.step(grads)
+        assert device.step_count == 6
+        assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
 
 
 def test_a_thousand_replays(cuda):
@@ -110,9 +132,9 @@ def test_a_step_is_a_few_launches_and_asks_nothing_of_the_host(cuda, n, options)
     cuda.counts()
     for _ in range(3):
         opt.step(grads)
-    norms = 2 if options else 0  # norms by groups of blocks, then joined
+    before = 3 if options else 0  # norms by groups of blocks, then joined, then constants
     assert cuda.counts() == {
-        "launches": 3 * (2 + norms),
+        "launches": 3 * (before + 1),
         "allocations": 0,
         "synchronisations": 0,
         "copies": 0,

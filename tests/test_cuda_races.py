@@ -33,13 +33,14 @@ def same(host, there):
 """
 
 CALLS = {
-    "a step of a list, clipped": """
+    "a step of a list, clipped or not": """
 arrays = [make(n) for n in (3, 5000)]
 hosts, theres = zip(*arrays)
 grads = [make(n) for n in (3, 5000)]
 for params, side in ((list(hosts), 0), (list(theres), 1)):
     opt = fastopt.Adam(params, clip_norm=0.5, on_nonfinite="skip")
     opt.step([g[side] for g in grads])
+    fastopt.Adam(params).step([g[side] for g in grads])
 for h, t in arrays:
     same(h, t)
 """,

@@ -42,10 +42,12 @@ StepReport run(Memory& m, const StepCall& call) {
 
   const int rule = call.runs[0].rule;
   const StepNeeds needs{clips, whole.clip_scope == ClipScope::tensor, watches};
-  step_begins[rule](place, m.tables, needs, m.tensors);
+  Given given;
+  if (!clips && !watches) given = m.give(call);
+  if (given.step == 0) step_begins[rule].launch(place, m.tables, needs, m.tensors);
   for (int s = 0; s < kStorages; ++s)
     if (const Memory::Span& span = m.spans[s]; span.count > 0)
-      launches_of(s)[rule](place, m.tables, span.first, span.count, span.chunks);
+      launches_of(s)[rule](place, m.tables, given, span.first, span.count, span.chunks);
 
   const bool queued = recording || policy == OnNonfinite::skip;
   m.counted = m.counted || queued;
@@ -74,7 +76,7 @@ Memory* remember(const StepCall& call) {
 void forget(Memory* memory) { delete memory; }
 
 Counts counts(Memory* memory, const Place& place) {
-  if (!memory->counted && !memory->recorded) return memory->known;
+  if (memory->counts_here()) return memory->known;
   fetch(place, &memory->known, &memory->tables.control->counts, sizeof(Counts));
   memory->counted = false;
   return memory->known;

@@ -1,6 +1,7 @@
-// A step on a device: three kernels, or two. Norms, if the step clips or looks for what is not finite;
-// one block that counts, decides and makes constants in double; the step itself, one launch for each
-// storage. All they need lies on the device, so that a captured graph goes on as the optimizer would.
+// A step on a device: one launch for each storage, with constants that the host makes. Where it cannot,
+// all that a step needs lies on the device, so that a captured graph goes on as the optimizer would:
+// norms, if the step clips or looks for what is not finite; then one block that counts, decides and
+// makes constants in double; then the step itself.
 #pragma once
 
 #include "cuda/norm.hpp"
@@ -63,14 +64,27 @@ struct Cut {
   }
 };
 
+// Of a step that the host knows all about: its number, and the constants of each run. They come as
+// arguments, which a processor has at hand.
+inline constexpr int kMostGiven = 4;
+struct Given {
+  int64_t step = 0;  // 0: nothing is given
+  Constants constants[kMostGiven];
+};
+
 // What a step does besides, as it was when the step was queued.
 struct StepNeeds {
   bool clips, clips_each, watches;
 };
 
 // Queues the kernel of one rule, for entries [first, first + count) and all their chunks.
-using StepLaunch = void (*)(const Place&, const StepTables&, int first, int count, int64_t chunks);
-using BeginLaunch = void (*)(const Place&, const StepTables&, StepNeeds, int tensors);
+using StepLaunch = void (*)(const Place&, const StepTables&, const Given&, int first, int count,
+                            int64_t chunks);
+// By rule, what makes constants: a kernel for all runs, or the host for one.
+struct Begin {
+  void (*launch)(const Place&, const StepTables&, StepNeeds, int tensors);
+  void (*prepare)(const Hyper&, bool doubles, int64_t step, Constants&);
+};
 
 // By rule; a file for each storage.
 extern const StepLaunch* const steps_float16;
@@ -79,7 +93,7 @@ extern const StepLaunch* const steps_float32;
 extern const StepLaunch* const steps_float64;
 extern const StepLaunch* const steps_float16_wide;
 extern const StepLaunch* const steps_bfloat16_wide;
-extern const BeginLaunch* const step_begins;
+extern const Begin* const step_begins;
 
 StepReport step(const StepCall& call);
 Memory* remember(const StepCall& call);

@@ -16,18 +16,19 @@ __device__ Clip clip_to(const StepTables& t, int sequence) {
 }
 
 template <template <class> class Rule>
+FASTOPT_HD void prepare_run(const Hyper& h, bool doubles, int64_t step, Constants& out) {
+  doubles ? prepare<Rule<double>, double>(h, step, out) : prepare<Rule<float>, float>(h, step, out);
+}
+
+template <template <class> class Rule>
 __global__ void __launch_bounds__(kThreads, 1)
     begin_step(const StepTables t, const StepNeeds needs, int tensors) {
   await_turn();
   const Control before = *t.control;
   const bool skip = needs.watches && before.nonfinite != kAllFinite;
   const int64_t step = before.counts.step + !skip;
-  for (int r = int(threadIdx.x); r < t.runs; r += kThreads) {
-    if (t.doubles[r])
-      prepare<Rule<double>, double>(t.hypers[r], step, t.constants[r]);
-    else
-      prepare<Rule<float>, float>(t.hypers[r], step, t.constants[r]);
-  }
+  for (int r = int(threadIdx.x); r < t.runs; r += kThreads)
+    prepare_run<Rule>(t.hypers[r], t.doubles[r], step, t.constants[r]);
   for (int i = int(threadIdx.x); i < tensors; i += kThreads)
     t.clips[i] = needs.clips ? clip_to(t, needs.clips_each ? i : 0) : Clip{1.0, 1.0f};
   __syncthreads();  // all have read what was before
@@ -43,11 +44,11 @@ template <class L>
 struct BeginRow;
 template <template <class> class... Rule>
 struct BeginRow<List<Rule...>> {
-  static constexpr BeginLaunch launches[] = {launch_begin<Rule>...};
+  static constexpr Begin begins[] = {{launch_begin<Rule>, prepare_run<Rule>}...};
 };
 
 }  // namespace
 
-const BeginLaunch* const step_begins = BeginRow<RuleList>::launches;
+const Begin* const step_begins = BeginRow<RuleList>::begins;
 
 }  // namespace fastopt::cuda

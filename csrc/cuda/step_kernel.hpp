@@ -82,18 +82,21 @@ struct Stepped {
 
 template <class Rule, class P, class S>
 __global__ void __launch_bounds__(kStepThreads, kResident<P, S, Rule::slots>)
-    step_chunks(const StepTables t, int first, int count) {
+    step_chunks(const FASTOPT_WHOLE_ARGUMENT StepTables t, const FASTOPT_WHOLE_ARGUMENT Given given,
+                int first, int count) {
   await_turn();
   using F = Compute<P>;
-  const bool skip = t.control->skip;
+  const bool own_constants = given.step == 0, skip = own_constants && t.control->skip;
+  if (!own_constants && blockIdx.x == 0 && threadIdx.x == 0) t.control->counts.step = given.step;
   const int own = first + find(t.chunks + first, count, blockIdx.x);
   const StepEntry& e = t.entries[own];
   const Cut cut(e.param, sizeof(P));
   const int64_t turn = int64_t(blockIdx.x) - t.chunks[own];
   const int64_t start = cut.head + turn * cut.chunk;
   const int64_t end = start + cut.chunk < e.size ? start + cut.chunk : e.size;
-  const auto update = prepared<Rule, F>(t.constants[e.run]);
-  const F clip = clip_of<F>(t.clips[e.index]);
+  const auto update =
+      own_constants ? prepared<Rule, F>(t.constants[e.run]) : prepared<Rule, F>(given.constants[e.run]);
+  const F clip = own_constants ? clip_of<F>(t.clips[e.index]) : F(1);
   Stepped<Rule, P, S> stepped{
       update, update.wrap(clip), clip, static_cast<P*>(e.param), t.grads[e.index], {}};
   for (int k = 0; k < Rule::slots; ++k) stepped.state[k] = static_cast<S*>(e.state[k]);
@@ -101,8 +104,9 @@ __global__ void __launch_bounds__(kStepThreads, kResident<P, S, Rule::slots>)
 }
 
 template <template <class> class Rule, class P, class S>
-void launch_step(const Place& place, const StepTables& t, int first, int count, int64_t chunks) {
-  launch(place, step_chunks<Rule<Compute<P>>, P, S>, chunks, kStepThreads, t, first, count);
+void launch_step(const Place& place, const StepTables& t, const Given& given, int first, int count,
+                 int64_t chunks) {
+  launch(place, step_chunks<Rule<Compute<P>>, P, S>, chunks, kStepThreads, t, given, first, count);
 }
 
 // One entry for each rule.

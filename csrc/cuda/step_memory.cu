@@ -105,26 +105,41 @@ void Memory::send_hypers(const StepCall& call) {
   hypers_ = std::move(now);
 }
 
+Given Memory::give(const StepCall& call) const {
+  Given given;
+  if (!counts_here() || tables.runs > kMostGiven) return given;
+  given.step = known.step + 1;
+  for (int r = 0; r < tables.runs; ++r)
+    step_begins[call.runs[r].rule].prepare(*call.runs[r].hyper, doubles_[r], given.step,
+                                           given.constants[r]);
+  return given;
+}
+
 void Memory::queue_norms(const Place& place, ClipNorm kind, bool watches) const {
   NormTables norms = tables.norms;
   if (!watches) norms.nonfinite = nullptr;
   cuda::queue_norms(place, norms_, norms, kind);
 }
 
+// Whether the device has been told where these gradients lie.
+bool Memory::has_grads(const StepCall& call) const {
+  bool all = grads_.size() == size_t(tensors) && !walks_.data();
+  each_tensor(call, [&](const StepRun&, int, const StepTensor& t, int index) {
+    all = all && !t.grad.walk && t.grad.data == grads_[size_t(index)].data;
+  });
+  return all;
+}
+
 void Memory::send_grads(const StepCall& call, bool recording) {
-  std::vector<Source> now;
+  recorded = recorded || recording;
+  if (!recorded && has_grads(call)) return;
+  std::vector<Source> now = std::move(grads_);  // none are known until all are sent
   std::vector<Walk> walks;
-  now.reserve(size_t(tensors));
+  now.clear();
   each_tensor(call, [&](const StepRun&, int, const StepTensor& t, int) {
     now.push_back(t.grad);
     if (t.grad.walk) walks.push_back(*t.grad.walk);
   });
-  recorded = recorded || recording;
-  const auto is_same = [](const Source& a, const Source& b) { return a.data == b.data; };
-  const bool known_ones = grads_.size() == now.size() && walks.empty() && !walks_.data() &&
-                          std::equal(now.begin(), now.end(), grads_.begin(), is_same);
-  if (known_ones && !recorded) return;
-  grads_ = now;
   if (!walks.empty() && !walks_.data())
     walks_ = Room(call.place, tensors * int64_t(sizeof(Walk)), keep_);
   const Walk* walk = reinterpret_cast<const Walk*>(walks_.data());
@@ -132,6 +147,7 @@ void Memory::send_grads(const StepCall& call, bool recording) {
   for (Source& s : now)
     if (s.walk) s.walk = walk++;
   send_list(call.place, tables.grads, now);
+  grads_ = std::move(now);
 }
 
 }  // namespace fastopt

@@ -16,6 +16,10 @@ struct Memory {
   void send_hypers(const StepCall& call);
   void send_counts(const Place& place, Counts counts);
 
+  // A step's number and constants, if the host has the count. There is a kernel to tell: a list without
+  // elements is not the device's.
+  cuda::Given give(const StepCall& call) const;
+
   void queue_norms(const Place& place, ClipNorm kind, bool watches) const;
 
   struct Span {  // of entries that share their storage
@@ -29,8 +33,10 @@ struct Memory {
   Counts known;           // counts as the host has them
   bool counted = false;   // whether the device may have counted by itself since
   bool recorded = false;  // in a graph, which may be replayed at any time
+  bool counts_here() const { return !counted && !recorded; }
 
  private:
+  bool has_grads(const StepCall& call) const;
   void plan(const StepCall& call);
   void cut(cuda::Cutter& cutter);
   void fill(const Place& place);
