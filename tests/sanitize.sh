@@ -40,6 +40,9 @@ module = pathlib.Path(_core.__file__)
 assert module.is_relative_to(sys.argv[1]), f"the tests would run on {module}"
 assert b"__asan_init" in module.read_bytes() and b"__ubsan_handle" in module.read_bytes()
 CHECK
+# One instruction set: all are made of the same sources.
+FASTOPT_ISA=$("$python" -c 'from fastopt import _core; print(_core.isa())')
+export FASTOPT_ISA
 "$python" -m pytest -q "$@" --ignore=tests/test_house.py --ignore=tests/test_torch.py \
   --ignore=tests/test_coming_from.py --ignore=tests/test_docs.py \
   --ignore=tests/test_examples.py --ignore-glob='tests/test_digits_*.py' \

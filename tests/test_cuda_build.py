@@ -1,5 +1,6 @@
 """The device code as nvcc compiles it: no spills, no local memory, vectors of 16 bytes, and no double in a
-kernel of float32. Needs nvcc, not a GPU; for one architecture, from Turing's PTX and that of all others."""
+kernel of float32. Needs nvcc, not a GPU; for one architecture, from Turing's PTX and Hopper's, which leaves out
+nothing that the others' has."""
 
 from __future__ import annotations
 
@@ -26,19 +27,14 @@ def nvcc(path: Path, *flags: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("ptx", ["75", "80"])
+@pytest.mark.parametrize("ptx", ["75", "90"])
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
 def test_no_kernel_spills_or_uses_local_memory(path: Path, ptx: str, tmp_path: Path) -> None:
     said = nvcc(
-        path,
-        f"-gencode=arch=compute_{ptx},code=sm_90",
-        "-cubin",
-        "-o",
-        str(tmp_path / "a.cubin"),
-        "-Xptxas",
-        "-v",
+        ptx_of(path, ptx), "-arch=sm_90", "-cubin", "-Xptxas=-v", "-o", str(tmp_path / "a.cubin")
     )
     functions = re.findall(r"Function properties for (\w+)\n\s*(.*)", said)
+    assert functions
     spilled = {name: text for name, text in functions if set(re.findall(r"\d+", text)) != {"0"}}
     assert not spilled
 
