@@ -50,15 +50,26 @@ struct Stepped {
       load(static_cast<const P*>(grad.data) + i, g);
 #pragma unroll
     for (int k = 0; k < Rule::slots; ++k) load(state[k] + i, s[k]);
+    // Whether anything stands around the rule is asked once: asked for every element, it would cost as
+    // many instructions as what is not done.
+    F value[count], seen[count];
+    const auto each = [](auto&& visit) {
 #pragma unroll
-    for (int e = 0; e < count; ++e) {
+      for (int e = 0; e < count; ++e) visit(e);
+    };
+    each([&](int e) { value[e] = widen(w[e]), seen[e] = widen(g[e]); });
+    if (wrap != Wrap::none)
+      each([&](int e) { seen[e] = update.shaped(wrap, value[e], seen[e], clip); });
+    each([&](int e) {
       F own[Rule::slots + 1];
 #pragma unroll
       for (int k = 0; k < Rule::slots; ++k) own[k] = widen(s[k][e]);
-      w[e] = narrow<P>(update.step(wrap, widen(w[e]), widen(g[e]), own, clip));
+      value[e] = update.moved(value[e], seen[e], own);
 #pragma unroll
       for (int k = 0; k < Rule::slots; ++k) s[k][e] = narrow<S>(own[k]);
-    }
+    });
+    if (wrap == Wrap::full) each([&](int e) { value[e] = update.around.shrink(value[e]); });
+    each([&](int e) { w[e] = narrow<P>(value[e]); });
     store(param + i, w);
 #pragma unroll
     for (int k = 0; k < Rule::slots; ++k) store(state[k] + i, s[k]);

@@ -23,12 +23,18 @@ struct Update {
     return around.shape.acts() || clip != F(1) ? Wrap::scaled : Wrap::none;
   }
 
+  // The gradient as the rule sees it, if anything is at work.
+  FASTOPT_HD F shaped(Wrap wrap, F w, F g, F clip) const {
+    g = around.shape(g) * clip;
+    return wrap == Wrap::full ? around.penalise(g, w) : g;
+  }
+  FASTOPT_HD F moved(F w, F g, F* s) const {
+    return rule(w * around.decay_before, g, s) * around.decay_after;
+  }
+
   FASTOPT_HD F step(Wrap wrap, F w, F g, F* s, F clip) const {
-    if (wrap != Wrap::none) g = around.shape(g) * clip;
-    if (wrap == Wrap::full) g = around.penalise(g, w);
-    w = rule(w * around.decay_before, g, s) * around.decay_after;
-    if (wrap == Wrap::full) w = around.shrink(w);
-    return w;
+    w = moved(w, wrap == Wrap::none ? g : shaped(wrap, w, g, clip), s);
+    return wrap == Wrap::full ? around.shrink(w) : w;
   }
 };
 
