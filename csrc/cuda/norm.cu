@@ -10,8 +10,6 @@
 namespace fastopt::cuda {
 namespace {
 
-constexpr int kGroup = 16;
-constexpr int64_t kGroupSize = int64_t(kGroup) * kNormBlock;
 constexpr int kThreads = kGroup * kNormLanes;
 
 // Plain, or the two more readings that squares of doubles may need.
@@ -28,34 +26,36 @@ struct Share {
   double sum;
   bool finite;
 
+  // Most are taken as they are: to shape them anyway would cost as much as all else.
+  template <bool shapes>
   __device__ __forceinline__ void add(Compute<P> x) {
-    using F = Compute<P>;
-    finite = finite && fastopt::finite(x * shape.scale);
-    sum = Norm::join(sum, Norm::part(shape(F(x))));
+    finite = finite && fastopt::finite(shapes ? x * shape.scale : x);
+    sum = Norm::join(sum, Norm::part(shapes ? shape(x) : x));
   }
 
   // `n` of them, kInFlight at most: first all are asked for, then they are added.
-  template <bool whole>
+  template <bool whole, bool shapes>
   __device__ __forceinline__ void take_ahead(const P* data, int n) {
     P own[kInFlight];
 #pragma unroll
     for (int k = 0; k < kInFlight; ++k) own[k] = whole || k < n ? data[k * kNormLanes] : P{};
 #pragma unroll
     for (int k = 0; k < kInFlight; ++k)
-      if (whole || k < n) add(widen(own[k]));
+      if (whole || k < n) add<shapes>(widen(own[k]));
   }
 
   // Every kNormLanes-th element of [i, end).
+  template <bool shapes>
   __device__ __forceinline__ void take(int64_t i, int64_t end) {
     if (source.walk) {
-      for (; i < end; i += kNormLanes) add(widen(element<P>(source, i)));
+      for (; i < end; i += kNormLanes) add<shapes>(widen(element<P>(source, i)));
       return;
     }
     const P* data = static_cast<const P*>(source.data) + i;
     int left = int((end - i + kNormLanes - 1) / kNormLanes);  // of a block, so few
     for (; left >= kInFlight; left -= kInFlight, data += kInFlight * kNormLanes)
-      take_ahead<true>(data, kInFlight);
-    if (left > 0) take_ahead<false>(data, left);
+      take_ahead<true, shapes>(data, kInFlight);
+    if (left > 0) take_ahead<false, shapes>(data, left);
   }
 };
 
@@ -63,8 +63,9 @@ template <class Norm, class P>
 __device__ __forceinline__ void take_share(const Source& source, const NormShape& shape, int64_t i,
                                            int64_t end, double& sum, bool& finite) {
   Share<Norm, P> share{source, {shape.scale, shape.limit}, sum, true};
-  share.take(i, end);
-  sum = share.sum, finite = share.finite;
+  share.shape.acts() ? share.template take<true>(i, end) : share.template take<false>(i, end);
+  sum = share.sum;
+  finite = share.finite;
 }
 
 template <class Norm>
@@ -201,43 +202,6 @@ void queue_norms(const Place& place, const NormPlan& plan, const NormTables& t, 
   if (std::ranges::none_of(plan.sequences, &Sequence::doubles)) return;
   queue_reading<NormMax, Reading::most>(place, t);
   queue_reading<Norm2, Reading::shifted>(place, t);
-}
-
-// ---- tables ----
-
-void NormPlan::begin_sequence() {
-  sequences.push_back({int32_t(entries.size()), 0, 0, group_count, false});
-  groups.push_back(group_count);
-}
-
-void NormPlan::add(int64_t size, int run, DType dtype) {
-  Sequence& q = sequences.back();
-  starts.push_back(q.elements);
-  entries.push_back({q.elements, size, int32_t(entries.size()), run, dtype});
-  q.elements += size;
-  q.count += 1;
-  q.doubles = q.doubles || dtype == DType::float64;
-  group_count = q.group + over(q.elements, kGroupSize);
-}
-
-NormTables NormPlan::cut(Cutter& cutter) const {
-  NormTables t{};
-  t.entries = cutter.take<NormEntry>(int64_t(entries.size()));
-  t.starts = cutter.take<int64_t>(int64_t(starts.size()));
-  t.sequences = cutter.take<Sequence>(int64_t(sequences.size()));
-  t.groups = cutter.take<int64_t>(int64_t(groups.size()));
-  t.parts = cutter.take<double>(group_count);
-  t.states = cutter.take<Norm2State>(int64_t(sequences.size()));
-  t.sequence_count = int32_t(sequences.size());
-  t.group_count = group_count;
-  return t;
-}
-
-void NormPlan::send_to(const Place& place, const NormTables& t) const {
-  send_list(place, t.entries, entries);
-  send_list(place, t.starts, starts);
-  send_list(place, t.sequences, sequences);
-  send_list(place, t.groups, groups);
 }
 
 // ---- a norm by itself ----

@@ -9,6 +9,9 @@
 
 namespace fastopt::cuda {
 
+inline constexpr int kGroup = 16;  // blocks
+inline constexpr int64_t kGroupSize = int64_t(kGroup) * kNormBlock;
+
 // A tensor as a norm reads it. Where its elements lie is looked up by `index`: that may change from
 // call to call, and the rest stays.
 struct NormEntry {

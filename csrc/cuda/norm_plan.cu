@@ -1,0 +1,41 @@
+// A norm's tables: what the host knows of them, and where they lie.
+#include "cuda/norm.hpp"
+
+namespace fastopt::cuda {
+
+void NormPlan::begin_sequence() {
+  sequences.push_back({int32_t(entries.size()), 0, 0, group_count, false});
+  groups.push_back(group_count);
+}
+
+void NormPlan::add(int64_t size, int run, DType dtype) {
+  Sequence& q = sequences.back();
+  starts.push_back(q.elements);
+  entries.push_back({q.elements, size, int32_t(entries.size()), run, dtype});
+  q.elements += size;
+  q.count += 1;
+  q.doubles = q.doubles || dtype == DType::float64;
+  group_count = q.group + over(q.elements, kGroupSize);
+}
+
+NormTables NormPlan::cut(Cutter& cutter) const {
+  NormTables t{};
+  t.entries = cutter.take<NormEntry>(int64_t(entries.size()));
+  t.starts = cutter.take<int64_t>(int64_t(starts.size()));
+  t.sequences = cutter.take<Sequence>(int64_t(sequences.size()));
+  t.groups = cutter.take<int64_t>(int64_t(groups.size()));
+  t.parts = cutter.take<double>(group_count);
+  t.states = cutter.take<Norm2State>(int64_t(sequences.size()));
+  t.sequence_count = int32_t(sequences.size());
+  t.group_count = group_count;
+  return t;
+}
+
+void NormPlan::send_to(const Place& place, const NormTables& t) const {
+  send_list(place, t.entries, entries);
+  send_list(place, t.starts, starts);
+  send_list(place, t.sequences, sequences);
+  send_list(place, t.groups, groups);
+}
+
+}  // namespace fastopt::cuda
