@@ -181,3 +181,25 @@ def test_a_checkpoint_goes_on_to_the_bit(cuda):
     other.step([cuda.array(g) for g in grads[1]])
     assert other.step_count == 2
     assert [bits(cuda.host(a)) for a in again] == [bits(cuda.host(a)) for a in there]
+
+
+def test_flushing_on_the_host_changes_nothing(cuda):
+    """What the host computes for the device: a step's constants, and what comes of a sum."""
+    torch = pytest.importorskip("torch", reason="torch is what switches flushing on")
+    ones, zeros = np.full(3, -1.0, np.float32), np.zeros(3, np.float32)
+    small = np.arange(1, 600_000) * 5e-324
+
+    def results():
+        there = cuda.array(ones)
+        fastopt.Adam([there], lr=1.0, eps=1e-40).step([cuda.array(zeros)])
+        return bits(cuda.host(there)), F.global_norm([cuda.array(small)])
+
+    before = results()
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU cannot flush denormals")
+    try:
+        during = results()
+    finally:
+        torch.set_flush_denormal(False)
+    assert during == before
+    assert before[0] == bits(ones)

@@ -4,7 +4,7 @@
 #include "bind/array.hpp"
 #include "bind/hyper.hpp"
 #include "bind/place.hpp"
-#include "cpu/float_mode.hpp"
+#include "core/float_mode.hpp"
 #include "rules/around.hpp"
 
 namespace fastopt::bind {
@@ -70,7 +70,7 @@ using Norms = py::typing::Union<py::float_, py::typing::List<py::float_>>;
 Norms clip_grad_norm(const Arrays& grads, const Values& options) {
   const Hyper h = clipping(options);
   const Checked list(grads, "grads", true);
-  const cpu::IeeeMode mode;  // for the coefficient
+  const IeeeMode mode;  // for the coefficient
   const size_t n = list.tensors.size();
   const auto coefficient = [&](double norm) { return clip_coefficient(norm, h.clip_norm, h.clip_eps); };
   if (h.clip_scope == ClipScope::global) {

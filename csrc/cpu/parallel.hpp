@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "cpu/float_mode.hpp"
+#include "core/float_mode.hpp"
 
 namespace fastopt::cpu {
 

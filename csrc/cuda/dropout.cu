@@ -5,6 +5,7 @@
 // 1.86 ms; 20 products of 32 bits for four values, 64 a cycle, 0.30 ms.
 #include "cuda/dropout.hpp"
 
+#include "core/float_mode.hpp"
 #include "cuda/flat.hpp"
 #include "cuda/room.hpp"
 #include "rules/dropout.hpp"
@@ -245,6 +246,7 @@ void queue(const Place& place, const Task& t, const DropoutConstants& constants)
 }  // namespace
 
 void dropout(const DropoutCall& call) {
+  const IeeeMode mode;  // for the constants
   const OnDevice current(call.place);
   const DropoutConstants constants(call.mask.p, call.options);
   Task t = task_of(call, constants.threshold);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/float_mode.hpp"
 #include "cuda/vectors.hpp"
 #include "rules/around.hpp"
 
@@ -207,6 +208,7 @@ void queue_norms(const Place& place, const NormPlan& plan, const NormTables& t, 
 // ---- a norm by itself ----
 
 double norm(const Place& place, const NormTensor* tensors, int64_t count, ClipNorm kind) {
+  const IeeeMode mode;  // for what comes of the sum
   const OnDevice current(place);
   NormPlan plan;
   std::vector<Source> sources;

@@ -50,8 +50,8 @@ struct Stepped {
       load(static_cast<const P*>(grad.data) + i, g);
 #pragma unroll
     for (int k = 0; k < Rule::slots; ++k) load(state[k] + i, s[k]);
-    // Whether anything stands around the rule is asked once: asked for every element, it would cost as
-    // many instructions as what is not done.
+    // Whether anything stands around the rule is asked once: asked for every element, what is not done
+    // would take its instructions all the same.
     F value[count], seen[count];
     const auto each = [](auto&& visit) {
 #pragma unroll
@@ -97,8 +97,8 @@ __global__ void __launch_bounds__(kStepThreads, kResident<P, S, Rule::slots>)
                 int first, int count) {
   await_turn();
   using F = Compute<P>;
-  const bool own_constants = given.step == 0, skip = own_constants && t.control->skip;
-  if (!own_constants && blockIdx.x == 0 && threadIdx.x == 0) t.control->counts.step = given.step;
+  const bool is_given = given.step > 0, skip = !is_given && t.control->skip;
+  if (is_given && blockIdx.x == 0 && threadIdx.x == 0) t.control->counts.step = given.step;
   const int own = first + find(t.chunks + first, count, blockIdx.x);
   const StepEntry& e = t.entries[own];
   const Cut cut(e.param, sizeof(P));
@@ -106,8 +106,8 @@ __global__ void __launch_bounds__(kStepThreads, kResident<P, S, Rule::slots>)
   const int64_t start = cut.head + turn * cut.chunk;
   const int64_t end = start + cut.chunk < e.size ? start + cut.chunk : e.size;
   const auto update =
-      own_constants ? prepared<Rule, F>(t.constants[e.run]) : prepared<Rule, F>(given.constants[e.run]);
-  const F clip = own_constants ? clip_of<F>(t.clips[e.index]) : F(1);
+      is_given ? prepared<Rule, F>(given.constants[e.run]) : prepared<Rule, F>(t.constants[e.run]);
+  const F clip = is_given ? F(1) : clip_of<F>(t.clips[e.index]);
   Stepped<Rule, P, S> stepped{
       update, update.wrap(clip), clip, static_cast<P*>(e.param), t.grads[e.index], {}};
   for (int k = 0; k < Rule::slots; ++k) stepped.state[k] = static_cast<S*>(e.state[k]);

@@ -1,6 +1,6 @@
-// IEEE's default floating-point mode while a kernel runs. A library built with -ffast-math, or
-// torch.set_flush_denormal, may have told this thread to flush denormals or to round otherwise, and the
-// bits would then depend on who was imported first.
+// IEEE's default floating-point mode while an engine computes on the host. A library built with
+// -ffast-math, or torch.set_flush_denormal, may have told this thread to flush denormals or to round
+// otherwise, and the bits would then depend on who was imported first.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 #include <xmmintrin.h>
 #endif
 
-namespace fastopt::cpu {
+namespace fastopt {
 
 class IeeeMode {
  public:
@@ -40,4 +40,4 @@ class IeeeMode {
   Word saved_;
 };
 
-}  // namespace fastopt::cpu
+}  // namespace fastopt
