@@ -129,7 +129,7 @@ def test_each_world_stays_on_its_floor(path: Path) -> None:
         if header.startswith("cuda"):
             assert floor == "cuda"
         if header in {"omp.h", "arm_neon.h", "immintrin.h", "xmmintrin.h", "pthread.h"}:
-            assert floor == "cpu"
+            assert floor == "cpu" or path.name == "float_mode.hpp"  # which both engines need
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
