@@ -269,6 +269,15 @@ def test_versions_of_the_engine_are_made_checked_and_timed_each_under_its_own(mo
     assert re.search(r"old [\d.]+ us \(1.000 ±0.0%\), new [\d.]+ us \(", said)
 
 
+def test_a_version_that_cannot_overlap_is_not_raced_as_if_it_did(cuda):
+    """The shim's kernels come one after the other."""
+    if cuda.name != "shim":
+        pytest.skip("on a device they can")
+    engines.Engine(cuda.lib, overlaps=False).use()
+    with pytest.raises(RuntimeError, match="cannot overlap"):
+        engines.Engine(cuda.lib, overlaps=True).use()
+
+
 def test_a_race_of_versions_needs_one_and_a_device(capsys):
     assert engines.main(["step", "adam"]) == 2
     assert "name at least one version" in capsys.readouterr().err

@@ -1,5 +1,7 @@
-// A bit for each of up to kTile elements, eight to a byte, the first one lowest. In an unnamed
-// namespace, as tile.hpp says.
+// A bit for each of up to kTile elements, eight to a byte, the first one lowest, made and used in loops
+// of their own: beside floats, a byte for each element has AVX-512 take 64 at a time, and those of
+// shorter rows one by one (16 channels, backward: five times as long). In an unnamed namespace, as
+// tile.hpp says.
 #pragma once
 
 #include "cpu/tile.hpp"

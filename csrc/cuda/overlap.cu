@@ -15,6 +15,7 @@ __global__ void probe() { await_turn(); }
 bool awaits_its_turn() {
   cudaFuncAttributes about{};
   const cudaError_t error = cudaFuncGetAttributes(&about, reinterpret_cast<const void*>(probe));
+  if (error != cudaSuccess) cudaGetLastError();  // or the next launch would report it
   return error == cudaSuccess && about.ptxVersion >= 90;
 }
 

@@ -1,6 +1,5 @@
 #include "cuda/step.hpp"
 
-#include "core/float_mode.hpp"
 #include "cuda/step_memory.hpp"
 
 namespace fastopt::cuda {
@@ -59,7 +58,6 @@ StepReport run(Memory& m, const StepCall& call) {
 }  // namespace
 
 StepReport step(const StepCall& call) {
-  const IeeeMode mode;  // for the constants
   const OnDevice current(call.place);
   if (call.memory) return run(*call.memory, call);
   Memory once(call, Keep::call);
@@ -90,7 +88,6 @@ void set_counts(Memory* memory, const Place& place, Counts counts) {
 }
 
 void set_hypers(Memory* memory, const StepCall& call) {
-  const IeeeMode mode;  // for the gradients' factor
   const OnDevice current(call.place);
   memory->send_hypers(call);
 }

@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 
+#include "core/float_mode.hpp"
 #include "rules/around.hpp"
 
 namespace fastopt {
@@ -97,6 +98,7 @@ void Memory::send_hypers(const StepCall& call) {
   if (keep_ == Keep::lasting && capturing(call.place))
     throw std::runtime_error(
         "a hyper-parameter was changed on a stream that is being captured: change it before or after");
+  const IeeeMode mode;
   std::vector<NormShape> shapes;
   for (int r = 0; r < tables.runs; ++r)
     shapes.push_back({gradient_factor(now[1 + r]), now[1 + r].clip_value});
@@ -108,6 +110,7 @@ void Memory::send_hypers(const StepCall& call) {
 Given Memory::give(const StepCall& call) const {
   Given given;
   if (!counts_here() || tables.runs > kMostGiven) return given;
+  const IeeeMode mode;
   given.step = known.step + 1;
   for (int r = 0; r < tables.runs; ++r)
     step_begins[call.runs[r].rule].prepare(*call.runs[r].hyper, doubles_[r], given.step,

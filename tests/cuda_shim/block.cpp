@@ -3,6 +3,7 @@
 #include "shim/block.h"
 
 #include <dlfcn.h>
+#include <fenv.h>
 
 #include <atomic>
 #include <cstdio>
@@ -178,7 +179,25 @@ uint64_t exchange(Op op, unsigned mask, uint64_t value, int from) {
   return lane.value;
 }
 
+namespace {
+
+// A device rounds as it does, whatever mode the thread that launches is in.
+class DefaultMode {
+ public:
+  DefaultMode() {
+    fegetenv(&host_);
+    fesetenv(FE_DFL_ENV);
+  }
+  ~DefaultMode() { fesetenv(&host_); }
+
+ private:
+  fenv_t host_;
+};
+
+}  // namespace
+
 void run(const Launch& launch) {
+  const DefaultMode mode;
   running_launch = &launch;
   room.reset(new char[launch.shared]);  // of any content, and on a boundary of 16 bytes
   gridDim = launch.grid;
