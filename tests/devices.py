@@ -147,9 +147,13 @@ class Shim:
         """Bytes of shared memory in which BatchNorm may hold channels."""
         self.lib.fastopt_cuda_hold(ctypes.c_int64(most))
 
+    def cluster(self, most: int) -> bool:
+        """Let so many blocks be a cluster; whether they may."""
+        return launches(self.lib, cluster=most) == (False, most)
+
     def counts(self) -> dict[str, int]:
         """What the host has asked of the device since the last call."""
-        names = ("launches", "allocations", "synchronisations", "copies")
+        names = ("launches", "clustered", "allocations", "synchronisations", "copies")
         found = {}
         for name in names:
             count = getattr(self.lib, f"shim_{name}")
@@ -167,12 +171,13 @@ def capsule(lib: ctypes.CDLL) -> Any:
     return new(lib.fastopt_cuda_backend(), b"fastopt.Backend", None)
 
 
-def overlap(lib: ctypes.CDLL, on: bool) -> bool:
-    """Let an engine's kernels overlap from now on, or not; whether they do."""
-    if not hasattr(lib, "fastopt_cuda_overlap"):  # one of an earlier version
-        return False
+def launches(lib: ctypes.CDLL, overlap: bool = False, cluster: int = 1) -> tuple[bool, int]:
+    """Let an engine's kernels overlap, and so many blocks be a cluster, from now on or not; what now is."""
+    if not hasattr(lib, "fastopt_cuda_cluster"):  # one of an earlier version
+        return False, 1
     lib.fastopt_cuda_overlap.restype = ctypes.c_bool
-    return lib.fastopt_cuda_overlap(ctypes.c_bool(on))
+    overlaps = lib.fastopt_cuda_overlap(ctypes.c_bool(overlap))
+    return overlaps, lib.fastopt_cuda_cluster(ctypes.c_int(cluster))
 
 
 class Bfloat16:
@@ -213,7 +218,8 @@ class CuPy:
             os.environ.get("FASTOPT_TEST_POOL") == "off"
         ):  # so that a memory checker sees where arrays end
             cupy.cuda.set_allocator(None)
-        if os.environ.get("FASTOPT_TEST_OVERLAP") == "on" and not overlap(self._lib, True):
+        self.overlaps = os.environ.get("FASTOPT_TEST_OVERLAP") == "on"
+        if launches(self._lib, self.overlaps)[0] != self.overlaps:
             raise RuntimeError("kernels cannot overlap here")
 
     @property
@@ -229,6 +235,9 @@ class CuPy:
 
     def hold(self, most: int) -> None:
         self._lib.fastopt_cuda_hold(ctypes.c_int64(most))
+
+    def cluster(self, most: int) -> bool:
+        return launches(self._lib, self.overlaps, most)[1] == most
 
     # ---- arrays ----
 

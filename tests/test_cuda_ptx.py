@@ -57,6 +57,19 @@ CASES = [
         (5, 7),
         12,
     ),
+    # A block's memory as another of its cluster reaches it, and what that holds itself.
+    (
+        "st.shared.u32 [%r1+4], %r3;\n\tmapa.shared::cluster.u32 %r8, %r1, %r2;\n\t"
+        "ld.shared::cluster.u32 %r9, [%r8+4]",
+        (16, 0, 7),
+        7,
+    ),
+    (
+        "st.shared.u32 [%r1], %r3;\n\tmapa.shared::cluster.u32 %r8, %r1, %r2;\n\t"
+        "ld.shared::cluster.u32 %r9, [%r8]",
+        (32, 15, 7),
+        0,
+    ),
     ("and.pred %p9, %p1, %p2", (1, 0), 0),
     ("not.pred %p9, %p1", (0,), 1),
     ("not.b32 %r9, %r1", (1,), 2**32 - 2),

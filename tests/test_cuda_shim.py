@@ -24,6 +24,7 @@ SANITIZERS = {
 CASES = (
     "reduce",
     "rotation",
+    "clusters",
     "shuffles",
     "votes",
     "grid",
@@ -139,6 +140,13 @@ def test_a_missing_barrier_is_a_race():
     assert done.returncode != 0
     assert "ThreadSanitizer: data race" in done.stderr
     assert "sum_blocks<false>" in done.stderr
+
+
+@pytest.mark.parametrize(("mode", "words"), [("fibers", "out.data[i] == "), ("threads", "data race")])
+def test_a_block_that_others_of_its_cluster_still_read_must_stay(mode, words):
+    done = run(mode, "left_early")
+    assert done.returncode != 0
+    assert words in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -101,3 +101,6 @@ extern "C" __attribute__((visibility("default"))) void fastopt_cuda_hold(int64_t
 extern "C" __attribute__((visibility("default"))) bool fastopt_cuda_overlap(bool on) {
   return fastopt::cuda::overlap(on);
 }
+extern "C" __attribute__((visibility("default"))) int fastopt_cuda_cluster(int blocks) {
+  return fastopt::cuda::cluster_at_most(blocks);
+}

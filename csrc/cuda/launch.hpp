@@ -56,11 +56,18 @@ inline int most_shared(const Place& place) {
   return asked(place, cudaDevAttrMaxSharedMemoryPerBlockOptin) - 1024;
 }
 
+// What launches may do from compute capability 9.0 on, if kernels were compiled for that. No device has
+// shown yet that it is right and pays, so it is done only if somebody asks, who is told what is now
+// done on the current device.
+
 // Whether a kernel may come to the processors while the last blocks of the one before it still work,
-// and wait there: from compute capability 9.0 on, if it was compiled for that. No device has shown yet
-// that this is right and pays, so it is off unless somebody asks.
+// and wait there.
 bool overlaps(int device);
-bool overlap(bool on);  // whether they now do, on the current device
+bool overlap(bool on);
+// How many blocks of a kernel that can use it may be a cluster: they run at once and reach each other's
+// shared memory. A power of two, to 16; more than 8 not every device has room for.
+int most_clustered(int device);
+int cluster_at_most(int blocks);
 
 // What every kernel begins with: before, it may read nothing but its arguments. From here on the kernel
 // after this one may come.
@@ -75,6 +82,7 @@ struct Grid {
   int64_t blocks;
   int threads;
   int64_t shared = 0;  // bytes, besides what the kernel declares
+  int cluster = 1;     // blocks
 };
 
 // Queues a kernel on the caller's stream. The caller has made the device current.
@@ -85,16 +93,26 @@ void launch(const Place& place, void (*kernel)(Params...), const Grid& g, Args..
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared(place)),
           "a kernel gets no shared memory");
+  if (g.cluster > 8)
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                               cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+          "a kernel gets no clusters");
   const dim3 grid{unsigned(g.blocks)}, block{unsigned(g.threads)};
 #ifdef __CUDACC__
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  const cudaLaunchConfig_t config{
-      grid, block, size_t(g.shared), stream_of(place), &early, overlaps(place.device)};
+  cudaLaunchAttribute asked[2]{};
+  unsigned count = 0;
+  if (overlaps(place.device)) {
+    asked[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    asked[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (g.cluster > 1) {
+    asked[count].id = cudaLaunchAttributeClusterDimension;
+    asked[count++].val.clusterDim = {unsigned(g.cluster), 1, 1};
+  }
+  const cudaLaunchConfig_t config{grid, block, size_t(g.shared), stream_of(place), asked, count};
   cudaLaunchKernelEx(&config, kernel, Params(args)...);
 #else
-  shim::launch(kernel, grid, block, size_t(g.shared), stream_of(place), args...);
+  shim::launch(kernel, grid, block, size_t(g.shared), unsigned(g.cluster), stream_of(place), args...);
 #endif
   check(cudaGetLastError(), "cannot launch a kernel");
 }

@@ -1,5 +1,5 @@
-// Runs a grid, block after block, and lets a block's threads meet: barriers, shuffles, ballots. Those
-// who wait for somebody who will never come are told so.
+// Runs a grid, cluster after cluster, mostly of one block, and lets threads meet: barriers, shuffles,
+// ballots. Those who wait for somebody who will never come are told so.
 #include "shim/block.h"
 
 #include <dlfcn.h>
@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 
@@ -19,23 +20,29 @@
 #include "fibers.h"
 #endif
 
-SHIM_PER_THREAD uint3 threadIdx;
-uint3 blockIdx;
+SHIM_PER_THREAD uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
 namespace shim {
+
+SHIM_PER_THREAD unsigned rank;
+
 namespace {
 
-constexpr int kMaxThreads = 1024;
+constexpr int kMaxThreads = kMostBlocks * 1024;
 constexpr auto relaxed = std::memory_order_relaxed;
 
-constexpr const char* kNames[] = {"running",          "returned",        "__syncthreads",
-                                  "__syncwarp",       "__shfl_sync",     "__shfl_up_sync",
-                                  "__shfl_down_sync", "__shfl_xor_sync", "__ballot_sync"};
+constexpr const char* kNames[] = {
+    "running",        "returned",         "__syncthreads",   "__syncwarp",    "__shfl_sync",
+    "__shfl_up_sync", "__shfl_down_sync", "__shfl_xor_sync", "__ballot_sync", "a cluster's barrier"};
+
+// At a cluster's barrier, for who comes last and who waits, whichever does so first.
+enum class Meeting { none, waits, over };
 
 struct Thread {
   Gate gate;
   std::atomic<Op> at;
+  std::atomic<Meeting> meeting;
 };
 
 struct Lane {
@@ -50,16 +57,24 @@ struct Warp {
   Lane lanes[warpSize];
 };
 
+struct Block {
+  std::unique_ptr<char[]> room;  // of shared memory
+  std::atomic<int> arrived;      // at __syncthreads
+  std::atomic<int> left;         // threads that have not returned
+};
+
+// A block's threads follow each other, and its first one begins a warp.
 Thread threads[kMaxThreads];
 Warp warps[kMaxThreads / warpSize];
+Block blocks[kMostBlocks];  // of the cluster that runs
+uint3 first_block;
 const Launch* running_launch;
-std::unique_ptr<char[]> room;  // of shared memory
-int count;                     // threads of a block
+int count, apart;  // threads of a block, and how far it is from one's first to the next one's
 // Threads that have not returned, times kPresent, plus those of them that do not wait: one number, so
 // that both are read at once, and relaxed, so that counting puts no order between threads.
 std::atomic<int> census;
 constexpr int kPresent = 1 << 16;
-std::atomic<int> arrived;  // at __syncthreads
+std::atomic<int> arrived;  // at the cluster's barrier
 SHIM_PER_THREAD int me;
 
 // Kernels mostly have internal linkage, so that dladdr knows only where they lie; addr2line knows their
@@ -80,12 +95,15 @@ SHIM_PER_THREAD int me;
 
 // Nobody runs, some wait: says who waits where, stretch by stretch.
 [[noreturn]] void stuck() {
-  for (int t = 0; t < count;) {
-    const int first = t;
-    const Op op = threads[t].at.load(relaxed);
-    while (t < count && threads[t].at.load(relaxed) == op) ++t;
-    std::fprintf(stderr, "shim: threads %d to %d: %s\n", first, t - 1, kNames[int(op)]);
-  }
+  for (unsigned b = 0; b < running_launch->cluster; ++b)
+    for (int t = 0; t < count;) {
+      const Thread* const own = threads + int(b) * apart;
+      const int first = t;
+      const Op op = own[t].at.load(relaxed);
+      while (t < count && own[t].at.load(relaxed) == op) ++t;
+      std::fprintf(stderr, "shim: block %u of its cluster, threads %d to %d: %s\n", b, first, t - 1,
+                   kNames[int(op)]);
+    }
   fail("threads wait at a barrier or in a warp for others that never come there");
 }
 
@@ -98,11 +116,14 @@ void leave(Op op, int gone) {
 
 void wait(Op op) {
   const int t = me;
-  const uint3 index = threadIdx;
+  const unsigned block = rank;
+  const uint3 thread_index = threadIdx, block_index = blockIdx;
   leave(op, 0);
   threads[t].gate.wait();
   me = t;  // other fibers have run meanwhile
-  threadIdx = index;
+  rank = block;
+  threadIdx = thread_index;
+  blockIdx = block_index;
   threads[t].at.store(Op::running, relaxed);
 }
 
@@ -135,25 +156,51 @@ void answer(Warp& warp, unsigned mask) {
   }
 }
 
+// Another block of the cluster that still reads this one's memory is found out.
+void lose(Block& block) {
+  if (running_launch->cluster > 1) std::memset(block.room.get(), 0xff, running_launch->shared);
+}
+
 void thread(int t) {
-  const unsigned i = unsigned(t);
-  me = t;
+  rank = unsigned(t / count);
+  const unsigned i = unsigned(t % count);
+  me = int(rank) * apart + int(i);
+  blockIdx = {first_block.x + rank, first_block.y, first_block.z};
   threadIdx = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
-  threads[t].at.store(Op::running, relaxed);
+  threads[me].at.store(Op::running, relaxed);
   running_launch->thread();
+  if (blocks[rank].left.fetch_sub(1, std::memory_order_acq_rel) == 1) lose(blocks[rank]);
   leave(Op::returned, 1);
 }
 
 }  // namespace
 
 int lane() { return me % warpSize; }
-void* shared_room() { return room.get(); }
+void* shared_room(unsigned of) { return blocks[of].room.get(); }
+unsigned blocks_of_cluster() { return running_launch->cluster; }
 
 void sync_block() {
-  if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 < count) return wait(Op::syncthreads);
-  arrived.store(0, relaxed);
-  for (int t = 0; t < count; ++t)
+  std::atomic<int>& here = blocks[rank].arrived;
+  if (here.fetch_add(1, std::memory_order_acq_rel) + 1 < count) return wait(Op::syncthreads);
+  here.store(0, relaxed);
+  const int first = int(rank) * apart;
+  for (int t = first; t < first + count; ++t)
     if (t != me) open(t);
+}
+
+void arrive_at_cluster() {
+  const int all = count * int(running_launch->cluster);
+  if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 < all) return;
+  arrived.store(0, relaxed);
+  for (int i = 0; i < all; ++i) {
+    const int t = i / count * apart + i % count;
+    if (threads[t].meeting.exchange(Meeting::over) == Meeting::waits) open(t);
+  }
+}
+
+void wait_for_cluster() {
+  if (threads[me].meeting.exchange(Meeting::waits) != Meeting::over) wait(Op::cluster);
+  threads[me].meeting.store(Meeting::none, relaxed);
 }
 
 void wait_for_a_block() { fail("a thread waits for another block, which has yet to begin"); }
@@ -199,17 +246,22 @@ class DefaultMode {
 void run(const Launch& launch) {
   const DefaultMode mode;
   running_launch = &launch;
-  room.reset(new char[launch.shared]);  // of any content, and on a boundary of 16 bytes
   gridDim = launch.grid;
   blockDim = launch.block;
   count = int(blockDim.x * blockDim.y * blockDim.z);
-  const unsigned backwards = std::getenv("SHIM_BACKWARDS") ? gridDim.x - 1 : 0;
+  apart = (count + warpSize - 1) / warpSize * warpSize;
+  const unsigned cluster = launch.cluster;
+  for (unsigned b = 0; b < cluster; ++b)  // of any content, and on a boundary of 16 bytes
+    blocks[b].room.reset(new char[launch.shared]);
+  const unsigned backwards = std::getenv("SHIM_BACKWARDS") ? gridDim.x - cluster : 0;
   for (unsigned z = 0; z < gridDim.z; ++z)
     for (unsigned y = 0; y < gridDim.y; ++y)
-      for (unsigned x = 0; x < gridDim.x; ++x) {
-        blockIdx = {backwards ? backwards - x : x, y, z};
-        census.store(count * kPresent + count, relaxed);
-        run_threads(count, thread);
+      for (unsigned x = 0; x < gridDim.x; x += cluster) {
+        first_block = {backwards ? backwards - x : x, y, z};
+        for (unsigned b = 0; b < cluster; ++b) blocks[b].left.store(count, relaxed);
+        const int all = int(cluster) * count;
+        census.store(all * kPresent + all, relaxed);
+        run_threads(all, thread);
       }
 }
 

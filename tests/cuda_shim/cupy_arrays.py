@@ -37,7 +37,7 @@ class CuPyOnShim(CuPy):
 
     def __init__(self, lib: ctypes.CDLL) -> None:
         self.shim = shim = Shim(lib)
-        self.use, self.hold = shim.use, shim.hold
+        self.use, self.hold, self.cluster = shim.use, shim.hold, shim.cluster
         self.new_stream, self.capture = shim.new_stream, shim.capture
         runtime = SimpleNamespace(
             deviceSynchronize=lambda: None,

@@ -1,7 +1,9 @@
 // Errors, devices and counters.
 #include <iterator>
+#include <set>
 #include <utility>
 
+#include "shim/block.h"
 #include "state.h"
 
 namespace shim {
@@ -13,7 +15,9 @@ thread_local int device = 0;
 
 namespace {
 
+std::set<const void*> widely_clustered;
 int devices = 2;
+int processors = 4;  // few, so that little work fills a device; the other one has another number
 thread_local cudaError_t last_error = cudaSuccess;
 
 struct Text {
@@ -46,6 +50,7 @@ constexpr Text kTexts[] = {
                "blocking stream"),
     SHIM_ERROR(cudaErrorCapturedEvent,
                "operation not permitted on an event last recorded in a capturing stream"),
+    SHIM_ERROR(cudaErrorInvalidClusterSize, "cluster misconfiguration"),
     SHIM_ERROR(cudaErrorUnknown, "unknown error"),
 };
 #undef SHIM_ERROR
@@ -68,6 +73,10 @@ cudaError_t present() {
 }
 
 bool exists(int ordinal) { return ordinal >= 0 && ordinal < devices; }
+
+unsigned most_blocks(const void* kernel) {
+  return widely_clustered.count(kernel) ? unsigned(kMostBlocks) : 8;
+}
 
 }  // namespace shim
 
@@ -115,9 +124,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int ord
     case cudaDevAttrWarpSize:
       *value = 32;
       break;
-    // Few, so that little work fills a device, and not the same number on both.
     case cudaDevAttrMultiProcessorCount:
-      *value = ordinal == 0 ? 4 : 3;
+      *value = ordinal == 0 ? processors : 3;
       break;
     case cudaDevAttrL2CacheSize:
       *value = 4 << 20;
@@ -148,6 +156,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int ord
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   if (const cudaError_t error = present()) return report(error);
+  if (attribute == cudaFuncAttributeNonPortableClusterSizeAllowed && value == 1) {
+    widely_clustered.insert(kernel);
+    return cudaSuccess;
+  }
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > kMostShared)
     return report(cudaErrorInvalidValue);
   allowed_shared[kernel] = size_t(value);
@@ -156,11 +168,12 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* about, const void*) {
   if (const cudaError_t error = present()) return report(error);
-  about->ptxVersion = 0;
+  about->ptxVersion = 90;  // so that clusters are seen here
   return cudaSuccess;
 }
 
 int64_t shim_launches() { return counts.launches; }
+int64_t shim_clustered() { return counts.clustered; }
 int64_t shim_graph_launches() { return counts.graph_launches; }
 int64_t shim_allocations() { return counts.allocations; }
 int64_t shim_synchronisations() { return counts.synchronisations; }
@@ -168,3 +181,4 @@ int64_t shim_copies() { return counts.copies; }
 int64_t shim_waits() { return counts.waits; }
 void shim_reset_counts() { counts = {}; }
 void shim_set_devices(int count) { devices = count; }
+void shim_set_processors(int count) { processors = count; }

@@ -154,6 +154,15 @@ T* global(uint64_t address) {
   return at<T, count>(address);
 }
 
+// Addresses of shared memory, and of that of a block of the cluster, which tell the block.
+inline constexpr int kOfBlock = 24;  // bits, more than a block's memory takes
+inline uint32_t of_block(uint32_t address, uint32_t rank) { return rank << kOfBlock | address; }
+template <size_t size>
+uint64_t in_cluster(char (&shared)[shim::kMostBlocks][size], uint32_t address) {
+  static_assert(size < 1 << kOfBlock);
+  return uint64_t(shared[address >> kOfBlock]) + (address & ((1u << kOfBlock) - 1));
+}
+
 // The other lane's value, and whether there is such a lane; else one's own. `clamp` holds the last lane
 // of a segment and, from bit 8 on, which bits of a lane tell the segment.
 inline bool shuffle_down(uint32_t& to, uint32_t value, uint32_t delta, uint32_t clamp, uint32_t mask) {

@@ -30,7 +30,7 @@ SPECIAL = {
         "nctaid": "gridDim",
     }.items()
     for axis in "xyz"
-}
+} | {"%cluster_ctarank": "shim::rank", "%cluster_nctarank": "shim::blocks_of_cluster()"}
 
 # By operation: the value, of operands a, b, c, d of the instruction's type T. Of floating-point operations only
 # those that round to nearest are here, and no fused one: others are not in the contract.
@@ -106,7 +106,7 @@ _SHARED = re.compile(r"\.shared \.align (\d+) \.(\w+) (\w+)(?:\[(\d+)\])?;")
 _REGISTERS = re.compile(r"\.reg \.(\w+)\s+(%\w+)<(\d+)>;")
 _KERNEL = re.compile(r"(?:\.visible )?\.entry (\w+)\((.*?)\)[^{;]*\n\{(.*?)\n\}", re.DOTALL)
 _PARAMETER = re.compile(r"\.param .*?(\w+)(?:\[\d+\])?(?:,|$)", re.MULTILINE)
-_INSTRUCTION = re.compile(r"(?:@(!?)(%p\d+)\s+)?([a-z][\w.]*)\s*(.*?);")
+_INSTRUCTION = re.compile(r"(?:@(!?)(%p\d+)\s+)?([a-z][\w.:]*)\s*(.*?);")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^]]*\]|[^,\s]+")
 _ADDRESS = re.compile(r"\[([%\w]+)(?:\+(-?\d+))?\]")
 _FLOAT = re.compile(r"0([fd])([0-9A-F]+)")
@@ -119,8 +119,8 @@ def translate(text: str, table: str) -> str:
         room = -(-room // int(align)) * int(align)
         shared[name] = room
         room += _size(kind) * int(count or 1)
+    room = -(-room // 16) * 16
     if launched := _ROOM.search(text):  # what a launch asks for lies behind all that
-        room = -(-room // 16) * 16
         shared[launched[1]] = room
     kernels = _KERNEL.findall(text)
     if len(kernels) != text.count(".entry "):
@@ -135,7 +135,7 @@ def translate(text: str, table: str) -> str:
             '#include "ptx.h"',
             "namespace {",
             "using namespace ptx;",
-            f"alignas(16) char shared[{room} + shim::kMostShared];",
+            f"alignas(16) char shared[shim::kMostBlocks][{room} + shim::kMostShared];",
             *functions,
             "}  // namespace",
             f'extern "C" const ptx::Entry {table}[] = {{',
@@ -194,6 +194,13 @@ class Kernel:
                 return "shim::wait_for_a_block();"
             case ["bar", "sync"] if operands == ["0"]:
                 return "shim::sync_block();"
+            case ["barrier", "cluster", "arrive"]:
+                return "shim::arrive_at_cluster();"
+            case ["barrier", "cluster", "wait"]:
+                return "shim::wait_for_cluster();"
+            case ["mapa", "shared::cluster", "u32"]:
+                given = (self.get(operand, "u32") for operand in operands[1:])
+                return self.put(operands[0], f"of_block({', '.join(given)})")
             case ["ld" | "st" as way, *modifiers, kind]:
                 return self.move(way, modifiers, kind, operands)
             case ["cvta", *_]:
@@ -254,15 +261,18 @@ class Kernel:
     def place(self, operand: str, kind: str, count: int, space: str) -> str:
         """A pointer to `count` of a type. What is in no space that is named is in the device's memory."""
         base, offset = _ADDRESS.fullmatch(operand).groups()
-        where = f"{self.get(base, 'u32' if space == 'shared' else 'u64')} + {offset or 0}"
+        where = f"{self.get(base, 'u32' if space.startswith('shared') else 'u64')} + {offset or 0}"
         if space == "shared":
-            return f"at<{TYPES[kind]}, {count}>(uint64_t(shared) + {where})"
+            return f"at<{TYPES[kind]}, {count}>(uint64_t(shared[shim::rank]) + {where})"
+        if space == "shared::cluster":
+            return f"at<{TYPES[kind]}, {count}>(in_cluster(shared, {where}))"
         return f"{'at' if space == 'param' else 'global'}<{TYPES[kind]}, {count}>({where})"
 
     def move(self, way: str, modifiers: list[str], kind: str, operands: list[str]) -> str:
         operand, other = operands[::-1] if way == "ld" else operands
         registers = _list(other)
-        space = next((m for m in modifiers if m in ("shared", "param")), "global")
+        spaces = ("shared", "shared::cluster", "param")
+        space = next((m for m in modifiers if m in spaces), "global")
         place = self.place(operand, kind, len(registers), space)
         if way == "ld":
             done = [self.put(r, f"from[{i}]") for i, r in enumerate(registers)]

@@ -83,6 +83,52 @@ bool rotation() {
   return true;
 }
 
+// ---- clusters ----
+
+enum class Leaves : bool { early, late };
+
+// Each block reads what the next one of its cluster holds, and its rank from its own. One that leaves
+// early may be read when it is gone.
+template <Leaves leaves>
+__global__ void ask_next(int* out) {
+  const unsigned blocks = __clusterSizeInBlocks(), rank = __clusterRelativeBlockRank(), t = threadIdx.x;
+  static_cast<int*>(shim::shared_room())[t] = int(100 * blockIdx.x + t);
+  __cluster_barrier_arrive();
+  __cluster_barrier_wait();
+  const unsigned next = (rank + 1) % blocks;
+  if (leaves == Leaves::early && rank == 0) return;
+  for (int i = 0; i < 2; ++i) __syncthreads();  // so that others come first
+  out[blockIdx.x * blockDim.x + t] = static_cast<int*>(shim::shared_room(next))[t];
+  if (leaves == Leaves::early) return;
+  __cluster_barrier_arrive();
+  __cluster_barrier_wait();
+}
+
+template <Leaves leaves>
+bool clustered(unsigned blocks, unsigned cluster, unsigned threads) {
+  const Array<int> out(int(blocks * threads));
+  shim::launch(ask_next<leaves>, blocks, threads, threads * sizeof(int), cluster, nullptr, out.data);
+  WORKS(cudaGetLastError());
+  for (unsigned i = 0; i < blocks * threads; ++i) {
+    const unsigned block = i / threads, next = block / cluster * cluster + (block + 1) % cluster;
+    CHECK(out.data[i] == int(100 * next + i % threads));
+  }
+  return true;
+}
+
+bool clusters() {
+  const auto kernel = ask_next<Leaves::late>;
+  const Array<int> out(1);
+  for (const unsigned cluster : {0u, 4u, 16u}) {
+    shim::launch(kernel, 6, 1, 4, cluster, nullptr, out.data);
+    CHECK(cudaGetLastError() == cudaErrorInvalidClusterSize);
+  }
+  const auto address = reinterpret_cast<const void*>(kernel);
+  WORKS(cudaFuncSetAttribute(address, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+  return clustered<Leaves::late>(6, 1, 40) && clustered<Leaves::late>(6, 3, 40) &&
+         clustered<Leaves::late>(32, 16, 33);
+}
+
 bool first_run() {
   const Array<int> runs(1);
   shim::launch(count_runs<int>, 1, 1, nullptr, runs.data);
@@ -496,6 +542,7 @@ struct Case {
 } const kCases[] = {
     {"reduce", reduce<true>},
     {"rotation", rotation},
+    {"clusters", clusters},
     {"shuffles", shuffles},
     {"votes", votes},
     {"grid", grid},
@@ -510,6 +557,7 @@ struct Case {
     {"forked_graph", forked_graph},
     {"first_run", first_run},
     {"no_barrier", reduce<false>},
+    {"left_early", [] { return clustered<Leaves::early>(2, 2, 40); }},
     {"divergent", misbehaves<Wrong::divergent>},
     {"returned", misbehaves<Wrong::returned>},
     {"missing_lane", misbehaves<Wrong::missing_lane>},

@@ -15,7 +15,7 @@ extern std::recursive_mutex mutex;
 using Guard = std::lock_guard<std::recursive_mutex>;
 
 struct Counts {
-  int64_t launches, graph_launches, allocations, synchronisations, copies, waits;
+  int64_t launches, clustered, graph_launches, allocations, synchronisations, copies, waits;
 };
 extern Counts counts;
 
@@ -24,6 +24,7 @@ extern thread_local int device;  // the current one
 // Dynamic shared memory of a block: what a launch may ask for, and may once its kernel was allowed to.
 inline constexpr int kShared = 48 << 10, kMostShared = 227 << 10;
 extern std::map<const void*, size_t> allowed_shared;
+unsigned most_blocks(const void* kernel);  // of a cluster
 
 cudaError_t report(cudaError_t);  // keeps an error for cudaGetLastError
 cudaError_t present();            // or why there is no device

@@ -1,4 +1,5 @@
-// What threads of a block know of each other: who they are, barriers, and what warps exchange.
+// What threads of a block know of each other: who they are, barriers, and what warps exchange; and what
+// blocks of a cluster do.
 #pragma once
 
 #include <cstdint>
@@ -13,17 +14,36 @@
 #define SHIM_PER_THREAD  // set anew whenever a fiber goes on
 #endif
 
-extern SHIM_PER_THREAD uint3 threadIdx;
-extern uint3 blockIdx;
+extern SHIM_PER_THREAD uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 inline constexpr int warpSize = 32;
 
 namespace shim {
 
 // Where a thread is: running, gone, or waiting in one of these for the others. Named in block.cpp.
-enum class Op { running, returned, syncthreads, syncwarp, shfl, shfl_up, shfl_down, shfl_xor, ballot };
+enum class Op {
+  running,
+  returned,
+  syncthreads,
+  syncwarp,
+  shfl,
+  shfl_up,
+  shfl_down,
+  shfl_xor,
+  ballot,
+  cluster
+};
 
 void sync_block();
+
+// Of the calling thread's block in its cluster; a block that was launched without one is a cluster of
+// its own.
+inline constexpr int kMostBlocks = 16;  // of a cluster
+extern SHIM_PER_THREAD unsigned rank;
+unsigned blocks_of_cluster();
+void arrive_at_cluster();  // then, once,
+void wait_for_cluster();
+
 // What spins until another block has done something: here all that may have done it are through.
 [[noreturn]] void wait_for_a_block();
 
@@ -48,6 +68,10 @@ T shuffle(Op op, unsigned mask, T value, int from) {
 
 inline void __syncthreads() { shim::sync_block(); }
 inline void __nanosleep(unsigned) { shim::wait_for_a_block(); }
+inline unsigned __clusterRelativeBlockRank() { return shim::rank; }
+inline unsigned __clusterSizeInBlocks() { return shim::blocks_of_cluster(); }
+inline void __cluster_barrier_arrive() { shim::arrive_at_cluster(); }
+inline void __cluster_barrier_wait() { shim::wait_for_cluster(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) {
   shim::exchange(shim::Op::syncwarp, mask, 0, shim::kBallot);
 }

@@ -28,6 +28,7 @@ enum cudaError {
   cudaErrorStreamCaptureIsolation = 905,
   cudaErrorStreamCaptureImplicit = 906,
   cudaErrorCapturedEvent = 907,
+  cudaErrorInvalidClusterSize = 912,
   cudaErrorUnknown = 999,
 };
 using cudaError_t = cudaError;
@@ -76,7 +77,10 @@ enum cudaDeviceAttr {
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
   cudaDevAttrMemoryPoolsSupported = 115,
 };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaFuncAttribute {
+  cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
+  cudaFuncAttributeNonPortableClusterSizeAllowed = 14,
+};
 struct cudaFuncAttributes {
   int ptxVersion;  // 10 * major + minor
 };
@@ -155,7 +159,8 @@ SHIM_API cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
 
 // For tests: what the host has asked for since the last reset. A copy to pageable host memory
 // synchronises.
-SHIM_API int64_t shim_launches();  // a captured launch counts when it is captured
+SHIM_API int64_t shim_launches();   // a captured launch counts when it is captured
+SHIM_API int64_t shim_clustered();  // those of clusters
 SHIM_API int64_t shim_graph_launches();
 SHIM_API int64_t shim_allocations();
 SHIM_API int64_t shim_synchronisations();
@@ -168,6 +173,8 @@ SHIM_API int64_t shim_bytes_held();
 SHIM_API void shim_fail_allocation(int64_t successes);
 // 2 at first; with 0 there is no device, and with -1 no driver.
 SHIM_API void shim_set_devices(int count);
+// Of the first device, 4 at first.
+SHIM_API void shim_set_processors(int count);
 }
 
 template <class T>
