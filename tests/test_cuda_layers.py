@@ -80,6 +80,42 @@ def test_forms(cuda, form, dtype):
         both_agree(cuda, batch(form, dtype, small), BY_ID[case], single_value="zero_var")
 
 
+# Forms whose channels several blocks hold together, and with how many processors.
+TOGETHER = [
+    (Form((3, 2, 70, 72)), 4),
+    (Form((2, 1, 33_000)), 4),  # with a last block that has less
+    (Form((64, 2, 16, 16)), 8),
+    (Form((16, 1, 64, 64)), 16),
+    (Form((2100, 8), axis=-1), 16),
+    (Form((700, 32), axis=-1), 16),
+    (Form((1000, 96), axis=-1), 64),
+]
+
+
+@pytest.fixture(params=[2, 4, 16])
+def clusters(cuda, request):
+    """Of so many blocks at most."""
+    if not cuda.cluster(request.param):
+        pytest.skip("blocks of this device, or of this build for it, are no clusters")
+    yield request.param
+    cuda.cluster(1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("form", "processors"), TOGETHER, ids=str)
+def test_forms_in_clusters(cuda, clusters, form, processors, dtype):
+    counts = cuda.name == "shim"
+    if counts:
+        cuda.lib.shim_set_processors(processors)
+        cuda.counts()
+    for case, small in (("residual-relu", None), ("affine", "float32")):
+        both_agree(cuda, batch(form, dtype, small), BY_ID[case], single_value="zero_var")
+    if counts:
+        cuda.lib.shim_set_processors(4)
+        used = cuda.counts()["clustered"]  # forward at least
+        assert used >= 2 or clusters == 2 or dtype == "float64"
+
+
 @pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("form", FEW, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)

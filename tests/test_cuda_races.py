@@ -23,6 +23,7 @@ from devices import Shim
 
 shim = Shim(ctypes.CDLL(str(build(["-fsanitize=thread", "-g1"], "threads"))))
 shim.use()
+HELD = 2 if HOLD else 0  # both kernels, where there is room
 shim.hold(HOLD)
 rng = np.random.default_rng(0)
 def make(*shape, dtype=np.float32):
@@ -66,6 +67,24 @@ y, saved = F.batch_norm_forward(x)
 y_there, saved_there = F.batch_norm_forward(x_there)
 same(y, y_there)
 same(F.batch_norm_backward(dy, saved).dx, F.batch_norm_backward(dy_there, saved_there).dx)
+""",
+    "BatchNorm, planes in clusters": """
+assert shim.cluster(2)
+(x, x_there), (dy, dy_there) = make(5, 1, 40, 40), make(5, 1, 40, 40)
+y, saved = F.batch_norm_forward(x, activation="relu")
+y_there, saved_there = F.batch_norm_forward(x_there, activation="relu")
+same(y, y_there)
+same(F.batch_norm_backward(dy, saved).dx, F.batch_norm_backward(dy_there, saved_there).dx)
+assert shim.counts()["clustered"] == HELD
+""",
+    "BatchNorm, rows in clusters": """
+assert shim.cluster(4)
+(x, x_there), (dy, dy_there) = make(500, 8), make(500, 8)
+y, saved = F.batch_norm_forward(x, activation="relu")
+y_there, saved_there = F.batch_norm_forward(x_there, activation="relu")
+same(y, y_there)
+same(F.batch_norm_backward(dy, saved).dx, F.batch_norm_backward(dy_there, saved_there).dx)
+assert shim.counts()["clustered"] == HELD
 """,
     "BatchNorm, rows": """
 (x, x_there), (dy, dy_there) = make(300, 33), make(300, 33)

@@ -1,10 +1,13 @@
-// BatchNorm in one kernel, where a block can hold its channels: they are read once and written once,
-// and no block waits for another.
+// BatchNorm in one kernel, where a block, or a cluster of blocks, can hold its channels: they are read
+// once and written once, and no block waits for any but those of its cluster.
 //
 // Floors on an H100 (3.0 TB/s of a copy, 132 processors at 1.98 GHz), ResNet-50's last stage, 512
 // channels of 1568 float32: forward moves 6.4 MB, 2.1 us, backward 9.6 MB, 3.2 us. A launch, a read of
-// what is in no cache and the chain from a sum to a rule take more: some 2, 1 and 2 us.
+// what is in no cache and the chain from a sum to a rule take more: some 2, 1 and 2 us. Its third stage
+// in rows, 256 channels of 6272: 4.3 and 6.4 us, and as much more, two barriers of clusters of some 0.3
+// us included: 10 and 12 us are foreseen where passes over it took 15.7 and 18.3.
 #include <atomic>
+#include <optional>
 
 #include "cuda/batch_norm.hpp"
 #include "cuda/batch_norm_elements.hpp"
@@ -48,34 +51,35 @@ __device__ __forceinline__ void hold(P* to, const P (&from)[width]) {
 template <class P, bool rows, int width>
 __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
     normalize_held(const FASTOPT_WHOLE_ARGUMENT BatchNormForward call,
-                   const FASTOPT_WHOLE_ARGUMENT Channels s) {
+                   const FASTOPT_WHOLE_ARGUMENT Channels s,
+                   const FASTOPT_WHOLE_ARGUMENT Deal<P, rows> deal) {
   await_turn();
-  using Own = Held<P, rows, width>;
-  using F = Compute<P>;
-  __shared__ Normalize<F> finished[Own::channels];
-  const Own own(s, int64_t(blockIdx.x) * Own::channels);
+  using Rule = Normalize<Compute<P>>;
+  const Held<P, rows, width> own(s, deal);
   P* const x = shared_room<P>();
-  Pair* const sums = reinterpret_cast<Pair*>(x + own.room());
+  Pair* const sums = reinterpret_cast<Pair*>(x + deal.room());
+  Rule* const finished = reinterpret_cast<Rule*>(sums + deal.sums() + deal.gathered());
   P taken[kTaken][width];
   own.each([&](int k, int i) { read<rows>(call.x, own.number(i), taken[k]); },
            [&](int k, int i, bool there) {
-             if (there) hold(x + Own::place(i), taken[k]);
+             if (there) hold(x + deal.place(i), taken[k]);
            });
-  const int64_t c = own.channel + threadIdx.x;
+  const bool finishes = int(threadIdx.x) < own.finishes();
+  const int64_t c = own.channel + own.first_finished() + threadIdx.x;
   ForwardInputs inputs{};  // here as they are not asked for too late, and not held too long
-  if (threadIdx.x < Own::channels) inputs = inputs_of(call, c);
+  if (finishes) inputs = inputs_of(call, c);
   __syncthreads();
   using Sums = MomentSums<P>;
   own.template sum<Sums>(
       sums, [&](int i) { return x[i]; }, [&](int i) { return typename Sums::Value{x[i]}; });
-  if (threadIdx.x < Own::channels) {
-    const Moments m{sums[threadIdx.x].first, sums[threadIdx.x].second};
-    finished[threadIdx.x] = normalize_of<F>(finish_forward(call, c, inputs, m, double(s.count)));
+  const Pair* const joined = own.template join<JoinMoments>(sums) + threadIdx.x;
+  if (finishes) {
+    const Moments m{joined->first, joined->second};
+    const Affine affine = finish_forward(call, c, inputs, m, double(s.count));
+    finished[threadIdx.x] = normalize_of<Compute<P>>(affine);
   }
-  __syncthreads();
-  Normalize<F> rules[Own::channels];
-#pragma unroll
-  for (int k = 0; k < Own::channels; ++k) rules[k] = finished[k];
+  Rule rules[own.rules];
+  own.share(finished, rules);
 
   own.each(
       [&](int k, int i) {
@@ -86,27 +90,27 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
         unsigned bits = 0;
         if (there) {
           P value[width], y[width];
-          load(x + Own::place(i), value);
+          load(x + deal.place(i), value);
           bits = normalize(call, [&](int j) { return rules[rows ? j : 0]; }, value, taken[k], y);
           write<rows>(call.y, number, y);
         }
         if (call.kept) put_bits<width>(call.kept, number, there, bits);
       });
+  own.await_readers();
 }
 
 template <class P, bool rows, int width>
 __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
     gradient_held(const FASTOPT_WHOLE_ARGUMENT BatchNormBackward call,
-                  const FASTOPT_WHOLE_ARGUMENT Channels s) {
+                  const FASTOPT_WHOLE_ARGUMENT Channels s,
+                  const FASTOPT_WHOLE_ARGUMENT Deal<P, rows> deal) {
   await_turn();
-  using Own = Held<P, rows, width>;
-  using F = Compute<P>;
-  __shared__ NormalizeBackward<F> finished[Own::channels];
-  const Own own(s, int64_t(blockIdx.x) * Own::channels);
-  P *const x = shared_room<P>(), *const dy = x + own.room();
-  Pair* const sums = reinterpret_cast<Pair*>(dy + own.room());
-  const int turn = int(threadIdx.x) % Own::step;
-  const double mean = call.mean[own.channel + (rows ? turn : 0)];
+  using Rule = NormalizeBackward<Compute<P>>;
+  const Held<P, rows, width> own(s, deal);
+  P *const x = shared_room<P>(), *const dy = x + deal.room();
+  Pair* const sums = reinterpret_cast<Pair*>(dy + deal.room());
+  Rule* const finished = reinterpret_cast<Rule*>(sums + deal.sums() + deal.gathered());
+  const double mean = call.mean[own.channel + own.summed()];
 
   P x_taken[kTaken][width], dy_taken[kTaken][width];
   unsigned on[kTaken];
@@ -120,36 +124,38 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
       [&](int k, int i, bool there) {
         if (!there) return;
         if (call.kept) let_pass(on[k], dy_taken[k]);
-        hold(x + Own::place(i), x_taken[k]);
-        hold(dy + Own::place(i), dy_taken[k]);
+        hold(x + deal.place(i), x_taken[k]);
+        hold(dy + deal.place(i), dy_taken[k]);
       });
-  const int64_t c = own.channel + threadIdx.x;
+  const bool finishes = int(threadIdx.x) < own.finishes();
+  const int64_t c = own.channel + own.first_finished() + threadIdx.x;
   BackwardInputs inputs{};
-  if (threadIdx.x < Own::channels) inputs = inputs_of(call, c);
+  if (finishes) inputs = inputs_of(call, c);
   __syncthreads();
   using Sums = GradientSums<P, false>;
   own.template sum<Sums>(
       sums, [&](int) { return mean; }, [&](int i) { return typename Sums::Value{x[i], dy[i], true}; });
-  if (threadIdx.x < Own::channels) {
-    const ChannelSums own_sums{sums[threadIdx.x].first, sums[threadIdx.x].second};
+  const Pair* const joined = own.template join<JoinSums>(sums) + threadIdx.x;
+  if (finishes) {
+    using F = Compute<P>;
+    const ChannelSums own_sums{joined->first, joined->second};
     finished[threadIdx.x] = gradient_of<F>(call, inputs, finish_backward<F>(call, c, inputs, own_sums));
   }
-  __syncthreads();
-  NormalizeBackward<F> rules[Own::channels];
-#pragma unroll
-  for (int k = 0; k < Own::channels; ++k) rules[k] = finished[k];
+  Rule rules[own.rules];
+  own.share(finished, rules);
 
   own.each([](int, int) {},
            [&](int, int i, bool there) {
              if (!there) return;
              const int64_t number = own.number(i);
              P value[width], passed[width], dx[width];
-             load(x + Own::place(i), value);
-             load(dy + Own::place(i), passed);
+             load(x + deal.place(i), value);
+             load(dy + deal.place(i), passed);
              differentiate(call, [&](int j) { return rules[rows ? j : 0]; }, value, passed, dx);
              write<rows>(call.dx, number, dx);
              if (call.dresidual.data) write<rows>(call.dresidual, number, passed);
            });
+  own.await_readers();
 }
 
 // ---- on the host ----
@@ -165,25 +171,50 @@ auto kernel_of(const BatchNormBackward&) {
   return gradient_held<P, rows, width>;
 }
 
-// What is worth it, by what one processor has to hold in all. It reads and writes at about the pace of
-// passes over arrays, but waits where these keep others busy; of rows and single elements it moves half
-// as much at a time.
-template <bool rows, int width>
-bool pays(int64_t bytes, int64_t blocks, int64_t processors) {
-  const int64_t share = bytes * over(blocks, processors), spread = bytes * blocks / processors;
-  return rows || width == 1 ? share <= 64 << 10 : share - spread <= 64 << 10;
+// Of the ways to deal channels out, that which has a processor move the least, if it is worth it: a
+// processor reads and writes at about the pace of passes over arrays, but waits where these keep others
+// busy. Of rows of a single vector, and of single elements, it moves half as much at a time.
+template <class P, bool rows, int width>
+std::optional<Deal<P, rows>> best_deal(const Place& place, const Channels& s, int arrays,
+                                       bool writes_bits) {
+  constexpr int64_t worth = 64 << 10;
+  constexpr int narrow = !rows ? 0 : width == 8 ? 3 : width == 4 ? 2 : 1;
+  const int64_t processors = asked(place, cudaDevAttrMultiProcessorCount);
+  const int64_t room = most_held < most_shared(place) ? most_held.load() : most_shared(place);
+  const int most = width == 1 ? 1 : most_clustered(place.device);
+  const int widest = rows && most > 1 ? narrow + 2 : narrow;
+  std::optional<Deal<P, rows>> best;
+  int64_t least = INT64_MAX;
+  for (int blocks = 1; blocks <= most && blocks <= processors; blocks *= 2)
+    for (int wide = widest; wide >= narrow; --wide) {
+      const Deal<P, rows> deal(s, wide, blocks);
+      const int64_t bytes = deal.bytes(arrays), all = s.space.channels / deal.channels() * blocks;
+      if (s.space.channels % deal.channels() != 0 || deal.all < blocks) continue;
+      if (bytes > room || (rows && writes_bits && deal.channels() % 8 != 0)) continue;
+      const int64_t share = bytes * over(all, processors / blocks * blocks);
+      const bool slow = width == 1 || (rows && wide == narrow);
+      const int64_t loses = slow ? share : share - bytes * all / processors;
+      const int64_t moves = slow ? 2 * share : share;
+      if (loses > worth || moves >= least) continue;
+      best = deal;
+      least = moves;
+    }
+  return best;
 }
 
 // `arrays` are held.
 template <class P, bool rows, int width, class Call>
-bool queue_if_held(const Call& call, const Channels& s, int arrays) {
-  using Own = Held<P, rows, width>;
-  const int64_t bytes = Own(s, 0).bytes(arrays), blocks = s.space.channels / Own::channels;
-  const int processors = asked(call.place, cudaDevAttrMultiProcessorCount);
-  if (bytes > most_shared(call.place) || bytes > most_held) return false;
-  if (!pays<rows, width>(bytes, blocks, processors)) return false;
-  const int threads = blocks > processors ? 256 : kMostThreads<width>;
-  launch(call.place, kernel_of<P, rows, width>(call), Grid{blocks, threads, bytes}, call, s);
+bool queue_if_held(const Call& call, const Channels& s, int arrays, bool writes_bits) {
+  const auto deal = best_deal<P, rows, width>(call.place, s, arrays, writes_bits);
+  if (!deal) return false;
+  const int64_t blocks = s.space.channels / deal->channels() * deal->blocks;
+  const bool crowded = blocks > asked(call.place, cudaDevAttrMultiProcessorCount);
+  launch(call.place, kernel_of<P, rows, width>(call),
+         Grid{.blocks = blocks,
+              .threads = crowded ? 256 : kMostThreads<width>,
+              .shared = deal->bytes(arrays),
+              .cluster = deal->blocks},
+         call, s, *deal);
   return true;
 }
 
@@ -191,15 +222,15 @@ bool queue_if_held(const Call& call, const Channels& s, int arrays) {
 template <class P, class Call>
 bool queue(const Call& call, const Channels& s, int arrays, bool vectors, bool writes_bits) {
   constexpr int width = kPerVector<P>;
-  if (s.count > INT32_MAX / width) return false;
-  if (s.space.rows)
-    return vectors && s.space.channels % width == 0 && (!writes_bits || width == 8) &&
-           queue_if_held<P, true, width>(call, s, arrays);
+  const auto of = [&]<bool rows, int moved> {
+    return queue_if_held<P, rows, moved>(call, s, arrays, writes_bits);
+  };
+  if (s.count > INT32_MAX / 32) return false;
+  if (s.space.rows) return vectors && of.template operator()<true, width>();
   if (writes_bits && s.space.inner % 8 != 0) return false;
-  if (vectors && s.space.inner % width == 0) return queue_if_held<P, false, width>(call, s, arrays);
-  if (vectors && s.space.inner % (width / 2) == 0)
-    return queue_if_held<P, false, width / 2>(call, s, arrays);
-  return queue_if_held<P, false, 1>(call, s, arrays);
+  if (vectors && s.space.inner % width == 0) return of.template operator()<false, width>();
+  if (vectors && s.space.inner % (width / 2) == 0) return of.template operator()<false, width / 2>();
+  return of.template operator()<false, 1>();
 }
 
 }  // namespace

@@ -1,51 +1,50 @@
-// What a block holds of its channels in shared memory, and how it sums that in the tree's order.
+// What blocks do with what they hold of their channels: sum it in the tree's order, and tell each
+// other.
 #pragma once
 
+#include "cuda/batch_norm_deal.hpp"
 #include "cuda/batch_norm_sums.hpp"
+#include "cuda/cluster.hpp"
 
 namespace fastopt::cuda {
 
 inline constexpr int kTaken = 8;  // vectors, or elements, that a thread asks for at once
 
-// Of planes a block has one channel, of rows those of a vector, side by side. Values stand in the order
-// of positions, `width` of them are moved at once, and after each of the tree's blocks there is a gap:
-// who sums another one at the same time reads other banks.
+// The calling block's part of a deal. `width` values are moved at once.
 template <class P, bool rows, int width>
 struct Held {
-  static constexpr int channels = rows ? kPerVector<P> : 1;
-  static constexpr int step = rows ? channels : kLanes;  // from a value to the next that a thread sums
-  static constexpr int block = rows ? kRowBlock * channels : kPlaneBlock;
+  using D = Deal<P, rows>;
+  // Of single elements there is seldom more than a block holds, and no register to spare.
+  using Group = std::conditional_t<width == 1, Alone, Cluster>;
+  static constexpr int rules = rows ? width : 1;  // of the values that a thread moves
 
-  int64_t channel;  // the first
-  int values;
-  int blocks;               // of the tree
-  unsigned inner, inverse;  // of planes: what belongs together, and its quotients
-  int64_t begin, apart;     // where the first value lies, and how far it is to the next plane or row
+  const Channels& s;
+  const D& deal;
+  int64_t channel;       // the first of the cluster
+  int first, values;     // the block's first position, and how many it has of all channels
+  int64_t begin, apart;  // where the first value lies, and how far it is to the next plane or row
 
-  __host__ __device__ __forceinline__ Held(const Channels& s, int64_t first)
-      : channel(first),
-        values(int(s.count) * channels),
-        blocks((values + block - 1) / block),
-        inner(unsigned(s.space.inner)),
-        inverse(unsigned(s.by_inner >> 32)),
-        begin(first * s.space.inner),
-        apart(s.space.channels * s.space.inner) {}
-
-  // Where value i stands, how many of an array there is room for, and bytes of some arrays and the
-  // sums.
-  static __host__ __device__ __forceinline__ int place(int i) { return i + i / block * step; }
-  __host__ __device__ __forceinline__ int room() const {
-    return (place(values - 1) / kPerVector<P> + 1) * kPerVector<P>;
-  }
-  int64_t bytes(int arrays) const {
-    return arrays * int64_t(room() * sizeof(P)) + blocks * int64_t(channels * sizeof(Pair));
+  __device__ __forceinline__ Held(const Channels& s_, const D& d)
+      : s(s_),
+        deal(d),
+        channel(int64_t(int(blockIdx.x) / Group::blocks()) << d.bits()),
+        first(first_leaf(Group::rank()) * D::leaf),
+        values(d.values),
+        begin(channel * s.space.inner),
+        apart(s.space.channels * s.space.inner) {
+    if (Group::blocks() > 1) {
+      const int next = first_leaf(Group::rank() + 1) * D::leaf, count = int(s.count);
+      values = ((next < count ? next : count) - first) << d.bits();
+    }
+    if (rows) begin += first * apart;
   }
 
   // The number of value i, and so where it lies in flat arrays. Fewer than 2^31 are held.
   __device__ __forceinline__ int64_t number(int i) const {
-    if constexpr (rows) return begin + i / channels * apart;
-    if (inner <= 1) return begin + i * apart;
-    unsigned plane = __umulhi(unsigned(i), inverse), rest = unsigned(i) - plane * inner;
+    if constexpr (rows) return begin + (i >> deal.bits()) * apart + (i & (deal.channels() - 1));
+    const unsigned position = unsigned(first + i), inner = unsigned(s.space.inner);
+    if (inner <= 1) return begin + position * apart;
+    unsigned plane = __umulhi(position, unsigned(s.by_inner >> 32)), rest = position - plane * inner;
     if (rest >= inner) ++plane, rest -= inner;
     return begin + plane * apart + rest;
   }
@@ -54,51 +53,115 @@ struct Held {
   // then use(k, i, there) by all threads.
   template <class Ask, class Use>
   __device__ __forceinline__ void each(Ask&& ask, Use&& use) const {
-    const int apart = int(blockDim.x) * width;
-    for (int begin = 0; begin < values; begin += kTaken * apart) {
-      const int first = begin + int(threadIdx.x) * width;
+    const int step = int(blockDim.x) * width;
+    for (int base = 0; base < values; base += kTaken * step) {
+      const int own = base + int(threadIdx.x) * width;
 #pragma unroll
       for (int k = 0; k < kTaken; ++k)
-        if (first + k * apart < values) ask(k, first + k * apart);
+        if (own + k * step < values) ask(k, own + k * step);
 #pragma unroll
-      for (int k = 0; k < kTaken; ++k) use(k, first + k * apart, first + k * apart < values);
+      for (int k = 0; k < kTaken; ++k) use(k, own + k * step, own + k * step < values);
     }
   }
 
-  // From start(first) and at(i), the first of a block and value i where they stand, a channel's sums
-  // come to stand at sums[0], the next channel's after it.
+  // ---- sums ----
+
+  // The channel of the cluster whose values a thread sums.
+  __device__ __forceinline__ int summed() const {
+    return rows ? int(threadIdx.x) & (deal.channels() - 1) : 0;
+  }
+
+  // From start(first) and at(i), the first value of a leaf and value i where they stand, come the sums
+  // of all leaves.
   template <class Sums, class Start, class At>
   __device__ __forceinline__ void sum(Pair* sums, Start&& start, At&& at) const {
-    for (int warp = int(threadIdx.x) / 32 * 32; warp < blocks * step; warp += int(blockDim.x)) {
-      const int turn = warp + int(threadIdx.x) % 32, lane = turn % step, begin = turn / step * block;
-      const int end = begin + block < values ? begin + block : values;
-      Sums own(start(place(begin < values ? begin + (rows ? lane : 0) : 0)));
-      const int first = place(begin + lane), count = (end - begin - lane + step - 1) / step;
+    const int step = 1 << deal.step(), leaf = D::leaf << deal.bits();
+    const int threads = (deal.leaf_of(values - 1) + 1) << deal.step();
+    for (int i = int(threadIdx.x); (i & ~31) < threads; i += int(blockDim.x)) {  // by whole warps
+      const int lane = i & (step - 1), turn = i >> deal.step(), from = turn * leaf;
+      const int end = from + leaf < values ? from + leaf : values;
+      Sums own(start(deal.place(from < values ? from + (rows ? lane : 0) : 0)));
+      const int place = deal.place(from + lane), n = (end - from - lane + step - 1) >> deal.step();
 #pragma unroll 16
-      for (int k = 0; k < count; ++k) own.add(at(first + k * step));
+      for (int k = 0; k < n; ++k) own.add(at(place + k * step));
       if constexpr (!rows) join_lanes_of(own, lane);
-      if (end > begin && (rows || lane == 0))
-        sums[turn / step * channels + (rows ? lane : 0)] = own.close((end - begin) / channels);
+      if (end > from && (rows || lane == 0))
+        sums[(turn << deal.bits()) + (rows ? lane : 0)] = own.close((end - from) >> deal.bits());
     }
-    join_all<typename Sums::How>(sums);
   }
 
- private:
+  // ---- channels ----
+
+  // How many this block finishes, and which of the cluster's is the first: with a thread for each.
+  __device__ __forceinline__ int finishes() const {
+    return first_finished() < deal.channels() ? 1 << deal.finished : 0;
+  }
+  __device__ __forceinline__ int first_finished() const { return Group::rank() << deal.finished; }
+
+  // The sums of those come to stand one after another, where this says.
   template <class How>
-  __device__ __forceinline__ void join_all(Pair* sums) const {
-    constexpr int size = block / channels;
-    const int count = values / channels;
-    for (int apart = 1; apart < blocks; apart *= 2) {
+  __device__ __forceinline__ const Pair* join(Pair* sums) const {
+    if (Group::blocks() > 1) sums = gathered(sums);
+    const int n = deal.all * finishes();
+    for (int step = 1; step < deal.all; step *= 2) {
       __syncthreads();
-      for (int i = int(threadIdx.x); i < blocks * channels; i += int(blockDim.x)) {
-        const int a = i / channels, b = a + apart;
-        if (a % (2 * apart) != 0 || b >= blocks) continue;
-        Pair &own = sums[i], &other = sums[i + apart * channels];
-        How::join(own.first, own.second, other.first, other.second, values_in(a, apart, size, count),
-                  values_in(b, apart, size, count));
+      for (int i = int(threadIdx.x); i < n; i += int(blockDim.x)) {
+        const int a = i >> deal.finished, b = a + step;
+        if (a % (2 * step) != 0 || b >= deal.all) continue;
+        Pair &own = sums[i], &other = sums[i + (step << deal.finished)];
+        How::join(own.first, own.second, other.first, other.second,
+                  values_in(a, step, D::leaf, s.count), values_in(b, step, D::leaf, s.count));
       }
     }
     __syncthreads();
+    return sums;
+  }
+
+  // The rules of the values that a thread moves, of those that each block has finished: its own stand
+  // at `finished`, behind which there is room for all. Afterwards others may still read this block's
+  // memory, until await_readers().
+  template <class Rule>
+  __device__ __forceinline__ void share(Rule* finished, Rule (&own)[rules]) const {
+    const Rule* all = finished;
+    if (Group::blocks() > 1) {
+      Rule* const gathered = finished + (1 << deal.finished);
+      meet();
+      const int c = int(threadIdx.x), from = c >> deal.finished;
+      if (c < deal.channels()) gathered[c] = Group::read(finished + c - (from << deal.finished), from);
+      Group::arrive();
+      all = gathered;
+    }
+    __syncthreads();
+    const int column = int(threadIdx.x) * width & (deal.channels() - 1);
+#pragma unroll
+    for (int k = 0; k < rules; ++k) own[k] = all[rows ? column + k : 0];
+  }
+  __device__ __forceinline__ void await_readers() const {
+    if (Group::blocks() > 1) Group::wait();
+  }
+
+ private:
+  __device__ __forceinline__ void meet() const {
+    Group::arrive();
+    Group::wait();
+  }
+
+  // The first leaf of a block of the cluster.
+  __device__ __forceinline__ int first_leaf(int block) const {
+    return block * deal.all / Group::blocks();
+  }
+
+  // All leaves of the channels that this block finishes.
+  __device__ __forceinline__ Pair* gathered(const Pair* sums) const {
+    Pair* const all = const_cast<Pair*>(sums) + deal.sums();
+    meet();
+    const int n = deal.all * finishes(), c = first_finished();
+    for (int i = int(threadIdx.x); i < n; i += int(blockDim.x)) {
+      const int leaf = i >> deal.finished, from = ((leaf + 1) * Group::blocks() - 1) / deal.all;
+      const int place = (leaf - first_leaf(from)) * deal.channels() + c;
+      all[i] = Group::read(sums + place + (i & ((1 << deal.finished) - 1)), from);
+    }
+    return all;
   }
 };
 
