@@ -3,16 +3,18 @@ where two runs would differ by more.
 
     python -m bench.engines old=old.so new=new.so batchnorm forward --workload stage1-nchw --dtype f32,bf16
     python -m bench.engines old=old.so new=new.so step adam --size 2**28 --seconds 2
-    python -m bench.engines apart=new.so overlapping=new.so+overlap step adam --workload mlp,resnet50
+    python -m bench.engines as-is=new.so trial=new.so+overlap+clusters8 batchnorm forward --workload stage3-nhwc
 
 A version is a library with ``fastopt_cuda_backend``, as is the ``_cuda`` of any build whose ``Backend`` is laid
-out like this one's; ``+overlap`` lets its kernels overlap, and the name ``_cuda`` means the installed one. What
-follows them is what ``python -m bench`` takes; every version is checked first.
+out like this one's; the name ``_cuda`` means the installed one. ``+overlap`` lets its kernels overlap, and
+``+clusters8`` up to 8 blocks be a cluster. What follows the versions is what ``python -m bench`` takes; every
+version is checked first.
 """
 
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,29 +29,31 @@ from bench.run import rotating
 from bench.tasks import OURS, competitors, tasks
 from fastopt import _core
 
-OVERLAP = "+overlap"
+_NAMED = re.compile(r"(.*?)(\+overlap)?(?:\+clusters(\d+))?")
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A version, and whether its kernels may overlap."""
+    """A version, whether its kernels may overlap, and how many blocks may be a cluster."""
 
     library: ctypes.CDLL
-    overlaps: bool
+    overlaps: bool = False
+    clusters: int = 1
 
     @classmethod
     def named(cls, text: str) -> Engine:
-        path = text.removesuffix(OVERLAP)
+        path, overlap, clusters = _NAMED.fullmatch(text).groups()
         if path == "_cuda":
             from fastopt import _cuda
 
             path = _cuda.__file__
-        return cls(ctypes.CDLL(path), text.endswith(OVERLAP))
+        return cls(ctypes.CDLL(path), bool(overlap), int(clusters or 1))
 
     def use(self) -> None:
         devices = of_tests("devices")
-        if devices.overlap(self.library, self.overlaps) != self.overlaps:
-            raise RuntimeError("the kernels of this version, or those for this device, cannot overlap")
+        asked = (self.overlaps, self.clusters)
+        if devices.launches(self.library, *asked) != asked:
+            raise RuntimeError("this version, or its code for this device, has no such launches")
         _core.use_cuda(devices.capsule(self.library))
 
 
