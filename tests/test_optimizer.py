@@ -2,6 +2,7 @@
 are attributes that act from the next step on, and it counts its steps once."""
 
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -137,6 +138,43 @@ def test_attributes_act_from_the_next_step_on(rule):
     opt.step(values(50, seed=2))
     twin.step(values(50, seed=2))
     assert bits(ours) != bits(plain)
+
+
+OTHER_NUMBERS = {
+    "an array": np.array,
+    "float32": np.float32,
+    "float64": np.float64,
+    "a fraction": Fraction,
+}
+
+
+@pytest.mark.parametrize("number", OTHER_NUMBERS.values(), ids=OTHER_NUMBERS)
+def test_numbers_are_kept_as_pythons_own(number, tmp_path):
+    """So that nobody else changes them, and a checkpoint takes them."""
+    half = number(0.5)
+    group = {"params": values(3), "lr": half, "betas": (half, half)}
+    opt = fastopt.Adam([group], lr=half, betas=[half, half], clip_norm=half, clip_norm_type=number(2))
+    opt.eps = opt.groups[0].l2 = half
+    if isinstance(half, np.ndarray):
+        half[...] = 0.25
+    hyper, own = (opt.state_dict()[key] for key in ("hyper", "groups"))
+    for name in ("lr", "beta1", "beta2", "eps", "clip_norm"):
+        assert (hyper[name], type(hyper[name])) == (0.5, float)
+    assert (hyper["clip_norm_type"], type(hyper["clip_norm_type"])) == (2.0, float)
+    assert own == [{"lr": 0.5, "beta1": 0.5, "beta2": 0.5, "l2": 0.5}]
+    assert {type(value) for value in own[0].values()} == {float}
+    fastopt.checkpoint.save(tmp_path / "opt.npz", opt.state_dict())
+    assert fastopt.checkpoint.load(tmp_path / "opt.npz")["hyper"] == hyper
+
+
+def test_what_is_pythons_own_stays_as_it_is():
+    class Name(str):
+        __slots__ = ()
+
+    opt = fastopt.SGD(values(3), lr=1, clip_norm_type="max", l1_mode=Name("proximal"), maximize=True)
+    kept = opt.lr, opt.clip_norm_type, opt.l1_mode, opt.maximize, opt.clip_norm
+    assert kept == (1, "max", "proximal", True, None)
+    assert [type(value) for value in kept] == [int, str, str, bool, type(None)]
 
 
 def test_betas_are_beta1_and_beta2():

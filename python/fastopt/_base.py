@@ -62,7 +62,6 @@ class Optimizer:
         *,
         fixed: dict[str, Any] | None = None,
         state_dtype: str | None = None,
-        initial: float = 0.0,
     ) -> None:
         layout = Params.read(params)
         if callable(rule):
@@ -71,11 +70,13 @@ class Optimizer:
         _core.check_targets(layout.arrays, role, layout.names)
         if state_dtype not in (None, "float32"):
             raise ValueError(f"state_dtype must be None or 'float32', got {state_dtype!r}")
+        fixed = fixed or {}
+        initial = fixed.get("initial_accumulator", 0.0)
         states = {
             name: [full_like(p, initial if i == 0 else 0.0, state_dtype) for p in layout.arrays]
             for i, name in enumerate(_core.RULES[rule]["states"])
         }
-        self._build(layout, rule, states, {**DEFAULTS, **hyper}, layout.overrides, fixed or {})
+        self._build(layout, rule, states, {**DEFAULTS, **hyper}, layout.overrides, fixed)
 
     def _build(
         self,
@@ -133,7 +134,7 @@ class Optimizer:
     def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
         values = _spell_out(values)
         _core.check_hyper(self._rule, values)
-        return values
+        return {name: _checks.plain(value) for name, value in values.items()}
 
     def _checked_own(self, values: dict[str, Any]) -> dict[str, Any]:
         """A group's values."""

@@ -49,6 +49,13 @@ def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     return x
 
 
+def plain(value: Any) -> Any:
+    """A checked value to keep: what another type holds its owner may change, and no checkpoint takes."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    return str.__str__(value) if isinstance(value, str) else float(value)
+
+
 def accumulator(value: Any) -> float:
     return real("initial_accumulator", value, "[0, inf)")
 

@@ -249,7 +249,6 @@ class AdaGrad(Optimizer):
             {**hyper, **around},
             fixed={"initial_accumulator": _checks.accumulator(initial_accumulator)},
             state_dtype=state_dtype,
-            initial=initial_accumulator,
         )
 
 
@@ -337,7 +336,6 @@ class RMSprop(Optimizer):
                 "initial_accumulator": _checks.accumulator(initial_accumulator),
             },
             state_dtype=state_dtype,
-            initial=initial_accumulator,
         )
 
     def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
