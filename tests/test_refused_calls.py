@@ -76,6 +76,12 @@ LINES = [
         "form must be one of 'lookahead', 'applied', got 'x'",
     ),
     (lambda: F.nesterov_step(W, V, V, lr=1, form=2), ValueError, "form must be one of .*, got 2"),
+    (lambda: fastopt.Nesterov(W, form=[]), ValueError, r"form must be one of .*, got \[\]"),
+    (
+        lambda: fastopt.Nesterov(W, form="applied").lookahead(),
+        ValueError,
+        "form='applied' has no point to look ahead to: take its gradient at the parameters",
+    ),
     # options of the arrays
     (lambda: adam(betas=0.9), ValueError, "betas must be two numbers, got 0.9"),
     (lambda: adam(betas=(0.9,)), ValueError, r"betas must be two numbers, got \(0.9,\)"),
@@ -165,6 +171,27 @@ LINES = [
         lambda: F.rmsprop_step(W, V, V, lr=1, momentum=0.5),
         ValueError,
         "rmsprop_step with momentum needs velocity=",
+    ),
+    (
+        lambda: F.nesterov_lookahead(W, V, lr_in_velocity=False),
+        ValueError,
+        "nesterov_lookahead with lr_in_velocity=False needs lr=",
+    ),
+    (
+        lambda: F.nesterov_lookahead([W, 1.0], [V, V]),
+        TypeError,
+        r"params\[1\] has type float, expected an array",
+    ),
+    (lambda: F.nesterov_lookahead("x", V), TypeError, "param has type str, expected an array"),
+    (
+        lambda: F.nesterov_lookahead([W], V),
+        TypeError,
+        "velocity has type ndarray, expected a list of arrays",
+    ),
+    (
+        lambda: F.nesterov_lookahead(W, V[:3]),
+        ValueError,
+        r"velocity has shape \(3,\), but param has \(10,\)",
     ),
     (lambda: F.clip_grad_norm(W, -1), ValueError, r"max_norm must lie in \[0, inf\], got -1"),
     (

@@ -69,7 +69,8 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
 
 
 def choice(name: str, value: Any, valid: Iterable[str | None]) -> str:
-    if value not in (valid := tuple(valid)):
+    valid = tuple(valid)
+    if not isinstance(value, str | None) or value not in valid:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
     return str(value)
 

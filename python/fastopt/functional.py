@@ -34,7 +34,7 @@ from fastopt._dropout import (
     philox4x32,
 )
 from fastopt._norms import clip_grad_norm, clip_grad_value, global_norm
-from fastopt._params import Arrays, full_like
+from fastopt._params import Arrays, full_like, is_array
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -170,9 +170,7 @@ def nesterov_rule(form: str) -> str:
     """The rule that makes the step of this form of Nesterov's momentum. ``"lookahead"`` has momentum's:
     it differs in where the gradient is taken."""
     rules = {"lookahead": "momentum", "applied": "nesterov"}
-    if form not in rules:
-        raise ValueError(f"form must be one of 'lookahead', 'applied', got {form!r}")
-    return rules[form]
+    return rules[_checks.choice("form", form, rules)]
 
 
 def nesterov_step(
@@ -212,27 +210,33 @@ def nesterov_lookahead(
     param: Arrays,
     velocity: Arrays,
     *,
-    lr: float = 0.0,
+    lr: float | None = None,
     momentum: float = 0.9,
     lr_in_velocity: bool = True,
 ) -> Arrays:
     r"""The point :math:`\theta - \gamma v` (with ``lr_in_velocity=False`` :math:`\theta - \eta \gamma v`) where
-    ``form="lookahead"`` takes its gradient: a new array, or a list of them. Nothing is written.
+    ``form="lookahead"`` takes its gradient: a new array, or a list of them. Nothing is written. ``lr`` is
+    needed with ``lr_in_velocity=False`` only.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
     >>> F.nesterov_lookahead(np.array([1.0]), np.array([0.5]), momentum=0.5)
     array([0.75])
     """
-    if not isinstance(param, (list, tuple)):
-        return nesterov_lookahead(
-            [param], [velocity], lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity
-        )[0]
+    if lr is None:
+        if lr_in_velocity is False:
+            raise ValueError("nesterov_lookahead with lr_in_velocity=False needs lr=")
+        lr = 0.0  # then of no matter
+    single = not isinstance(param, (list, tuple))
+    for i, p in enumerate([param] if single else param):
+        if not is_array(p):
+            at = "param" if single else f"params[{i}]"
+            raise TypeError(f"{at} has type {type(p).__name__}, expected an array")
     # Where momentum carries the parameters when there is no gradient.
-    points = [copy.deepcopy(p) for p in param]
-    velocities = [copy.deepcopy(v) for v in velocity]
-    still = [full_like(p, 0.0) for p in param]
-    momentum_step(points, still, velocities, lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity)
+    points = copy.deepcopy(param) if single else [copy.deepcopy(p) for p in param]
+    still = full_like(param, 0.0) if single else [full_like(p, 0.0) for p in param]
+    carried = copy.deepcopy(velocity)
+    momentum_step(points, still, carried, lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity)
     return points
 
 

@@ -183,7 +183,12 @@ class Nesterov(Optimizer):
 
     def lookahead(self) -> Any:
         r"""The point :math:`\theta - \gamma v` to take the next gradient at (:math:`\theta - \eta \gamma v`
-        with ``lr_in_velocity=False``): new arrays, in the form of the parameters."""
+        with ``lr_in_velocity=False``): new arrays, in the form of the parameters. ``ValueError`` with
+        ``form="applied"``, whose gradient is taken at the parameters themselves."""
+        if self.form != "lookahead":
+            raise ValueError(
+                f"form={self.form!r} has no point to look ahead to: take its gradient at the parameters"
+            )
         points: list[Array] = []
         for group in self.groups:
             points += F.nesterov_lookahead(
