@@ -231,6 +231,8 @@ class Optimizer:
         _checks.same_entries("hyper", state["hyper"], self._hyper)
         hyper = self._checked(state["hyper"])
         _checks.same_length("groups", state["groups"], self.groups)
+        for i, own in enumerate(state["groups"]):
+            _checks.mapping(f"state_dict's groups[{i}]", own)
         groups = [self._checked_own(own) for own in state["groups"]]
         _checks.same_entries("state", state["state"], self._states)
         for name, arrays in self._states.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -49,6 +49,16 @@ def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     return x
 
 
+def number(name: str, value: Any) -> float:
+    """One number, in an array perhaps, as a float."""
+    if not isinstance(value, str | bytes):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    raise TypeError(f"{name} must be a number, got {value!r}")
+
+
 def plain(value: Any) -> Any:
     """A checked value to keep: what another type holds its owner may change, and no checkpoint takes."""
     if value is None or type(value) in (bool, int, float, str):
@@ -75,25 +85,35 @@ def choice(name: str, value: Any, valid: Iterable[str | None]) -> str:
     return str(value)
 
 
+def mapping(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} has type {type(value).__name__}, expected a dict")
+
+
 def entries(state: dict[str, Any], names: Iterable[str]) -> None:
     """A checkpoint has them."""
+    mapping("state", state)
     if missing := [name for name in names if name not in state]:
         raise ValueError(f"state_dict lacks {missing}")
 
 
 def same_identity(theirs: dict[str, Any], mine: dict[str, Any]) -> None:
     """What a checkpoint must agree in with the object that loads it."""
+    mapping("state", theirs)
     for key, value in mine.items():
         if theirs.get(key) != value:
             raise ValueError(f"state_dict has {key} {theirs.get(key)!r}, expected {value!r}")
 
 
 def same_length(name: str, theirs: Any, mine: Any) -> None:
+    if not isinstance(theirs, list | tuple):
+        raise TypeError(f"state_dict's {name} has type {type(theirs).__name__}, expected a list")
     if len(theirs) != len(mine):
         raise ValueError(f"state_dict's {name} has length {len(theirs)}, expected {len(mine)}")
 
 
 def same_entries(name: str, theirs: Any, mine: dict[str, Any]) -> None:
+    mapping(f"state_dict's {name}", theirs)
     if set(theirs) != set(mine):
         raise ValueError(f"state_dict's {name} has the entries {list(theirs)}, expected {list(mine)}")
 
