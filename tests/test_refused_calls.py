@@ -34,14 +34,60 @@ def setting(make, name, value):
 
 LINES = [
     # names
-    (lambda: adam(foo=1), TypeError, "adam has no hyper-parameter 'foo'"),
-    (lambda: fastopt.SGD(W, momentum=0.9), TypeError, "sgd has no hyper-parameter 'momentum'"),
-    (lambda: adam(beta1=0.5), TypeError, "betas are beta1 and beta2: give one or the other"),
-    (lambda: F.sgd_step(W, V, lr=1, momentum=0.9), TypeError, "sgd has no hyper-parameter 'momentum'"),
+    (
+        lambda: adam(foo=1),
+        TypeError,
+        "Adam has no option 'foo'; it has lr, betas, .*, amsgrad_max, amsgrad, state_dtype, l1, l2",
+    ),
+    (lambda: fastopt.AdamW(W, foo=1), TypeError, "AdamW has no option 'foo'; it has lr, betas, eps, "),
+    (
+        lambda: fastopt.SGD(W, momentum=0.9),
+        TypeError,
+        f"SGD has no option 'momentum'; it has lr, {', '.join(fastopt.Around.__annotations__)}$",
+    ),
+    (
+        lambda: fastopt.Nesterov(W, foo=1),
+        TypeError,
+        "Nesterov has no option 'foo'; it has lr, momentum, .*, form, state_dtype, l1, ",
+    ),
+    (
+        lambda: fastopt.RMSprop(W, centered=True, momentum=0.5, beta=1),
+        TypeError,
+        "RMSprop has no option 'beta'; it has lr, rho, ",
+    ),
+    (lambda: adam(beta1=0.5), TypeError, "Adam has no option 'beta1'; it has lr, betas, "),
+    (
+        lambda: fastopt.Adam([{"params": W, "beta1": 0.5, "betas": (0.5, 0.5)}]),
+        TypeError,
+        r"params\[0\]: betas are beta1 and beta2: give one or the other",
+    ),
+    (
+        lambda: F.sgd_step(W, V, lr=1, momentum=0.9),
+        TypeError,
+        "sgd_step has no option 'momentum'; it has lr, l1, l2, ",
+    ),
+    (
+        lambda: F.nesterov_step(W, V, V, lr=1, nesterov=True),
+        TypeError,
+        "nesterov_step has no option 'nesterov'; it has lr, momentum, form, .*, step, l1, l2, ",
+    ),
     (
         lambda: fastopt.SGD([{"params": W, "foo": 1}]),
         TypeError,
-        r"params\[0\]: sgd has no hyper-.* 'foo'",
+        r"params\[0\]: a group of SGD has no option 'foo'; it has lr, l1, .*, clip_value$",
+    ),
+    (
+        lambda: fastopt.Adam([{"params": W, "foo": 1}]),
+        TypeError,
+        r"params\[0\]: a group of Adam has no option 'foo'; it has lr, .*, betas, l1, ",
+    ),
+    *(
+        (
+            lambda name=name: fastopt.Adam([{"params": W, name: None}]),
+            TypeError,
+            rf"params\[0\]: {name} belongs to the whole optimizer, not to one of its groups",
+        )
+        for name in ("amsgrad", "state_dtype", "clip_norm")
     ),
     (
         lambda: fastopt.SGD([{"params": W}, {"lr": 1}]),

@@ -168,6 +168,31 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(change, kind, says):
     assert (state_bits(opt), repr(opt), repr(opt.groups)) == before
 
 
+KINDS = {
+    "form": (
+        lambda: fastopt.Nesterov(values(3)),
+        lambda: fastopt.Nesterov(values(3), form="applied"),
+        "form='lookahead', expected form='applied'",
+    ),
+    "amsgrad": (
+        lambda: fastopt.Adam(values(3), amsgrad=True),
+        lambda: fastopt.Adam(values(3)),
+        "amsgrad=True, expected amsgrad=False",
+    ),
+    "centered": (
+        lambda: fastopt.RMSprop(values(3), centered=True),
+        lambda: fastopt.RMSprop(values(3), momentum=0.5),
+        "centered=True and no velocity, expected centered=False and a velocity",
+    ),
+}
+
+
+@pytest.mark.parametrize(("theirs", "mine", "says"), KINDS.values(), ids=KINDS)
+def test_a_checkpoint_of_another_kind_is_told_by_its_options(theirs, mine, says):
+    with pytest.raises(ValueError, match=f"^state_dict has {says}$"):
+        mine().load_state_dict(theirs().state_dict())
+
+
 LOADERS = {
     "optimizer": momentum,
     "plateau": lambda: fastopt.schedules.ReduceOnPlateau(1.0),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fastopt import _checks, _core
-from fastopt._around import DEFAULTS
+from fastopt import _checks, _core, _hyper
+from fastopt._around import DEFAULTS, Around
 from fastopt._arrays import beside
-from fastopt._group import BETAS, Group
+from fastopt._group import Group
+from fastopt._hyper import BETAS
 from fastopt._params import Array, Params, full_like
 
 if TYPE_CHECKING:
@@ -18,22 +19,10 @@ if TYPE_CHECKING:
 _COUNTS = ("step_count", "skipped_steps")
 
 
-def _spell_out(values: dict[str, Any]) -> dict[str, Any]:
-    """``betas=(b1, b2)`` as ``beta1`` and ``beta2``."""
-    values = dict(values)
-    if BETAS in values:
-        betas = values.pop(BETAS)
-        if "beta1" in values or "beta2" in values:
-            raise TypeError("betas are beta1 and beta2: give one or the other")
-        try:
-            values["beta1"], values["beta2"] = betas
-        except (TypeError, ValueError):
-            raise ValueError(f"betas must be two numbers, got {betas!r}") from None
-    return values
-
-
 class Optimizer:
     """The base of :class:`SGD`, :class:`Adam` and the others; not for use by itself."""
+
+    _kinds: ClassVar[dict[str, str]] = {}  # the options that choose each of its rules
 
     step_count: int
     skipped_steps: int
@@ -59,24 +48,27 @@ class Optimizer:
         params: Any,
         rule: str | Callable[[list[dict[str, Any]]], str],
         hyper: dict[str, Any],
+        around: Around,
         *,
         fixed: dict[str, Any] | None = None,
         state_dtype: str | None = None,
     ) -> None:
-        layout = Params.read(params)
+        layout, fixed = Params.read(params), fixed or {}
         if callable(rule):
             rule = rule([{**hyper, **own} for own in layout.overrides])
+        slots = _core.RULES[rule]["states"]
+        options = [*hyper, *fixed, *(["state_dtype"] if slots else ()), *DEFAULTS]
+        _checks.options(type(self).__name__, around, options)
         role = "param" if layout.form == "array" else "params"
         _core.check_targets(layout.arrays, role, layout.names)
         if state_dtype not in (None, "float32"):
             raise ValueError(f"state_dtype must be None or 'float32', got {state_dtype!r}")
-        fixed = fixed or {}
         initial = fixed.get("initial_accumulator", 0.0)
         states = {
             name: [full_like(p, initial if i == 0 else 0.0, state_dtype) for p in layout.arrays]
-            for i, name in enumerate(_core.RULES[rule]["states"])
+            for i, name in enumerate(slots)
         }
-        self._build(layout, rule, states, {**DEFAULTS, **hyper}, layout.overrides, fixed)
+        self._build(layout, rule, states, {**DEFAULTS, **hyper, **around}, layout.overrides, fixed)
 
     def _build(
         self,
@@ -132,15 +124,11 @@ class Optimizer:
         return name in self._hyper or (name == BETAS and "beta1" in self._hyper)
 
     def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
-        values = _spell_out(values)
-        _core.check_hyper(self._rule, values)
-        return {name: _checks.plain(value) for name, value in values.items()}
+        return _hyper.checked(self._rule, values)
 
     def _checked_own(self, values: dict[str, Any]) -> dict[str, Any]:
         """A group's values."""
-        for name in values:
-            if name in _core.WHOLE:
-                raise TypeError(f"{name} belongs to the whole optimizer, not to one of its groups")
+        _hyper.check_own(type(self).__name__, self._rule, values, self._constants)
         return self._checked(values)
 
     # ---- attributes: hyper-parameters, state, counts ----
@@ -225,6 +213,8 @@ class Optimizer:
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's, as :mod:`fastopt.checkpoint` reads
         them. Everything is checked first: an optimizer of another kind, or over other parameters, raises
         ``ValueError`` and changes nothing."""
+        _checks.mapping("state", state)
+        self._check_kind(state)
         _checks.same_identity(state, self._identity())
         _checks.entries(state, ("hyper", "groups", *_COUNTS, "state"))
         counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
@@ -250,6 +240,13 @@ class Optimizer:
             group.__dict__["_own"] = own
         self.step_count, self.skipped_steps = counts.values()
         self._hyper_changed()
+
+    def _check_kind(self, state: dict[str, Any]) -> None:
+        """A rule's name is not its user's: with another one, say which options chose it."""
+        if state.get("optimizer") == type(self).__name__ and state.get("rule") != self._rule:
+            theirs, mine = (self._kinds.get(str(rule)) for rule in (state.get("rule"), self._rule))
+            if theirs is not None:
+                raise ValueError(f"state_dict has {theirs}, expected {mine}")
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must agree in with the optimizer that loads it."""

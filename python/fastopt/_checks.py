@@ -90,6 +90,14 @@ def mapping(name: str, value: Any) -> None:
         raise TypeError(f"{name} has type {type(value).__name__}, expected a dict")
 
 
+def options(owner: str, given: Iterable[str], valid: Iterable[str]) -> None:
+    """What is given by keyword is among the options there are."""
+    valid = list(valid)
+    for name in given:
+        if name not in valid:
+            raise TypeError(f"{owner} has no option {name!r}; it has {', '.join(valid)}")
+
+
 def entries(state: dict[str, Any], names: Iterable[str]) -> None:
     """A checkpoint has them."""
     mapping("state", state)

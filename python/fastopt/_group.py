@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fastopt._hyper import BETAS
 from fastopt._params import Array
 
 if TYPE_CHECKING:
     from fastopt._base import Optimizer
-
-BETAS = "betas"
 
 
 class Group:

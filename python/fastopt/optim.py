@@ -13,12 +13,13 @@ Wrong values raise ``ValueError``, wrong kinds ``TypeError``, before anything is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fastopt import _checks
 from fastopt import functional as F
 from fastopt._base import Optimizer
 from fastopt._params import Array
+from fastopt._steps import has_momentum, nesterov_rule, rmsprop_rule, velocity_hyper
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -47,7 +48,7 @@ class SGD(Optimizer):
     """
 
     def __init__(self, params: Any, lr: float = 1e-2, **around: Unpack[Around]) -> None:
-        super().__init__(params, "sgd", {"lr": lr, **around})
+        super().__init__(params, "sgd", {"lr": lr}, around)
 
 
 class Momentum(Optimizer):
@@ -100,14 +101,8 @@ class Momentum(Optimizer):
         state_dtype: str | None = None,
         **around: Unpack[Around],
     ) -> None:
-        hyper = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "first_step": first_step,
-            "lr_in_velocity": lr_in_velocity,
-        }
-        super().__init__(params, "momentum", {**hyper, **around}, state_dtype=state_dtype)
+        hyper = velocity_hyper(lr, momentum, dampening, first_step, lr_in_velocity)
+        super().__init__(params, "momentum", hyper, around, state_dtype=state_dtype)
 
 
 class Nesterov(Optimizer):
@@ -146,6 +141,8 @@ class Nesterov(Optimizer):
     Source: Nesterov 1983; Sutskever, Martens, Dahl & Hinton 2013, section 2.
     """
 
+    _kinds: ClassVar = {"momentum": "form='lookahead'", "nesterov": "form='applied'"}
+
     velocity: list[Array]
     momentum: float
     dampening: float
@@ -166,17 +163,12 @@ class Nesterov(Optimizer):
         state_dtype: str | None = None,
         **around: Unpack[Around],
     ) -> None:
-        hyper = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "first_step": first_step,
-            "lr_in_velocity": lr_in_velocity,
-        }
+        hyper = velocity_hyper(lr, momentum, dampening, first_step, lr_in_velocity)
         super().__init__(
             params,
-            F.nesterov_rule(form),
-            {**hyper, **around},
+            nesterov_rule(form),
+            hyper,
+            around,
             fixed={"form": form},
             state_dtype=state_dtype,
         )
@@ -251,7 +243,8 @@ class AdaGrad(Optimizer):
         super().__init__(
             params,
             "adagrad",
-            {**hyper, **around},
+            hyper,
+            around,
             fixed={"initial_accumulator": _checks.accumulator(initial_accumulator)},
             state_dtype=state_dtype,
         )
@@ -295,6 +288,12 @@ class RMSprop(Optimizer):
     Source: Tieleman & Hinton 2012, lecture 6e; Graves 2013, arXiv:1308.0850, equations 38 to 45.
     """
 
+    _kinds: ClassVar = {
+        rmsprop_rule(centered, moves): f"centered={centered} and {'a' if moves else 'no'} velocity"
+        for centered in (False, True)
+        for moves in (False, True)
+    }
+
     mean_sq: list[Array]
     mean_grad: list[Array]
     velocity: list[Array]
@@ -331,11 +330,12 @@ class RMSprop(Optimizer):
         }
         super().__init__(
             params,
-            lambda groups: F.rmsprop_rule(
+            lambda groups: rmsprop_rule(
                 _checks.switch("centered", centered),
-                _moves(momentum) or any(_moves(group["momentum"]) for group in groups),
+                has_momentum(momentum) or any(has_momentum(group["momentum"]) for group in groups),
             ),
-            {**hyper, **around},
+            hyper,
+            around,
             fixed={
                 "centered": centered,
                 "initial_accumulator": _checks.accumulator(initial_accumulator),
@@ -389,6 +389,8 @@ class Adam(Optimizer):
     Source: Kingma & Ba 2015, Algorithm 1, arXiv:1412.6980; Reddi, Kale & Kumar 2018 (AMSGrad).
     """
 
+    _kinds: ClassVar = {"adam": "amsgrad=False", "adam_amsgrad": "amsgrad=True"}
+
     m: list[Array]
     v: list[Array]
     v_max: list[Array]
@@ -432,7 +434,8 @@ class Adam(Optimizer):
         super().__init__(
             params,
             "adam_amsgrad" if _checks.switch("amsgrad", amsgrad) else "adam",
-            {**hyper, **around},
+            hyper,
+            around,
             fixed={"amsgrad": amsgrad},
             state_dtype=state_dtype,
         )
@@ -470,11 +473,3 @@ class AdamW(Adam):
         **options: Any,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay=weight_decay, **options)
-
-
-def _moves(momentum: Any) -> bool:
-    """Whether it asks for a velocity. What is no number at all is refused later, by name."""
-    try:
-        return float(momentum) != 0.0
-    except (TypeError, ValueError, OverflowError):
-        return True
