@@ -60,7 +60,7 @@ class Optimizer:
         options = [*hyper, *fixed, *(["state_dtype"] if slots else ()), *DEFAULTS]
         _checks.options(type(self).__name__, around, options)
         role = "param" if layout.form == "array" else "params"
-        _core.check_targets(layout.arrays, role, layout.names)
+        _core.check_targets(layout.arrays, role, layout.place)
         if state_dtype not in (None, "float32"):
             raise ValueError(f"state_dtype must be None or 'float32', got {state_dtype!r}")
         initial = fixed.get("initial_accumulator", 0.0)
@@ -102,7 +102,7 @@ class Optimizer:
             layout.arrays,
             list(self._states.values()),
             layout.group_sizes,
-            layout.names,
+            layout.place,
             "param" if single else "params",
             "grad" if single else "grads",
             lasting=True,
@@ -116,7 +116,7 @@ class Optimizer:
         expected = len(self._layout.arrays)
         if len(arrays) != expected:
             raise ValueError(f"{name} has {len(arrays)} arrays, but params has {expected}")
-        _core.check_targets(arrays, name, self._layout.names)
+        _core.check_targets(arrays, name, self._layout.place)
         self._states[name] = arrays
         self._assemble()
 
@@ -159,7 +159,19 @@ class Optimizer:
 
     @property
     def params(self) -> Any:
-        """The parameters, in the form they were given in (groups as one flat list)."""
+        """The parameters, in the form they were given in (groups as one flat list).
+
+        A list is the optimizer's own: an array put in the place of another is stepped from then on, with the
+        state of the one before, and a list of another length is refused by the next step. A dict is made
+        anew each time, so what is put into it changes nothing here.
+
+        >>> import numpy as np, fastopt
+        >>> opt = fastopt.SGD([np.ones(2)], lr=0.5)
+        >>> w = opt.params[0] = np.zeros(2)
+        >>> opt.step([np.ones(2)])
+        >>> w
+        array([-0.5, -0.5])
+        """
         return self._layout.restore(self._layout.arrays)
 
     # ---- the step ----
@@ -178,9 +190,10 @@ class Optimizer:
         """
         if self._stale:
             self._push()
-        if type(grads) is not list or self._layout.form != "list":
-            grads = self._layout.flatten(grads)
-        self._stepper.step(grads)
+        if type(grads) is list and self._layout.form == "list":
+            self._stepper.step(grads)
+        else:
+            self._stepper.step(*self._layout.flatten(grads))
 
     def _push(self) -> None:
         """Hand the hyper-parameters down; they were checked when they were set."""
