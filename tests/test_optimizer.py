@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt import _core
 from steps import CASES, DTYPES, all_bits, bits, state_bits, values
 
 SHAPES = ((5, 7), (11,), (2, 3, 4))
@@ -232,6 +233,21 @@ def test_rmsprop_has_a_velocity_if_any_group_asks_for_one(momentum):
         for twin, grad in zip(twins, arrays(seed), strict=False):
             twin.step(grad)
     assert all_bits(ours) == all_bits(plain)
+
+
+@pytest.mark.parametrize("rule", CASES)
+def test_what_can_be_read_is_listed(rule):
+    opt = CASES[rule].make([{"params": values(3)}])
+    hyper = {*_core.RULES[rule]["hyper"], *_core.AROUND, *_core.WHOLE}
+    if rule.startswith("adam"):
+        hyper |= {"betas", "beta1", "beta2"}
+    listed = {name for name in dir(opt) if not name.startswith("_")}
+    assert listed >= {*hyper, *CASES[rule].states, "params", "step", "step_count", "skipped_steps"}
+    assert ("amsgrad" in listed) == rule.startswith("adam")
+    assert all(hasattr(opt, name) for name in dir(opt))
+    group = opt.groups[0]
+    assert {name for name in dir(group) if not name.startswith("_")} == {*hyper, "params"}
+    assert all(hasattr(group, name) for name in dir(group))
 
 
 # ---- counts ----

@@ -10,7 +10,7 @@ from fastopt import _checks, _core, _hyper
 from fastopt._around import DEFAULTS, Around
 from fastopt._arrays import beside
 from fastopt._group import Group
-from fastopt._hyper import BETAS
+from fastopt._hyper import BETAS, Shared
 from fastopt._params import Array, Params, full_like
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _COUNTS = ("step_count", "skipped_steps")
 
 
-class Optimizer:
+class Optimizer(Shared):
     """The base of :class:`SGD`, :class:`Adam` and the others; not for use by itself."""
 
     _kinds: ClassVar[dict[str, str]] = {}  # the options that choose each of its rules
@@ -27,21 +27,6 @@ class Optimizer:
     step_count: int
     skipped_steps: int
     groups: tuple[Group, ...]
-    lr: float
-    l1: float
-    l2: float
-    weight_decay: float
-    l1_mode: str
-    decay_order: str
-    decay_scale: str
-    maximize: bool
-    grad_scale: float
-    clip_value: float | None
-    clip_norm: float | None
-    clip_eps: float
-    clip_scope: str
-    clip_norm_type: float | str
-    on_nonfinite: str
 
     def __init__(
         self,
@@ -144,6 +129,11 @@ class Optimizer:
             return getattr(keep["_stepper"], name)
         raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
 
+    def __dir__(self) -> list[str]:
+        betas = [BETAS] if self._is_hyper(BETAS) else []
+        own = [*self._hyper, *betas, *self._states, *self._constants, *_COUNTS]
+        return [*super().__dir__(), *own]
+
     def __setattr__(self, name: str, value: Any) -> None:
         if self._is_hyper(name):
             self._hyper.update(self._checked({name: value}))
@@ -226,8 +216,7 @@ class Optimizer:
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's, as :mod:`fastopt.checkpoint` reads
         them. Everything is checked first: an optimizer of another kind, or over other parameters, raises
         ``ValueError`` and changes nothing."""
-        _checks.mapping("state", state)
-        self._check_kind(state)
+        _checks.same_kind(state, self._identity(), self._kinds)
         _checks.same_identity(state, self._identity())
         _checks.entries(state, ("hyper", "groups", *_COUNTS, "state"))
         counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
@@ -253,13 +242,6 @@ class Optimizer:
             group.__dict__["_own"] = own
         self.step_count, self.skipped_steps = counts.values()
         self._hyper_changed()
-
-    def _check_kind(self, state: dict[str, Any]) -> None:
-        """A rule's name is not its user's: with another one, say which options chose it."""
-        if state.get("optimizer") == type(self).__name__ and state.get("rule") != self._rule:
-            theirs, mine = (self._kinds.get(str(rule)) for rule in (state.get("rule"), self._rule))
-            if theirs is not None:
-                raise ValueError(f"state_dict has {theirs}, expected {mine}")
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must agree in with the optimizer that loads it."""

@@ -113,6 +113,14 @@ def same_identity(theirs: dict[str, Any], mine: dict[str, Any]) -> None:
             raise ValueError(f"state_dict has {key} {theirs.get(key)!r}, expected {value!r}")
 
 
+def same_kind(theirs: dict[str, Any], mine: dict[str, Any], kinds: dict[str, str]) -> None:
+    """A rule's name is not its user's: where only that is another, say which options chose it."""
+    mapping("state", theirs)
+    rules = str(theirs.get("rule")), mine["rule"]
+    if theirs.get("optimizer") == mine["optimizer"] and rules[0] != rules[1] and rules[0] in kinds:
+        raise ValueError(f"state_dict has {kinds[rules[0]]}, expected {kinds[rules[1]]}")
+
+
 def same_length(name: str, theirs: Any, mine: Any) -> None:
     if not isinstance(theirs, list | tuple):
         raise TypeError(f"state_dict's {name} has type {type(theirs).__name__}, expected a list")

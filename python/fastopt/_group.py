@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastopt._hyper import BETAS
+from fastopt._hyper import BETAS, Shared
 from fastopt._params import Array
 
 if TYPE_CHECKING:
     from fastopt._base import Optimizer
 
 
-class Group:
+class Group(Shared):
     """A stretch of the parameters with hyper-parameters of its own.
 
     What it does not set itself is the optimizer's: ``opt.groups[1].lr = 0.1`` lets the second group part
@@ -40,6 +40,10 @@ class Group:
         if name == BETAS and "beta1" in self._opt._hyper:
             return (self.beta1, self.beta2)
         raise AttributeError(f"a group of {type(self._opt).__name__} has no attribute '{name}'")
+
+    def __dir__(self) -> list[str]:
+        betas = [BETAS] if self._opt._is_hyper(BETAS) else []
+        return [*super().__dir__(), *self._opt._hyper, *betas]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not self._opt._is_hyper(name):

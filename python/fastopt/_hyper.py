@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from fastopt import _checks, _core
 
 BETAS = "betas"
+
+
+class Shared:
+    """The attributes that every optimizer has, and every group, whatever the rule."""
+
+    lr: float
+    l1: float
+    l2: float
+    weight_decay: float
+    l1_mode: Literal["subgradient", "proximal"]
+    decay_order: Literal["before", "after"]
+    decay_scale: Literal["lr", "none"]
+    maximize: bool
+    grad_scale: float
+    clip_value: float | None
+    clip_norm: float | None
+    clip_eps: float
+    clip_scope: Literal["global", "tensor"]
+    clip_norm_type: float | Literal["2", "1", "max"]
+    on_nonfinite: Literal["propagate", "skip", "raise"]
 
 
 def spelled_out(values: dict[str, Any]) -> dict[str, Any]:
