@@ -33,6 +33,7 @@ FLOORS = {
 # A Python module imports only modules that stand before it.
 MODULES = (
     "_core",
+    "_typing",
     "_around",
     "_checks",
     "_hyper",

@@ -8,6 +8,7 @@ import pytest
 
 import fastopt
 from fastopt import functional as F
+from fastopt._around import DEFAULTS
 from steps import bits, values
 
 W = values(10)
@@ -43,7 +44,7 @@ LINES = [
     (
         lambda: fastopt.SGD(W, momentum=0.9),
         TypeError,
-        f"SGD has no option 'momentum'; it has lr, {', '.join(fastopt.Around.__annotations__)}$",
+        f"SGD has no option 'momentum'; it has lr, {', '.join(DEFAULTS)}$",
     ),
     (
         lambda: fastopt.Nesterov(W, foo=1),

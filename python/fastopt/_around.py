@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
-
-if TYPE_CHECKING:
-    from typing import Literal
+from typing import Literal, TypedDict
 
 
-class Around(TypedDict, total=False):
+class AroundButDecay(TypedDict, total=False):
+    """All of them but ``weight_decay``, for which AdamW has a default of its own."""
+
+    l1: float
+    l2: float
+    l1_mode: Literal["subgradient", "proximal"]
+    decay_order: Literal["before", "after"]
+    decay_scale: Literal["lr", "none"]
+    maximize: bool
+    grad_scale: float
+    clip_value: float | None
+    clip_norm: float | None
+    clip_eps: float
+    clip_scope: Literal["global", "tensor"]
+    clip_norm_type: float | Literal["2", "1", "max"]
+    on_nonfinite: Literal["propagate", "skip", "raise"]
+
+
+class Around(AroundButDecay, total=False):
     r"""Options that every optimizer and every ``*_step`` function takes.
 
     They act in this order, whatever the order they are written in:
@@ -36,20 +51,19 @@ class Around(TypedDict, total=False):
     ``"skip"`` leaves everything as it was, ``"raise"`` does so and raises ``FloatingPointError``.
     """
 
-    l1: float
-    l2: float
     weight_decay: float
-    l1_mode: Literal["subgradient", "proximal"]
-    decay_order: Literal["before", "after"]
-    decay_scale: Literal["lr", "none"]
-    maximize: bool
-    grad_scale: float
-    clip_value: float | None
-    clip_norm: float | None
-    clip_eps: float
-    clip_scope: Literal["global", "tensor"]
-    clip_norm_type: float | Literal["2", "1", "max"]
-    on_nonfinite: Literal["propagate", "skip", "raise"]
+
+
+class AdamOptions(AroundButDecay, total=False):
+    """What AdamW hands to Adam."""
+
+    eps_mode: Literal["outside", "hat"]
+    eps_root: float
+    bias_correction: bool
+    nesterov: bool
+    amsgrad: bool
+    amsgrad_max: Literal["raw", "corrected"]
+    state_dtype: str | None
 
 
 DEFAULTS: Around = {

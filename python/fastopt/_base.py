@@ -12,9 +12,7 @@ from fastopt._arrays import beside
 from fastopt._group import Group
 from fastopt._hyper import BETAS, Shared
 from fastopt._params import Array, Params, full_like
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from fastopt._typing import Self
 
 _COUNTS = ("step_count", "skipped_steps")
 
@@ -27,6 +25,14 @@ class Optimizer(Shared):
     step_count: int
     skipped_steps: int
     groups: tuple[Group, ...]
+
+    _layout: Params
+    _rule: str
+    _states: dict[str, list[Array]]
+    _constants: dict[str, Any]
+    _hyper: dict[str, Any]
+    _stepper: _core.Stepper
+    _stale: bool
 
     def __init__(
         self,
@@ -118,34 +124,36 @@ class Optimizer(Shared):
 
     # ---- attributes: hyper-parameters, state, counts ----
 
-    def __getattr__(self, name: str) -> Any:
-        keep = self.__dict__
-        for place in ("_hyper", "_states", "_constants"):
-            if name in keep.get(place, ()):
-                return keep[place][name]
-        if name == BETAS and "beta1" in keep.get("_hyper", ()):
-            return (keep["_hyper"]["beta1"], keep["_hyper"]["beta2"])
-        if name in _COUNTS and "_stepper" in keep:
-            return getattr(keep["_stepper"], name)
-        raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
+    if not TYPE_CHECKING:  # all there is stands in the classes, so a checker sees what is misspelt
+
+        def __getattr__(self, name: str) -> Any:
+            keep = self.__dict__
+            for place in ("_hyper", "_states", "_constants"):
+                if name in keep.get(place, ()):
+                    return keep[place][name]
+            if name == BETAS and "beta1" in keep.get("_hyper", ()):
+                return (keep["_hyper"]["beta1"], keep["_hyper"]["beta2"])
+            if name in _COUNTS and "_stepper" in keep:
+                return getattr(keep["_stepper"], name)
+            raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if self._is_hyper(name):
+                self._hyper.update(self._checked({name: value}))
+                self._hyper_changed()
+            elif name in self._states:
+                self._replace_state(name, list(value))
+            elif name in _COUNTS:
+                setattr(self._stepper, name, _checks.count(name, value))
+            elif name in self._constants:
+                raise AttributeError(f"{name} is fixed when the optimizer is made")
+            else:
+                raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
 
     def __dir__(self) -> list[str]:
         betas = [BETAS] if self._is_hyper(BETAS) else []
         own = [*self._hyper, *betas, *self._states, *self._constants, *_COUNTS]
         return [*super().__dir__(), *own]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if self._is_hyper(name):
-            self._hyper.update(self._checked({name: value}))
-            self._hyper_changed()
-        elif name in self._states:
-            self._replace_state(name, list(value))
-        elif name in _COUNTS:
-            setattr(self._stepper, name, _checks.count(name, value))
-        elif name in self._constants:
-            raise AttributeError(f"{name} is fixed when the optimizer is made")
-        else:
-            raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
 
     @property
     def params(self) -> Any:

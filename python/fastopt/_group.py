@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastopt._hyper import BETAS, Shared
 from fastopt._params import Array
-
-if TYPE_CHECKING:
-    from fastopt._base import Optimizer
 
 
 class Group(Shared):
@@ -18,11 +15,11 @@ class Group(Shared):
     from ``opt.lr``.
     """
 
-    _opt: Optimizer
+    _opt: Any  # an Optimizer, whose module imports this one
     _own: dict[str, Any]
     _part: slice  # of the optimizer's list of parameters
 
-    def __init__(self, opt: Optimizer, own: dict[str, Any], part: slice) -> None:
+    def __init__(self, opt: Any, own: dict[str, Any], part: slice) -> None:
         self.__dict__.update(_opt=opt, _part=part, _own=opt._checked_own(own))
 
     @property

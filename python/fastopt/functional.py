@@ -10,7 +10,7 @@ in :mod:`fastopt.optim`.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from fastopt._around import Around
 from fastopt._batch_norm import (
@@ -36,9 +36,7 @@ from fastopt._dropout import (
 from fastopt._norms import clip_grad_norm, clip_grad_value, global_norm
 from fastopt._params import Arrays, full_like, is_array
 from fastopt._steps import make_step, nesterov_rule, rmsprop_rule, velocity_hyper, velocity_step
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt._typing import Unpack
 
 __all__ = [
     "BatchMoments",

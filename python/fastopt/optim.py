@@ -13,18 +13,15 @@ Wrong values raise ``ValueError``, wrong kinds ``TypeError``, before anything is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from fastopt import _checks
 from fastopt import functional as F
+from fastopt._around import AdamOptions, Around
 from fastopt._base import Optimizer
 from fastopt._params import Array
 from fastopt._steps import has_momentum, nesterov_rule, rmsprop_rule, velocity_hyper
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from fastopt._around import Around
+from fastopt._typing import Unpack
 
 
 class SGD(Optimizer):
@@ -86,7 +83,7 @@ class Momentum(Optimizer):
     velocity: list[Array]
     momentum: float
     dampening: float
-    first_step: str
+    first_step: Literal["grad", "zero"]
     lr_in_velocity: bool
 
     def __init__(
@@ -141,14 +138,14 @@ class Nesterov(Optimizer):
     Source: Nesterov 1983; Sutskever, Martens, Dahl & Hinton 2013, section 2.
     """
 
-    _kinds: ClassVar = {"momentum": "form='lookahead'", "nesterov": "form='applied'"}
+    _kinds: ClassVar[dict[str, str]] = {"momentum": "form='lookahead'", "nesterov": "form='applied'"}
 
     velocity: list[Array]
     momentum: float
     dampening: float
-    first_step: str
+    first_step: Literal["grad", "zero"]
     lr_in_velocity: bool
-    form: str
+    form: Literal["lookahead", "applied"]
 
     def __init__(
         self,
@@ -223,7 +220,7 @@ class AdaGrad(Optimizer):
 
     sum_sq: list[Array]
     eps: float
-    eps_mode: str
+    eps_mode: Literal["outside", "inside"]
     lr_decay: float
     initial_accumulator: float
 
@@ -288,7 +285,7 @@ class RMSprop(Optimizer):
     Source: Tieleman & Hinton 2012, lecture 6e; Graves 2013, arXiv:1308.0850, equations 38 to 45.
     """
 
-    _kinds: ClassVar = {
+    _kinds: ClassVar[dict[str, str]] = {
         rmsprop_rule(centered, moves): f"centered={centered} and {'a' if moves else 'no'} velocity"
         for centered in (False, True)
         for moves in (False, True)
@@ -299,7 +296,7 @@ class RMSprop(Optimizer):
     velocity: list[Array]
     rho: float
     eps: float
-    eps_mode: str
+    eps_mode: Literal["outside", "inside"]
     momentum: float
     lr_in_velocity: bool
     centered: bool
@@ -389,7 +386,7 @@ class Adam(Optimizer):
     Source: Kingma & Ba 2015, Algorithm 1, arXiv:1412.6980; Reddi, Kale & Kumar 2018 (AMSGrad).
     """
 
-    _kinds: ClassVar = {"adam": "amsgrad=False", "adam_amsgrad": "amsgrad=True"}
+    _kinds: ClassVar[dict[str, str]] = {"adam": "amsgrad=False", "adam_amsgrad": "amsgrad=True"}
 
     m: list[Array]
     v: list[Array]
@@ -398,12 +395,12 @@ class Adam(Optimizer):
     beta1: float
     beta2: float
     eps: float
-    eps_mode: str
+    eps_mode: Literal["outside", "hat"]
     eps_root: float
     bias_correction: bool
     nesterov: bool
     amsgrad: bool
-    amsgrad_max: str
+    amsgrad_max: Literal["raw", "corrected"]
 
     def __init__(
         self,
@@ -470,6 +467,6 @@ class AdamW(Adam):
         eps: float = 1e-8,
         *,
         weight_decay: float = 1e-2,
-        **options: Any,
+        **options: Unpack[AdamOptions],
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay=weight_decay, **options)
