@@ -47,6 +47,17 @@ class Around(AroundButDecay, total=False):
     ``l2`` and ``weight_decay`` are the same thing for plain gradient descent only: with momentum, or
     where each parameter has a rate of its own, an l2 term is carried and scaled along with the gradient.
 
+    Where parameters are given in groups, ``clip_norm``, ``clip_eps``, ``clip_scope``, ``clip_norm_type`` and
+    ``on_nonfinite`` belong to the whole optimizer, as they look at all gradients at once. A group may have a
+    value of its own of every other option, ``clip_value`` and ``grad_scale`` among them.
+
+    >>> import numpy as np, fastopt
+    >>> w, b = np.ones(2), np.ones(2)
+    >>> opt = fastopt.SGD([{"params": w, "l2": 0.5}, {"params": b, "clip_value": 1.0}], lr=1.0, clip_norm=9.0)
+    >>> opt.step([np.zeros(2), np.full(2, 4.0)])
+    >>> w, b
+    (array([0.5, 0.5]), array([0., 0.]))
+
     ``on_nonfinite`` says what a NaN or an infinity in the gradients does: ``"propagate"`` computes on,
     ``"skip"`` leaves everything as it was, ``"raise"`` does so and raises ``FloatingPointError``.
     """

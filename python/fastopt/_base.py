@@ -18,7 +18,32 @@ _COUNTS = ("step_count", "skipped_steps")
 
 
 class Optimizer(Shared):
-    """The base of :class:`SGD`, :class:`Adam` and the others; not for use by itself."""
+    """The base of :class:`SGD`, :class:`Adam` and the others; not for use by itself.
+
+    Hyper-parameters and state are attributes, and besides them
+
+    - ``step_count``: steps that were made. It may be set: what depends on the step (Adam's bias
+      correction, a decay of the rate) goes by it;
+    - ``skipped_steps``: those that were not, for a NaN or an infinity with ``on_nonfinite="skip"`` or
+      ``"raise"``; ``step_count`` leaves them out;
+    - ``groups``: a :class:`Group` for each group of the parameters; one if they were not given in groups.
+
+    A group may have its own value of every hyper-parameter but those that look at all gradients at once,
+    ``clip_norm``, ``clip_eps``, ``clip_scope``, ``clip_norm_type`` and ``on_nonfinite``, and those fixed
+    when the optimizer is made (``amsgrad``, ``form``, ``state_dtype`` and the like): these belong to the
+    whole, and in a group they raise ``TypeError``.
+
+    >>> import numpy as np, fastopt
+    >>> groups = [{"params": np.ones(3), "l2": 0.1, "clip_value": 1.0}, {"params": np.ones(2), "lr": 0.5}]
+    >>> opt = fastopt.SGD(groups, lr=0.25, clip_norm=5.0, on_nonfinite="skip")
+    >>> opt.lr = 0.125  # of the groups that have none of their own
+    >>> [group.lr for group in opt.groups]
+    [0.125, 0.5]
+    >>> for value in (1.0, np.inf, 2.0):
+    ...     opt.step([np.full(3, value), np.ones(2)])
+    >>> opt.step_count, opt.skipped_steps
+    (2, 1)
+    """
 
     _kinds: ClassVar[dict[str, str]] = {}  # the options that choose each of its rules
 
