@@ -51,7 +51,7 @@ def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
 
 def number(name: str, value: Any) -> float:
     """One number, in an array perhaps, as a float."""
-    if not isinstance(value, str | bytes):
+    if not isinstance(value, (str, bytes)):
         try:
             return float(value)
         except (TypeError, ValueError, OverflowError):
@@ -80,7 +80,7 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
 
 def choice(name: str, value: Any, valid: Iterable[str | None]) -> str:
     valid = tuple(valid)
-    if not isinstance(value, str | None) or value not in valid:
+    if not isinstance(value, (str, type(None))) or value not in valid:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
     return str(value)
 
@@ -122,7 +122,7 @@ def same_kind(theirs: dict[str, Any], mine: dict[str, Any], kinds: dict[str, str
 
 
 def same_length(name: str, theirs: Any, mine: Any) -> None:
-    if not isinstance(theirs, list | tuple):
+    if not isinstance(theirs, (list, tuple)):
         raise TypeError(f"state_dict's {name} has type {type(theirs).__name__}, expected a list")
     if len(theirs) != len(mine):
         raise ValueError(f"state_dict's {name} has length {len(theirs)}, expected {len(mine)}")

@@ -80,12 +80,16 @@ def clip_grad_value(grads: Arrays, value: float) -> None:
 
 def _listed(role: str, arrays: Any) -> tuple[list[Array], Naming | None]:
     """Arrays as a list, and what messages call them."""
-    if isinstance(arrays, list | tuple):
+    if isinstance(arrays, (list, tuple)):
         return list(arrays), None
+    if is_array(arrays):
+        return [arrays], _alone
     if isinstance(arrays, Mapping):
         return list(arrays.values()), Params.read(arrays).named
-    if is_array(arrays):
-        return [arrays], lambda role, _: role
     raise TypeError(
         f"{role} has type {type(arrays).__name__}, expected an array, or a list, tuple or dict of arrays"
     )
+
+
+def _alone(role: str, _: int) -> str:
+    return role

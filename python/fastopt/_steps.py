@@ -62,7 +62,7 @@ def make_step(
     around: Around,
 ) -> bool:
     """The step that a function of :mod:`fastopt.functional` makes with this rule."""
-    if not around.keys() <= DEFAULTS.keys():
+    if around and not around.keys() <= DEFAULTS.keys():
         _checks.options(of.__name__, around, [*getfullargspec(of).kwonlyargs, *DEFAULTS])
     single = not isinstance(param, (list, tuple))
     params = [param] if single else list(param)
