@@ -33,8 +33,10 @@ FLOORS = {
 # A Python module imports only modules that stand before it.
 MODULES = (
     "_core",
+    "_typing",
     "_around",
     "_checks",
+    "_hyper",
     "_params",
     "_config",
     "_elementary",
@@ -46,6 +48,7 @@ MODULES = (
     "_batch_norm",
     "_dropout",
     "_generator",
+    "_steps",
     "functional",
     "layers",
     "_group",

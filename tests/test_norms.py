@@ -135,6 +135,20 @@ def test_clipping_in_a_step_is_clipping_before_it(storage, kind, scope):
     assert image(params) == image(twins)
 
 
+FORMS = {"tuple": tuple, "dict": lambda grads: dict(zip("ab", grads, strict=True))}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_the_form_changes_nothing(form):
+    plain, given = ([np.array([3.0]), np.array([0.0, 4.0])] for _ in range(2))
+    assert F.global_norm(form(given)) == 5.0
+    assert F.clip_grad_norm(form(given), 4.5, scope="tensor") == [3.0, 4.0]
+    assert F.clip_grad_norm(form(given), 1.0) == F.clip_grad_norm(plain, 1.0) == 5.0
+    F.clip_grad_value(form(given), 0.5)
+    F.clip_grad_value(plain, 0.5)
+    assert image(given) == image(plain)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("max_norm", [5.0, 5.5, 1e30, float("inf")])
 def test_within_the_limit_nothing_changes(dtype, max_norm):

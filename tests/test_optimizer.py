@@ -2,11 +2,13 @@
 are attributes that act from the next step on, and it counts its steps once."""
 
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 import fastopt
+from fastopt import _core
 from steps import CASES, DTYPES, all_bits, bits, state_bits, values
 
 SHAPES = ((5, 7), (11,), (2, 3, 4))
@@ -139,6 +141,43 @@ def test_attributes_act_from_the_next_step_on(rule):
     assert bits(ours) != bits(plain)
 
 
+OTHER_NUMBERS = {
+    "an array": np.array,
+    "float32": np.float32,
+    "float64": np.float64,
+    "a fraction": Fraction,
+}
+
+
+@pytest.mark.parametrize("number", OTHER_NUMBERS.values(), ids=OTHER_NUMBERS)
+def test_numbers_are_kept_as_pythons_own(number, tmp_path):
+    """So that nobody else changes them, and a checkpoint takes them."""
+    half = number(0.5)
+    group = {"params": values(3), "lr": half, "betas": (half, half)}
+    opt = fastopt.Adam([group], lr=half, betas=[half, half], clip_norm=half, clip_norm_type=number(2))
+    opt.eps = opt.groups[0].l2 = half
+    if isinstance(half, np.ndarray):
+        half[...] = 0.25
+    hyper, own = (opt.state_dict()[key] for key in ("hyper", "groups"))
+    for name in ("lr", "beta1", "beta2", "eps", "clip_norm"):
+        assert (hyper[name], type(hyper[name])) == (0.5, float)
+    assert (hyper["clip_norm_type"], type(hyper["clip_norm_type"])) == (2.0, float)
+    assert own == [{"lr": 0.5, "beta1": 0.5, "beta2": 0.5, "l2": 0.5}]
+    assert {type(value) for value in own[0].values()} == {float}
+    fastopt.checkpoint.save(tmp_path / "opt.npz", opt.state_dict())
+    assert fastopt.checkpoint.load(tmp_path / "opt.npz")["hyper"] == hyper
+
+
+def test_what_is_pythons_own_stays_as_it_is():
+    class Name(str):
+        __slots__ = ()
+
+    opt = fastopt.SGD(values(3), lr=1, clip_norm_type="max", l1_mode=Name("proximal"), maximize=True)
+    kept = opt.lr, opt.clip_norm_type, opt.l1_mode, opt.maximize, opt.clip_norm
+    assert kept == (1, "max", "proximal", True, None)
+    assert [type(value) for value in kept] == [int, str, str, bool, type(None)]
+
+
 def test_betas_are_beta1_and_beta2():
     opt = fastopt.Adam([{"params": values(3)}, {"params": values(3), "betas": (0.1, 0.2)}])
     opt.beta1 = 0.5
@@ -196,6 +235,21 @@ def test_rmsprop_has_a_velocity_if_any_group_asks_for_one(momentum):
     assert all_bits(ours) == all_bits(plain)
 
 
+@pytest.mark.parametrize("rule", CASES)
+def test_what_can_be_read_is_listed(rule):
+    opt = CASES[rule].make([{"params": values(3)}])
+    hyper = {*_core.RULES[rule]["hyper"], *_core.AROUND, *_core.WHOLE}
+    if rule.startswith("adam"):
+        hyper |= {"betas", "beta1", "beta2"}
+    listed = {name for name in dir(opt) if not name.startswith("_")}
+    assert listed >= {*hyper, *CASES[rule].states, "params", "step", "step_count", "skipped_steps"}
+    assert ("amsgrad" in listed) == rule.startswith("adam")
+    assert all(hasattr(opt, name) for name in dir(opt))
+    group = opt.groups[0]
+    assert {name for name in dir(group) if not name.startswith("_")} == {*hyper, "params"}
+    assert all(hasattr(group, name) for name in dir(group))
+
+
 # ---- counts ----
 
 
@@ -223,23 +277,30 @@ CLIPS = [{}, {"clip_norm": 1}, {"clip_value": 1}, {"clip_norm": 1, "clip_value":
 def test_a_skipped_step_changes_one_count(rule, policy, around, bad):
     params, grads = arrays(0), arrays(1)
     opt = CASES[rule].make(by_name(params), on_nonfinite=policy, **around)
-    opt.step(grads)
+    assert opt.step(grads) is True
     before = all_bits(params), state_bits(opt)
     grads[2][-1, -1, -1] = bad
     if policy == "raise":
         with pytest.raises(FloatingPointError, match=re.escape("grads['c'] has a NaN or an infinity")):
             opt.step(grads)
     else:
-        opt.step(grads)
+        assert opt.step(grads) is False
     assert (opt.step_count, opt.skipped_steps) == (1, 1)
     opt.skipped_steps = 0
     assert (all_bits(params), state_bits(opt)) == before
 
 
+def test_a_device_decides_to_skip_where_the_host_does_not_see_it(cuda):
+    opt = fastopt.SGD(cuda.array(np.ones(3)), on_nonfinite="skip")
+    grads = [cuda.array(np.full(3, value)) for value in (1.0, np.nan)]
+    assert [opt.step(grad) for grad in grads] == [True, True]
+    assert (opt.step_count, opt.skipped_steps) == (1, 1)
+
+
 def test_by_default_what_is_not_finite_goes_on():
     w = np.ones(3)
     opt = fastopt.SGD(w)
-    opt.step(np.array([1.0, np.nan, np.inf]))
+    assert opt.step(np.array([1.0, np.nan, np.inf])) is True
     assert (np.isfinite(w).tolist(), opt.step_count, opt.skipped_steps) == ([True, False, False], 1, 0)
 
 

@@ -112,7 +112,7 @@ PLAIN = (
 MADE = [
     (name, form)
     for name, row in ROWS.items()
-    for form in ("list", "array", "dict", "groups")
+    for form in ("list", "array", "dict", "groups", "lists in groups", "dicts in groups")
     if row.place == "params" and not (form in ("array", "groups") and name.endswith(PLAIN))
 ]
 
@@ -125,7 +125,15 @@ def test_a_bad_parameter_is_refused_when_the_optimizer_is_made(name, form):
         "list": ([a, a.copy(), bad], "params[2]"),
         "array": (bad, "param"),
         "dict": ({"a": a, "b": bad}, "params['b']"),
-        "groups": ([{"params": [a, a.copy()]}, {"params": bad}], "params[2]"),
+        "groups": ([{"params": [a, a.copy()]}, {"params": bad}], "params[1]['params']"),
+        "lists in groups": (
+            [{"params": {"a": a}}, {"params": [a.copy(), bad]}],
+            "params[1]['params'][1]",
+        ),
+        "dicts in groups": (
+            [{"params": {"a": a}}, {"params": {"b": a.copy(), "a": bad}}],
+            "params[1]['params']['a']",
+        ),
     }[form]
     with refused(row.kind, "^" + re.escape(row.message.replace("params[2]", at)), [a]):
         fastopt.Adam(params)
@@ -242,5 +250,86 @@ def test_clipping_in_place_refuses_the_same(clip, what):
     kind = ValueError if what in NO_TARGET else TypeError
     with refused(kind, "^" + re.escape(f"grads[2] {says}"), grads):
         clip([*grads, bad(grads[0])], 0.1)
+    with refused(kind, "^" + re.escape(f"grads['b'] {says}"), grads):
+        clip({"a": grads[0], "b": bad(grads[0])}, 0.1)
     with refused(ValueError, r"^grads\[0\] and grads\[1\] overlap in memory$", grads):
         clip([grads[0], grads[0]], 0.1)
+
+
+# How gradients are given for two groups, a dict and a list, and what the last of them is called then.
+GIVEN = {
+    "a flat list": (lambda a, b, c: [a, b, c], "grads[2]"),
+    "groups": (lambda a, b, c: [{"grads": {"b": b, "a": a}}, {"grads": [c]}], "grads[1]['grads'][0]"),
+    "groups of flat lists": (
+        lambda a, b, c: ({"grads": g} for g in ([a, b], (c,))),
+        "grads[1]['grads'][0]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("give", "at"), GIVEN.values(), ids=GIVEN)
+def test_arrays_in_groups_are_named_as_they_were_given(give, at):
+    a, b, c = (np.ones(3) for _ in range(3))
+    opt = fastopt.Adam([{"params": {"a": a, "b": b}}, {"params": [c]}], on_nonfinite="raise")
+    good = [np.ones(3) for _ in range(2)]
+    with refused(
+        ValueError, "^" + re.escape(f"{at} has shape (2,), but params[1]['params'][0] has (3,)"), [c]
+    ):
+        opt.step(give(*good, np.ones(2)))
+    with refused(FloatingPointError, "^" + re.escape(f"{at} has a NaN"), [a, b, c]):
+        opt.step(give(*good, np.full(3, np.nan)))
+    with refused(ValueError, "^" + re.escape(f"{at} and params[0]['params']['b'] overlap"), [b]):
+        opt.step(give(*good, b))
+    opt.v[2] = np.ones(2)
+    with refused(ValueError, r"^v\[2\] has shape \(2,\), but params\[1\]\['params'\]\[0\]", [a, b, c]):
+        opt.step(give(*good, np.ones(3)))
+
+
+def test_gradients_by_name_are_named_so_in_groups_too():
+    groups = [{"params": {"a": np.ones(3)}}, {"params": {"b": np.ones(3)}}]
+    says = "^" + re.escape("grads['b'] has shape (2,), but params[1]['params']['b'] has (3,)")
+    with refused(ValueError, says, [group["params"] for group in groups]):
+        fastopt.SGD(groups).step({"b": np.ones(2), "a": np.ones(3)})
+
+
+def test_a_list_of_parameters_that_has_grown_is_refused_in_these_words():
+    opt = fastopt.Momentum([np.ones(3)])
+    opt.params.append(np.ones(3))
+    for grads in ([np.ones(3)], [np.ones(3)] * 2):
+        with refused(
+            ValueError, "^params has 2 arrays, but the optimizer was made with 1$", opt.params
+        ):
+            opt.step(grads)
+    opt.params.pop()
+    opt.step([np.ones(3)])
+    assert opt.step_count == 1
+
+
+# ---- what norms and clipping take ----
+
+NORMS = {
+    "global_norm": (F.global_norm, "arrays"),
+    "clip_grad_norm": (lambda x: F.clip_grad_norm(x, 1.0), "grads"),
+    "clip_grad_value": (lambda x: F.clip_grad_value(x, 1.0), "grads"),
+}
+
+
+@pytest.mark.parametrize(("of", "role"), NORMS.values(), ids=NORMS)
+def test_norms_say_what_they_take(of, role):
+    expected = "expected an array, or a list, tuple or dict of arrays$"
+    for what, kind in (
+        ({"a": 1}.values(), "dict_values"),
+        (iter([]), "list_iterator"),
+        (None, "NoneType"),
+    ):
+        with pytest.raises(TypeError, match=f"^{role} has type {kind}, {expected}"):
+            of(what)
+    one = np.ones(3, int)
+    for x, at in (
+        (one, role),
+        ([one], f"{role}[0]"),
+        ((one,), f"{role}[0]"),
+        ({"a": one}, f"{role}['a']"),
+    ):
+        with pytest.raises(TypeError, match="^" + re.escape(f"{at} has dtype int64, expected")):
+            of(x)

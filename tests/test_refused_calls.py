@@ -8,6 +8,7 @@ import pytest
 
 import fastopt
 from fastopt import functional as F
+from fastopt._around import DEFAULTS
 from steps import bits, values
 
 W = values(10)
@@ -34,14 +35,60 @@ def setting(make, name, value):
 
 LINES = [
     # names
-    (lambda: adam(foo=1), TypeError, "adam has no hyper-parameter 'foo'"),
-    (lambda: fastopt.SGD(W, momentum=0.9), TypeError, "sgd has no hyper-parameter 'momentum'"),
-    (lambda: adam(beta1=0.5), TypeError, "betas are beta1 and beta2: give one or the other"),
-    (lambda: F.sgd_step(W, V, lr=1, momentum=0.9), TypeError, "sgd has no hyper-parameter 'momentum'"),
+    (
+        lambda: adam(foo=1),
+        TypeError,
+        "Adam has no option 'foo'; it has lr, betas, .*, amsgrad_max, amsgrad, state_dtype, l1, l2",
+    ),
+    (lambda: fastopt.AdamW(W, foo=1), TypeError, "AdamW has no option 'foo'; it has lr, betas, eps, "),
+    (
+        lambda: fastopt.SGD(W, momentum=0.9),
+        TypeError,
+        f"SGD has no option 'momentum'; it has lr, {', '.join(DEFAULTS)}$",
+    ),
+    (
+        lambda: fastopt.Nesterov(W, foo=1),
+        TypeError,
+        "Nesterov has no option 'foo'; it has lr, momentum, .*, form, state_dtype, l1, ",
+    ),
+    (
+        lambda: fastopt.RMSprop(W, centered=True, momentum=0.5, beta=1),
+        TypeError,
+        "RMSprop has no option 'beta'; it has lr, rho, ",
+    ),
+    (lambda: adam(beta1=0.5), TypeError, "Adam has no option 'beta1'; it has lr, betas, "),
+    (
+        lambda: fastopt.Adam([{"params": W, "beta1": 0.5, "betas": (0.5, 0.5)}]),
+        TypeError,
+        r"params\[0\]: betas are beta1 and beta2: give one or the other",
+    ),
+    (
+        lambda: F.sgd_step(W, V, lr=1, momentum=0.9),
+        TypeError,
+        "sgd_step has no option 'momentum'; it has lr, l1, l2, ",
+    ),
+    (
+        lambda: F.nesterov_step(W, V, V, lr=1, nesterov=True),
+        TypeError,
+        "nesterov_step has no option 'nesterov'; it has lr, momentum, form, .*, step, l1, l2, ",
+    ),
     (
         lambda: fastopt.SGD([{"params": W, "foo": 1}]),
         TypeError,
-        r"params\[0\]: sgd has no hyper-.* 'foo'",
+        r"params\[0\]: a group of SGD has no option 'foo'; it has lr, l1, .*, clip_value$",
+    ),
+    (
+        lambda: fastopt.Adam([{"params": W, "foo": 1}]),
+        TypeError,
+        r"params\[0\]: a group of Adam has no option 'foo'; it has lr, .*, betas, l1, ",
+    ),
+    *(
+        (
+            lambda name=name: fastopt.Adam([{"params": W, name: None}]),
+            TypeError,
+            rf"params\[0\]: {name} belongs to the whole optimizer, not to one of its groups",
+        )
+        for name in ("amsgrad", "state_dtype", "clip_norm")
     ),
     (
         lambda: fastopt.SGD([{"params": W}, {"lr": 1}]),
@@ -76,6 +123,12 @@ LINES = [
         "form must be one of 'lookahead', 'applied', got 'x'",
     ),
     (lambda: F.nesterov_step(W, V, V, lr=1, form=2), ValueError, "form must be one of .*, got 2"),
+    (lambda: fastopt.Nesterov(W, form=[]), ValueError, r"form must be one of .*, got \[\]"),
+    (
+        lambda: fastopt.Nesterov(W, form="applied").lookahead(),
+        ValueError,
+        "form='applied' has no point to look ahead to: take its gradient at the parameters",
+    ),
     # options of the arrays
     (lambda: adam(betas=0.9), ValueError, "betas must be two numbers, got 0.9"),
     (lambda: adam(betas=(0.9,)), ValueError, r"betas must be two numbers, got \(0.9,\)"),
@@ -165,6 +218,27 @@ LINES = [
         lambda: F.rmsprop_step(W, V, V, lr=1, momentum=0.5),
         ValueError,
         "rmsprop_step with momentum needs velocity=",
+    ),
+    (
+        lambda: F.nesterov_lookahead(W, V, lr_in_velocity=False),
+        ValueError,
+        "nesterov_lookahead with lr_in_velocity=False needs lr=",
+    ),
+    (
+        lambda: F.nesterov_lookahead([W, 1.0], [V, V]),
+        TypeError,
+        r"params\[1\] has type float, expected an array",
+    ),
+    (lambda: F.nesterov_lookahead("x", V), TypeError, "param has type str, expected an array"),
+    (
+        lambda: F.nesterov_lookahead([W], V),
+        TypeError,
+        "velocity has type ndarray, expected a list of arrays",
+    ),
+    (
+        lambda: F.nesterov_lookahead(W, V[:3]),
+        ValueError,
+        r"velocity has shape \(3,\), but param has \(10,\)",
     ),
     (lambda: F.clip_grad_norm(W, -1), ValueError, r"max_norm must lie in \[0, inf\], got -1"),
     (

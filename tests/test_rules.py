@@ -79,6 +79,16 @@ def test_lookahead_is_where_momentum_carries(dtype, lr_in_velocity):
     assert image(params, velocity) == given
 
 
+def test_the_rate_matters_to_the_lookahead_where_it_stands_outside():
+    """It has no default then: 0 would silently give back the parameters."""
+    param, velocity = np.array([1.0]), np.array([0.5])
+    options = {"momentum": 0.5, "lr_in_velocity": False}
+    assert F.nesterov_lookahead(param, velocity, lr=0.5, **options) == [0.875]
+    assert F.nesterov_lookahead(param, velocity, lr=0.0, **options) == [1.0]
+    with pytest.raises(ValueError, match=r"needs lr=$"):
+        F.nesterov_lookahead(param, velocity, **options)
+
+
 def test_lookahead_and_applied_forms_walk_the_same_path():
     """With a constant rate the parameters of one form are the look-ahead points of the other
     (Sutskever et al. 2013, section 2), whatever the function."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import pickle
 
+import numpy as np
 import pytest
 
 import fastopt
@@ -120,8 +121,6 @@ def test_schedules_print_compare_and_pickle(schedule):
 
 
 def test_an_optimizer_follows_it():
-    import numpy as np
-
     w, schedule = np.zeros(1), s.Step(1.0, every=2, factor=0.5)
     opt = fastopt.SGD(w)
     for _ in range(4):
@@ -181,6 +180,22 @@ def test_it_does_not_fall_below_the_least_rate():
     assert [plateau.update(1.0) for _ in range(5)] == [1.0, 0.5, 0.3, 0.3, 0.3]
 
 
+@pytest.mark.parametrize("value", ["1", "low", None, [1.0], 10**400], ids=lambda v: str(v)[:4])
+def test_a_plateau_refuses_what_is_no_number_and_does_not_count_it(value):
+    plateau = s.ReduceOnPlateau(1.0, patience=2, cooldown=2)
+    for _ in range(4):
+        plateau.update(np.float32(1.0))
+    before = plateau.state_dict()
+    assert before["cooling"] > 0
+    with pytest.raises(TypeError, match=r"^value must be a number, got "):
+        plateau.update(value)
+    assert plateau.state_dict() == before
+
+
+def test_milestones_may_come_one_by_one():
+    assert s.MultiStep(1.0, iter([2, 3])) == s.MultiStep(1.0, [2, 3])
+
+
 @pytest.mark.parametrize("done", range(len(VALUES)))
 def test_a_resumed_plateau_goes_on(done):
     def make():
@@ -206,6 +221,11 @@ REFUSED = {
     "factor": (lambda: s.Step(1, 3, factor=0), ValueError, r"factor must lie in \(0, inf\), got 0"),
     "every": (lambda: s.Step(1, 0), ValueError, "every must be 1 or more"),
     "milestone": (lambda: s.MultiStep(1, [3, -1]), ValueError, r"milestones\[1\] must be 0 or more"),
+    "milestones": (
+        lambda: s.MultiStep(1, 3),
+        TypeError,
+        "milestones must be a sequence of steps, got 3",
+    ),
     "growth": (lambda: s.Cosine(1, 3, growth=0.5), TypeError, "growth must be a whole number"),
     "restarts": (lambda: s.Cosine(1, 3, restarts=2), TypeError, "restarts must be True or False"),
     "then": (lambda: s.Warmup(3, 0.1), TypeError, "then must be a schedule, got 0.1"),
@@ -221,6 +241,11 @@ REFUSED = {
         "state_dict has mode 'max', expected 'min'",
     ),
     "no state": (lambda: s.ReduceOnPlateau(1).load_state_dict({}), ValueError, "state_dict lacks"),
+    "a state's best": (
+        lambda: (p := s.ReduceOnPlateau(1)).load_state_dict({**p.state_dict(), "best": "low"}),
+        TypeError,
+        "best must be a number, got 'low'",
+    ),
 }
 
 

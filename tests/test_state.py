@@ -126,6 +126,26 @@ BAD_VALUES = {
         "clip_norm belongs to",
     ),
     "a bad count": (changed(["step_count"], -1), ValueError, "step_count must be 0 or more"),
+    "no hyper": (
+        changed(["hyper"], "x"),
+        TypeError,
+        "state_dict's hyper has type str, expected a dict",
+    ),
+    "a number of groups": (
+        changed(["groups"], 1),
+        TypeError,
+        "state_dict's groups has type int, expected a list",
+    ),
+    "a group that is none": (
+        changed(["groups", 0], 1),
+        TypeError,
+        r"state_dict's groups\[0\] has type int, expected a dict",
+    ),
+    "a number of arrays": (
+        changed(VELOCITY, 2),
+        TypeError,
+        "state_dict's velocity has type int, expected a list",
+    ),
     "half a count": (
         changed(["skipped_steps"], 0.5),
         TypeError,
@@ -146,6 +166,49 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(change, kind, says):
     with pytest.raises(kind, match="^" + says):
         opt.load_state_dict(state)
     assert (state_bits(opt), repr(opt), repr(opt.groups)) == before
+
+
+KINDS = {
+    "form": (
+        lambda: fastopt.Nesterov(values(3)),
+        lambda: fastopt.Nesterov(values(3), form="applied"),
+        "form='lookahead', expected form='applied'",
+    ),
+    "amsgrad": (
+        lambda: fastopt.Adam(values(3), amsgrad=True),
+        lambda: fastopt.Adam(values(3)),
+        "amsgrad=True, expected amsgrad=False",
+    ),
+    "centered": (
+        lambda: fastopt.RMSprop(values(3), centered=True),
+        lambda: fastopt.RMSprop(values(3), momentum=0.5),
+        "centered=True and no velocity, expected centered=False and a velocity",
+    ),
+}
+
+
+@pytest.mark.parametrize(("theirs", "mine", "says"), KINDS.values(), ids=KINDS)
+def test_a_checkpoint_of_another_kind_is_told_by_its_options(theirs, mine, says):
+    with pytest.raises(ValueError, match=f"^state_dict has {says}$"):
+        mine().load_state_dict(theirs().state_dict())
+
+
+LOADERS = {
+    "optimizer": momentum,
+    "plateau": lambda: fastopt.schedules.ReduceOnPlateau(1.0),
+    "stopper": fastopt.EarlyStopping,
+    "average": lambda: fastopt.EMA(values(3)),
+    "generator": lambda: fastopt.Generator(1),
+    "batches": lambda: fastopt.data.minibatches(values(3), batch_size=1, seed=1),
+    "standardizer": fastopt.data.Standardizer,
+}
+
+
+@pytest.mark.parametrize("make", LOADERS.values(), ids=LOADERS)
+def test_what_is_no_checkpoint_is_refused(make):
+    for state, kind in ((None, "NoneType"), ("state", "str"), ([1], "list")):
+        with pytest.raises(TypeError, match=f"^state has type {kind}, expected a dict$"):
+            make().load_state_dict(state)
 
 
 # ---- pickles and copies ----

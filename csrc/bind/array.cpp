@@ -104,7 +104,7 @@ Array read_described(py::handle object, const Where& where) {
 std::string Where::text() const {
   if (index < 0) return role;
   if (names.is_none()) return role + "[" + std::to_string(index) + "]";
-  return role + "[" + std::string(py::repr(names[py::int_(index)])) + "]";
+  return std::string(py::str(names(role, index)));
 }
 
 // The same dtype object comes again and again, step after step: the last answer is kept by identity.

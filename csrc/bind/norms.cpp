@@ -17,10 +17,10 @@ struct Checked {
   std::vector<NormTensor> tensors;
   Meeting meeting;
 
-  Checked(const Arrays& list, const std::string& role, bool written) {
+  Checked(const Arrays& list, const std::string& role, const py::object& names, bool written) {
     Overlaps overlaps;
     for (size_t i = 0; i < list.size(); ++i) {
-      const Where at{role, py::ssize_t(i)};
+      const Where at{role, py::ssize_t(i), names};
       Array a = read_array(list[i], at);
       if (written) {
         require_target(a, at);
@@ -58,18 +58,18 @@ Hyper clipping(const Values& values) {
   return read_hyper({"clipping", 0, nullptr, names, nullptr}, values);
 }
 
-double global_norm(const Arrays& arrays, const Values& options) {
+double global_norm(const Arrays& arrays, const Values& options, const py::object& names) {
   const Hyper h = clipping(options);
-  const Checked list(arrays, "arrays", false);
+  const Checked list(arrays, "arrays", names, false);
   return list.norm(0, list.tensors.size(), h.clip_norm_type);
 }
 
 // One norm, or one an array.
 using Norms = py::typing::Union<py::float_, py::typing::List<py::float_>>;
 
-Norms clip_grad_norm(const Arrays& grads, const Values& options) {
+Norms clip_grad_norm(const Arrays& grads, const Values& options, const py::object& names) {
   const Hyper h = clipping(options);
-  const Checked list(grads, "grads", true);
+  const Checked list(grads, "grads", names, true);
   const IeeeMode mode;  // for the coefficient
   const size_t n = list.tensors.size();
   const auto coefficient = [&](double norm) { return clip_coefficient(norm, h.clip_norm, h.clip_eps); };
@@ -89,9 +89,9 @@ Norms clip_grad_norm(const Arrays& grads, const Values& options) {
   return norms;
 }
 
-void clip_grad_value(const Arrays& grads, const Values& options) {
+void clip_grad_value(const Arrays& grads, const Values& options, const py::object& names) {
   const Hyper h = clipping(options);
-  const Checked list(grads, "grads", true);
+  const Checked list(grads, "grads", names, true);
   scale_all(list, std::vector<double>(list.tensors.size(), 1.0), h.clip_value);
 }
 
@@ -99,12 +99,14 @@ void clip_grad_value(const Arrays& grads, const Values& options) {
 
 void register_norms(py::module_& m) {
   m.def("global_norm", global_norm, py::arg("arrays"), py::arg("options"),
-        "The norm of the list taken as one sequence.");
+        py::arg("names") = py::none(),
+        "The norm of the list taken as one sequence. Messages call an array names(role, index).");
   m.def(
       "clip_grad_norm", clip_grad_norm, py::arg("grads"), py::arg("options"),
+      py::arg("names") = py::none(),
       "Scale in place to a norm of at most clip_norm; the norm or, each on its own, the norms before.");
   m.def("clip_grad_value", clip_grad_value, py::arg("grads"), py::arg("options"),
-        "Limit every element in place to clip_value.");
+        py::arg("names") = py::none(), "Limit every element in place to clip_value.");
 }
 
 }  // namespace fastopt::bind

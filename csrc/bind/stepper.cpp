@@ -94,8 +94,9 @@ void Stepper::check() {
   watch_targets();
 }
 
-bool Stepper::step(py::handle grads) {
+bool Stepper::step(py::handle grads, py::object grad_names) {
   const Busy busy(busy_);
+  grad_names_ = grad_names.is_none() ? names_ : std::move(grad_names);
   watch_targets();
   const py::tuple held = tuple_of(grads);
   const Borrowed borrowed{grads_, new_};
@@ -141,7 +142,7 @@ void register_stepper(py::module_& m) {
            py::arg("names") = py::none(), py::arg("param_role") = "params",
            py::arg("grad_role") = "grads", py::arg("lasting") = false,
            "Keep the lists: one of arrays to step and, for each of the rule's states, one as long.\n"
-           "Arrays replaced in them later are noticed. Messages use `names` and the roles.")
+           "Arrays replaced in them later are noticed. Messages call an array names(role, index).")
       .def("set_hyper", &Stepper::set_hyper, py::arg("group"), py::arg("values"),
            "The hyper-parameters of one group, by its index; what is not named has its default.")
       .def("set_whole", &Stepper::set_whole, py::arg("values"),
@@ -149,9 +150,9 @@ void register_stepper(py::module_& m) {
       .def_property_readonly("on_device", &Stepper::on_device,
                              "Whether a device keeps hyper-parameters and counts of its own.")
       .def("check", &Stepper::check, "Raise what a step would raise of the targets, else return.")
-      .def("step", &Stepper::step, py::arg("grads"),
+      .def("step", &Stepper::step, py::arg("grads"), py::arg("grad_names") = py::none(),
            "Step all arrays, in place; False if skipped for a non-finite gradient, as far as the host\n"
-           "can know. Every check comes before the first write.")
+           "can know. Every check comes before the first write. `grad_names` serve as `names` do.")
       .def_property(
           "step_count", [](Stepper& s) { return s.counts().step; },
           [](Stepper& s, int64_t n) { s.set_counts({n, s.counts().skipped}); })

@@ -26,7 +26,8 @@ class Stepper {
 
   // True if stepped, false if skipped for a non-finite gradient. All is checked before the first byte
   // is written; the count advances only after the last.
-  bool step(py::handle grads);
+  // `grad_names` serve as `names` do, for these gradients; none: as for the parameters.
+  bool step(py::handle grads, py::object grad_names);
   void check();  // all but the gradients
 
   // Whether a device keeps hyper-parameters and counts of its own.
@@ -45,7 +46,7 @@ class Stepper {
   struct Borrowed;
 
   Where param_at(int64_t i) const { return {param_role_, single_ ? -1 : i, names_}; }
-  Where grad_at(int64_t i) const { return {grad_role_, single_ ? -1 : i, names_}; }
+  Where grad_at(int64_t i) const { return {grad_role_, single_ ? -1 : i, grad_names_}; }
   Where state_at(int slot, int64_t i) const { return {rule_.states[slot], single_ ? -1 : i, names_}; }
 
   StepCall call();
@@ -66,6 +67,7 @@ class Stepper {
   py::list params_, states_;
   const std::vector<int64_t> group_sizes_;
   const py::object names_;
+  py::object grad_names_;
   const std::string param_role_, grad_role_;
   const bool single_;
   const bool lasting_;

@@ -1,5 +1,6 @@
 // The arrays of a Stepper: parameters and states, looked at again in every step, and gradients.
 #include <algorithm>
+#include <numeric>
 
 #include "bind/library.hpp"
 #include "bind/stepper.hpp"
@@ -120,6 +121,11 @@ void Stepper::cut_runs(const std::vector<Storage>& storages) {
 }
 
 void Stepper::check_targets() {
+  const int64_t n = int64_t(params_.size());
+  const int64_t made_with = std::accumulate(group_sizes_.begin(), group_sizes_.end(), int64_t{0});
+  if (n != made_with)
+    throw py::value_error(param_role_ + " has " + std::to_string(n) +
+                          " arrays, but the optimizer was made with " + std::to_string(made_with));
   checked_ = false;
   tensors_.clear();
   known_.clear();
@@ -128,7 +134,6 @@ void Stepper::check_targets() {
   counts();  // before they are forgotten
   memory_.reset();
   meeting_ = {};
-  const int64_t n = int64_t(params_.size());
   for (int k = 0; k < rule_.slots; ++k)
     if (int64_t(py::len(states_[k])) != n)
       throw py::value_error(std::string(rule_.states[k]) + " has " +

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
-
-if TYPE_CHECKING:
-    from typing import Literal
+from typing import Literal, TypedDict
 
 
-class Around(TypedDict, total=False):
+class AroundButDecay(TypedDict, total=False):
+    """All of them but ``weight_decay``, for which AdamW has a default of its own."""
+
+    l1: float
+    l2: float
+    l1_mode: Literal["subgradient", "proximal"]
+    decay_order: Literal["before", "after"]
+    decay_scale: Literal["lr", "none"]
+    maximize: bool
+    grad_scale: float
+    clip_value: float | None
+    clip_norm: float | None
+    clip_eps: float
+    clip_scope: Literal["global", "tensor"]
+    clip_norm_type: float | Literal["2", "1", "max"]
+    on_nonfinite: Literal["propagate", "skip", "raise"]
+
+
+class Around(AroundButDecay, total=False):
     r"""Options that every optimizer and every ``*_step`` function takes.
 
     They act in this order, whatever the order they are written in:
@@ -32,24 +47,35 @@ class Around(TypedDict, total=False):
     ``l2`` and ``weight_decay`` are the same thing for plain gradient descent only: with momentum, or
     where each parameter has a rate of its own, an l2 term is carried and scaled along with the gradient.
 
+    Where parameters are given in groups, ``clip_norm``, ``clip_eps``, ``clip_scope``, ``clip_norm_type`` and
+    ``on_nonfinite`` belong to the whole optimizer, as they look at all gradients at once. A group may have a
+    value of its own of every other option, ``clip_value`` and ``grad_scale`` among them.
+
+    >>> import numpy as np, fastopt
+    >>> w, b = np.ones(2), np.ones(2)
+    >>> opt = fastopt.SGD([{"params": w, "l2": 0.5}, {"params": b, "clip_value": 1.0}], lr=1.0, clip_norm=9.0)
+    >>> opt.step([np.zeros(2), np.full(2, 4.0)])
+    True
+    >>> w, b
+    (array([0.5, 0.5]), array([0., 0.]))
+
     ``on_nonfinite`` says what a NaN or an infinity in the gradients does: ``"propagate"`` computes on,
     ``"skip"`` leaves everything as it was, ``"raise"`` does so and raises ``FloatingPointError``.
     """
 
-    l1: float
-    l2: float
     weight_decay: float
-    l1_mode: Literal["subgradient", "proximal"]
-    decay_order: Literal["before", "after"]
-    decay_scale: Literal["lr", "none"]
-    maximize: bool
-    grad_scale: float
-    clip_value: float | None
-    clip_norm: float | None
-    clip_eps: float
-    clip_scope: Literal["global", "tensor"]
-    clip_norm_type: float | Literal["2", "1", "max"]
-    on_nonfinite: Literal["propagate", "skip", "raise"]
+
+
+class AdamOptions(AroundButDecay, total=False):
+    """What AdamW hands to Adam."""
+
+    eps_mode: Literal["outside", "hat"]
+    eps_root: float
+    bias_correction: bool
+    nesterov: bool
+    amsgrad: bool
+    amsgrad_max: Literal["raw", "corrected"]
+    state_dtype: str | None
 
 
 DEFAULTS: Around = {

@@ -4,78 +4,87 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fastopt import _checks, _core
-from fastopt._around import DEFAULTS
+from fastopt import _checks, _core, _hyper
+from fastopt._around import DEFAULTS, Around
 from fastopt._arrays import beside
-from fastopt._group import BETAS, Group
+from fastopt._group import Group
+from fastopt._hyper import BETAS, Shared
 from fastopt._params import Array, Params, full_like
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from fastopt._typing import Self
 
 _COUNTS = ("step_count", "skipped_steps")
 
 
-def _spell_out(values: dict[str, Any]) -> dict[str, Any]:
-    """``betas=(b1, b2)`` as ``beta1`` and ``beta2``."""
-    values = dict(values)
-    if BETAS in values:
-        betas = values.pop(BETAS)
-        if "beta1" in values or "beta2" in values:
-            raise TypeError("betas are beta1 and beta2: give one or the other")
-        try:
-            values["beta1"], values["beta2"] = betas
-        except (TypeError, ValueError):
-            raise ValueError(f"betas must be two numbers, got {betas!r}") from None
-    return values
+class Optimizer(Shared):
+    """The base of :class:`SGD`, :class:`Adam` and the others; not for use by itself.
 
+    Hyper-parameters and state are attributes, and besides them
 
-class Optimizer:
-    """The base of :class:`SGD`, :class:`Adam` and the others; not for use by itself."""
+    - ``step_count``: steps that were made. It may be set: what depends on the step (Adam's bias
+      correction, a decay of the rate) goes by it;
+    - ``skipped_steps``: those that were not, for a NaN or an infinity with ``on_nonfinite="skip"`` or
+      ``"raise"``; ``step_count`` leaves them out;
+    - ``groups``: a :class:`Group` for each group of the parameters; one if they were not given in groups.
+
+    A group may have its own value of every hyper-parameter but those that look at all gradients at once,
+    ``clip_norm``, ``clip_eps``, ``clip_scope``, ``clip_norm_type`` and ``on_nonfinite``, and those fixed
+    when the optimizer is made (``amsgrad``, ``form``, ``state_dtype`` and the like): these belong to the
+    whole, and in a group they raise ``TypeError``.
+
+    >>> import numpy as np, fastopt
+    >>> groups = [{"params": np.ones(3), "l2": 0.1, "clip_value": 1.0}, {"params": np.ones(2), "lr": 0.5}]
+    >>> opt = fastopt.SGD(groups, lr=0.25, clip_norm=5.0, on_nonfinite="skip")
+    >>> opt.lr = 0.125  # of the groups that have none of their own
+    >>> [group.lr for group in opt.groups]
+    [0.125, 0.5]
+    >>> [opt.step([np.full(3, value), np.ones(2)]) for value in (1.0, np.inf, 2.0)]
+    [True, False, True]
+    >>> opt.step_count, opt.skipped_steps
+    (2, 1)
+    """
+
+    _kinds: ClassVar[dict[str, str]] = {}  # the options that choose each of its rules
 
     step_count: int
     skipped_steps: int
     groups: tuple[Group, ...]
-    lr: float
-    l1: float
-    l2: float
-    weight_decay: float
-    l1_mode: str
-    decay_order: str
-    decay_scale: str
-    maximize: bool
-    grad_scale: float
-    clip_value: float | None
-    clip_norm: float | None
-    clip_eps: float
-    clip_scope: str
-    clip_norm_type: float | str
-    on_nonfinite: str
+
+    _layout: Params
+    _rule: str
+    _states: dict[str, list[Array]]
+    _constants: dict[str, Any]
+    _hyper: dict[str, Any]
+    _stepper: _core.Stepper
+    _stale: bool
 
     def __init__(
         self,
         params: Any,
         rule: str | Callable[[list[dict[str, Any]]], str],
         hyper: dict[str, Any],
+        around: Around,
         *,
         fixed: dict[str, Any] | None = None,
         state_dtype: str | None = None,
-        initial: float = 0.0,
     ) -> None:
-        layout = Params.read(params)
+        layout, fixed = Params.read(params), fixed or {}
         if callable(rule):
             rule = rule([{**hyper, **own} for own in layout.overrides])
+        slots = _core.RULES[rule]["states"]
+        options = [*hyper, *fixed, *(["state_dtype"] if slots else ()), *DEFAULTS]
+        _checks.options(type(self).__name__, around, options)
         role = "param" if layout.form == "array" else "params"
-        _core.check_targets(layout.arrays, role, layout.names)
+        _core.check_targets(layout.arrays, role, layout.place)
         if state_dtype not in (None, "float32"):
             raise ValueError(f"state_dtype must be None or 'float32', got {state_dtype!r}")
+        initial = fixed.get("initial_accumulator", 0.0)
         states = {
             name: [full_like(p, initial if i == 0 else 0.0, state_dtype) for p in layout.arrays]
-            for i, name in enumerate(_core.RULES[rule]["states"])
+            for i, name in enumerate(slots)
         }
-        self._build(layout, rule, states, {**DEFAULTS, **hyper}, layout.overrides, fixed or {})
+        self._build(layout, rule, states, {**DEFAULTS, **hyper, **around}, layout.overrides, fixed)
 
     def _build(
         self,
@@ -109,7 +118,7 @@ class Optimizer:
             layout.arrays,
             list(self._states.values()),
             layout.group_sizes,
-            layout.names,
+            layout.place,
             "param" if single else "params",
             "grad" if single else "grads",
             lasting=True,
@@ -123,7 +132,7 @@ class Optimizer:
         expected = len(self._layout.arrays)
         if len(arrays) != expected:
             raise ValueError(f"{name} has {len(arrays)} arrays, but params has {expected}")
-        _core.check_targets(arrays, name, self._layout.names)
+        _core.check_targets(arrays, name, self._layout.place)
         self._states[name] = arrays
         self._assemble()
 
@@ -131,51 +140,67 @@ class Optimizer:
         return name in self._hyper or (name == BETAS and "beta1" in self._hyper)
 
     def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
-        values = _spell_out(values)
-        _core.check_hyper(self._rule, values)
-        return values
+        return _hyper.checked(self._rule, values)
 
     def _checked_own(self, values: dict[str, Any]) -> dict[str, Any]:
         """A group's values."""
-        for name in values:
-            if name in _core.WHOLE:
-                raise TypeError(f"{name} belongs to the whole optimizer, not to one of its groups")
+        _hyper.check_own(type(self).__name__, self._rule, values, self._constants)
         return self._checked(values)
 
     # ---- attributes: hyper-parameters, state, counts ----
 
-    def __getattr__(self, name: str) -> Any:
-        keep = self.__dict__
-        for place in ("_hyper", "_states", "_constants"):
-            if name in keep.get(place, ()):
-                return keep[place][name]
-        if name == BETAS and "beta1" in keep.get("_hyper", ()):
-            return (keep["_hyper"]["beta1"], keep["_hyper"]["beta2"])
-        if name in _COUNTS and "_stepper" in keep:
-            return getattr(keep["_stepper"], name)
-        raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
+    if not TYPE_CHECKING:  # all there is stands in the classes, so a checker sees what is misspelt
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if self._is_hyper(name):
-            self._hyper.update(self._checked({name: value}))
-            self._hyper_changed()
-        elif name in self._states:
-            self._replace_state(name, list(value))
-        elif name in _COUNTS:
-            setattr(self._stepper, name, _checks.count(name, value))
-        elif name in self._constants:
-            raise AttributeError(f"{name} is fixed when the optimizer is made")
-        else:
+        def __getattr__(self, name: str) -> Any:
+            keep = self.__dict__
+            for place in ("_hyper", "_states", "_constants"):
+                if name in keep.get(place, ()):
+                    return keep[place][name]
+            if name == BETAS and "beta1" in keep.get("_hyper", ()):
+                return (keep["_hyper"]["beta1"], keep["_hyper"]["beta2"])
+            if name in _COUNTS and "_stepper" in keep:
+                return getattr(keep["_stepper"], name)
             raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if self._is_hyper(name):
+                self._hyper.update(self._checked({name: value}))
+                self._hyper_changed()
+            elif name in self._states:
+                self._replace_state(name, list(value))
+            elif name in _COUNTS:
+                setattr(self._stepper, name, _checks.count(name, value))
+            elif name in self._constants:
+                raise AttributeError(f"{name} is fixed when the optimizer is made")
+            else:
+                raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
+
+    def __dir__(self) -> list[str]:
+        betas = [BETAS] if self._is_hyper(BETAS) else []
+        own = [*self._hyper, *betas, *self._states, *self._constants, *_COUNTS]
+        return [*super().__dir__(), *own]
 
     @property
     def params(self) -> Any:
-        """The parameters, in the form they were given in (groups as one flat list)."""
+        """The parameters, in the form they were given in (groups as one flat list).
+
+        A list is the optimizer's own: an array put in the place of another is stepped from then on, with the
+        state of the one before, and a list of another length is refused by the next step. A dict is made
+        anew each time, so what is put into it changes nothing here.
+
+        >>> import numpy as np, fastopt
+        >>> opt = fastopt.SGD([np.ones(2)], lr=0.5)
+        >>> w = opt.params[0] = np.zeros(2)
+        >>> opt.step([np.ones(2)])
+        True
+        >>> w
+        array([-0.5, -0.5])
+        """
         return self._layout.restore(self._layout.arrays)
 
     # ---- the step ----
 
-    def step(self, grads: Any) -> None:
+    def step(self, grads: Any) -> bool:
         """Step every parameter, in place.
 
         Args:
@@ -183,15 +208,20 @@ class Optimizer:
                 names, or a list of groups (dicts with ``grads``); for groups a flat sequence does too.
                 Each has the shape and dtype of its parameter; they are only read, in any layout.
 
+        Returns:
+            Whether it stepped: ``False`` where the step was skipped for a NaN or an infinity, with
+            ``on_nonfinite="skip"``. On a CUDA device that is decided there, without a wait, and ``True``
+            comes back either way; ``skipped_steps`` tells.
+
         Raises:
             TypeError, ValueError: an array that does not fit its parameter; nothing has been written.
             FloatingPointError: a NaN or an infinity, with ``on_nonfinite="raise"``; likewise.
         """
         if self._stale:
             self._push()
-        if type(grads) is not list or self._layout.form != "list":
-            grads = self._layout.flatten(grads)
-        self._stepper.step(grads)
+        if type(grads) is list and self._layout.form == "list":
+            return self._stepper.step(grads)
+        return self._stepper.step(*self._layout.flatten(grads))
 
     def _push(self) -> None:
         """Hand the hyper-parameters down; they were checked when they were set."""
@@ -224,12 +254,15 @@ class Optimizer:
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's, as :mod:`fastopt.checkpoint` reads
         them. Everything is checked first: an optimizer of another kind, or over other parameters, raises
         ``ValueError`` and changes nothing."""
+        _checks.same_kind(state, self._identity(), self._kinds)
         _checks.same_identity(state, self._identity())
         _checks.entries(state, ("hyper", "groups", *_COUNTS, "state"))
         counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
         _checks.same_entries("hyper", state["hyper"], self._hyper)
         hyper = self._checked(state["hyper"])
         _checks.same_length("groups", state["groups"], self.groups)
+        for i, own in enumerate(state["groups"]):
+            _checks.mapping(f"state_dict's groups[{i}]", own)
         groups = [self._checked_own(own) for own in state["groups"]]
         _checks.same_entries("state", state["state"], self._states)
         for name, arrays in self._states.items():

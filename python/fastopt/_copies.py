@@ -16,8 +16,7 @@ def arrays_of(params: Any) -> list[Array]:
     layout = Params.read(params)
     if layout.form == "array":
         return [computable("params", layout.arrays[0])]
-    names = range(len(layout.arrays)) if layout.names is None else layout.names
-    return [computable(f"params[{n!r}]", a) for n, a in zip(names, layout.arrays, strict=True)]
+    return [computable(layout.place("params", i), a) for i, a in enumerate(layout.arrays)]
 
 
 def check_fit(arrays: list[Array], copies: list[Array], role: str = "params") -> None:

@@ -29,7 +29,7 @@ class Stepper:
     ) -> None:
         """
         Keep the lists: one of arrays to step and, for each of the rule's states, one as long.
-        Arrays replaced in them later are noticed. Messages use `names` and the roles.
+        Arrays replaced in them later are noticed. Messages call an array names(role, index).
         """
     def check(self) -> None:
         """
@@ -45,10 +45,10 @@ class Stepper:
         """
         Those that act on the whole list (WHOLE): clipping by norm and the non-finite policy.
         """
-    def step(self, grads: typing.Any) -> bool:
+    def step(self, grads: typing.Any, grad_names: typing.Any = None) -> bool:
         """
         Step all arrays, in place; False if skipped for a non-finite gradient, as far as the host
-        can know. Every check comes before the first write.
+        can know. Every check comes before the first write. `grad_names` serve as `names` do.
         """
     @property
     def on_device(self) -> bool:
@@ -196,12 +196,16 @@ def check_targets(arrays: list[typing.Any], role: str, names: typing.Any = None)
     Raise what an optimizer would raise of arrays it cannot write to.
     """
 
-def clip_grad_norm(grads: list[typing.Any], options: dict[str, typing.Any]) -> float | list[float]:
+def clip_grad_norm(
+    grads: list[typing.Any], options: dict[str, typing.Any], names: typing.Any = None
+) -> float | list[float]:
     """
     Scale in place to a norm of at most clip_norm; the norm or, each on its own, the norms before.
     """
 
-def clip_grad_value(grads: list[typing.Any], options: dict[str, typing.Any]) -> None:
+def clip_grad_value(
+    grads: list[typing.Any], options: dict[str, typing.Any], names: typing.Any = None
+) -> None:
     """
     Limit every element in place to clip_value.
     """
@@ -263,9 +267,11 @@ def get_num_threads() -> int:
     How many threads a large enough step uses.
     """
 
-def global_norm(arrays: list[typing.Any], options: dict[str, typing.Any]) -> float:
+def global_norm(
+    arrays: list[typing.Any], options: dict[str, typing.Any], names: typing.Any = None
+) -> float:
     """
-    The norm of the list taken as one sequence.
+    The norm of the list taken as one sequence. Messages call an array names(role, index).
     """
 
 def isa() -> str:

@@ -92,6 +92,7 @@ class Generator:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Take up a :meth:`state_dict`. ``ValueError`` or ``TypeError`` if it is none; then nothing changes."""
+        _checks.mapping("state", state)
         _checks.same_entries("generator", state, self.state_dict())
         self._set(**state)
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fastopt._hyper import BETAS, Shared
 from fastopt._params import Array
 
-if TYPE_CHECKING:
-    from fastopt._base import Optimizer
 
-BETAS = "betas"
-
-
-class Group:
+class Group(Shared):
     """A stretch of the parameters with hyper-parameters of its own.
 
     What it does not set itself is the optimizer's: ``opt.groups[1].lr = 0.1`` lets the second group part
     from ``opt.lr``.
     """
 
-    _opt: Optimizer
+    _opt: Any  # an Optimizer, whose module imports this one
     _own: dict[str, Any]
     _part: slice  # of the optimizer's list of parameters
 
-    def __init__(self, opt: Optimizer, own: dict[str, Any], part: slice) -> None:
+    def __init__(self, opt: Any, own: dict[str, Any], part: slice) -> None:
         self.__dict__.update(_opt=opt, _part=part, _own=opt._checked_own(own))
 
     @property
@@ -41,6 +37,10 @@ class Group:
         if name == BETAS and "beta1" in self._opt._hyper:
             return (self.beta1, self.beta2)
         raise AttributeError(f"a group of {type(self._opt).__name__} has no attribute '{name}'")
+
+    def __dir__(self) -> list[str]:
+        betas = [BETAS] if self._opt._is_hyper(BETAS) else []
+        return [*super().__dir__(), *self._opt._hyper, *betas]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not self._opt._is_hyper(name):

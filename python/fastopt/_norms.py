@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from fastopt import _core
-from fastopt._params import Array, Arrays
+from fastopt._params import Array, Arrays, Naming, Params, is_array
 
 
 def global_norm(arrays: Arrays, *, norm_type: float | Literal["2", "1", "max"] = 2) -> float:
@@ -15,7 +16,7 @@ def global_norm(arrays: Arrays, *, norm_type: float | Literal["2", "1", "max"] =
     the elements are cut into arrays.
 
     Args:
-        arrays: one array or a list of arrays, only read.
+        arrays: one array, or a list, tuple or dict of arrays; only read.
         norm_type: 2, 1 (:math:`\sum |x_i|`), or ``float("inf")`` or ``"max"`` (:math:`\max |x_i|`).
 
     >>> import numpy as np
@@ -23,7 +24,8 @@ def global_norm(arrays: Arrays, *, norm_type: float | Literal["2", "1", "max"] =
     >>> F.global_norm([np.array([3.0]), np.array([0.0, 4.0])])
     5.0
     """
-    return _core.global_norm(_listed(arrays), {"norm_type": norm_type})
+    listed, names = _listed("arrays", arrays)
+    return _core.global_norm(listed, {"norm_type": norm_type}, names)
 
 
 def clip_grad_norm(
@@ -38,14 +40,14 @@ def clip_grad_norm(
     ``clip_norm`` does the same without the extra write.
 
     Args:
-        grads: one array or a list of arrays, written in place.
+        grads: one array, or a list, tuple or dict of arrays; written in place.
         max_norm: :math:`c`, 0 or more.
         norm_type: as in :func:`global_norm`.
         clip_eps: 1e-6 as in torch, or 0 as in optax and Keras.
         scope: one norm for all, or one for each array.
 
     Returns:
-        The norm before clipping; a list of norms with ``scope="tensor"``.
+        The norm before clipping; with ``scope="tensor"`` a list of norms, in the order of the arrays.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -58,7 +60,8 @@ def clip_grad_norm(
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063.
     """
     options = {"max_norm": max_norm, "norm_type": norm_type, "clip_eps": clip_eps, "scope": scope}
-    return _core.clip_grad_norm(_listed(grads), options)
+    listed, names = _listed("grads", grads)
+    return _core.clip_grad_norm(listed, options, names)
 
 
 def clip_grad_value(grads: Arrays, value: float) -> None:
@@ -71,8 +74,22 @@ def clip_grad_value(grads: Arrays, value: float) -> None:
     >>> g
     array([ 1. , -0.5])
     """
-    _core.clip_grad_value(_listed(grads), {"value": value})
+    listed, names = _listed("grads", grads)
+    _core.clip_grad_value(listed, {"value": value}, names)
 
 
-def _listed(arrays: Arrays) -> list[Array]:
-    return list(arrays) if isinstance(arrays, (list, tuple)) else [arrays]
+def _listed(role: str, arrays: Any) -> tuple[list[Array], Naming | None]:
+    """Arrays as a list, and what messages call them."""
+    if isinstance(arrays, (list, tuple)):
+        return list(arrays), None
+    if is_array(arrays):
+        return [arrays], _alone
+    if isinstance(arrays, Mapping):
+        return list(arrays.values()), Params.read(arrays).named
+    raise TypeError(
+        f"{role} has type {type(arrays).__name__}, expected an array, or a list, tuple or dict of arrays"
+    )
+
+
+def _alone(role: str, _: int) -> str:
+    return role

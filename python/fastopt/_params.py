@@ -7,7 +7,7 @@ hyper-parameters of its own.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -18,6 +18,7 @@ from fastopt import _core
 
 Array = Any  # NumPy, CuPy, torch, or whatever else speaks a protocol that csrc/bind/array.cpp reads
 Arrays = Any  # one of them, or a list
+Naming = Callable[[str, int], str]
 
 
 def is_array(obj: object) -> bool:
@@ -94,17 +95,34 @@ class Params:
         ends = list(accumulate(self.group_sizes, initial=0))
         return [slice(a, b) for a, b in pairwise(ends)]
 
-    def flatten(self, grads: Any, role: str = "grads") -> list[Array] | tuple[Array, ...]:
-        """Gradients in the shape of the parameters, or already flat, as a flat sequence."""
+    def named(self, role: str, i: int) -> str:
+        """What a message calls the i-th array of a list or a dict."""
+        return f"{role}[{i if self.names is None else self.names[i]!r}]"
+
+    def within(self, role: str, i: int) -> str:
+        """What it calls it in a list of groups, where it stands under the key that the role is."""
+        n = next(n for n, part in enumerate(self.parts()) if i < part.stop)
+        at, part = f"{role}[{n}][{role!r}]", self.groups[n]
+        return at if part.form == "array" else part.named(at, i - self.parts()[n].start)
+
+    def place(self, role: str, i: int) -> str:
+        """What it calls it in the parameters, or in another list in their order: state, gradients."""
+        if self.form != "groups":
+            return self.named(role, i)
+        return self.within(role, i) if role == "params" else f"{role}[{i}]"
+
+    def flatten(self, grads: Any, role: str = "grads") -> tuple[Any, Naming]:
+        """Gradients in the shape of the parameters, or already flat, as a flat sequence; and their names."""
         if self.form == "array":
-            return [grads] if is_array(grads) or not isinstance(grads, (list, tuple)) else grads
+            one = is_array(grads) or not isinstance(grads, (list, tuple))
+            return [grads] if one else grads, self.place
         if isinstance(grads, Mapping):
-            return self._by_name(grads, role)
+            return self._by_name(grads, role), self.named
         if not isinstance(grads, (list, tuple)):
             grads = list(grads) if isinstance(grads, Iterable) and not is_array(grads) else grads
         if self.form == "groups" and grads and all(isinstance(g, Mapping) for g in grads):
-            return self._by_group(grads, role)
-        return grads  # type: ignore[no-any-return]  # Stepper.step says what is wrong with it
+            return self._by_group(grads, role), self.within
+        return grads, self.place  # Stepper.step says what is wrong with it
 
     def _by_name(self, grads: Mapping[Any, Array], role: str) -> list[Array]:
         names = self.names if self.names is not None else []
@@ -126,7 +144,7 @@ class Params:
             if "grads" not in group:
                 raise ValueError(f"{role}[{i}] is a group without the key 'grads'")
             own = f"{role}[{i}]['grads']"
-            arrays = part.flatten(group["grads"], own)
+            arrays, _ = part.flatten(group["grads"], own)
             if not isinstance(arrays, (list, tuple)):
                 raise TypeError(f"{own} has type {type(arrays).__name__}, expected a list of arrays")
             if len(arrays) != size:

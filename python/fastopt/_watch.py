@@ -37,5 +37,5 @@ class Watch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         _checks.same_identity(state, {"mode": self.mode})
         _checks.entries(state, ("best", "waited"))
-        waited = _checks.count("waited", state["waited"])
-        self.best, self.waited = float(state["best"]), waited
+        best = _checks.number("best", state["best"])
+        self.best, self.waited = best, _checks.count("waited", state["waited"])

@@ -10,9 +10,9 @@ in :mod:`fastopt.optim`.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from fastopt import _checks, _core
+from fastopt._around import Around
 from fastopt._batch_norm import (
     BatchMoments,
     BatchNormGrads,
@@ -34,12 +34,9 @@ from fastopt._dropout import (
     philox4x32,
 )
 from fastopt._norms import clip_grad_norm, clip_grad_value, global_norm
-from fastopt._params import Arrays, full_like
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from fastopt._around import Around
+from fastopt._params import Arrays, full_like, is_array
+from fastopt._steps import make_step, nesterov_rule, rmsprop_rule, velocity_hyper, velocity_step
+from fastopt._typing import Unpack
 
 __all__ = [
     "BatchMoments",
@@ -71,31 +68,6 @@ __all__ = [
 ]
 
 
-def _step(
-    rule: str, param: Arrays, grad: Arrays, states: list[Arrays], step: int, hyper: dict[str, Any]
-) -> bool:
-    single = not isinstance(param, (list, tuple))
-    params = [param] if single else list(param)
-    lists = [[s] if single else s for s in states]
-    for name, arrays in zip(_core.RULES[rule]["states"], lists, strict=True):
-        if not isinstance(arrays, (list, tuple)):
-            raise TypeError(f"{name} has type {type(arrays).__name__}, expected a list of arrays")
-    step = _checks.count("step", step, least=1)
-    stepper = _core.Stepper(
-        rule,
-        params,
-        [list(arrays) for arrays in lists],
-        [len(params)],
-        None,
-        "param" if single else "params",
-        "grad" if single else "grads",
-    )
-    stepper.set_hyper(0, hyper)
-    stepper.set_whole(hyper)
-    stepper.step_count = step - 1
-    return stepper.step([grad] if single else grad)
-
-
 def sgd_step(param: Arrays, grad: Arrays, *, lr: float, **around: Unpack[Around]) -> bool:
     r"""One step of gradient descent, :math:`\theta \leftarrow \theta - \eta g`; writes ``param``.
 
@@ -109,29 +81,7 @@ def sgd_step(param: Arrays, grad: Arrays, *, lr: float, **around: Unpack[Around]
 
     See :class:`fastopt.SGD`.
     """
-    return _step("sgd", param, grad, [], 1, {"lr": lr, **around})
-
-
-def _velocity_hyper(
-    name: str,
-    lr: float,
-    momentum: float,
-    dampening: float,
-    first_step: str,
-    lr_in_velocity: bool,
-    step: int | None,
-) -> tuple[dict[str, Any], int]:
-    """Hyper-parameters of a velocity, and the step: it matters only to a dampened first one."""
-    if step is None and dampening != 0.0 and first_step == "grad":
-        raise ValueError(f"{name} with dampening needs step=, for the first step is not dampened")
-    hyper = {
-        "lr": lr,
-        "momentum": momentum,
-        "dampening": dampening,
-        "first_step": first_step,
-        "lr_in_velocity": lr_in_velocity,
-    }
-    return hyper, 1 if step is None else step
+    return make_step(sgd_step, "sgd", param, grad, [], 1, {"lr": lr}, around)
 
 
 def momentum_step(
@@ -160,19 +110,9 @@ def momentum_step(
 
     See :class:`fastopt.Momentum`.
     """
-    hyper, t = _velocity_hyper(
-        "momentum_step", lr, momentum, dampening, first_step, lr_in_velocity, step
-    )
-    return _step("momentum", param, grad, [velocity], t, {**hyper, **around})
-
-
-def nesterov_rule(form: str) -> str:
-    """The rule that makes the step of this form of Nesterov's momentum. ``"lookahead"`` has momentum's:
-    it differs in where the gradient is taken."""
-    rules = {"lookahead": "momentum", "applied": "nesterov"}
-    if form not in rules:
-        raise ValueError(f"form must be one of 'lookahead', 'applied', got {form!r}")
-    return rules[form]
+    t = velocity_step("momentum_step", step, dampening, first_step)
+    hyper = velocity_hyper(lr, momentum, dampening, first_step, lr_in_velocity)
+    return make_step(momentum_step, "momentum", param, grad, [velocity], t, hyper, around)
 
 
 def nesterov_step(
@@ -202,37 +142,42 @@ def nesterov_step(
 
     See :class:`fastopt.Nesterov`.
     """
-    hyper, t = _velocity_hyper(
-        "nesterov_step", lr, momentum, dampening, first_step, lr_in_velocity, step
-    )
-    return _step(nesterov_rule(form), param, grad, [velocity], t, {**hyper, **around})
+    t = velocity_step("nesterov_step", step, dampening, first_step)
+    hyper = velocity_hyper(lr, momentum, dampening, first_step, lr_in_velocity)
+    return make_step(nesterov_step, nesterov_rule(form), param, grad, [velocity], t, hyper, around)
 
 
 def nesterov_lookahead(
     param: Arrays,
     velocity: Arrays,
     *,
-    lr: float = 0.0,
+    lr: float | None = None,
     momentum: float = 0.9,
     lr_in_velocity: bool = True,
 ) -> Arrays:
     r"""The point :math:`\theta - \gamma v` (with ``lr_in_velocity=False`` :math:`\theta - \eta \gamma v`) where
-    ``form="lookahead"`` takes its gradient: a new array, or a list of them. Nothing is written.
+    ``form="lookahead"`` takes its gradient: a new array, or a list of them. Nothing is written. ``lr`` is
+    needed with ``lr_in_velocity=False`` only.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
     >>> F.nesterov_lookahead(np.array([1.0]), np.array([0.5]), momentum=0.5)
     array([0.75])
     """
-    if not isinstance(param, (list, tuple)):
-        return nesterov_lookahead(
-            [param], [velocity], lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity
-        )[0]
+    if lr is None:
+        if lr_in_velocity is False:
+            raise ValueError("nesterov_lookahead with lr_in_velocity=False needs lr=")
+        lr = 0.0  # then of no matter
+    single = not isinstance(param, (list, tuple))
+    for i, p in enumerate([param] if single else param):
+        if not is_array(p):
+            at = "param" if single else f"params[{i}]"
+            raise TypeError(f"{at} has type {type(p).__name__}, expected an array")
     # Where momentum carries the parameters when there is no gradient.
-    points = [copy.deepcopy(p) for p in param]
-    velocities = [copy.deepcopy(v) for v in velocity]
-    still = [full_like(p, 0.0) for p in param]
-    momentum_step(points, still, velocities, lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity)
+    points = copy.deepcopy(param) if single else [copy.deepcopy(p) for p in param]
+    still = full_like(param, 0.0) if single else [full_like(p, 0.0) for p in param]
+    carried = copy.deepcopy(velocity)
+    momentum_step(points, still, carried, lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity)
     return points
 
 
@@ -265,12 +210,9 @@ def adagrad_step(
     if step is None and lr_decay != 0.0:
         raise ValueError("adagrad_step with lr_decay needs step=")
     hyper = {"lr": lr, "eps": eps, "eps_mode": eps_mode, "lr_decay": lr_decay}
-    return _step("adagrad", param, grad, [sum_sq], 1 if step is None else step, {**hyper, **around})
-
-
-def rmsprop_rule(centered: bool, with_momentum: bool) -> str:
-    """The rule's name for this kind of RMSprop."""
-    return "rmsprop" + "_centered" * centered + "_momentum" * with_momentum
+    return make_step(
+        adagrad_step, "adagrad", param, grad, [sum_sq], 1 if step is None else step, hyper, around
+    )
 
 
 def rmsprop_step(
@@ -314,7 +256,7 @@ def rmsprop_step(
     }
     rule = rmsprop_rule(mean_grad is not None, velocity is not None)
     states = [s for s in (mean_sq, mean_grad, velocity) if s is not None]
-    return _step(rule, param, grad, states, 1, {**hyper, **around})
+    return make_step(rmsprop_step, rule, param, grad, states, 1, hyper, around)
 
 
 def adam_step(
@@ -362,4 +304,4 @@ def adam_step(
     }
     rule = "adam" if v_max is None else "adam_amsgrad"
     states = [m, v] if v_max is None else [m, v, v_max]
-    return _step(rule, param, grad, states, step, {**hyper, **around})
+    return make_step(adam_step, rule, param, grad, states, step, hyper, around)

@@ -23,7 +23,7 @@ every machine, for every library, and in every dtype but for that rounding. Wron
 from __future__ import annotations
 
 from math import prod, sqrt
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -31,9 +31,7 @@ from fastopt import _checks, _random
 from fastopt._arrays import beside, computable
 from fastopt._generator import Generator
 from fastopt._params import Array
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt._typing import Unpack
 
 __all__ = ["fans", "gain", "he_normal", "he_uniform", "xavier_normal", "xavier_uniform"]
 

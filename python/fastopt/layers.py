@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import secrets
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,10 +18,7 @@ from fastopt._arrays import beside
 from fastopt._batch_norm import forward_options
 from fastopt._generator import Generator
 from fastopt._params import Array, full_like
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
+from fastopt._typing import Self
 
 _BATCH_NORM_ARRAYS = ("gamma", "beta", "running_mean", "running_var")
 

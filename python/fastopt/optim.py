@@ -13,17 +13,15 @@ Wrong values raise ``ValueError``, wrong kinds ``TypeError``, before anything is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastopt import _checks
 from fastopt import functional as F
+from fastopt._around import AdamOptions, Around
 from fastopt._base import Optimizer
 from fastopt._params import Array
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from fastopt._around import Around
+from fastopt._steps import has_momentum, nesterov_rule, rmsprop_rule, velocity_hyper
+from fastopt._typing import Unpack
 
 
 class SGD(Optimizer):
@@ -40,6 +38,7 @@ class SGD(Optimizer):
     >>> w = np.array([1.0, -2.0])
     >>> opt = fastopt.SGD(w, lr=0.1)
     >>> opt.step(2 * w)  # the gradient of w**2
+    True
     >>> w
     array([ 0.8, -1.6])
 
@@ -47,7 +46,7 @@ class SGD(Optimizer):
     """
 
     def __init__(self, params: Any, lr: float = 1e-2, **around: Unpack[Around]) -> None:
-        super().__init__(params, "sgd", {"lr": lr, **around})
+        super().__init__(params, "sgd", {"lr": lr}, around)
 
 
 class Momentum(Optimizer):
@@ -75,7 +74,7 @@ class Momentum(Optimizer):
     >>> w = np.array([1.0, -2.0])
     >>> opt = fastopt.Momentum(w, lr=0.1, momentum=0.5)
     >>> for _ in range(2):
-    ...     opt.step(2 * w)
+    ...     stepped = opt.step(2 * w)
     >>> w, opt.velocity
     (array([ 0.54, -1.08]), [array([ 0.26, -0.52])])
 
@@ -85,7 +84,7 @@ class Momentum(Optimizer):
     velocity: list[Array]
     momentum: float
     dampening: float
-    first_step: str
+    first_step: Literal["grad", "zero"]
     lr_in_velocity: bool
 
     def __init__(
@@ -100,14 +99,8 @@ class Momentum(Optimizer):
         state_dtype: str | None = None,
         **around: Unpack[Around],
     ) -> None:
-        hyper = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "first_step": first_step,
-            "lr_in_velocity": lr_in_velocity,
-        }
-        super().__init__(params, "momentum", {**hyper, **around}, state_dtype=state_dtype)
+        hyper = velocity_hyper(lr, momentum, dampening, first_step, lr_in_velocity)
+        super().__init__(params, "momentum", hyper, around, state_dtype=state_dtype)
 
 
 class Nesterov(Optimizer):
@@ -139,19 +132,21 @@ class Nesterov(Optimizer):
     >>> w = np.array([1.0, -2.0])
     >>> opt = fastopt.Nesterov(w, lr=0.1, momentum=0.5)
     >>> for _ in range(2):
-    ...     opt.step(2 * opt.lookahead())
+    ...     stepped = opt.step(2 * opt.lookahead())
     >>> w
     array([ 0.56, -1.12])
 
     Source: Nesterov 1983; Sutskever, Martens, Dahl & Hinton 2013, section 2.
     """
 
+    _kinds: ClassVar[dict[str, str]] = {"momentum": "form='lookahead'", "nesterov": "form='applied'"}
+
     velocity: list[Array]
     momentum: float
     dampening: float
-    first_step: str
+    first_step: Literal["grad", "zero"]
     lr_in_velocity: bool
-    form: str
+    form: Literal["lookahead", "applied"]
 
     def __init__(
         self,
@@ -166,24 +161,24 @@ class Nesterov(Optimizer):
         state_dtype: str | None = None,
         **around: Unpack[Around],
     ) -> None:
-        hyper = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "first_step": first_step,
-            "lr_in_velocity": lr_in_velocity,
-        }
+        hyper = velocity_hyper(lr, momentum, dampening, first_step, lr_in_velocity)
         super().__init__(
             params,
-            F.nesterov_rule(form),
-            {**hyper, **around},
+            nesterov_rule(form),
+            hyper,
+            around,
             fixed={"form": form},
             state_dtype=state_dtype,
         )
 
     def lookahead(self) -> Any:
         r"""The point :math:`\theta - \gamma v` to take the next gradient at (:math:`\theta - \eta \gamma v`
-        with ``lr_in_velocity=False``): new arrays, in the form of the parameters."""
+        with ``lr_in_velocity=False``): new arrays, in the form of the parameters. ``ValueError`` with
+        ``form="applied"``, whose gradient is taken at the parameters themselves."""
+        if self.form != "lookahead":
+            raise ValueError(
+                f"form={self.form!r} has no point to look ahead to: take its gradient at the parameters"
+            )
         points: list[Array] = []
         for group in self.groups:
             points += F.nesterov_lookahead(
@@ -218,6 +213,7 @@ class AdaGrad(Optimizer):
     >>> import numpy as np, fastopt
     >>> w = np.array([1.0, -2.0])
     >>> fastopt.AdaGrad(w, lr=0.1).step(2 * w)
+    True
     >>> w  # the first step has the rate's size, whatever the gradient's
     array([ 0.9, -1.9])
 
@@ -226,7 +222,7 @@ class AdaGrad(Optimizer):
 
     sum_sq: list[Array]
     eps: float
-    eps_mode: str
+    eps_mode: Literal["outside", "inside"]
     lr_decay: float
     initial_accumulator: float
 
@@ -246,10 +242,10 @@ class AdaGrad(Optimizer):
         super().__init__(
             params,
             "adagrad",
-            {**hyper, **around},
+            hyper,
+            around,
             fixed={"initial_accumulator": _checks.accumulator(initial_accumulator)},
             state_dtype=state_dtype,
-            initial=initial_accumulator,
         )
 
 
@@ -285,18 +281,25 @@ class RMSprop(Optimizer):
     >>> w = np.array([1.0, -2.0])
     >>> opt = fastopt.RMSprop(w, lr=0.1, rho=0.75)
     >>> opt.step(2 * w)
+    True
     >>> w, opt.mean_sq
     (array([ 0.8, -1.8]), [array([1., 4.])])
 
     Source: Tieleman & Hinton 2012, lecture 6e; Graves 2013, arXiv:1308.0850, equations 38 to 45.
     """
 
+    _kinds: ClassVar[dict[str, str]] = {
+        rmsprop_rule(centered, moves): f"centered={centered} and {'a' if moves else 'no'} velocity"
+        for centered in (False, True)
+        for moves in (False, True)
+    }
+
     mean_sq: list[Array]
     mean_grad: list[Array]
     velocity: list[Array]
     rho: float
     eps: float
-    eps_mode: str
+    eps_mode: Literal["outside", "inside"]
     momentum: float
     lr_in_velocity: bool
     centered: bool
@@ -327,17 +330,17 @@ class RMSprop(Optimizer):
         }
         super().__init__(
             params,
-            lambda groups: F.rmsprop_rule(
+            lambda groups: rmsprop_rule(
                 _checks.switch("centered", centered),
-                _moves(momentum) or any(_moves(group["momentum"]) for group in groups),
+                has_momentum(momentum) or any(has_momentum(group["momentum"]) for group in groups),
             ),
-            {**hyper, **around},
+            hyper,
+            around,
             fixed={
                 "centered": centered,
                 "initial_accumulator": _checks.accumulator(initial_accumulator),
             },
             state_dtype=state_dtype,
-            initial=initial_accumulator,
         )
 
     def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -380,11 +383,14 @@ class Adam(Optimizer):
     >>> w = {"weight": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
     >>> opt = fastopt.Adam(w, lr=0.5, clip_norm=1.0)
     >>> opt.step({"weight": np.ones((2, 2), np.float32), "bias": np.ones(2, np.float32)})
+    True
     >>> w["weight"].round(4).tolist(), opt.step_count
     ([[0.5, 0.5], [0.5, 0.5]], 1)
 
     Source: Kingma & Ba 2015, Algorithm 1, arXiv:1412.6980; Reddi, Kale & Kumar 2018 (AMSGrad).
     """
+
+    _kinds: ClassVar[dict[str, str]] = {"adam": "amsgrad=False", "adam_amsgrad": "amsgrad=True"}
 
     m: list[Array]
     v: list[Array]
@@ -393,12 +399,12 @@ class Adam(Optimizer):
     beta1: float
     beta2: float
     eps: float
-    eps_mode: str
+    eps_mode: Literal["outside", "hat"]
     eps_root: float
     bias_correction: bool
     nesterov: bool
     amsgrad: bool
-    amsgrad_max: str
+    amsgrad_max: Literal["raw", "corrected"]
 
     def __init__(
         self,
@@ -429,7 +435,8 @@ class Adam(Optimizer):
         super().__init__(
             params,
             "adam_amsgrad" if _checks.switch("amsgrad", amsgrad) else "adam",
-            {**hyper, **around},
+            hyper,
+            around,
             fixed={"amsgrad": amsgrad},
             state_dtype=state_dtype,
         )
@@ -449,6 +456,7 @@ class AdamW(Adam):
     >>> w = np.array([1.0])
     >>> opt = fastopt.AdamW(w, lr=0.1, weight_decay=0.5)
     >>> opt.step(np.array([0.0]))
+    True
     >>> w
     array([0.95])
 
@@ -464,14 +472,6 @@ class AdamW(Adam):
         eps: float = 1e-8,
         *,
         weight_decay: float = 1e-2,
-        **options: Any,
+        **options: Unpack[AdamOptions],
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay=weight_decay, **options)
-
-
-def _moves(momentum: Any) -> bool:
-    """Whether it asks for a velocity. What is no number at all is refused later, by name."""
-    try:
-        return float(momentum) != 0.0
-    except (TypeError, ValueError, OverflowError):
-        return True

@@ -7,14 +7,12 @@ decay is the gradient of no penalty, except for plain SGD.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastopt import _checks
+from fastopt._base import Optimizer
 from fastopt._norms import global_norm
 from fastopt._params import Params
-
-if TYPE_CHECKING:
-    from fastopt._base import Optimizer
 
 __all__ = ["l1", "l2", "of"]
 

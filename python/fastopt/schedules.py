@@ -19,7 +19,7 @@ frozen dataclasses: they compare, print and pickle. Wrong values raise ``ValueEr
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal
@@ -124,9 +124,11 @@ class MultiStep(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.milestones, Iterable):
+            raise TypeError(f"milestones must be a sequence of steps, got {self.milestones!r}")
+        object.__setattr__(self, "milestones", tuple(self.milestones))
         for i, milestone in enumerate(self.milestones):
             _checks.count(f"milestones[{i}]", milestone)
-        object.__setattr__(self, "milestones", tuple(self.milestones))
 
     def _rate(self, step: int) -> float:
         return self.lr * power(self.factor, sum(milestone <= step for milestone in self.milestones))
@@ -333,7 +335,8 @@ class ReduceOnPlateau:
         self._cooling = 0
 
     def update(self, value: float) -> float:
-        """Look at a new value; returns the rate from now on."""
+        """Look at a new value, a number or an array of one; returns the rate from now on."""
+        value = _checks.number("value", value)
         resting = self._cooling > 0
         self._cooling -= resting
         if self._watch.see(value, counting=not resting) and self.lr > self.min_lr:

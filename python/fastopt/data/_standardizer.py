@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastopt import _checks
 from fastopt._arrays import beside, computable, is_floating, namespace
 from fastopt._params import Array
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from fastopt._typing import Self
 
 
 class Standardizer:

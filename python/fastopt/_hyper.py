@@ -1,0 +1,61 @@
+"""Hyper-parameters as users give them, checked, and made what an optimizer keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from fastopt import _checks, _core
+
+BETAS = "betas"
+
+
+class Shared:
+    """The attributes that every optimizer has, and every group, whatever the rule."""
+
+    lr: float
+    l1: float
+    l2: float
+    weight_decay: float
+    l1_mode: Literal["subgradient", "proximal"]
+    decay_order: Literal["before", "after"]
+    decay_scale: Literal["lr", "none"]
+    maximize: bool
+    grad_scale: float
+    clip_value: float | None
+    clip_norm: float | None
+    clip_eps: float
+    clip_scope: Literal["global", "tensor"]
+    clip_norm_type: float | Literal["2", "1", "max"]
+    on_nonfinite: Literal["propagate", "skip", "raise"]
+
+
+def spelled_out(values: dict[str, Any]) -> dict[str, Any]:
+    """``betas=(b1, b2)`` as ``beta1`` and ``beta2``."""
+    values = dict(values)
+    if BETAS in values:
+        betas = values.pop(BETAS)
+        if "beta1" in values or "beta2" in values:
+            raise TypeError("betas are beta1 and beta2: give one or the other")
+        try:
+            values["beta1"], values["beta2"] = betas
+        except (TypeError, ValueError):
+            raise ValueError(f"betas must be two numbers, got {betas!r}") from None
+    return values
+
+
+def checked(rule: str, values: dict[str, Any]) -> dict[str, Any]:
+    """What to keep of them."""
+    values = spelled_out(values)
+    _core.check_hyper(rule, values)
+    return {name: _checks.plain(value) for name, value in values.items()}
+
+
+def check_own(owner: str, rule: str, values: dict[str, Any], fixed: Iterable[str]) -> None:
+    """A group may have values of these names."""
+    for name in values:
+        if name in (*_core.WHOLE, *fixed, "state_dtype"):
+            raise TypeError(f"{name} belongs to the whole optimizer, not to one of its groups")
+    hyper = _core.RULES[rule]["hyper"]
+    betas = [BETAS] if "beta1" in hyper else []
+    _checks.options(f"a group of {owner}", values, [*hyper, *betas, *_core.AROUND])

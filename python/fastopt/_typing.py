@@ -1,0 +1,18 @@
+"""Names of :mod:`typing` that Python 3.10 lacks: :func:`typing.get_type_hints` looks them up at run time."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+__all__ = ["Self", "Unpack"]
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+elif sys.version_info >= (3, 11):
+    from typing import Self, Unpack
+else:
+    Self = TypeVar("Self")
+
+    class Unpack(Generic[Self]):
+        """Stands for ``typing.Unpack`` in what is looked up."""
