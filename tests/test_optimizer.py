@@ -277,30 +277,23 @@ CLIPS = [{}, {"clip_norm": 1}, {"clip_value": 1}, {"clip_norm": 1, "clip_value":
 def test_a_skipped_step_changes_one_count(rule, policy, around, bad):
     params, grads = arrays(0), arrays(1)
     opt = CASES[rule].make(by_name(params), on_nonfinite=policy, **around)
-    assert opt.step(grads) is True
+    opt.step(grads)
     before = all_bits(params), state_bits(opt)
     grads[2][-1, -1, -1] = bad
     if policy == "raise":
         with pytest.raises(FloatingPointError, match=re.escape("grads['c'] has a NaN or an infinity")):
             opt.step(grads)
     else:
-        assert opt.step(grads) is False
+        opt.step(grads)
     assert (opt.step_count, opt.skipped_steps) == (1, 1)
     opt.skipped_steps = 0
     assert (all_bits(params), state_bits(opt)) == before
 
 
-def test_a_device_decides_to_skip_where_the_host_does_not_see_it(cuda):
-    opt = fastopt.SGD(cuda.array(np.ones(3)), on_nonfinite="skip")
-    grads = [cuda.array(np.full(3, value)) for value in (1.0, np.nan)]
-    assert [opt.step(grad) for grad in grads] == [True, True]
-    assert (opt.step_count, opt.skipped_steps) == (1, 1)
-
-
 def test_by_default_what_is_not_finite_goes_on():
     w = np.ones(3)
     opt = fastopt.SGD(w)
-    assert opt.step(np.array([1.0, np.nan, np.inf])) is True
+    opt.step(np.array([1.0, np.nan, np.inf]))
     assert (np.isfinite(w).tolist(), opt.step_count, opt.skipped_steps) == ([True, False, False], 1, 0)
 
 

@@ -55,7 +55,6 @@ class Around(AroundButDecay, total=False):
     >>> w, b = np.ones(2), np.ones(2)
     >>> opt = fastopt.SGD([{"params": w, "l2": 0.5}, {"params": b, "clip_value": 1.0}], lr=1.0, clip_norm=9.0)
     >>> opt.step([np.zeros(2), np.full(2, 4.0)])
-    True
     >>> w, b
     (array([0.5, 0.5]), array([0., 0.]))
 

@@ -39,8 +39,8 @@ class Optimizer(Shared):
     >>> opt.lr = 0.125  # of the groups that have none of their own
     >>> [group.lr for group in opt.groups]
     [0.125, 0.5]
-    >>> [opt.step([np.full(3, value), np.ones(2)]) for value in (1.0, np.inf, 2.0)]
-    [True, False, True]
+    >>> for value in (1.0, np.inf, 2.0):
+    ...     opt.step([np.full(3, value), np.ones(2)])
     >>> opt.step_count, opt.skipped_steps
     (2, 1)
     """
@@ -192,7 +192,6 @@ class Optimizer(Shared):
         >>> opt = fastopt.SGD([np.ones(2)], lr=0.5)
         >>> w = opt.params[0] = np.zeros(2)
         >>> opt.step([np.ones(2)])
-        True
         >>> w
         array([-0.5, -0.5])
         """
@@ -200,7 +199,7 @@ class Optimizer(Shared):
 
     # ---- the step ----
 
-    def step(self, grads: Any) -> bool:
+    def step(self, grads: Any) -> None:
         """Step every parameter, in place.
 
         Args:
@@ -208,10 +207,7 @@ class Optimizer(Shared):
                 names, or a list of groups (dicts with ``grads``); for groups a flat sequence does too.
                 Each has the shape and dtype of its parameter; they are only read, in any layout.
 
-        Returns:
-            Whether it stepped: ``False`` where the step was skipped for a NaN or an infinity, with
-            ``on_nonfinite="skip"``. On a CUDA device that is decided there, without a wait, and ``True``
-            comes back either way; ``skipped_steps`` tells.
+        ``skipped_steps`` tells whether it was skipped; where a device has decided that, it waits for it.
 
         Raises:
             TypeError, ValueError: an array that does not fit its parameter; nothing has been written.
@@ -220,8 +216,9 @@ class Optimizer(Shared):
         if self._stale:
             self._push()
         if type(grads) is list and self._layout.form == "list":
-            return self._stepper.step(grads)
-        return self._stepper.step(*self._layout.flatten(grads))
+            self._stepper.step(grads)
+        else:
+            self._stepper.step(*self._layout.flatten(grads))
 
     def _push(self) -> None:
         """Hand the hyper-parameters down; they were checked when they were set."""

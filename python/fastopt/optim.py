@@ -38,7 +38,6 @@ class SGD(Optimizer):
     >>> w = np.array([1.0, -2.0])
     >>> opt = fastopt.SGD(w, lr=0.1)
     >>> opt.step(2 * w)  # the gradient of w**2
-    True
     >>> w
     array([ 0.8, -1.6])
 
@@ -74,7 +73,7 @@ class Momentum(Optimizer):
     >>> w = np.array([1.0, -2.0])
     >>> opt = fastopt.Momentum(w, lr=0.1, momentum=0.5)
     >>> for _ in range(2):
-    ...     stepped = opt.step(2 * w)
+    ...     opt.step(2 * w)
     >>> w, opt.velocity
     (array([ 0.54, -1.08]), [array([ 0.26, -0.52])])
 
@@ -132,7 +131,7 @@ class Nesterov(Optimizer):
     >>> w = np.array([1.0, -2.0])
     >>> opt = fastopt.Nesterov(w, lr=0.1, momentum=0.5)
     >>> for _ in range(2):
-    ...     stepped = opt.step(2 * opt.lookahead())
+    ...     opt.step(2 * opt.lookahead())
     >>> w
     array([ 0.56, -1.12])
 
@@ -213,7 +212,6 @@ class AdaGrad(Optimizer):
     >>> import numpy as np, fastopt
     >>> w = np.array([1.0, -2.0])
     >>> fastopt.AdaGrad(w, lr=0.1).step(2 * w)
-    True
     >>> w  # the first step has the rate's size, whatever the gradient's
     array([ 0.9, -1.9])
 
@@ -281,7 +279,6 @@ class RMSprop(Optimizer):
     >>> w = np.array([1.0, -2.0])
     >>> opt = fastopt.RMSprop(w, lr=0.1, rho=0.75)
     >>> opt.step(2 * w)
-    True
     >>> w, opt.mean_sq
     (array([ 0.8, -1.8]), [array([1., 4.])])
 
@@ -383,7 +380,6 @@ class Adam(Optimizer):
     >>> w = {"weight": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
     >>> opt = fastopt.Adam(w, lr=0.5, clip_norm=1.0)
     >>> opt.step({"weight": np.ones((2, 2), np.float32), "bias": np.ones(2, np.float32)})
-    True
     >>> w["weight"].round(4).tolist(), opt.step_count
     ([[0.5, 0.5], [0.5, 0.5]], 1)
 
@@ -456,7 +452,6 @@ class AdamW(Adam):
     >>> w = np.array([1.0])
     >>> opt = fastopt.AdamW(w, lr=0.1, weight_decay=0.5)
     >>> opt.step(np.array([0.0]))
-    True
     >>> w
     array([0.95])
 
