@@ -251,23 +251,29 @@ class Dropout(Layer):
     ) -> Array:
         """``residual + dropout(x + bias)``, each if given; a new array, or written to ``out``.
 
-        In training every call draws another mask. Arguments and errors are those of
-        :func:`fastopt.functional.dropout_forward`.
+        In training every call draws another mask; one that is refused leaves the generator as it was. Arguments
+        and errors are those of :func:`fastopt.functional.dropout_forward`.
         """
-        offset = self.generator.next_offset() if self.training else 0
-        y, self._saved = F.dropout_forward(
-            x,
-            self.p,
-            seed=self.generator.key,
-            offset=offset,
-            training=self.training,
-            scaling=self.scaling,
-            residual=residual,
-            bias=bias,
-            channel_axis=self.channel_axis,
-            alpha=self.alpha,
-            out=out,
-        )
+        training, generator = self.training, self.generator
+        offset = generator.next_offset() if training else 0
+        try:
+            y, self._saved = F.dropout_forward(
+                x,
+                self.p,
+                seed=generator.key,
+                offset=offset,
+                training=training,
+                scaling=self.scaling,
+                residual=residual,
+                bias=bias,
+                channel_axis=self.channel_axis,
+                alpha=self.alpha,
+                out=out,
+            )
+        except Exception:
+            if training:
+                generator._take_back(offset)
+            raise
         return y
 
     def backward(self, dy: Array, *, out: Array | None = None) -> Array:
