@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastopt import _checks, _core
+from fastopt import _checks, _core, _states
 from fastopt import functional as F
 from fastopt._arrays import beside
 from fastopt._batch_norm import forward_options
@@ -76,7 +76,7 @@ class BatchNorm(Layer):
             have; None for NumPy and float32.
 
     ``gamma``, ``beta``, ``running_mean`` and ``running_var`` are arrays of shape (C,), or None; ``backward``
-    leaves ``dgamma`` and ``dbeta``.
+    leaves ``dgamma`` and ``dbeta``. ``num_batches_tracked`` counts the batches of training that had any values.
 
     >>> import numpy as np, fastopt
     >>> norm = fastopt.BatchNorm(2, eps=0.0)
@@ -121,8 +121,8 @@ class BatchNorm(Layer):
         forward_options(True, momentum, momentum_mode, eps, axis, unbiased, single_value, activation)
         if like is None:
             like = np.empty(self.num_features, np.float32)
-        elif getattr(like, "shape", None) != (self.num_features,):
-            raise ValueError(f"like must be an array of shape ({self.num_features},), got {like!r}")
+        elif (shape := _core.check_array(like, "like")) != (self.num_features,):
+            raise ValueError(f"like has shape {shape}, expected ({self.num_features},)")
         tracks = _checks.switch("track_running_stats", track_running_stats)
         if _checks.switch("affine", affine):
             self.gamma, self.beta = full_like(like, 1.0), full_like(like, 0.0)
@@ -137,6 +137,8 @@ class BatchNorm(Layer):
         and errors are those of :func:`fastopt.functional.batch_norm_forward`.
         """
         tracks = self.running_mean is not None
+        if self.gamma is None and not tracks:  # else they say how many channels there are
+            self._check_channels(x)
         y, self._saved = F.batch_norm_forward(
             x,
             self.gamma,
@@ -155,8 +157,17 @@ class BatchNorm(Layer):
             activation=self.activation,
             out=out,
         )
-        self.num_batches_tracked += self.training and tracks
+        if self.training and tracks and self._saved.count:  # an empty batch has no share in an average
+            self.num_batches_tracked += 1
         return y
+
+    def _check_channels(self, x: Array) -> None:
+        shape = _core.check_array(x, "x")
+        found = shape[self.axis : self.axis + 1 or None]
+        if found and found[0] != self.num_features:
+            raise ValueError(
+                f"x has shape {shape}, expected num_features={self.num_features} along axis {self.axis}"
+            )
 
     def backward(self, dy: Array, *, out: Array | None = None) -> Any:
         """``dx`` of the last forward, or with a residual ``(dx, dresidual)``; leaves ``dgamma`` and ``dbeta``.
@@ -175,7 +186,8 @@ class BatchNorm(Layer):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's. One of another layer raises
-        ``ValueError`` and changes nothing."""
+        ``ValueError``, what is none ``TypeError``; nothing is changed then."""
+        _checks.mapping("state", state)
         _checks.same_entries("entries", state, self.state_dict())
         count = _checks.count("num_batches_tracked", state["num_batches_tracked"])
         mine, values = {name: getattr(self, name) for name in _BATCH_NORM_ARRAYS}, {}
@@ -183,7 +195,7 @@ class BatchNorm(Layer):
             if (array is None) != (state[name] is None):
                 raise ValueError(f"state_dict's {name} is {state[name]!r}, expected {array!r}")
             if array is not None:
-                _checks.same_arrays(name, [state[name]], [array])
+                _states.require_like(name, state[name], array)
                 values[name] = beside(array, state[name])
         for name, value in values.items():
             mine[name][...] = value
