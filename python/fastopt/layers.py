@@ -217,8 +217,10 @@ class Dropout(Layer):
 
     Args:
         p: the probability to drop, from 0 to 1.
-        generator: a :class:`fastopt.Generator`, which layers may share, or the seed for one. ``None`` takes
-            a seed from the operating system; ``layer.generator.seed`` tells which.
+        generator: a :class:`fastopt.Generator`, or the seed for one. Equal seeds repeat the numbers: for masks
+            that are independent of each other, and of initial weights, layers and :mod:`fastopt.init` share one
+            generator or have a seed each. ``None`` takes a seed from the operating system;
+            ``layer.generator.seed`` tells which.
         scaling: ``"inverted"``, or ``"test_time"`` to scale by :math:`1 - p` in evaluation instead.
         channel_axis: drop whole channels along this axis.
         alpha: alpha dropout, for SELU.
