@@ -9,7 +9,6 @@ sixteenth to four times He's scale, and at four times the rate. The scale still 
 step turns small weights further: they get by with a smaller one.
 """
 
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +18,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import fastopt
+from command import picture_argument
 from network import Linear, accuracy, forward, learnt, loss_and_grads, make_network
 
 NETWORK = {"layers": 6, "hidden": 32, "dropout": 0.0}
@@ -96,7 +96,7 @@ def fraction(value):
     return f"{value:g}" if value >= 1 else f"1/{1 / value:g}"
 
 
-def main(file="batch_norm.png"):
+def main(file):
     tables = {}
     for batch_norm, name in ((False, "without BatchNorm"), (True, "with BatchNorm")):
         tables[name] = survey(batch_norm)
@@ -114,4 +114,4 @@ def main(file="batch_norm.png"):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(picture_argument(__doc__, "batch_norm.png"))

@@ -11,13 +11,12 @@ far above that of mini-batches; with the whole set it falls at every step.
 The data are scikit-learn's 442 diabetics: how their illness went on, from body mass and a blood value.
 """
 
-import sys
-
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.datasets import load_diabetes
 
 import fastopt
+from command import picture_argument
 
 FEATURES = [2, 8]  # body mass index, log of serum triglycerides: the two that say most
 START, LR, EPOCHS = (-0.6, 1.0), 0.05, 20
@@ -138,7 +137,7 @@ def draw_losses(ax, paths):
     ax.legend(frameon=False, ncols=2, loc="upper right")
 
 
-def main(file="batch_size.png"):
+def main(file):
     measured = {size: noise(size) for size in SIZES}
     print("noise of the gradient, measured and by sigma / sqrt(B) * sqrt((N - B) / (N - 1)):")
     for size, found in measured.items():
@@ -158,4 +157,4 @@ def main(file="batch_size.png"):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(picture_argument(__doc__, "batch_size.png"))

@@ -6,12 +6,11 @@ A linear recurrent network of one unit multiplies its input 50 times by the same
 1/2 it needs w = 0.5**(1/50). Below 1 the loss is almost flat; a little above it is a wall.
 """
 
-import sys
-
 import numpy as np
 from matplotlib.figure import Figure
 
 import fastopt
+from command import picture_argument
 
 LENGTH, TARGET, START = 50, 0.5, 1.12
 BEST = TARGET ** (1 / LENGTH)
@@ -60,7 +59,7 @@ def draw(clipped, file):
     figure.savefig(file, dpi=120)
 
 
-def main(file="cliff.png"):
+def main(file):
     plain, clipped = descend(None), descend(LIMIT)
     print(f"at w = {START} the gradient is {gradient(START):.2g}")
     print("without a limit w goes", " -> ".join(f"{w:.3g}" for w in plain))
@@ -72,4 +71,4 @@ def main(file="cliff.png"):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(picture_argument(__doc__, "cliff.png"))

@@ -10,7 +10,6 @@ than about half as wide. With either the network reads more of the test digits, 
 with neither.
 """
 
-import sys
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import fastopt
+from command import picture_argument
 from network import accuracy, learnt, loss, loss_and_grads, make_network
 
 SAMPLES = 400  # to train on
@@ -101,7 +101,7 @@ def draw(runs, file):
     figure.savefig(file, dpi=120)
 
 
-def main(file="overfitting.png"):
+def main(file):
     runs = {name: train(dropout) for name, dropout in DROPOUTS.items()}
     for name, (states, kept) in runs.items():
         print(name)
@@ -115,4 +115,4 @@ def main(file="overfitting.png"):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(picture_argument(__doc__, "overfitting.png"))

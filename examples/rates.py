@@ -6,12 +6,11 @@ Both divide the rate by the root of squared gradients. AdaGrad adds them up, so 
 averages over the recent past, so that it can forget.
 """
 
-import sys
-
 import numpy as np
 from matplotlib.figure import Figure
 
 import fastopt
+from command import picture_argument
 
 STEPS, MOVE = 6000, 3000  # the target moves from 1 to -1 at this step
 NOISE, NEAR = 1.0, 0.2  # of the gradients; how close counts as arrived
@@ -55,7 +54,7 @@ def draw(runs, file):
     figure.savefig(file, dpi=120)
 
 
-def main(file="rates.png"):
+def main(file):
     runs = {name: follow(name) for name in OPTIMIZERS}
     for name, (weights, rates) in runs.items():
         print(f"{name}: rate {rates[100]:.4f} after 100 steps, {rates[-1]:.4f} after {STEPS}")
@@ -67,4 +66,4 @@ def main(file="rates.png"):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(picture_argument(__doc__, "rates.png"))

@@ -7,12 +7,11 @@ Momentum gathers speed, ten times at most with 0.9; a step divided by the root o
 does not care how small they are.
 """
 
-import sys
-
 import numpy as np
 from matplotlib.figure import Figure
 
 import fastopt
+from command import picture_argument
 
 MOST = 5000  # steps, after which an optimizer counts as caught
 OPTIMIZERS = {
@@ -73,7 +72,7 @@ def draw(runs, file):
     figure.savefig(file, dpi=120)
 
 
-def main(file="saddle.png"):
+def main(file):
     runs = {place: {name: losses(name, place) for name in OPTIMIZERS} for place in PLACES}
     for place, by_name in runs.items():
         print(place)
@@ -88,4 +87,4 @@ def main(file="saddle.png"):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(picture_argument(__doc__, "saddle.png"))

@@ -6,12 +6,11 @@ L2 pulls a weight by its own size, and the pull fades as the weight does. L1 pul
 whatever the data do not hold. The subgradient of L1 only jumps about 0; the proximal step lands on it.
 """
 
-import sys
-
 import numpy as np
 from matplotlib.figure import Figure
 
 import fastopt
+from command import picture_argument
 
 FEATURES, MATTER, SAMPLES, STEPS = 40, 5, 60, 4000
 PENALTIES = {
@@ -59,7 +58,7 @@ def draw(weights, file):
     figure.savefig(file, dpi=120)
 
 
-def main(file="sparsity.png"):
+def main(file):
     truth = data()[2]
     weights = {name: fit(options) for name, options in PENALTIES.items()}
     print(f"{FEATURES} weights, of which {MATTER} matter:")
@@ -74,4 +73,4 @@ def main(file="sparsity.png"):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(picture_argument(__doc__, "sparsity.png"))

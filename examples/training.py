@@ -53,6 +53,8 @@ class Training:
     settings that loads it goes on as if nothing had been, to the bit."""
 
     def __init__(self, xp, data, settings):
+        if settings.batch_norm and settings.batch_size == 1:
+            raise ValueError("batch_norm learns nothing from one image: give a batch_size of 2 or more")
         self.xp, self.data, self.settings = xp, data, settings
         x, y = data["training"]
         generator = fastopt.Generator(settings.seed)
@@ -60,7 +62,7 @@ class Training:
         self.params = learnt(self.network)
         self.arrays = {**self.params, **statistics(self.network)}  # all that reading a digit takes
         self.opt = getattr(fastopt, settings.optimizer)(self.params, **settings.hyper)
-        # A last, short batch is left out: BatchNorm learns nothing from one image.
+        # A last, short batch is left out, as it may be of one image.
         self.batches = fastopt.data.minibatches(
             x, y, batch_size=settings.batch_size, seed=settings.seed, drop_last=True
         )

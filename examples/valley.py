@@ -8,12 +8,11 @@ takes the difference between the directions away; RMSprop's steps then stay as l
 about the floor unless the rate falls.
 """
 
-import sys
-
 import numpy as np
 from matplotlib.figure import Figure
 
 import fastopt
+from command import picture_argument
 
 STEEP = 100.0  # the curvature across; along the valley it is 1
 START, STEPS = (-10.0, 1.0), 80
@@ -70,7 +69,7 @@ def draw(paths, file):
     figure.savefig(file, dpi=120)
 
 
-def main(file="valley.png"):
+def main(file):
     runs = {name: best(name) for name in OPTIMIZERS}
     print(
         f"from a loss of {loss(*START):.0f}, {STEPS} steps, each with the best of {len(RATES)} rates:"
@@ -85,4 +84,4 @@ def main(file="valley.png"):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(picture_argument(__doc__, "valley.png"))

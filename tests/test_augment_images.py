@@ -30,7 +30,7 @@ X_ALL, Y_ALL = images(count=20), np.eye(20, 5, dtype=np.float32)
 
 FUNCTIONS = {
     "crop": lambda x, d, **o: augment.crop(x, d, padding=2, **o),
-    "crop to size": lambda x, d, **o: augment.crop(x, d, padding=1, size=(5, 4), fill=0.25, **o),
+    "crop to size": lambda x, d, **o: augment.crop(x, d, padding=1, size=(5, 4), fill=2, **o),
     "flip": lambda x, d, **o: augment.flip(x, d, **o),
     "flip vertical": lambda x, d, **o: augment.flip(x, d, axis="vertical", **o),
     "rotate": lambda x, d, **o: augment.rotate(x, d, degrees=30, fill=0.5, **o),
@@ -271,6 +271,28 @@ def test_mixup_from_a_memory_map(tmp_path):
 # ---- what is refused ----
 
 X, D = images(), draws()
+BYTES = np.zeros(X.shape, np.uint8)
+
+
+@each_library
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [
+        ("uint8", 255),
+        ("uint8", 7.0),
+        ("int64", -(2**63)),
+        ("bool", True),
+        ("float32", 0.5),
+        ("float64", np.inf),
+    ],
+)
+def test_a_fill_that_the_dtype_can_hold_is_taken(dtype, fill, library):
+    images = library.array(np.zeros(X.shape, dtype))
+    y = library.host(augment.crop(images, D, padding=9, fill=fill))
+    assert y.dtype == dtype
+    assert {v.item() for v in np.unique(y)} == {0, fill}
+
+
 REFUSED = {
     "axes": (lambda: augment.flip(X[0], D), ValueError, r"images has shape \(3, 7, 8\), expected 4"),
     "number": (lambda: augment.flip(X[:2], D), ValueError, "images has 2 samples, but draws has 6"),
@@ -285,6 +307,35 @@ REFUSED = {
     "no size": (lambda: augment.crop(X, D, size=3), ValueError, "size must be a pair, got 3"),
     "limits": (lambda: augment.jitter(X, D, limits=1.0), ValueError, "limits must be a pair, got 1.0"),
     "no others": (lambda: augment.mixup(X, X, D, others=None), ValueError, "others must be a pair"),
+    "fill for bytes": (
+        lambda: augment.crop(BYTES, D, fill=300),
+        ValueError,
+        "fill is 300, which images of dtype uint8 cannot hold",
+    ),
+    "fill below 0": (
+        lambda: augment.cutout(BYTES, D, size=1, fill=-1),
+        ValueError,
+        "fill is -1, which",
+    ),
+    "half a fill": (lambda: augment.crop(BYTES, D, fill=0.5), ValueError, "fill is 0.5, which images"),
+    "fill NaN": (lambda: augment.crop(BYTES, D, fill=np.nan), ValueError, "fill is nan, which images"),
+    "large fill": (
+        lambda: augment.crop(BYTES.astype(np.int64), D, fill=np.float64(2**63)),
+        ValueError,
+        "fill is .*, which images of dtype int64 cannot hold",
+    ),
+    "fill for switches": (
+        lambda: augment.crop(X > 0, D, fill=2),
+        ValueError,
+        "fill is 2, which images",
+    ),
+    "no fill": (lambda: augment.crop(X, D, fill=None), TypeError, "fill must be a number, got None"),
+    "no fill, turned": (lambda: augment.rotate(X, D, fill="0"), TypeError, "fill must be a number"),
+    "no fill, cut": (
+        lambda: augment.cutout(BYTES, D, size=1, fill=None),
+        TypeError,
+        "fill must be a n",
+    ),
     "degrees": (lambda: augment.rotate(X, D, degrees=200), ValueError, r"degrees must lie in \[0, 180"),
     "hole": (lambda: augment.cutout(X, D, size=0), ValueError, "size must be 1 or more"),
     "std": (lambda: augment.noise(X, D, std=-1), ValueError, r"std must lie in \[0, inf\)"),

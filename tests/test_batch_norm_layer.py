@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -69,6 +70,50 @@ def test_a_refused_batch_changes_nothing():
     assert (bits(layer.running_mean), layer.num_batches_tracked) == before
 
 
+def test_a_batch_without_values_has_no_share_in_the_average():
+    layer = fastopt.BatchNorm(2, momentum=None)
+    for samples in ([], [[1.0, 2.0], [3.0, 4.0]], [], [[5.0, 0.0], [7.0, 0.0]]):
+        layer(np.reshape(samples, (-1, 2)))
+    assert layer.num_batches_tracked == 2
+    assert layer.running_mean.tolist() == [4.0, 1.5]
+
+
+def test_a_refused_single_sample_has_no_share_and_a_taken_one_has():
+    layer = fastopt.BatchNorm(2, momentum=None)
+    with pytest.raises(ValueError, match="one value for each channel"):
+        layer(np.ones((1, 2)))
+    assert layer.num_batches_tracked == 0
+    layer.single_value = "zero_var"
+    layer(np.ones((1, 2)))
+    assert (layer.num_batches_tracked, layer.running_mean.tolist()) == (1, [1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("axis", "shape"), [(1, (4, 2)), (-1, (4, 3, 2)), (-2, (3, 2, 3)), (0, (2, 3))]
+)
+def test_without_arrays_of_its_own_it_still_counts_the_channels(axis, shape):
+    layer = fastopt.BatchNorm(3, axis=axis, affine=False, track_running_stats=False)
+    x, says = (
+        np.ones(shape),
+        rf"x has shape {re.escape(str(shape))}, expected num_features=3 along axis {axis}",
+    )
+    for refused in (x, Opaque(x)):
+        out = np.zeros(shape)
+        with pytest.raises(ValueError, match=f"^{says}$"):
+            layer(refused, out=out)
+        assert not out.any()
+    good = np.moveaxis(values((4, 5, 3)), 2, axis)
+    assert layer(good).shape == good.shape
+
+
+class Opaque:
+    """An array that says its shape by a protocol alone."""
+
+    def __init__(self, array):
+        self.__array_interface__ = array.__array_interface__
+        self.array = array
+
+
 def test_backward_needs_a_forward_for_each_call():
     layer = fastopt.BatchNorm(3)
     x = values((4, 3))
@@ -123,7 +168,9 @@ def test_a_checkpoint_goes_on_with_the_same_bits():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gamma": np.ones(4, np.float32)}, r"gamma\[0\] has shape \(4,\), expected \(3,\)"),
+        ({"gamma": np.ones(4, np.float32)}, r"state_dict's gamma has shape \(4,\), expected \(3,\)"),
+        ({"gamma": np.ones(3)}, "state_dict's gamma has dtype float64, expected float32"),
+        ({"gamma": [1, 1, 1]}, "state_dict's gamma has shape None, expected"),
         ({"beta": None}, "state_dict's beta is None"),
         ({"num_batches_tracked": -1}, "num_batches_tracked must be 0 or more, got -1"),
         ({"more": 1}, "state_dict's entries has the entries"),
@@ -137,6 +184,12 @@ def test_another_layers_checkpoint_is_refused(change, message):
     assert not layer.running_mean.any()
 
 
+def test_what_is_no_checkpoint_is_refused():
+    for state in (None, [], 3):
+        with pytest.raises(TypeError, match=r"^state has type \w+, expected a dict"):
+            fastopt.BatchNorm(3).load_state_dict(state)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -145,7 +198,9 @@ def test_another_layers_checkpoint_is_refused(change, message):
         ({"momentum": 2.0}, ValueError, r"momentum must lie in \[0, 1\], got 2.0"),
         ({"affine": 1}, TypeError, "affine must be True or False, got 1"),
         ({"activation": "gelu"}, ValueError, "activation must be one of None, 'relu', got 'gelu'"),
-        ({"like": np.empty(4)}, ValueError, r"like must be an array of shape \(3,\)"),
+        ({"like": np.empty(4)}, ValueError, r"like has shape \(4,\), expected \(3,\)"),
+        ({"like": np.ones(3, int)}, TypeError, "like has dtype int64, expected float16, bfloat16"),
+        ({"like": 3.0}, TypeError, "like has type float, expected an array"),
     ],
 )
 def test_bad_options_are_refused(arguments, error, message):

@@ -8,7 +8,7 @@ import pytest
 from batches import batch
 from fastopt import functional as F
 from scenes import refused
-from steps import values
+from steps import bits, values
 from test_batch_norm_refusals import FORM, TWO, forward, over, parts
 from test_refusals import NO_ARRAY, read_only
 
@@ -65,6 +65,47 @@ def test_saved_is_what_a_forward_pass_returned(saved):
         F.batch_norm_backward(b.dy, saved)
     with refused(TypeError, says, parts(b)):
         F.batch_norm_backward_apply(b.dy, saved, sums)
+    with refused(TypeError, says, parts(b)):
+        F.batch_norm_backward_reduce(b.dy, saved)
+
+
+NO_MOMENTS = {
+    "none": (None, " has type NoneType, expected BatchMoments"),
+    "a number": (1, " has type int, expected BatchMoments"),
+    "too few": ((4.0, np.zeros(25)), " has type tuple, expected BatchMoments"),
+    "text": ((4.0, np.zeros(25), ["a"] * 25), ".m2 must hold numbers, got"),
+    "no count": ((None, np.zeros(25), np.zeros(25)), ".n must be a number, got None"),
+    "counts": ((np.ones(25), np.zeros(25), np.zeros(25)), ".n must be a number, got array"),
+}
+
+
+@pytest.mark.parametrize(("moments", "says"), NO_MOMENTS.values(), ids=NO_MOMENTS)
+def test_what_is_no_moments_is_refused(moments, says):
+    b = batch(FORM)
+    with refused(TypeError, "^moments" + says, parts(b)):
+        F.batch_norm_apply(b.x, moments)
+    good = F.batch_norm_moments(b.x)
+    with pytest.raises(TypeError, match=r"^parts\[1\]" + says):
+        F.batch_norm_join([good, moments])
+    with pytest.raises(TypeError, match=r"^parts\[0\] has type float, expected BatchMoments"):
+        F.batch_norm_join(good)
+    with pytest.raises(TypeError, match=r"^parts has type NoneType, expected a list of BatchMoments"):
+        F.batch_norm_join(None)
+
+
+@pytest.mark.parametrize("sums", [None, (1.0,), [np.zeros(25)] * 2])
+def test_what_is_no_sums_is_refused(sums):
+    b = batch(FORM)
+    _, saved = forward(b)
+    with refused(TypeError, f"^sums has type {type(sums).__name__}, expected BatchNormSums", parts(b)):
+        F.batch_norm_backward_apply(b.dy, saved, sums)
+
+
+def test_plain_tuples_of_statistics_do():
+    b = batch(FORM)
+    moments = F.batch_norm_moments(b.x)
+    assert bits(F.batch_norm_join([tuple(moments)]).m2) == bits(moments.m2)
+    assert bits(F.batch_norm_apply(b.x, tuple(moments))[0]) == bits(F.batch_norm_apply(b.x, moments)[0])
 
 
 def test_numbers_of_other_channels_are_refused():

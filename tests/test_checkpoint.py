@@ -34,6 +34,8 @@ def image(value):
         return {key: image(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [image(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return (type(value), str(value.dtype), value.tobytes())
     if isinstance(value, np.ndarray):
         return (str(value.dtype), value.shape, value.flags.f_contiguous, value.tobytes("A"))
     return (type(value), repr(value))
@@ -74,6 +76,35 @@ def test_an_array_comes_back_to_the_bit(array, file):
     for state in (array, {"a": [array]}):
         checkpoint.save(file, state)
         assert image(checkpoint.load(file)) == image(state)
+
+
+SCALARS = [
+    *(np.dtype(d).type(1) for d in ("f2", "f4", "i1", "i8", "u8", "?", "c8")),
+    ml_dtypes.bfloat16(1.5),
+    np.datetime64("2026-01-02", "D"),
+]
+
+
+@pytest.mark.parametrize("scalar", SCALARS, ids=lambda s: str(s.dtype))
+def test_a_scalar_of_numpys_comes_back_as_one(scalar, file):
+    for state in (scalar, {"best": scalar, "array": np.asarray(scalar), "all": [scalar]}):
+        checkpoint.save(file, state)
+        assert image(checkpoint.load(file)) == image(state)
+
+
+def test_numpys_float64_and_str_come_back_as_pythons(file):
+    checkpoint.save(file, [np.float64(0.1), np.str_("a")])
+    assert image(checkpoint.load(file)) == image([0.1, "a"])
+
+
+def test_a_file_from_before_scalars_were_told_from_arrays_is_read(file):
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(
+            "state.json", json.dumps({"fastopt": 1, "arrays": ["a.npy"], "state": {"a": "float32"}})
+        )
+        with archive.open("a.npy", "w") as member:
+            np.lib.format.write_array(member, np.array(0.5, np.float32))
+    assert image(checkpoint.load(file)) == image({"a": np.array(0.5, np.float32)})
 
 
 def test_a_strided_view_comes_back(file):
@@ -165,6 +196,10 @@ UNSAVED = {
     "a key": ({"a": {3: 1}}, r"state\['a'\] has the key 3, expected strings"),
     "an object": ({"a": object()}, r"state\['a'\] has type object"),
     "bytes": ([b"abc"], r"state\['0'\] has type bytes"),
+    "a record of objects": (
+        {"a": np.array([(None, 1)], "O,i4")[0]},
+        r"state\['a'\] is an array of objects",
+    ),
     "an array of objects": ({"a": np.array([None])}, r"state\['a'\] is an array of objects"),
 }
 

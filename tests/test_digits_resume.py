@@ -287,6 +287,6 @@ def test_a_checkpoint_that_cannot_be_written_is_told_before_the_first_step(
 
     monkeypatch.setattr(Training, "run", lambda *_: pytest.fail("it has begun"))
     with pytest.raises(SystemExit) as ended:
-        digits.main(command(tmp_path / "nowhere"))
+        digits.main([*command(tmp_path), "--checkpoint", str(tmp_path / "nowhere" / "run.npz")])
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("digits.py: --checkpoint cannot be written: ")

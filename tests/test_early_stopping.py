@@ -98,6 +98,26 @@ def test_a_resumed_run_stops_at_the_same_update_with_the_same_parameters(done):
     assert (w == best).all()
 
 
+@pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.array(0.5)])
+def test_a_value_may_be_an_array_without_axes(value):
+    stopper = fastopt.EarlyStopping()
+    stopper.update(value, np.ones(3))
+    assert stopper.best == 0.5
+
+
+def test_a_state_shares_no_arrays():
+    """Neither the one that is given out nor the one that is taken up."""
+    w = np.ones(3)
+    stopper, resumed = watching(w), fastopt.EarlyStopping()
+    state = stopper.state_dict()
+    resumed.load_state_dict(state)
+    state["params"][0][:] = 7
+    for s in (stopper, resumed):
+        w[:] = 0
+        s.restore(w)
+        assert (w == 1).all()
+
+
 W = np.ones(3)
 
 
@@ -135,6 +155,17 @@ REFUSED = {
         ValueError,
         "state_dict has mode 'min', expected 'max'",
     ),
+    "no value": (
+        lambda: fastopt.EarlyStopping().update(None, W),
+        TypeError,
+        "value must be a number, got None",
+    ),
+    "text": (lambda: fastopt.EarlyStopping().update("0.5", W), TypeError, "value must be a number"),
+    "values": (
+        lambda: fastopt.EarlyStopping().update(np.ones(2), W),
+        TypeError,
+        "value must be a numb",
+    ),
 }
 
 
@@ -142,6 +173,39 @@ REFUSED = {
 def test_refused(call, kind, says):
     with pytest.raises(kind, match="^" + says):
         call()
+
+
+BAD_STATES = {
+    "none": (lambda state: None, TypeError, "state has type NoneType, expected a dict"),
+    "lacking": (lambda state: {"mode": "min"}, ValueError, r"state_dict lacks \['updates'"),
+    "no params": (
+        lambda state: {**state, "params": None},
+        TypeError,
+        "state_dict's params has type NoneType, expected a list of arrays",
+    ),
+    "no array": (
+        lambda state: {**state, "params": [W, 3]},
+        TypeError,
+        r"state_dict's params\[1\] has type int, expected an array",
+    ),
+    "a best to come": (
+        lambda state: {**state, "best_update": 2},
+        ValueError,
+        "state_dict's best_update is 2, but updates is 1",
+    ),
+    "a count": (lambda state: {**state, "updates": -1}, ValueError, "updates must be 0 or more"),
+}
+
+
+@pytest.mark.parametrize(("change", "kind", "says"), BAD_STATES.values(), ids=BAD_STATES)
+def test_a_refused_state_changes_nothing(change, kind, says):
+    stopper = watching()
+    bad = change(fastopt.EarlyStopping().state_dict() | {"updates": 1})
+    with pytest.raises(kind, match="^" + says):
+        stopper.load_state_dict(bad)
+    w = np.zeros(3)
+    stopper.restore(w)
+    assert (stopper.updates, stopper.best_update, stopper.best, w.tolist()) == (1, 1, 1.0, [1, 1, 1])
 
 
 def test_a_refused_restore_writes_nothing():

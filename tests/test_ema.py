@@ -130,6 +130,16 @@ REFUSED = {
         ValueError,
         "state_dict's average has 2 arrays, expected 1",
     ),
+    "no state": (
+        lambda: fastopt.EMA(W).load_state_dict(None),
+        TypeError,
+        "state has type NoneType, expected a dict",
+    ),
+    "no average": (
+        lambda: fastopt.EMA(W).load_state_dict({"updates": 1, "average": None}),
+        TypeError,
+        "state_dict's average has type NoneType, expected a list of arrays",
+    ),
 }
 
 

@@ -165,7 +165,16 @@ def test_configuration_is_printed(isa: str) -> None:
         "numpy": np.__version__,
     }
     assert shown.items() >= expected.items()
-    assert {"CUDA", "ml_dtypes", "cupy-cuda12x", "cupy-cuda13x", "torch"} <= set(shown)
+    assert {"CUDA", "ml_dtypes", "torch"} <= set(shown)
+
+
+def test_configuration_shows_the_packages_of_all_extras_for_other_arrays() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    shown = fastopt._config.config()
+    for extra in ("arrays", "cuda12", "cuda13"):
+        found = re.search(rf'^{extra} = \["([\w-]+)', project, re.MULTILINE)
+        assert found
+        assert found[1] in shown
 
 
 def test_unknown_instruction_set_is_refused_with_a_list_of_what_there_is() -> None:

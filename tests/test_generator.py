@@ -111,6 +111,7 @@ GOOD = {"seed": 1, "stream": 2, "offset": 3}
 @pytest.mark.parametrize(
     ("state", "kind", "says"),
     [
+        (None, TypeError, "state has type NoneType, expected a dict"),
         ({"seed": 1, "stream": 2}, ValueError, "state_dict's generator has the entries"),
         ({**GOOD, "more": 1}, ValueError, "state_dict's generator has the entries"),
         ({**GOOD, "seed": -1}, ValueError, "seed must lie in [0, 2**64), got -1"),

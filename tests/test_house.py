@@ -42,6 +42,7 @@ MODULES = (
     "_elementary",
     "_random",
     "_arrays",
+    "_states",
     "_copies",
     "_watch",
     "_norms",

@@ -52,6 +52,37 @@ def test_evaluation_takes_no_numbers():
     assert bits(layer.train()(x)) == bits(twin(x))
 
 
+@pytest.mark.parametrize(
+    ("call", "kind", "says"),
+    [
+        (lambda layer: layer([1.0]), TypeError, "x has type list"),
+        (lambda layer: layer(np.ones(3), out=np.ones(4)), ValueError, "out has shape"),
+        (lambda layer: layer(np.ones(3), bias=np.ones(2)), ValueError, "bias has shape"),
+    ],
+)
+def test_a_refused_call_takes_no_numbers(call, kind, says):
+    layer, twin = (fastopt.Dropout(0.3, generator=5) for _ in range(2))
+    with pytest.raises(kind, match=says):
+        call(layer)
+    assert layer.generator.offset == 0
+    x = values(100)
+    assert bits(layer(x)) == bits(twin(x))
+
+
+def test_a_refused_call_takes_no_numbers_from_whoever_shares_the_generator():
+    """Who drew while it was being refused keeps what they had."""
+    layer, drawn = fastopt.Dropout(generator=5), []
+
+    class Sly:
+        def __dlpack__(self, **_):
+            drawn.append(layer.generator.next_offset())
+            raise TypeError("none")
+
+    with pytest.raises(TypeError, match="x cannot be read"):
+        layer(Sly())
+    assert layer.generator.next_offset() == drawn[-1] + 1
+
+
 def test_train_and_eval_return_the_layer():
     layer = fastopt.Dropout()
     assert layer.training

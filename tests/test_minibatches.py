@@ -186,7 +186,8 @@ UNFIT = {
     "seed": ({"seed": 4}, "state_dict has seed 4, expected 0"),
     "amid a batch": ({"position": 4}, "state_dict's position is 4"),
     "past the end": ({"position": 25}, "state_dict's position is 25"),
-    "a bad epoch": ({"epoch": -1}, "epoch must be 0 or more"),
+    "a bad epoch": ({"epoch": -1}, "state_dict's epoch must be 0 or more"),
+    "an epoch too late": ({"epoch": 2**48}, r"state_dict's epoch must lie in \[0, 2\*\*48\)"),
 }
 
 
@@ -198,6 +199,73 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(change, says):
     with pytest.raises(ValueError, match="^" + says):
         batches.load_state_dict({**before, **change})
     assert batches.state_dict() == before
+
+
+def test_what_is_no_checkpoint_is_refused():
+    with pytest.raises(TypeError, match=r"^state has type NoneType, expected a dict"):
+        minibatches(X, batch_size=5).load_state_dict(None)
+
+
+UNSET = {
+    "epoch": [
+        (-1, ValueError, "epoch must be 0 or more"),
+        (1.5, TypeError, "epoch must be a whole"),
+        (2**48, ValueError, r"epoch must lie in \[0, 2\*\*48\)"),
+    ],
+    "position": [
+        (-3, ValueError, "position must be 0 or more"),
+        (None, TypeError, "position must be a w"),
+        (4, ValueError, "position is 4, which is no end of a batch"),
+        (25, ValueError, "position is 25, which is no end of a batch"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind", "says"),
+    [(name, *case) for name, cases in UNSET.items() for case in cases],
+)
+def test_an_attribute_that_makes_no_sense_is_refused(name, value, kind, says):
+    batches = minibatches(X, batch_size=5)
+    with pytest.raises(kind, match="^" + says):
+        setattr(batches, name, value)
+    assert (batches.epoch, batches.position) == (0, 0)
+    for position in (5, 20, 23):
+        batches.position = position
+        assert sum(len(batch) for batch in batches) == 23 - position
+
+
+# What ends a loop that was begun before.
+ENDS = {
+    "another loop": lambda batches, state: list(batches),
+    "another loop's begin": lambda batches, state: iter(batches),
+    "a state": lambda batches, state: batches.load_state_dict(state),
+    "an epoch": lambda batches, state: setattr(batches, "epoch", 3),
+    "a position": lambda batches, state: setattr(batches, "position", 0),
+}
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2])
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_a_loop_that_another_has_followed_hands_out_nothing(end, begun):
+    batches = minibatches(np.arange(4), batch_size=2, seed=1)
+    state, old = batches.state_dict(), iter(batches)
+    for _ in range(begun):
+        next(old)
+    end(batches, state)
+    before = batches.state_dict()
+    with pytest.raises(RuntimeError, match=r"^this loop over mini-batches is over"):
+        next(old)
+    assert batches.state_dict() == before
+    expected = minibatches(np.arange(4), batch_size=2, seed=1)
+    expected.load_state_dict(before)
+    assert epochs(batches, 2) == epochs(expected, 2)
+
+
+def test_two_loops_at_once_are_refused():
+    batches = minibatches(X, batch_size=5)
+    with pytest.raises(RuntimeError, match="is over: another one was begun"):
+        list(zip(batches, batches, strict=True))
 
 
 def test_repr_says_what_it_is():

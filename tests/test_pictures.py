@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from children import PACKAGES
+
 for package in ("matplotlib", "sklearn"):
     pytest.importorskip(package, reason=f"the examples need {package}: pip install '.[demo]'")
 
@@ -22,22 +24,43 @@ PICTURES = ("valley", "saddle", "cliff", "rates", "sparsity", "batch_size", "bat
 load = importlib.import_module
 
 
+def command(name, *arguments, folder):
+    return subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": PACKAGES, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_script_runs_and_draws(name, tmp_path):
     from matplotlib.image import imread
 
     picture = tmp_path / "picture.png"
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", picture],
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-    )
+    done = command(name, picture, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert str(picture) in done.stdout
     shades = imread(picture).reshape(-1, 4)[:, :3]
     assert len(np.unique(shades, axis=0)) > 20
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_script_says_what_it_takes_and_refuses_the_rest_at_once(name, tmp_path):
+    asked = command(name, "--help", folder=tmp_path)
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert asked.stdout.startswith(f"usage: {name}.py [-h] [FILE]\n")
+    assert f"(default: {name}.png)" in asked.stdout
+    for arguments, says in (
+        (["none/a.png"], "argument FILE: cannot draw to 'none/a.png': there is no folder 'none'"),
+        (["a.png", "b.png"], "unrecognized arguments: b.png"),
+    ):
+        refused = command(name, *arguments, folder=tmp_path)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert says in refused.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_valley():

@@ -134,6 +134,11 @@ REFUSED = {
         ValueError,
         "state_dict has axis",
     ),
+    "no state": (
+        lambda: Standardizer().load_state_dict(None),
+        TypeError,
+        "state has type NoneType, expected a dict",
+    ),
 }
 
 
@@ -141,6 +146,25 @@ REFUSED = {
 def test_refused(call, kind, says):
     with pytest.raises(kind, match="^" + says):
         call()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "says"),
+    [
+        ({"mean": None}, TypeError, "state_dict's mean has type NoneType, expected an array"),
+        (
+            {"sum_sq": np.ones(2)},
+            ValueError,
+            r"state_dict's sum_sq has shape \(2,\), expected \(1, 2\)",
+        ),
+    ],
+)
+def test_a_bad_state_changes_nothing(change, kind, says):
+    s = Standardizer().fit(X)
+    before = s.transform(X)
+    with pytest.raises(kind, match="^" + says):
+        s.load_state_dict({**s.state_dict(), **change})
+    np.testing.assert_array_equal(s.transform(X), before)
 
 
 def test_what_is_refused_changes_nothing():

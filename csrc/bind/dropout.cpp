@@ -230,8 +230,10 @@ void register_dropout(py::module_& m) {
       py::arg("p"), py::arg("scaling"), py::arg("alpha"), py::arg("channel_axis"),
       "Raise what a forward with these options would raise, else return.");
   m.def(
-      "check_array", [](py::handle array, const char* role) { read_array(array, {role}); },
-      py::arg("array"), py::arg("role"), "Raise what is wrong with an array that is only read.");
+      "check_array",
+      [](py::handle array, const char* role) { return shape_of(read_array(array, {role})); },
+      py::arg("array"), py::arg("role"),
+      "Raise what is wrong with an array that is only read, else return its shape.");
   m.def("philox4x32", philox4x32, py::arg("seed"), py::arg("offset"), py::arg("index"),
         "Four random words.");
 }

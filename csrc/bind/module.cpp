@@ -18,11 +18,6 @@ using namespace fastopt;
 
 namespace {
 
-void set_threads(int n) {
-  if (n < 0) throw py::value_error("the number of threads must be 0 or more, got " + std::to_string(n));
-  cpu::set_threads(n);
-}
-
 void register_machine(py::module_& m) {
   m.attr("COMPILER") = FASTOPT_COMPILER;
   m.def("isas_built", cpu::isas_built, "The instruction sets of this build, best first.");
@@ -30,7 +25,7 @@ void register_machine(py::module_& m) {
   m.def("isa", [] { return std::string(cpu::kernels().isa); }, "The one in use.");
   m.def("select_isa", cpu::select_isa, py::arg("name"), "Use this one; an empty name means the best.");
   m.def("get_num_threads", cpu::max_threads, "How many threads a large enough step uses.");
-  m.def("set_num_threads", set_threads, py::arg("n"), "Use n threads; 0 leaves it to OpenMP.");
+  m.def("set_num_threads", cpu::set_threads, py::arg("n"), "Use n threads; 0 leaves it to OpenMP.");
   m.def("set_parallel_cutoff", cpu::set_parallel_cutoff, py::arg("bytes"),
         "Use threads from this much memory traffic on. For tests.");
   m.def("set_last_level_cache", cpu::set_last_level_cache, py::arg("bytes"),

@@ -53,7 +53,7 @@ void select_isa(const std::string& name) {
       return;
     }
   const std::string what = name.empty() ? "no instruction set fits this CPU"
-                                        : "instruction set '" + name + "' is not to be had";
+                                        : "instruction set '" + name + "' is not available";
   throw std::invalid_argument(what + "; built: " + joined(isas_built()) +
                               "; supported by this CPU: " + joined(isas_supported()));
 }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -76,6 +76,13 @@ class BatchNormResidualGrads(NamedTuple):
     dgamma: Array | None
     dbeta: Array | None
     dresidual: Array
+
+
+# One of these two. Which one, `saved` knows and its type does not; a union of both could be unpacked neither
+# into three names nor into four.
+Grads = Any
+
+Statistics = TypeVar("Statistics", BatchMoments, BatchNormSums)
 
 
 def forward_options(*given: Any) -> _core.BatchNormOptions:
@@ -211,9 +218,7 @@ def _number_of(
     return _checks.count("batch", batch, least=1)
 
 
-def batch_norm_backward(
-    dy: Array, saved: _core.BatchNormSaved, *, out: Array | None = None
-) -> BatchNormGrads | BatchNormResidualGrads:
+def batch_norm_backward(dy: Array, saved: _core.BatchNormSaved, *, out: Array | None = None) -> Grads:
     r"""Gradients of :func:`batch_norm_forward`. With :math:`k = 1 / \sqrt{\sigma^2 + \epsilon}`, sums over the
     :math:`n` values of a channel, and ``dy`` set to 0 where ReLU let nothing pass:
 
@@ -229,8 +234,8 @@ def batch_norm_backward(
         out: where to write ``dx``; it may be ``dy`` or ``x``.
 
     Returns:
-        ``dx``; ``dgamma`` and ``dbeta`` in the dtypes of ``gamma`` and ``beta``, or None; with a residual,
-        ``dresidual`` too.
+        A :class:`BatchNormGrads`: ``dx``; ``dgamma`` and ``dbeta`` in the dtypes of ``gamma`` and ``beta``, or
+        None. With a residual, a :class:`BatchNormResidualGrads`: ``dresidual`` too.
 
     Raises:
         TypeError, ValueError: an array that does not fit, or an ``x`` that the forward pass has overwritten.
@@ -253,9 +258,8 @@ def batch_norm_backward(
 
 def _backward(
     dy: Array, saved: _core.BatchNormSaved, sums: BatchNormSums | None, out: Array | None
-) -> BatchNormGrads | BatchNormResidualGrads:
-    if not isinstance(saved, _core.BatchNormSaved):
-        raise TypeError(f"saved has type {type(saved).__name__}, expected what a forward pass returned")
+) -> Grads:
+    _check_saved(saved)
     x, gamma, beta, has_residual = saved.x, saved.gamma, saved.beta, saved.has_residual
     like = dy if x is None else x
     dx = result_like(like, "dy", out)
@@ -268,7 +272,29 @@ def _backward(
     return BatchNormResidualGrads(dx, dgamma, dbeta, dy if masked is None else masked)
 
 
+def _check_saved(saved: Any) -> None:
+    if not isinstance(saved, _core.BatchNormSaved):
+        raise TypeError(f"saved has type {type(saved).__name__}, expected what a forward pass returned")
+
+
 # ---- the pieces, for whoever has a part of the batch ----
+
+
+def _read(kind: type[Statistics], name: str, given: Any) -> Statistics:
+    """Statistics as they are computed with; a plain tuple does, too."""
+    if not isinstance(given, tuple) or len(given) != len(kind._fields):
+        raise TypeError(f"{name} has type {type(given).__name__}, expected {kind.__name__}")
+    return kind._make(
+        _checks.number(f"{name}.n", value) if field == "n" else _column(f"{name}.{field}", value)
+        for field, value in zip(kind._fields, given, strict=True)
+    )
+
+
+def _column(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must hold numbers, got {values!r}") from None
 
 
 def batch_norm_moments(x: Array, *, axis: int = 1) -> BatchMoments:
@@ -298,9 +324,12 @@ def batch_norm_join(parts: Sequence[BatchMoments]) -> BatchMoments:
 
     Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1.
     """
-    if not parts:
+    if not isinstance(parts, Iterable):
+        raise TypeError(f"parts has type {type(parts).__name__}, expected a list of BatchMoments")
+    read = [_read(BatchMoments, f"parts[{i}]", part) for i, part in enumerate(parts)]
+    if not read:
         raise ValueError("parts is empty, expected the statistics of at least one part")
-    return BatchMoments(*_core.batch_moments_join(list(parts)))
+    return BatchMoments(*_core.batch_moments_join(read))
 
 
 def batch_norm_apply(
@@ -338,9 +367,10 @@ def batch_norm_apply(
         True, momentum, momentum_mode, eps, axis, unbiased, single_value, activation
     )
     number = _number_of(batch, momentum, running_mean, running_var)
+    given = _read(BatchMoments, "moments", moments)
     y = result_like(x, "x", out)
     return y, _core.batch_norm_forward(
-        options, x, y, gamma, beta, running_mean, running_var, residual, BatchMoments(*moments), number
+        options, x, y, gamma, beta, running_mean, running_var, residual, given, number
     )
 
 
@@ -353,12 +383,13 @@ def batch_norm_backward_reduce(dy: Array, saved: _core.BatchNormSaved) -> BatchN
     >>> F.batch_norm_backward_reduce(np.array([[1.0], [0.5]]), saved)
     BatchNormSums(dy=array([1.5]), dy_centred=array([-0.5]))
     """
+    _check_saved(saved)
     return BatchNormSums(*_core.batch_norm_reduce(dy, saved))
 
 
 def batch_norm_backward_apply(
     dy: Array, saved: _core.BatchNormSaved, sums: BatchNormSums, *, out: Array | None = None
-) -> BatchNormGrads | BatchNormResidualGrads:
+) -> Grads:
     """:func:`batch_norm_backward` with these sums instead of dy's own; ``dgamma`` and ``dbeta`` are then of all
     that was summed.
 
@@ -371,4 +402,4 @@ def batch_norm_backward_apply(
     >>> bool((grads.dx == F.batch_norm_backward(dy, saved).dx).all())
     True
     """
-    return _backward(dy, saved, BatchNormSums(*sums), out)
+    return _backward(dy, saved, _read(BatchNormSums, "sums", sums), out)

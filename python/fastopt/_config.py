@@ -5,9 +5,20 @@ from __future__ import annotations
 import importlib
 from importlib import metadata
 
-from fastopt import _core
+from fastopt import _checks, _core
 
-_OPTIONAL = ("ml_dtypes", "cupy-cuda12x", "cupy-cuda13x", "torch", "threadpoolctl")
+_OPTIONAL = (
+    "ml_dtypes",
+    "array-api-compat",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "torch",
+    "threadpoolctl",
+)
+
+# More than any machine has cores; and far from where OpenMP, which cannot be told no, finds that the system
+# gives it no more threads, and ends the process.
+MOST_THREADS = 1024
 
 
 def get_num_threads() -> int:
@@ -17,8 +28,13 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Use ``n`` threads; 0 leaves it to OpenMP. Results do not depend on it. ``ValueError`` below 0."""
-    _core.set_num_threads(n)
+    """Use ``n`` threads, at most 1024; 0 leaves it to OpenMP. Results do not depend on it.
+
+    ``ValueError`` for a number that is negative or larger, ``TypeError`` for what is no whole number.
+    """
+    if not 0 <= (threads := _checks.whole("n", n)) <= MOST_THREADS:
+        raise ValueError(f"n must lie in [0, {MOST_THREADS}], got {n!r}")
+    _core.set_num_threads(threads)
 
 
 def _cuda() -> str:

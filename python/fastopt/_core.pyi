@@ -174,9 +174,9 @@ def batch_norm_reduce(
     The sums of dy and of dy (x - mean), channel by channel.
     """
 
-def check_array(array: typing.Any, role: str) -> None:
+def check_array(array: typing.Any, role: str) -> tuple[int, ...]:
     """
-    Raise what is wrong with an array that is only read.
+    Raise what is wrong with an array that is only read, else return its shape.
     """
 
 def check_dropout(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastopt import _checks
+from fastopt import _checks, _states
 from fastopt._arrays import copied
 from fastopt._copies import arrays_of, check_fit, write
 from fastopt._params import Array
@@ -68,14 +68,14 @@ class EarlyStopping:
         """Look at a new value, and copy the parameters if it is the best.
 
         Args:
-            value: the validation error, a number or an array of one.
+            value: the validation error, a number; an array without axes may hold it.
             params: in any form that an optimizer takes; only read, the same arrays each time. To restore
                 BatchNorm's running statistics as well, give them along.
 
         Returns:
             Whether to stop.
         """
-        value, arrays = float(value), arrays_of(params)
+        value, arrays = _checks.number("value", value), arrays_of(params)
         if self._kept:
             check_fit(arrays, self._kept)
         self.updates += 1
@@ -96,15 +96,19 @@ class EarlyStopping:
             **self._watch.state_dict(),
             "updates": self.updates,
             "best_update": self.best_update,
-            "params": self._kept,  # which nothing writes to
+            "params": [copied(array) for array in self._kept],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was called; ``ValueError`` if the mode was another."""
+        """Go on where :meth:`state_dict` was called, with copies of its arrays. ``ValueError`` if the mode was
+        another, ``ValueError`` or ``TypeError`` for what is no such state; nothing is changed then."""
         _checks.entries(state, ("updates", "best_update", "params"))
         updates, best_update = (_checks.count(k, state[k]) for k in ("updates", "best_update"))
+        if best_update > updates:
+            raise ValueError(f"state_dict's best_update is {best_update}, but updates is {updates}")
+        kept = [copied(array) for array in _states.arrays_in(state, "params")]
         self._watch.load_state_dict(state)
-        self.updates, self.best_update, self._kept = updates, best_update, state["params"]
+        self.updates, self.best_update, self._kept = updates, best_update, kept
 
     def __repr__(self) -> str:
         w = self._watch

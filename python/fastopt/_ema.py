@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fastopt import _checks
+from fastopt import _checks, _states
 from fastopt._arrays import copied, floating
 from fastopt._copies import arrays_of, check_fit, write
 from fastopt._params import Array
@@ -87,8 +87,9 @@ class EMA:
         """Go on where :meth:`state_dict` was called; ``ValueError`` if the shapes are others."""
         _checks.entries(state, ("updates", "average"))
         updates = _checks.count("updates", state["updates"])
-        check_fit(state["average"], self.average, "state_dict's average")
-        write(self.average, state["average"])
+        average = _states.arrays_in(state, "average")
+        check_fit(average, self.average, "state_dict's average")
+        write(self.average, average)
         self.updates = updates
 
     def __repr__(self) -> str:

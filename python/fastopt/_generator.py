@@ -85,6 +85,12 @@ class Generator:
             self._offset = offset + 1
         return offset
 
+    def _take_back(self, offset: int) -> None:
+        """Of a call that was refused, unless somebody else has had the next one since."""
+        with self._lock:
+            if self._offset == offset + 1:
+                self._offset = offset
+
     def state_dict(self) -> dict[str, int]:
         """What :meth:`load_state_dict` needs to go on with the same numbers."""
         with self._lock:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt import _checks
 from fastopt._elementary import normal_quantile
 
 # Who draws at offsets that no Generator reaches, each in a range of its own: more may be added at the end.
@@ -33,6 +34,14 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 
 PART = 2**14
+
+
+def epoch_number(name: str, value: Any) -> int:
+    """``value`` as an epoch that :func:`stream` can tell from all others."""
+    epoch = _checks.count(name, value)
+    if epoch >= 2**48:
+        raise ValueError(f"{name} must lie in [0, 2**48), got {value!r}")
+    return epoch
 
 
 def stream(name: str, epoch: int) -> int:

@@ -1,10 +1,12 @@
 """State on disk: a file that is there whole or not at all, and that holds no code.
 
 A state is made of what ``state_dict`` methods return and of what else is to be kept: dicts with strings for
-keys, lists, arrays, numbers, strings, ``True``, ``False`` and ``None``.
+keys, lists, arrays, numbers, strings, ``True``, ``False`` and ``None``. NumPy's scalars come back as what they
+were, but for ``float64`` and ``str_``, which are Python's ``float`` and ``str`` and come back as those.
 
 The file is a zip archive: each array in NumPy's own format under its path, ``optimizer/state/m/0.npy``, and all
-else in ``state.json``, where an array's place holds the name of its dtype. So ``np.load`` reads it as it reads
+else in ``state.json``, where an array's place holds the name of its dtype; a scalar is an array without axes
+that is listed there as one. So ``np.load`` reads it as it reads
 any ``.npz``, and no pickle is ever opened. The same state gives the same bytes.
 """
 
@@ -53,16 +55,18 @@ def save(file: str | os.PathLike[str], state: Any) -> None:
     >>> state["optimizer"]["step_count"], state["optimizer"]["state"]["m"]
     (1, [array([0.1, 0.1])])
     """
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    arrays: dict[str, Any] = {}
     plain = _plain(state, (), arrays)
-    text = json.dumps({"fastopt": _FORMAT, "arrays": list(arrays), "state": plain}, indent=1)
+    scalars = [name for name, array in arrays.items() if isinstance(array, np.generic)]
+    document = {"fastopt": _FORMAT, "arrays": list(arrays), "scalars": scalars, "state": plain}
+    text = json.dumps(document, indent=1)
 
     def write(f: IO[bytes]) -> None:
         with zipfile.ZipFile(f, "w") as archive:
             archive.writestr(zipfile.ZipInfo(_JSON), text)  # which has 1980 for its date, not now
             for name, array in arrays.items():
                 with archive.open(name, "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
 
     _replace(os.fspath(file), write)
 
@@ -86,8 +90,8 @@ def load(file: str | os.PathLike[str]) -> Any:
             ) from None
 
 
-def _plain(value: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
-    """``value`` as JSON has it; its arrays go into ``arrays``."""
+def _plain(value: Any, path: tuple[str, ...], arrays: dict[str, Any]) -> Any:
+    """``value`` as JSON has it; its arrays and NumPy's scalars go into ``arrays``."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
@@ -97,7 +101,7 @@ def _plain(value: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray[Any, 
     if isinstance(value, list):
         return [_plain(entry, (*path, str(i)), arrays) for i, entry in enumerate(value)]
     if is_array(value) and not isinstance(value, (bytes, bytearray)):
-        arrays[_member(path)] = array = on_host(value)
+        arrays[_member(path)] = array = value if isinstance(value, np.generic) else on_host(value)
         if array.dtype.hasobject:
             raise TypeError(f"{_place(path)} is an array of objects, expected numbers")
         return str(array.dtype)
@@ -117,18 +121,23 @@ def _state(f: IO[bytes]) -> Any:
         for name in document["arrays"]:
             content = io.BytesIO(archive.read(name))  # to the end, where zipfile compares the check sum
             arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
-    return _filled(document["state"], (), arrays)
+    scalars = set(document.get("scalars", ()))  # which older files do not tell from arrays
+    return _filled(document["state"], (), arrays, scalars)
 
 
-def _filled(value: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
-    """JSON with the arrays back in their places."""
+def _filled(
+    value: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray[Any, Any]], scalars: set[str]
+) -> Any:
+    """JSON with the arrays and scalars back in their places."""
     if isinstance(value, dict):
-        return {key: _filled(entry, (*path, key), arrays) for key, entry in value.items()}
+        return {key: _filled(entry, (*path, key), arrays, scalars) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_filled(entry, (*path, str(i)), arrays) for i, entry in enumerate(value)]
+        return [_filled(entry, (*path, str(i)), arrays, scalars) for i, entry in enumerate(value)]
     if (array := arrays.get(_member(path))) is None:
         return value
-    return array if str(array.dtype) == value else array.view(value)  # bfloat16 is read as raw bytes
+    if str(array.dtype) != value:  # bfloat16 is read as raw bytes
+        array = array.view(value)
+    return array[()] if _member(path) in scalars else array
 
 
 def _member(path: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastopt import _checks, _core
+from fastopt import _checks, _core, _states
 from fastopt import functional as F
 from fastopt._arrays import beside
 from fastopt._batch_norm import forward_options
@@ -73,7 +73,7 @@ class BatchNorm(Layer):
             have; None for NumPy and float32.
 
     ``gamma``, ``beta``, ``running_mean`` and ``running_var`` are arrays of shape (C,), or None; ``backward``
-    leaves ``dgamma`` and ``dbeta``.
+    leaves ``dgamma`` and ``dbeta``. ``num_batches_tracked`` counts the batches of training that had any values.
 
     >>> import numpy as np, fastopt
     >>> norm = fastopt.BatchNorm(2, eps=0.0)
@@ -118,8 +118,8 @@ class BatchNorm(Layer):
         forward_options(True, momentum, momentum_mode, eps, axis, unbiased, single_value, activation)
         if like is None:
             like = np.empty(self.num_features, np.float32)
-        elif getattr(like, "shape", None) != (self.num_features,):
-            raise ValueError(f"like must be an array of shape ({self.num_features},), got {like!r}")
+        elif (shape := _core.check_array(like, "like")) != (self.num_features,):
+            raise ValueError(f"like has shape {shape}, expected ({self.num_features},)")
         tracks = _checks.switch("track_running_stats", track_running_stats)
         if _checks.switch("affine", affine):
             self.gamma, self.beta = full_like(like, 1.0), full_like(like, 0.0)
@@ -134,6 +134,8 @@ class BatchNorm(Layer):
         and errors are those of :func:`fastopt.functional.batch_norm_forward`.
         """
         tracks = self.running_mean is not None
+        if self.gamma is None and not tracks:  # else they say how many channels there are
+            self._check_channels(x)
         y, self._saved = F.batch_norm_forward(
             x,
             self.gamma,
@@ -152,8 +154,17 @@ class BatchNorm(Layer):
             activation=self.activation,
             out=out,
         )
-        self.num_batches_tracked += self.training and tracks
+        if self.training and tracks and self._saved.count:  # an empty batch has no share in an average
+            self.num_batches_tracked += 1
         return y
+
+    def _check_channels(self, x: Array) -> None:
+        shape = _core.check_array(x, "x")
+        found = shape[self.axis : self.axis + 1 or None]
+        if found and found[0] != self.num_features:
+            raise ValueError(
+                f"x has shape {shape}, expected num_features={self.num_features} along axis {self.axis}"
+            )
 
     def backward(self, dy: Array, *, out: Array | None = None) -> Any:
         """``dx`` of the last forward, or with a residual ``(dx, dresidual)``; leaves ``dgamma`` and ``dbeta``.
@@ -172,7 +183,8 @@ class BatchNorm(Layer):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's. One of another layer raises
-        ``ValueError`` and changes nothing."""
+        ``ValueError``, what is none ``TypeError``; nothing is changed then."""
+        _checks.mapping("state", state)
         _checks.same_entries("entries", state, self.state_dict())
         count = _checks.count("num_batches_tracked", state["num_batches_tracked"])
         mine, values = {name: getattr(self, name) for name in _BATCH_NORM_ARRAYS}, {}
@@ -180,7 +192,7 @@ class BatchNorm(Layer):
             if (array is None) != (state[name] is None):
                 raise ValueError(f"state_dict's {name} is {state[name]!r}, expected {array!r}")
             if array is not None:
-                _checks.same_arrays(name, [state[name]], [array])
+                _states.require_like(name, state[name], array)
                 values[name] = beside(array, state[name])
         for name, value in values.items():
             mine[name][...] = value
@@ -202,8 +214,10 @@ class Dropout(Layer):
 
     Args:
         p: the probability to drop, from 0 to 1.
-        generator: a :class:`fastopt.Generator`, which layers may share, or the seed for one. ``None`` takes
-            a seed from the operating system; ``layer.generator.seed`` tells which.
+        generator: a :class:`fastopt.Generator`, or the seed for one. Equal seeds repeat the numbers: for masks
+            that are independent of each other, and of initial weights, layers and :mod:`fastopt.init` share one
+            generator or have a seed each. ``None`` takes a seed from the operating system;
+            ``layer.generator.seed`` tells which.
         scaling: ``"inverted"``, or ``"test_time"`` to scale by :math:`1 - p` in evaluation instead.
         channel_axis: drop whole channels along this axis.
         alpha: alpha dropout, for SELU.
@@ -248,23 +262,29 @@ class Dropout(Layer):
     ) -> Array:
         """``residual + dropout(x + bias)``, each if given; a new array, or written to ``out``.
 
-        In training every call draws another mask. Arguments and errors are those of
-        :func:`fastopt.functional.dropout_forward`.
+        In training every call draws another mask; one that is refused leaves the generator as it was. Arguments
+        and errors are those of :func:`fastopt.functional.dropout_forward`.
         """
-        offset = self.generator.next_offset() if self.training else 0
-        y, self._saved = F.dropout_forward(
-            x,
-            self.p,
-            seed=self.generator.key,
-            offset=offset,
-            training=self.training,
-            scaling=self.scaling,
-            residual=residual,
-            bias=bias,
-            channel_axis=self.channel_axis,
-            alpha=self.alpha,
-            out=out,
-        )
+        training, generator = self.training, self.generator
+        offset = generator.next_offset() if training else 0
+        try:
+            y, self._saved = F.dropout_forward(
+                x,
+                self.p,
+                seed=generator.key,
+                offset=offset,
+                training=training,
+                scaling=self.scaling,
+                residual=residual,
+                bias=bias,
+                channel_axis=self.channel_axis,
+                alpha=self.alpha,
+                out=out,
+            )
+        except Exception:
+            if training:
+                generator._take_back(offset)
+            raise
         return y
 
     def backward(self, dy: Array, *, out: Array | None = None) -> Array:

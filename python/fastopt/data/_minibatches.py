@@ -18,8 +18,11 @@ class MiniBatches:
     """What :func:`minibatches` returns.
 
     A ``for`` loop runs to the end of the current epoch, from wherever it stands; the next loop runs the next
-    epoch. ``epoch`` and ``position``, the samples of this epoch handed out so far, are plain attributes:
-    ``position = 0`` starts the epoch again. ``len`` is the number of batches in an epoch.
+    epoch. ``epoch`` and ``position``, the samples of this epoch handed out so far, may be set, ``position`` to
+    where a batch ends: ``position = 0`` starts the epoch again. ``len`` is the number of batches in an epoch.
+
+    One loop at a time: a new loop, a state that is loaded and an attribute that is set end those begun before,
+    which raise ``RuntimeError`` when they are asked for a batch.
     """
 
     def __init__(
@@ -52,7 +55,35 @@ class MiniBatches:
                 f"batch_size is {self.batch_size}, but there are {self.samples} samples: "
                 "with drop_last no batch is left"
             )
-        self.epoch = self.position = 0
+        self._epoch = self._position = self._turn = 0
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, from 0 to 2**48 - 1."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self._go_to(_random.epoch_number("epoch", value), self._position)
+
+    @property
+    def position(self) -> int:
+        """How many samples of it have been handed out."""
+        return self._position
+
+    @position.setter
+    def position(self, value: int) -> None:
+        self._go_to(self._epoch, self._position_at("position", value))
+
+    def _position_at(self, name: str, value: Any) -> int:
+        position = _checks.count(name, value)
+        if position > self._end() or (position % self.batch_size and position != self._end()):
+            raise ValueError(f"{name} is {position}, which is no end of a batch")
+        return position
+
+    def _go_to(self, epoch: int, position: int) -> None:
+        self._epoch, self._position = epoch, position
+        self._turn += 1
 
     def __len__(self) -> int:
         return self._end() // self.batch_size + bool(self._end() % self.batch_size)
@@ -65,17 +96,30 @@ class MiniBatches:
         """The samples of this epoch in the order of their batches: sorted by 64 random bits each."""
         if not self.shuffle:
             return np.arange(self.samples)
-        offset = _random.stream("minibatches", self.epoch)
+        offset = _random.stream("minibatches", self._epoch)
         return np.argsort(_random.bits(self.seed, offset, [0], self.samples)[0], kind="stable")
 
     def __iter__(self) -> Iterator[Any]:
+        self._turn += 1
+        return self._walk(self._turn)
+
+    def _walk(self, turn: int) -> Iterator[Any]:
+        self._require_turn(turn)
         order = self.order() if self.shuffle else None
-        while self.position < self._end():
-            part = slice(self.position, min(self.position + self.batch_size, self._end()))
-            self.position = part.stop  # before the batch is out: a checkpoint made with it counts it
+        while self._position < self._end():
+            part = slice(self._position, min(self._position + self.batch_size, self._end()))
+            self._position = part.stop  # before the batch is out: a checkpoint made with it counts it
             batch = [rows_of(a, part if order is None else order[part]) for a in self.arrays]
             yield tuple(batch) if len(batch) > 1 else batch[0]
-        self.epoch, self.position = self.epoch + 1, 0
+            self._require_turn(turn)
+        self._epoch, self._position = self._epoch + 1, 0
+
+    def _require_turn(self, turn: int) -> None:
+        if turn != self._turn:
+            raise RuntimeError(
+                "this loop over mini-batches is over: another one was begun, or epoch, position or a state "
+                "was set, after it had been"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands, and which order it stands in."""
@@ -84,13 +128,12 @@ class MiniBatches:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called: the next loop hands out the batches that were left.
-        ``ValueError`` if the checkpoint is of other batches; nothing is changed then."""
+        ``ValueError`` if the checkpoint is of other batches, ``TypeError`` if it is none; nothing is changed
+        then."""
         _checks.same_identity(state, {name: getattr(self, name) for name in _IDENTITY})
         _checks.entries(state, ("epoch", "position"))
-        epoch, position = (_checks.count(name, state[name]) for name in ("epoch", "position"))
-        if position > self._end() or (position % self.batch_size and position != self._end()):
-            raise ValueError(f"state_dict's position is {position}, which is no end of a batch")
-        self.epoch, self.position = epoch, position
+        epoch = _random.epoch_number("state_dict's epoch", state["epoch"])
+        self._go_to(epoch, self._position_at("state_dict's position", state["position"]))
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in _IDENTITY)

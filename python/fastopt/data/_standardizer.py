@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt import _checks
+from fastopt import _checks, _states
 from fastopt._arrays import beside, computable, is_floating, namespace
 from fastopt._params import Array
 from fastopt._typing import Self
@@ -144,13 +144,17 @@ class Standardizer:
         return {"axis": list(self.axis), "count": self.count, "mean": self.mean, "sum_sq": self._sum_sq}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a :meth:`state_dict`; ``ValueError`` if it is of another kind."""
+        """Take up a :meth:`state_dict`; ``ValueError`` or ``TypeError`` if it is of another kind; nothing
+        is changed then."""
         _checks.same_identity(state, {"axis": list(self.axis)})
         _checks.entries(state, ("count", "mean", "sum_sq"))
-        count = _checks.count("count", state["count"])
+        count, learnt = _checks.count("count", state["count"]), []
+        if count:
+            learnt = [computable(f"state_dict's {k}", state[k]) for k in ("mean", "sum_sq")]
+            _states.require_like("sum_sq", learnt[1], learnt[0])
         self._forget()
         if count:
-            self._join(count, state["mean"], state["sum_sq"])
+            self._join(count, *learnt)
 
     def __repr__(self) -> str:
         return f"Standardizer(axis={self.axis if len(self.axis) > 1 else self.axis[0]}, count={self.count})"

@@ -46,9 +46,7 @@ class Draws:
         if self.index.size and not 0 <= self.index.min() <= self.index.max() < 2**32:
             raise ValueError("index has numbers outside [0, 2**32)")
         self.seed = _checks.word64("seed", seed)
-        self.epoch = _checks.count("epoch", epoch)
-        if self.epoch >= 2**48:
-            raise ValueError(f"epoch must lie in [0, 2**48), got {epoch!r}")
+        self.epoch = _random.epoch_number("epoch", epoch)
 
     def uniforms(self, name: str, n: int) -> Any:
         """``n`` numbers in (0, 1) for each sample, NumPy float64 (N, n), from the stream of that name."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 
 from fastopt import _checks
-from fastopt._arrays import beside, namespace
+from fastopt._arrays import beside, is_floating, namespace
 from fastopt._elementary import cos_pi, sin_pi
 from fastopt._params import Array
 from fastopt.data.augment._draws import FROM_NCHW, Draws, Layout, as_nchw, permuted, wide_dtype
@@ -29,7 +30,7 @@ def crop(
         draws: numbers for its samples.
         padding: pixels added on all sides before.
         size: (height, width) of the window, by default that of the images.
-        fill: the value of the padding.
+        fill: the value of the padding, which the dtype can hold.
         layout: ``"NCHW"`` or ``"NHWC"``.
 
     Every place is equally likely. With the default the images move by up to 4 pixels.
@@ -45,6 +46,7 @@ def crop(
     padding, He et al. 2016, section 4.2.
     """
     x = as_nchw(images, draws, layout)
+    _check_fill(fill, x)
     padding = _checks.count("padding", padding)
     room = [int(n) + 2 * padding for n in x.shape[2:]]
     window = x.shape[2:] if size is None else _checks.pair("size", size)
@@ -114,6 +116,7 @@ def rotate(
     Conventions: torchvision's ``RandomRotation`` with bilinear interpolation.
     """
     x = as_nchw(images, draws, layout, computed=True)
+    _check_fill(fill, x)
     turn = (2.0 * draws.uniforms("rotate", 1)[:, 0] - 1.0) * _checks.real(
         "degrees", degrees, "[0, 180]"
     )
@@ -157,6 +160,7 @@ def cutout(
     Source: DeVries & Taylor 2017, arXiv:1708.04552.
     """
     x = as_nchw(images, draws, layout)
+    _check_fill(fill, x)
     size = _checks.count("size", size, 1)
     u = draws.uniforms("cutout", 2)
     inside = []
@@ -167,6 +171,22 @@ def cutout(
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     cut = namespace(x).where(beside(x, hole), beside(x, fill, x.dtype), x)
     return permuted(cut, FROM_NCHW[layout])
+
+
+def _check_fill(fill: Any, x: Array) -> None:
+    """It is a number; of integers or switches, one of theirs."""
+    if not isinstance(fill, Real):
+        raise TypeError(f"fill must be a number, got {fill!r}")
+    name = str(x.dtype).rpartition(".")[2]
+    if is_floating(x) or np.dtype(name).kind not in "biu":
+        return
+    bounds = None if np.dtype(name).kind == "b" else np.iinfo(name)
+    low, high = (0, 1) if bounds is None else (int(bounds.min), int(bounds.max))
+    exact: Any = (
+        fill.item() if isinstance(fill, np.generic) else fill
+    )  # compares exactly with any integer
+    if not low <= exact <= high or exact != int(exact):
+        raise ValueError(f"fill is {fill!r}, which images of dtype {name} cannot hold")
 
 
 def _whole_below(u: Any, n: int) -> Any:

@@ -1,0 +1,37 @@
+"""What the scripts' command lines have in common."""
+
+import argparse
+import os
+
+from matplotlib.backend_bases import FigureCanvasBase
+
+
+def picture(path):
+    """A path, for argparse, at which a picture can be drawn; said before a run, not after it."""
+    folder, kinds = os.path.dirname(path) or ".", FigureCanvasBase.get_supported_filetypes()
+    trouble = None
+    if not os.path.isdir(folder):
+        trouble = f"there is no folder {folder!r}"
+    elif os.path.isdir(path):
+        trouble = "it is a folder"
+    elif os.path.splitext(path)[1][1:].lower() not in kinds:
+        trouble = f"its name must end in one of {', '.join(sorted(kinds))}"
+    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        trouble = "it may not be written"
+    if trouble:
+        raise argparse.ArgumentTypeError(f"cannot draw to {path!r}: {trouble}")
+    return path
+
+
+def picture_argument(doc, default):
+    """The path that a script was given, its one argument. ``doc`` is the script's docstring."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser.add_argument(
+        "picture",
+        nargs="?",
+        metavar="FILE",
+        default=default,
+        type=picture,
+        help="where to draw (default: %(default)s)",
+    )
+    return parser.parse_args().picture
