@@ -47,7 +47,7 @@ export FASTOPT_ISA
   --ignore=tests/test_coming_from.py --ignore=tests/test_docs.py \
   --ignore=tests/test_examples.py --ignore-glob='tests/test_digits_*.py' \
   --ignore=tests/test_pictures.py --ignore=tests/test_bench.py \
-  --ignore=tests/test_cuda_shim.py --ignore=tests/test_cuda_races.py --ignore=tests/test_cuda_ptx.py \
+  --ignore=tests/test_typing.py --ignore=tests/test_cuda_shim.py --ignore=tests/test_cuda_races.py --ignore=tests/test_cuda_ptx.py \
   --ignore=tests/test_floors.py --ignore=tests/test_gpu_check.py --ignore=tests/test_lessons.py \
   --ignore=tests/test_checkpoint.py --ignore-glob='tests/test_augment_*.py' \
   --deselect=tests/test_memory.py::test_ten_thousand_steps_leak_nothing \

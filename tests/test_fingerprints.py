@@ -1,6 +1,6 @@
-"""The bits of today are those of every machine, compiler and version: digests of what rules, norms, BatchNorm and
-dropout give are kept in fingerprints.json, which x86-64 and AArch64 agree on. A digest that changes is a change of
-results, and so a new major version. To write the file anew:
+"""The bits of today are those of every machine, compiler and version: digests of what rules, norms, BatchNorm
+and dropout give are kept in fingerprints.json, which x86-64 and AArch64 agree on. A digest that changes is a
+change of results, and so a new major version. To write the file anew:
 
     python tests/test_fingerprints.py
 """

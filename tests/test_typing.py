@@ -71,6 +71,37 @@ def test_every_attribute_is_declared(rule: str) -> None:
     assert {*vars(opt)} <= get_type_hints(type(opt)).keys()
 
 
+# ---- mypy ----
+
+# What the documentation writes.
+IDIOMS = {
+    "backward": """
+y, saved = F.batch_norm_forward(x, gamma, beta)
+dx, dgamma, dbeta = F.batch_norm_backward(y, saved)
+opt.step([dx, dgamma, dbeta])
+""",
+    "backward with a residual": """
+y, saved = F.batch_norm_forward(x, gamma, beta, residual=x)
+dx, dgamma, dbeta, dresidual = F.batch_norm_backward(y, saved)
+grads = F.batch_norm_backward(y, saved)
+opt.step([grads.dx + grads.dresidual, grads.dgamma, grads.dbeta])
+""",
+    "backward in parts": """
+moments = F.batch_norm_join([F.batch_norm_moments(x[:2]), F.batch_norm_moments(x[2:])])
+y, saved = F.batch_norm_apply(x, moments, gamma, beta)
+sums = F.batch_norm_backward_reduce(y, saved)
+dx, dgamma, dbeta = F.batch_norm_backward_apply(y, saved, sums)
+opt.step([dx, dgamma, dbeta])
+""",
+}
+BEFORE = """
+import numpy as np
+import fastopt
+from fastopt import functional as F
+
+x, gamma, beta = np.arange(8.0).reshape(4, 2), np.ones(2), np.zeros(2)
+opt = fastopt.SGD([x.copy(), gamma, beta], lr=0.1)
+"""
 USES = """\
 import numpy as np
 import fastopt
@@ -94,14 +125,40 @@ MISTAKES = (
 )
 
 
-def test_a_type_checker_sees_what_is_misspelt(tmp_path: Path, monkeypatch: Any) -> None:
-    api = pytest.importorskip("mypy.api", reason="needs mypy")
-    file = tmp_path / "uses.py"
-    file.write_text(USES + "\n".join(MISTAKES) + "\n")
-    monkeypatch.setenv("MYPYPATH", os.fspath(SOURCE))
-    monkeypatch.chdir(tmp_path)
-    said, trouble, _ = api.run(["--strict", "--config-file=", f"--cache-dir={tmp_path}", file.name])
-    first = USES.count("\n") + 1
-    wrong = {int(line.split(":")[1]) for line in said.splitlines() if ": error:" in line}
+def programs() -> dict[str, str]:
+    """By name; the last one has a mistake a line, at its end."""
+    return {name.replace(" ", "_"): BEFORE + idiom for name, idiom in IDIOMS.items()} | {
+        "mistakes": USES + "\n".join(MISTAKES) + "\n"
+    }
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory: Any) -> dict[str, set[int]]:
+    """The lines that mypy's strict checks find wrong in each of the programs."""
+    api = pytest.importorskip("mypy.api", reason="mypy is not installed: pip install '.[dev]'")
+    folder = tmp_path_factory.mktemp("programs")
+    for name, text in programs().items():
+        (folder / f"{name}.py").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MYPYPATH", os.fspath(SOURCE))
+        patch.chdir(folder)
+        files = [f"{name}.py" for name in programs()]
+        said, trouble, _ = api.run(["--strict", "--config-file=", "--cache-dir=cache", *files])
     assert not trouble
-    assert wrong == {first + i for i in range(len(MISTAKES))}, said
+    found: dict[str, set[int]] = {name: set() for name in programs()}
+    for line in said.splitlines():
+        if ": error:" in line:
+            file, number, *_ = line.split(":")
+            found[file.removesuffix(".py")].add(int(number))
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in programs() if name != "mistakes"])
+def test_an_idiom_passes_and_runs(wrong: dict[str, set[int]], name: str) -> None:
+    assert not wrong[name]
+    exec(programs()[name], {"__name__": "program"})
+
+
+def test_what_is_misspelt_is_seen(wrong: dict[str, set[int]]) -> None:
+    first = USES.count("\n") + 1
+    assert wrong["mistakes"] == {first + i for i in range(len(MISTAKES))}

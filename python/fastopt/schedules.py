@@ -335,7 +335,7 @@ class ReduceOnPlateau:
         self._cooling = 0
 
     def update(self, value: float) -> float:
-        """Look at a new value, a number or an array of one; returns the rate from now on."""
+        """Look at a new value, a number or an array without axes; returns the rate from now on."""
         value = _checks.number("value", value)
         resting = self._cooling > 0
         self._cooling -= resting

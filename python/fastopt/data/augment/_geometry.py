@@ -182,9 +182,8 @@ def _check_fill(fill: Any, x: Array) -> None:
         return
     bounds = None if np.dtype(name).kind == "b" else np.iinfo(name)
     low, high = (0, 1) if bounds is None else (int(bounds.min), int(bounds.max))
-    exact: Any = (
-        fill.item() if isinstance(fill, np.generic) else fill
-    )  # compares exactly with any integer
+    # Python's own numbers compare exactly with any integer.
+    exact: Any = fill.item() if isinstance(fill, np.generic) else fill
     if not low <= exact <= high or exact != int(exact):
         raise ValueError(f"fill is {fill!r}, which images of dtype {name} cannot hold")
 
