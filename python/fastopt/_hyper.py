@@ -32,15 +32,16 @@ class Shared:
 
 def spelled_out(values: dict[str, Any]) -> dict[str, Any]:
     """``betas=(b1, b2)`` as ``beta1`` and ``beta2``."""
+    if BETAS not in values:
+        return values
     values = dict(values)
-    if BETAS in values:
-        betas = values.pop(BETAS)
-        if "beta1" in values or "beta2" in values:
-            raise TypeError("betas are beta1 and beta2: give one or the other")
-        try:
-            values["beta1"], values["beta2"] = betas
-        except (TypeError, ValueError):
-            raise ValueError(f"betas must be two numbers, got {betas!r}") from None
+    betas = values.pop(BETAS)
+    if "beta1" in values or "beta2" in values:
+        raise TypeError("betas are beta1 and beta2: give one or the other")
+    try:
+        values["beta1"], values["beta2"] = betas
+    except (TypeError, ValueError):
+        raise ValueError(f"betas must be two numbers, got {betas!r}") from None
     return values
 
 
