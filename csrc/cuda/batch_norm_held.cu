@@ -225,7 +225,7 @@ bool queue(const Call& call, const Channels& s, int arrays, bool vectors, bool w
   const auto of = [&]<bool rows, int moved> {
     return queue_if_held<P, rows, moved>(call, s, arrays, writes_bits);
   };
-  if (s.count > INT32_MAX / 32) return false;
+  if (s.count > INT32_MAX / 64) return false;  // of 32 channels at most, and gaps
   if (s.space.rows) return vectors && of.template operator()<true, width>();
   if (writes_bits && s.space.inner % 8 != 0) return false;
   if (vectors && s.space.inner % width == 0) return of.template operator()<false, width>();

@@ -152,8 +152,8 @@ struct Held {
   }
 
   // All leaves of the channels that this block finishes.
-  __device__ __forceinline__ Pair* gathered(const Pair* sums) const {
-    Pair* const all = const_cast<Pair*>(sums) + deal.sums();
+  __device__ __forceinline__ Pair* gathered(Pair* sums) const {
+    Pair* const all = sums + deal.sums();
     meet();
     const int n = deal.all * finishes(), c = first_finished();
     for (int i = int(threadIdx.x); i < n; i += int(blockDim.x)) {
