@@ -135,6 +135,7 @@ def test_a_step_is_a_few_launches_and_asks_nothing_of_the_host(cuda, n, options)
     before = 3 if options else 0  # norms by groups of blocks, then joined, then constants
     assert cuda.counts() == {
         "launches": 3 * (before + 1),
+        "clustered": 0,
         "allocations": 0,
         "synchronisations": 0,
         "copies": 0,
