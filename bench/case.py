@@ -41,9 +41,8 @@ class Contestant:
     run: Callable[[], object]
     results: Callable[[], list[np.ndarray]]
     limit: Callable[[], object] | None = None  # fastopt brings the limit along
-    wait: Callable[[], object] | None = (
-        None  # where a call only begins what it does, in a stream of its own
-    )
+    # Where a call only begins what it does, in a stream of its own.
+    wait: Callable[[], object] | None = None
     capture: Callable[[Callable], Callable] | None = None  # makes a graph of what calls queue
     calls: int = 1  # that a run is
     conventions: dict = field(default_factory=dict)  # where the library's formula differs from ours

@@ -24,9 +24,7 @@ class Pass:
     writes: int
     needs: Mapping[str, int]
     never: str = "CALL"
-    values: int = (
-        0  # of a thread in all, where the shape of a sum says how many; else it has more to do
-    )
+    values: int = 0  # of a thread, where the shape of a sum says how many it has in all
 
 
 @dataclass(frozen=True)

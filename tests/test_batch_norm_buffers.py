@@ -130,7 +130,7 @@ def test_in_place_gives_the_same_bits(name, form, dtype):
         assert image([y2]) == image([y])
         if target == "x":
             for refuse in (F.batch_norm_backward, F.batch_norm_backward_reduce):
-                with refused(ValueError, "^out was x itself, which backward needs", [c.dy]):
+                with refused(ValueError, "^out was x itself: .* which backward needs", [c.dy]):
                     refuse(c.dy, saved)
             continue
         for name_ in ("dy", "x"):

@@ -181,7 +181,7 @@ BAD_STATES = {
     "no params": (
         lambda state: {**state, "params": None},
         TypeError,
-        "state_dict's params has type NoneType, expected a list of arrays",
+        "state_dict's params has type NoneType, expected a list",
     ),
     "no array": (
         lambda state: {**state, "params": [W, 3]},

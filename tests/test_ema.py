@@ -138,7 +138,7 @@ REFUSED = {
     "no average": (
         lambda: fastopt.EMA(W).load_state_dict({"updates": 1, "average": None}),
         TypeError,
-        "state_dict's average has type NoneType, expected a list of arrays",
+        "state_dict's average has type NoneType, expected a list",
     ),
 }
 

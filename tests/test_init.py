@@ -126,7 +126,7 @@ REFUSED = {
     "a dtype": ({"dtype": "int8"}, TypeError, "dtype is int8, expected float16"),
     "a gain": ({"gain": -1.0}, ValueError, r"gain must lie in \[0, inf\), got -1.0"),
     "a fan": ({"fan": "avg"}, ValueError, "fan must be one of 'in', 'out', got 'avg'"),
-    "an option": ({"scale": 1}, TypeError, "initial weights have no argument 'scale'"),
+    "an option": ({"scale": 1}, TypeError, "an initializer has no option 'scale'"),
     "no array": ({"like": 3}, TypeError, "like has type int, expected an array"),
     "no generator": (
         {"generator": 3},

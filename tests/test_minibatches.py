@@ -254,7 +254,7 @@ def test_a_loop_that_another_has_followed_hands_out_nothing(end, begun):
         next(old)
     end(batches, state)
     before = batches.state_dict()
-    with pytest.raises(RuntimeError, match=r"^this loop over mini-batches is over"):
+    with pytest.raises(RuntimeError, match=r"^this loop over mini-batches has ended"):
         next(old)
     assert batches.state_dict() == before
     expected = minibatches(np.arange(4), batch_size=2, seed=1)
@@ -264,7 +264,7 @@ def test_a_loop_that_another_has_followed_hands_out_nothing(end, begun):
 
 def test_two_loops_at_once_are_refused():
     batches = minibatches(X, batch_size=5)
-    with pytest.raises(RuntimeError, match="is over: another one was begun"):
+    with pytest.raises(RuntimeError, match="has ended: since it began, another one was started"):
         list(zip(batches, batches, strict=True))
 
 

@@ -130,8 +130,8 @@ LINES = [
         "form='applied' has no point to look ahead to: take its gradient at the parameters",
     ),
     # options of the arrays
-    (lambda: adam(betas=0.9), ValueError, "betas must be two numbers, got 0.9"),
-    (lambda: adam(betas=(0.9,)), ValueError, r"betas must be two numbers, got \(0.9,\)"),
+    (lambda: adam(betas=0.9), ValueError, "betas must be a pair, got 0.9"),
+    (lambda: adam(betas=(0.9,)), ValueError, r"betas must be a pair, got \(0.9,\)"),
     (
         lambda: adam(state_dtype="float16"),
         ValueError,

@@ -29,7 +29,7 @@ Meeting meet(BatchNormSaved& s, std::initializer_list<std::pair<Array*, const ch
 
 Array read_x(const BatchNormSaved& s) {
   if (s.overwritten)
-    throw py::value_error("out was x itself, which backward needs: nothing is left to go back from");
+    throw py::value_error("out was x itself: the forward pass has overwritten x, which backward needs");
   Array x = read_array(s.x, {"x"});
   if (x.dtype != s.dtype || !s.layout.is_of(x))
     throw py::value_error("x has another shape, layout or dtype than when it went forward");

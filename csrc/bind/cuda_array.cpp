@@ -111,8 +111,8 @@ Array read_cupy_array(py::handle object, const Where& where) {
   const auto asked = [](py::handle of, PyObject* name) { return py::getattr(of, py::handle(name)); };
   Array a;
   a.dtype = dtype_of(asked(object, keys().dtype), where);
-  std::optional<py::tuple>
-      strides;  // which take longer than the attribute of CuPy's that is not public
+  // Strides take longer than this attribute of CuPy's, which is not public.
+  std::optional<py::tuple> strides;
   if (!py::getattr(object, py::handle(keys().c_contiguous), py::none()).is(py::handle(Py_True)))
     strides = asked(object, keys().strides);
   read_layout(a, asked(object, keys().shape), strides);

@@ -101,12 +101,12 @@ void register_norms(py::module_& m) {
   m.def("global_norm", global_norm, py::arg("arrays"), py::arg("options"),
         py::arg("names") = py::none(),
         "The norm of the list taken as one sequence. Messages call an array names(role, index).");
-  m.def(
-      "clip_grad_norm", clip_grad_norm, py::arg("grads"), py::arg("options"),
-      py::arg("names") = py::none(),
-      "Scale in place to a norm of at most clip_norm; the norm or, each on its own, the norms before.");
+  m.def("clip_grad_norm", clip_grad_norm, py::arg("grads"), py::arg("options"),
+        py::arg("names") = py::none(),
+        "Scale in place to a norm of at most max_norm; returns the norm before or, each array on its\n"
+        "own, a list of norms.");
   m.def("clip_grad_value", clip_grad_value, py::arg("grads"), py::arg("options"),
-        py::arg("names") = py::none(), "Limit every element in place to clip_value.");
+        py::arg("names") = py::none(), "Limit every element in place to [-value, value].");
 }
 
 }  // namespace fastopt::bind

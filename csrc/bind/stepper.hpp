@@ -16,16 +16,16 @@ class Stepper {
  public:
   // `states` holds one list for each slot of the rule, each as long as `params`; `group_sizes` cuts the
   // lists into groups. The lists are kept and looked at again in every step, so that an array replaced
-  // in them is noticed. Nothing is checked before the first step. One that lasts may keep memory on a
-  // device from step to step.
+  // in them is noticed. Nothing is checked before check() or the first step. One that lasts may keep
+  // memory on a device from step to step.
   Stepper(const std::string& rule, py::list params, py::list states, std::vector<int64_t> group_sizes,
           py::object names, std::string param_role, std::string grad_role, bool lasting);
 
   void set_hyper(size_t group, const Values& values);
   void set_whole(const Values& values);
 
-  // True if stepped, false if skipped for a non-finite gradient. All is checked before the first byte
-  // is written; the count advances only after the last.
+  // True if stepped, false if skipped for a non-finite gradient; where a device decides, always true.
+  // All is checked before the first byte is written; the count advances only after the last.
   // `grad_names` serve as `names` do, for these gradients; none: as for the parameters.
   bool step(py::handle grads, py::object grad_names);
   void check();  // all but the gradients

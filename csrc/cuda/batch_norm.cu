@@ -52,7 +52,7 @@ void batch_norm_forward(const BatchNormForward& call) {
   const Channels s = channels_of(call.space, call.x, call.dtype);
   if (queue_held(call, s)) return;
   const bool measures = !call.evaluate && !call.given.mean;
-  const Scratch scratch(call.place, call.space, measures, 3);
+  const Scratch scratch(call.place, call.space, measures, RuleArrays::members<Normalize<double>>);
   if (measures) queue_moments(call.place, s, call.dtype, call.x, scratch.parts);
   queue_rest(call, s, scratch, call.x, call.residual, call.y);
 }
@@ -61,7 +61,8 @@ void batch_norm_backward(const BatchNormBackward& call) {
   const OnDevice current(call.place);
   const Channels s = channels_of(call.space, call.x, call.dtype);
   if (queue_held(call, s)) return;
-  const Scratch scratch(call.place, call.space, !call.given, 4);
+  constexpr int members = RuleArrays::members<NormalizeBackward<double>>;
+  const Scratch scratch(call.place, call.space, !call.given, members);
   if (!call.given) queue_backward_sums(call, s, scratch.parts);
   if (!call.dx.data) return queue_finish(call, finishing_of(call.space, scratch.parts), scratch.rules);
   BatchNormBackward rest = call;

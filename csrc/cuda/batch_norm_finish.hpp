@@ -117,7 +117,7 @@ __device__ __forceinline__ void finish_first(const Finishing& t, const Finish& f
   if (threadIdx.x == 0) raise(t.parts.finished);
 }
 
-// All threads of a block. One asks for the others: a fence in each had cost more than the wait.
+// All threads of a block. One asks for the others: a fence in each cost more than the wait.
 __device__ __forceinline__ void await_finish(const Finishing& t) {
   if (t.blocks == 0) return;  // an earlier kernel did it
   if (threadIdx.x == 0)

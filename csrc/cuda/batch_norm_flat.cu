@@ -72,24 +72,24 @@ struct Rules {
   }
 };
 
-// Calls visit.operator()<rows, whole>(first) for each turn of a block, with the number of its thread's
+// Calls visit.operator()<times, whole>(first) for each turn of a block, with the number of its thread's
 // first element, from the last turn to the first: what was summed last is what the cache still holds.
-// `whole`: of all threads of the block, rows at once, every element is there, as vectors. Else it is a
-// row at a time.
+// `whole`: `times` rows at once, whose elements are there for all threads of the block and can be moved
+// as vectors. Else a row at a time, which may have less.
 // `block` of `blocks`, the grid's but those that finish.
 template <class Visit>
 __device__ __forceinline__ void each_turn(const Table& t, unsigned block, unsigned blocks,
                                           int64_t column, Visit&& visit) {
-  constexpr int64_t rows = kInFlight;
+  constexpr int64_t times = kInFlight;
   const int64_t step = blocks / t.stripes, stripe = int64_t(block % t.stripes + 1) * t.stripe;
   for (int64_t turn = block / t.stripes; turn < t.turns; turn += step) {
-    const int64_t row = (t.turns - 1 - turn) * rows * t.width;
-    if (t.vectors && stripe <= t.width && row + (rows - 1) * t.width + stripe <= t.elements) {
+    const int64_t row = (t.turns - 1 - turn) * times * t.width;
+    if (t.vectors && stripe <= t.width && row + (times - 1) * t.width + stripe <= t.elements) {
       visit.template operator()<kInFlight, true>(row + column);
       continue;
     }
 #pragma unroll 1
-    for (int r = 0; r < rows; ++r) visit.template operator()<1, false>(row + r * t.width + column);
+    for (int r = 0; r < times; ++r) visit.template operator()<1, false>(row + r * t.width + column);
   }
 }
 

@@ -10,9 +10,9 @@
 namespace fastopt::cuda {
 namespace {
 
-constexpr int kPlaneBlocks = 4;   // of a group
-constexpr int kRowThreads = 128;  // by channels, 32 at most, and blocks
-constexpr int kResident = 512;    // threads on a processor: registers enough for all that is read
+constexpr int kPlaneBlocks = 4;        // of a group
+constexpr int kRowThreads = 128;       // by channels, 32 at most, and blocks
+constexpr int kResidentThreads = 512;  // of a processor: registers enough for all that is read
 
 int row_channels(const ChannelSpace& s) {
   int n = 1;
@@ -29,7 +29,7 @@ __device__ __forceinline__ void none_finished(const Parts& parts) {
 }
 
 template <class Sums>
-__global__ void __launch_bounds__(kPlaneBlocks* kLanes, kResident / (kPlaneBlocks * kLanes))
+__global__ void __launch_bounds__(kPlaneBlocks* kLanes, kResidentThreads / (kPlaneBlocks * kLanes))
     sum_planes(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
   await_turn();
   __shared__ Pair blocks[kPlaneBlocks];
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kPlaneBlocks* kLanes, kResident / (kPlaneBlock
 }
 
 template <class Sums>
-__global__ void __launch_bounds__(kRowThreads, kResident / kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, kResidentThreads / kRowThreads)
     sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
   await_turn();
   __shared__ Pair blocks[kRowThreads];

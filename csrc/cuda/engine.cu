@@ -99,8 +99,8 @@ extern "C" __attribute__((visibility("default"))) void fastopt_cuda_hold(int64_t
   fastopt::cuda::hold_at_most(bytes);
 }
 extern "C" __attribute__((visibility("default"))) bool fastopt_cuda_overlap(bool on) {
-  return fastopt::cuda::overlap(on);
+  return fastopt::cuda::ask_for_overlap(on);
 }
 extern "C" __attribute__((visibility("default"))) int fastopt_cuda_cluster(int blocks) {
-  return fastopt::cuda::cluster_at_most(blocks);
+  return fastopt::cuda::ask_for_clusters(blocks);
 }

@@ -37,14 +37,14 @@ bool overlaps(int device) { return overlap_asked_for && made_for_90(device); }
 
 int most_clustered(int device) { return made_for_90(device) ? blocks_asked_for.load() : 1; }
 
-bool overlap(bool on) {
+bool ask_for_overlap(bool on) {
   overlap_asked_for = on;
   int device = kHost;
   return cudaGetDevice(&device) == cudaSuccess && overlaps(device);
 }
 
-int cluster_at_most(int blocks) {
-  blocks_asked_for = blocks;
+int ask_for_clusters(int blocks) {
+  blocks_asked_for = blocks < 1 ? 1 : blocks;
   int device = kHost;
   return cudaGetDevice(&device) == cudaSuccess ? most_clustered(device) : 1;
 }

@@ -57,17 +57,17 @@ inline int most_shared(const Place& place) {
 }
 
 // What launches may do from compute capability 9.0 on, if kernels were compiled for that. No device has
-// shown yet that it is right and pays, so it is done only if somebody asks, who is told what is now
-// done on the current device.
+// shown yet that it is right and pays, so it is done only if somebody asks. Who asks is told what is in
+// force from now on, on the current device.
 
 // Whether a kernel may come to the processors while the last blocks of the one before it still work,
 // and wait there.
 bool overlaps(int device);
-bool overlap(bool on);
+bool ask_for_overlap(bool on);
 // How many blocks of a kernel that can use it may be a cluster: they run at once and reach each other's
 // shared memory. A power of two, to 16; more than 8 not every device has room for.
 int most_clustered(int device);
-int cluster_at_most(int blocks);
+int ask_for_clusters(int blocks);
 
 // What every kernel begins with: before, it may read nothing but its arguments. From here on the kernel
 // after this one may come.

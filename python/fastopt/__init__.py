@@ -1,4 +1,4 @@
-"""Fused optimizer steps for any array code."""
+"""Fused optimizer steps, BatchNorm and Dropout for any array code."""
 
 from importlib import metadata as _metadata
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fastopt import _checks, _core, _hyper
+from fastopt import _checks, _core, _hyper, _states
 from fastopt._around import DEFAULTS, Around
 from fastopt._arrays import beside
 from fastopt._group import Group
@@ -207,7 +207,8 @@ class Optimizer(Shared):
                 names, or a list of groups (dicts with ``grads``); for groups a flat sequence does too.
                 Each has the shape and dtype of its parameter; they are only read, in any layout.
 
-        ``skipped_steps`` tells whether it was skipped; where a device has decided that, it waits for it.
+        ``skipped_steps`` tells whether the step was skipped; where a device decides that, reading it waits for
+        the device.
 
         Raises:
             TypeError, ValueError: an array that does not fit its parameter; nothing has been written.
@@ -251,19 +252,19 @@ class Optimizer(Shared):
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's, as :mod:`fastopt.checkpoint` reads
         them. Everything is checked first: an optimizer of another kind, or over other parameters, raises
         ``ValueError`` and changes nothing."""
-        _checks.same_kind(state, self._identity(), self._kinds)
-        _checks.same_identity(state, self._identity())
-        _checks.entries(state, ("hyper", "groups", *_COUNTS, "state"))
+        _states.same_kind(state, self._identity(), self._kinds)
+        _states.same_identity(state, self._identity())
+        _states.entries(state, ("hyper", "groups", *_COUNTS, "state"))
         counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
-        _checks.same_entries("hyper", state["hyper"], self._hyper)
+        _states.same_entries("hyper", state["hyper"], self._hyper)
         hyper = self._checked(state["hyper"])
-        _checks.same_length("groups", state["groups"], self.groups)
+        _states.same_length("groups", state["groups"], self.groups)
         for i, own in enumerate(state["groups"]):
             _checks.mapping(f"state_dict's groups[{i}]", own)
         groups = [self._checked_own(own) for own in state["groups"]]
-        _checks.same_entries("state", state["state"], self._states)
+        _states.same_entries("state", state["state"], self._states)
         for name, arrays in self._states.items():
-            _checks.same_arrays(name, state["state"][name], arrays)
+            _states.same_arrays(name, state["state"][name], arrays)
         pairs = [
             (to, beside(to, value))
             for name, arrays in self._states.items()

@@ -200,14 +200,15 @@ def clip_grad_norm(
     grads: list[typing.Any], options: dict[str, typing.Any], names: typing.Any = None
 ) -> float | list[float]:
     """
-    Scale in place to a norm of at most clip_norm; the norm or, each on its own, the norms before.
+    Scale in place to a norm of at most max_norm; returns the norm before or, each array on its
+    own, a list of norms.
     """
 
 def clip_grad_value(
     grads: list[typing.Any], options: dict[str, typing.Any], names: typing.Any = None
 ) -> None:
     """
-    Limit every element in place to clip_value.
+    Limit every element in place to [-value, value].
     """
 
 def cuda_trouble() -> str:

@@ -108,13 +108,13 @@ def dropout_backward(dy: Array, saved: DropoutSaved, *, out: Array | None = None
     as its options say.
 
     Args:
-        dy: the gradient by ``y``, of the shape that ``x`` had; any layout, any of the dtypes.
+        dy: the gradient with respect to ``y``, of the shape that ``x`` had; any layout, any of the dtypes.
         saved: what the forward call returned.
         out: where to write ``dx``, dense in memory: an array like ``dy``, or ``dy`` itself. By default a
             new one.
 
     Returns:
-        ``dx``. The gradient by a residual is ``dy`` itself, that by a bias ``dx`` summed over all axes but
+        ``dx``. A residual's gradient is ``dy`` itself, a bias's is ``dx`` summed over all axes but
         the last.
 
     Raises:

@@ -62,7 +62,7 @@ class EarlyStopping:
     @property
     def stopped(self) -> bool:
         """Whether ``patience`` is at an end."""
-        return self.waited >= self._watch.patience
+        return self._watch.over
 
     def update(self, value: float, params: Any) -> bool:
         """Look at a new value, and copy the parameters if it is the best.
@@ -102,7 +102,7 @@ class EarlyStopping:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called, with copies of its arrays. ``ValueError`` if the mode was
         another, ``ValueError`` or ``TypeError`` for what is no such state; nothing is changed then."""
-        _checks.entries(state, ("updates", "best_update", "params"))
+        _states.entries(state, ("updates", "best_update", "params"))
         updates, best_update = (_checks.count(k, state[k]) for k in ("updates", "best_update"))
         if best_update > updates:
             raise ValueError(f"state_dict's best_update is {best_update}, but updates is {updates}")

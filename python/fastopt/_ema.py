@@ -85,7 +85,7 @@ class EMA:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called; ``ValueError`` if the shapes are others."""
-        _checks.entries(state, ("updates", "average"))
+        _states.entries(state, ("updates", "average"))
         updates = _checks.count("updates", state["updates"])
         average = _states.arrays_in(state, "average")
         check_fit(average, self.average, "state_dict's average")

@@ -38,10 +38,7 @@ def spelled_out(values: dict[str, Any]) -> dict[str, Any]:
     betas = values.pop(BETAS)
     if "beta1" in values or "beta2" in values:
         raise TypeError("betas are beta1 and beta2: give one or the other")
-    try:
-        values["beta1"], values["beta2"] = betas
-    except (TypeError, ValueError):
-        raise ValueError(f"betas must be two numbers, got {betas!r}") from None
+    values["beta1"], values["beta2"] = _checks.pair(BETAS, betas)
     return values
 
 

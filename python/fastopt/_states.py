@@ -1,22 +1,62 @@
-"""Arrays that a ``load_state_dict`` is given, looked at before anything takes them up."""
+"""What a ``load_state_dict`` is given, looked at before anything takes it up."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from fastopt import _checks
 from fastopt._arrays import computable
 from fastopt._params import Array
 
 
-def arrays_in(state: Mapping[str, Any], name: str) -> list[Array]:
+def entries(state: dict[str, Any], names: Iterable[str]) -> None:
+    """A checkpoint has them."""
+    _checks.mapping("state", state)
+    if missing := [name for name in names if name not in state]:
+        raise ValueError(f"state_dict lacks {missing}")
+
+
+def same_identity(theirs: dict[str, Any], mine: dict[str, Any]) -> None:
+    """What a checkpoint must agree in with the object that loads it."""
+    _checks.mapping("state", theirs)
+    for key, value in mine.items():
+        if theirs.get(key) != value:
+            raise ValueError(f"state_dict has {key} {theirs.get(key)!r}, expected {value!r}")
+
+
+def same_kind(theirs: dict[str, Any], mine: dict[str, Any], kinds: dict[str, str]) -> None:
+    """A rule's name is not its user's: where only that is another, say which options chose it."""
+    _checks.mapping("state", theirs)
+    rules = str(theirs.get("rule")), mine["rule"]
+    if theirs.get("optimizer") == mine["optimizer"] and rules[0] != rules[1] and rules[0] in kinds:
+        raise ValueError(f"state_dict has {kinds[rules[0]]}, expected {kinds[rules[1]]}")
+
+
+def same_length(name: str, theirs: Any, mine: Any) -> None:
+    if len(_listed(name, theirs)) != len(mine):
+        raise ValueError(f"state_dict's {name} has length {len(theirs)}, expected {len(mine)}")
+
+
+def same_entries(name: str, theirs: Any, mine: dict[str, Any]) -> None:
+    _checks.mapping(f"state_dict's {name}", theirs)
+    if set(theirs) != set(mine):
+        raise ValueError(f"state_dict's {name} has the entries {list(theirs)}, expected {list(mine)}")
+
+
+# ---- arrays ----
+
+
+def arrays_in(state: dict[str, Any], name: str) -> list[Array]:
     """The entry, a list of arrays."""
-    arrays = state[name]
-    if not isinstance(arrays, (list, tuple)):
-        raise TypeError(
-            f"state_dict's {name} has type {type(arrays).__name__}, expected a list of arrays"
-        )
+    arrays = _listed(name, state[name])
     return [computable(f"state_dict's {name}[{i}]", array) for i, array in enumerate(arrays)]
+
+
+def same_arrays(name: str, theirs: Any, mine: list[Array]) -> None:
+    same_length(name, theirs, mine)
+    for i, (a, b) in enumerate(zip(theirs, mine, strict=True)):
+        require_like(f"{name}[{i}]", a, b)
 
 
 def require_like(name: str, theirs: Any, mine: Array) -> None:
@@ -27,7 +67,14 @@ def require_like(name: str, theirs: Any, mine: Array) -> None:
             raise ValueError(f"state_dict's {name} has {what} {found}, expected {expected}")
 
 
+def _listed(name: str, value: Any) -> Sequence[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"state_dict's {name} has type {type(value).__name__}, expected a list")
+    return value
+
+
 def _said(what: str, array: Any) -> str:
+    """As NumPy says it of its own: one array may be a copy of another library's."""
     value = getattr(array, what, None)
     if what == "shape" and value is not None:
         return str(tuple(value))

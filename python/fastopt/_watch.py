@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastopt import _checks
+from fastopt import _checks, _states
 
 
 class Watch:
@@ -23,19 +23,24 @@ class Watch:
             return value < self.best - self.min_delta
         return value > self.best + self.min_delta
 
+    @property
+    def over(self) -> bool:
+        """Whether the last ``patience`` values brought no improvement."""
+        return self.waited >= self.patience
+
     def see(self, value: float, counting: bool = True) -> bool:
-        """Note a value. Whether the last ``patience`` ones brought no improvement."""
-        if self.improves(value := float(value)):
+        """Note a value. Whether it is :attr:`over`."""
+        if self.improves(value):
             self.best, self.waited = value, 0
         elif counting:
             self.waited += 1
-        return self.waited >= self.patience
+        return self.over
 
     def state_dict(self) -> dict[str, Any]:
         return {"mode": self.mode, "best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        _checks.same_identity(state, {"mode": self.mode})
-        _checks.entries(state, ("best", "waited"))
+        _states.same_identity(state, {"mode": self.mode})
+        _states.entries(state, ("best", "waited"))
         best = _checks.number("best", state["best"])
         self.best, self.waited = best, _checks.count("waited", state["waited"])

@@ -6,8 +6,8 @@ were, but for ``float64`` and ``str_``, which are Python's ``float`` and ``str``
 
 The file is a zip archive: each array in NumPy's own format under its path, ``optimizer/state/m/0.npy``, and all
 else in ``state.json``, where an array's place holds the name of its dtype; a scalar is an array without axes
-that is listed there as one. So ``np.load`` reads it as it reads
-any ``.npz``, and no pickle is ever opened. The same state gives the same bytes.
+that is listed there as one. So ``np.load`` reads it as it reads any ``.npz``, and no pickle is ever opened. The
+same state gives the same bytes.
 """
 
 from __future__ import annotations
@@ -82,9 +82,7 @@ def load(file: str | os.PathLike[str]) -> Any:
     with open(file, "rb") as f:
         try:
             return _state(f)
-        except (
-            Exception
-        ) as e:  # on what is no archive, or a damaged one, zipfile and NumPy raise almost any
+        except Exception as e:  # zipfile and NumPy raise almost any
             raise ValueError(
                 f"{os.fspath(file)} is no checkpoint of fastopt, or is damaged: {e}"
             ) from None

@@ -2,7 +2,8 @@
 BatchNorm, dropout.
 
 Every ``*_step`` function works on one array or a list of arrays, in place, takes the options of
-:class:`fastopt.Around` by keyword, returns whether it stepped (``False`` only with ``on_nonfinite="skip"``),
+:class:`fastopt.Around` by keyword, returns whether it stepped (``False`` where
+``on_nonfinite="skip"`` skipped it; on a CUDA device always ``True``, as the host does not wait to know),
 and raises ``ValueError`` or ``TypeError`` before it writes. Arrays and formulas are those of the classes
 in :mod:`fastopt.optim`.
 """

@@ -184,8 +184,7 @@ def _over(variance: float, fan: int, gain: float) -> float:
 
 
 def _made(shape: tuple[int, ...], generator: Generator, kind: str, scale: float, into: Into) -> Array:
-    if unknown := set(into) - {"layout", "dtype", "like"}:
-        raise TypeError(f"initial weights have no argument {min(unknown)!r}")
+    _checks.options("an initializer", into, Into.__annotations__)
     if not isinstance(generator, Generator):
         raise TypeError(f"generator has type {type(generator).__name__}, expected fastopt.Generator")
     values = np.empty(shape, _dtype(into.get("dtype", "float32")))

@@ -185,7 +185,7 @@ class BatchNorm(Layer):
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's. One of another layer raises
         ``ValueError``, what is none ``TypeError``; nothing is changed then."""
         _checks.mapping("state", state)
-        _checks.same_entries("entries", state, self.state_dict())
+        _states.same_entries("entries", state, self.state_dict())
         count = _checks.count("num_batches_tracked", state["num_batches_tracked"])
         mine, values = {name: getattr(self, name) for name in _BATCH_NORM_ARRAYS}, {}
         for name, array in mine.items():
@@ -290,7 +290,7 @@ class Dropout(Layer):
     def backward(self, dy: Array, *, out: Array | None = None) -> Array:
         """``dx`` of the last forward: a new array, or written to ``out``, which may be ``dy``.
 
-        The gradient by a residual is ``dy`` itself, that by a bias ``dx`` summed over all axes but the last.
+        A residual's gradient is ``dy`` itself, a bias's is ``dx`` summed over all axes but the last.
         ``RuntimeError`` without a forward; otherwise as :func:`fastopt.functional.dropout_backward`.
         """
         dx = F.dropout_backward(dy, self._last_saved(), out=out)

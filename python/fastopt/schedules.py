@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal
 
-from fastopt import _checks
+from fastopt import _checks, _states
 from fastopt._elementary import cos_pi, power
 from fastopt._watch import Watch
 
@@ -350,7 +350,7 @@ class ReduceOnPlateau:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called."""
-        _checks.entries(state, ("lr", "cooling"))
+        _states.entries(state, ("lr", "cooling"))
         lr, cooling = _checks.real("lr", state["lr"], RATE), _checks.count("cooling", state["cooling"])
         self._watch.load_state_dict(state)
         self.lr, self._cooling = lr, cooling

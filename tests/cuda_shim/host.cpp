@@ -91,10 +91,6 @@ cudaError_t cudaDriverGetVersion(int* version) {
   *version = devices < 0 ? 0 : CUDART_VERSION;
   return cudaSuccess;
 }
-cudaError_t cudaRuntimeGetVersion(int* version) {
-  *version = CUDART_VERSION;
-  return cudaSuccess;
-}
 
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = devices < 0 ? 0 : devices;

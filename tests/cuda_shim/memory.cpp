@@ -89,12 +89,6 @@ cudaError_t cudaMalloc(void** p, size_t size) {
   if (const cudaError_t error = uncapturable()) return report(error);
   return report(allocate(p, size, cudaMemoryTypeDevice));
 }
-cudaError_t cudaMallocHost(void** p, size_t size) {
-  const Guard guard(mutex);
-  if (const cudaError_t error = present()) return report(error);
-  if (const cudaError_t error = uncapturable()) return report(error);
-  return report(allocate(p, size, cudaMemoryTypeHost));
-}
 cudaError_t cudaFree(void* p) {
   const Guard guard(mutex);
   if (!p) return cudaSuccess;
@@ -103,7 +97,6 @@ cudaError_t cudaFree(void* p) {
   release(p);
   return cudaSuccess;
 }
-cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
 
 // In a capture memory is allocated once, now, and what the capture frees belongs to the graph.
 cudaError_t cudaMallocAsync(void** p, size_t size, cudaStream_t stream) {

@@ -147,10 +147,6 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   ++counts.synchronisations;
   return report(check_uncaptured(find(stream)));
 }
-cudaError_t cudaStreamQuery(cudaStream_t stream) {
-  const Guard guard(mutex);
-  return report(check_uncaptured(find(stream)));
-}
 cudaError_t cudaDeviceSynchronize() {
   const Guard guard(mutex);
   ++counts.synchronisations;
@@ -177,15 +173,6 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
   if (const cudaError_t error = enqueue(handle, [] {})) return report(error);
   event->capture = stream->capture;
   return cudaSuccess;
-}
-cudaError_t cudaEventQuery(cudaEvent_t event) {
-  const Guard guard(mutex);
-  if (event->capture) return report(spoil(*event->capture, cudaErrorCapturedEvent));
-  return report(uncapturable());
-}
-cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  ++counts.synchronisations;
-  return cudaEventQuery(event);
 }
 
 // A stream that waits for a captured event joins its capture. That it is joined back before the capture

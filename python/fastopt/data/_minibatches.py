@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt import _checks, _random
+from fastopt import _checks, _random, _states
 from fastopt._arrays import computable, rows_of
 
 # What a checkpoint must agree in with the batches that load it.
@@ -117,8 +117,8 @@ class MiniBatches:
     def _require_turn(self, turn: int) -> None:
         if turn != self._turn:
             raise RuntimeError(
-                "this loop over mini-batches is over: another one was begun, or epoch, position or a state "
-                "was set, after it had been"
+                "this loop over mini-batches has ended: since it began, another one was started, or epoch, "
+                "position or a state was set"
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,8 +130,8 @@ class MiniBatches:
         """Go on where :meth:`state_dict` was called: the next loop hands out the batches that were left.
         ``ValueError`` if the checkpoint is of other batches, ``TypeError`` if it is none; nothing is changed
         then."""
-        _checks.same_identity(state, {name: getattr(self, name) for name in _IDENTITY})
-        _checks.entries(state, ("epoch", "position"))
+        _states.same_identity(state, {name: getattr(self, name) for name in _IDENTITY})
+        _states.entries(state, ("epoch", "position"))
         epoch = _random.epoch_number("state_dict's epoch", state["epoch"])
         self._go_to(epoch, self._position_at("state_dict's position", state["position"]))
 

@@ -146,8 +146,8 @@ class Standardizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a :meth:`state_dict`; ``ValueError`` or ``TypeError`` if it is of another kind; nothing
         is changed then."""
-        _checks.same_identity(state, {"axis": list(self.axis)})
-        _checks.entries(state, ("count", "mean", "sum_sq"))
+        _states.same_identity(state, {"axis": list(self.axis)})
+        _states.entries(state, ("count", "mean", "sum_sq"))
         count, learnt = _checks.count("count", state["count"]), []
         if count:
             learnt = [computable(f"state_dict's {k}", state[k]) for k in ("mean", "sum_sq")]

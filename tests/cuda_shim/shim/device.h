@@ -50,10 +50,6 @@ T atomicOr(T* p, std::type_identity_t<T> value) {
   return __atomic_fetch_or(p, value, __ATOMIC_RELAXED);
 }
 template <shim::Atomic T>
-T atomicAnd(T* p, std::type_identity_t<T> value) {
-  return __atomic_fetch_and(p, value, __ATOMIC_RELAXED);
-}
-template <shim::Atomic T>
 T atomicExch(T* p, std::type_identity_t<T> value) {
   return __atomic_exchange_n(p, value, __ATOMIC_RELAXED);
 }
@@ -73,15 +69,9 @@ inline unsigned atomicInc(unsigned* p, unsigned last) {
   return shim::atomically(p, [=](unsigned old) { return old >= last ? 0 : old + 1; });
 }
 
-inline void __threadfence() { __sync_synchronize(); }
-inline void __threadfence_block() { __sync_synchronize(); }
-
 inline int __popc(unsigned x) { return std::popcount(x); }
-inline int __popcll(unsigned long long x) { return std::popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
-inline int __ffsll(long long x) { return __builtin_ffsll(x); }
 inline int __clz(int x) { return std::countl_zero(unsigned(x)); }
-inline int __clzll(long long x) { return std::countl_zero((unsigned long long)x); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
   __extension__ using Wide = unsigned __int128;
@@ -89,11 +79,6 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 }
 
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
-inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
-inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
-inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
-inline long long __double_as_longlong(double x) { return std::bit_cast<long long>(x); }
-inline double __longlong_as_double(long long x) { return std::bit_cast<double>(x); }
 
 template <class T>
 T __ldg(const T* p) {
@@ -101,10 +86,6 @@ T __ldg(const T* p) {
 }
 template <class T>
 T __ldcs(const T* p) {
-  return *shim::aligned(p);
-}
-template <class T>
-T __ldcg(const T* p) {
   return *shim::aligned(p);
 }
 template <class T>

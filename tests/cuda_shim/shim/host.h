@@ -1,5 +1,5 @@
-// The part of NVIDIA's runtime API that the engine uses, under its names. Defined in host.cpp with C
-// linkage, so that Python can call it, too.
+// The part of NVIDIA's runtime API that the engine and the tests use, under its names. Defined in
+// host.cpp with C linkage, so that Python can call it, too.
 #pragma once
 
 #include <cstddef>
@@ -111,7 +111,6 @@ SHIM_API cudaError_t cudaGetLastError();
 SHIM_API cudaError_t cudaPeekAtLastError();
 
 SHIM_API cudaError_t cudaDriverGetVersion(int* version);
-SHIM_API cudaError_t cudaRuntimeGetVersion(int* version);
 SHIM_API cudaError_t cudaGetDeviceCount(int* count);
 SHIM_API cudaError_t cudaGetDevice(int* device);
 SHIM_API cudaError_t cudaSetDevice(int device);
@@ -124,8 +123,6 @@ SHIM_API cudaError_t cudaMalloc(void** p, size_t size);
 SHIM_API cudaError_t cudaFree(void* p);
 SHIM_API cudaError_t cudaMallocAsync(void** p, size_t size, cudaStream_t);
 SHIM_API cudaError_t cudaFreeAsync(void* p, cudaStream_t);
-SHIM_API cudaError_t cudaMallocHost(void** p, size_t size);
-SHIM_API cudaError_t cudaFreeHost(void* p);
 SHIM_API cudaError_t cudaMemcpy(void* to, const void* from, size_t size, cudaMemcpyKind);
 SHIM_API cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cudaMemcpyKind,
                                      cudaStream_t = nullptr);
@@ -139,14 +136,11 @@ SHIM_API cudaError_t cudaStreamCreate(cudaStream_t*);
 SHIM_API cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned flags);
 SHIM_API cudaError_t cudaStreamDestroy(cudaStream_t);
 SHIM_API cudaError_t cudaStreamSynchronize(cudaStream_t);
-SHIM_API cudaError_t cudaStreamQuery(cudaStream_t);
 SHIM_API cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned flags = 0);
 SHIM_API cudaError_t cudaEventCreate(cudaEvent_t*);
 SHIM_API cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned flags);
 SHIM_API cudaError_t cudaEventDestroy(cudaEvent_t);
 SHIM_API cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t = nullptr);
-SHIM_API cudaError_t cudaEventQuery(cudaEvent_t);
-SHIM_API cudaError_t cudaEventSynchronize(cudaEvent_t);
 
 SHIM_API cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode);
 SHIM_API cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t*);
@@ -184,8 +178,4 @@ cudaError_t cudaMalloc(T** p, size_t size) {
 template <class T>
 cudaError_t cudaMallocAsync(T** p, size_t size, cudaStream_t stream) {
   return cudaMallocAsync(reinterpret_cast<void**>(p), size, stream);
-}
-template <class T>
-cudaError_t cudaMallocHost(T** p, size_t size) {
-  return cudaMallocHost(reinterpret_cast<void**>(p), size);
 }

@@ -83,10 +83,10 @@ def flip(
     """
     x = as_nchw(images, draws, layout)
     _checks.choice("axis", axis, ("horizontal", "vertical"))
-    mirrored = draws.uniforms(f"flip {axis}", 1) < _checks.real("p", p, "[0, 1]")
+    chosen = draws.uniforms(f"flip {axis}", 1) < _checks.real("p", p, "[0, 1]")
     library = namespace(x)
-    turned = library.flip(x, axis=3 if axis == "horizontal" else 2)
-    return permuted(library.where(beside(x, mirrored[:, :, None, None]), turned, x), FROM_NCHW[layout])
+    mirrored = library.flip(x, axis=3 if axis == "horizontal" else 2)
+    return permuted(library.where(beside(x, chosen[:, :, None, None]), mirrored, x), FROM_NCHW[layout])
 
 
 def rotate(
