@@ -10,8 +10,8 @@ than that with BatchNorm, or as many as half without.
 
 is one run with options (``settings.py``). With ``--checkpoint`` its whole state is written after every epoch
 and, in the middle of one, upon Ctrl-C or SIGTERM, which end it with 130 or 143; a second Ctrl-C does not wait.
-The same command then goes on and, on the same machine, ends in the same bits as a run that nobody stopped. A wrong
-option, a checkpoint of another run and a device that is not there exit with 2.
+The same command then goes on and, on the same machine, ends in the same bits as a run that nobody stopped. A
+wrong option, a checkpoint of another run and a device that is not there exit with 2.
 
 The data are the 1,797 scans of 8 x 8 pixels inside scikit-learn: nothing is downloaded. The network is a list
 of layers (``network.py``), and each update of its parameters is one call, ``opt.step(grads)``
