@@ -49,10 +49,6 @@ Array read_numpy(py::handle object, const Where& where) {
   return a;
 }
 
-std::string type_name(py::handle object) {
-  return std::string(py::str(py::type::handle_of(object).attr("__name__")));
-}
-
 // A tensor of torch's may be more than an array.
 void require_plain(py::handle tensor, const Where& where, Recorded recorded) {
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
@@ -216,6 +212,16 @@ Range range_of(const Array& a) {
     (reach < 0 ? low : high) += reach;
   }
   return {a.data + low, a.data + high};
+}
+
+std::string type_name(py::handle object) {
+  return std::string(py::str(py::type::handle_of(object).attr("__name__")));
+}
+
+Shape shape_of(const Array& a) {
+  py::tuple shape(a.ndim);
+  for (int d = 0; d < a.ndim; ++d) shape[d] = a.shape[d];
+  return shape;
 }
 
 std::string tuple_text(const py::ssize_t* numbers, int count) {

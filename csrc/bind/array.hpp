@@ -91,6 +91,11 @@ struct Range {
 };
 Range range_of(const Array& a);
 
+using Shape = py::typing::Tuple<py::int_, py::ellipsis>;
+Shape shape_of(const Array& a);
+
+// For messages.
+std::string type_name(py::handle object);
 std::string tuple_text(const py::ssize_t* numbers, int count);
 
 // The refusals that several callers share.

@@ -151,14 +151,6 @@ void run(Rows& x, const Where& x_at, Rows* residual, Rows* bias, py::handle out_
   meeting.engine().dropout(call);
 }
 
-using Shape = py::typing::Tuple<py::int_, py::ellipsis>;
-
-Shape shape_of(const Array& a) {
-  py::tuple shape(a.ndim);
-  for (int d = 0; d < a.ndim; ++d) shape[d] = a.shape[d];
-  return shape;
-}
-
 Shape dropout_forward(py::handle x_object, py::handle residual_object, py::handle bias_object,
                       py::handle out, py::handle seed, py::handle offset, py::handle p,
                       py::handle training, py::handle scaling, py::handle alpha,
@@ -229,11 +221,6 @@ void register_dropout(py::module_& m) {
       },
       py::arg("p"), py::arg("scaling"), py::arg("alpha"), py::arg("channel_axis"),
       "Raise what a forward with these options would raise, else return.");
-  m.def(
-      "check_array",
-      [](py::handle array, const char* role) { return shape_of(read_array(array, {role})); },
-      py::arg("array"), py::arg("role"),
-      "Raise what is wrong with an array that is only read, else return its shape.");
   m.def("philox4x32", philox4x32, py::arg("seed"), py::arg("offset"), py::arg("index"),
         "Four random words.");
 }

@@ -50,7 +50,7 @@ std::string cuda_trouble() {
 void require_cuda(py::handle object, const Where& where) {
   const std::string trouble = cuda_trouble();
   if (trouble.empty()) return;
-  const std::string type = py::str(py::type::handle_of(object).attr("__name__"));
+  const std::string type = type_name(object);
   throw py::type_error(where.text() + " is a CUDA array (" + type + "), but " + trouble);
 }
 
@@ -108,6 +108,11 @@ Meeting meet(std::initializer_list<std::pair<Array*, const char*>> arrays) {
 
 void register_place(py::module_& m) {
   m.def("cuda_trouble", cuda_trouble, "Why CUDA arrays cannot be worked on here; empty if they can.");
+  m.def(
+      "check_array",
+      [](py::handle array, const char* role) { return shape_of(read_array(array, {role})); },
+      py::arg("array"), py::arg("role"),
+      "Raise what is wrong with an array that is only read, else return its shape.");
   m.def(
       "use_cuda",
       [](const std::optional<py::capsule>& backend) {

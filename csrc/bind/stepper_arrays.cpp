@@ -158,8 +158,7 @@ void Stepper::check_targets() {
 // may another thread while the step goes on without the lock.
 py::tuple Stepper::tuple_of(py::handle grads) const {
   if (!PyList_Check(grads.ptr()) && !PyTuple_Check(grads.ptr()))
-    throw py::type_error(grad_role_ + " has type " +
-                         std::string(py::str(py::type::handle_of(grads).attr("__name__"))) +
+    throw py::type_error(grad_role_ + " has type " + type_name(grads) +
                          ", expected a list or tuple of arrays");
   auto items = py::reinterpret_steal<py::tuple>(PySequence_Tuple(grads.ptr()));
   if (!items) throw py::error_already_set();

@@ -64,18 +64,19 @@ def on_host(array: Any) -> Any:
     return np.asarray(array)
 
 
+FLOATING = "float16", "bfloat16", "float32", "float64"
+ONE_OF_THEM = f"expected {', '.join(FLOATING[:-1])} or {FLOATING[-1]}"
+
+
 def is_floating(array: Array) -> bool:
     """Whether it holds real numbers; 16-bit ones of ml_dtypes, which NumPy counts as void, too."""
-    name = str(array.dtype).rpartition(".")[2]
-    return name in {"float16", "bfloat16", "float32", "float64"}
+    return str(array.dtype).rpartition(".")[2] in FLOATING
 
 
 def floating(name: str, array: Any) -> Array:
     array = computable(name, array)
     if not is_floating(array):
-        raise TypeError(
-            f"{name} has dtype {array.dtype}, expected float16, bfloat16, float32 or float64"
-        )
+        raise TypeError(f"{name} has dtype {array.dtype}, {ONE_OF_THEM}")
     return array
 
 

@@ -28,7 +28,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from fastopt import _checks, _random
-from fastopt._arrays import beside, computable
+from fastopt._arrays import FLOATING, ONE_OF_THEM, beside, computable
 from fastopt._generator import Generator
 from fastopt._params import Array
 from fastopt._typing import Unpack
@@ -196,6 +196,6 @@ def _made(shape: tuple[int, ...], generator: Generator, kind: str, scale: float,
 
 def _dtype(dtype: Any) -> np.dtype[Any]:
     found: np.dtype[Any] = np.dtype(dtype)
-    if found.name not in {"float16", "bfloat16", "float32", "float64"}:
-        raise TypeError(f"dtype is {found}, expected float16, bfloat16, float32 or float64")
+    if found.name not in FLOATING:
+        raise TypeError(f"dtype is {found}, {ONE_OF_THEM}")
     return found
