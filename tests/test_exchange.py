@@ -145,6 +145,35 @@ def test_a_subclass_is_asked_in_its_own_way(torch):
     assert w.tolist() == [0.75] * 3
 
 
+@pytest.mark.parametrize(
+    "kind", sorted({*MORE_THAN_ARRAYS} - {"sparse"})
+)  # torch makes no subclass of that
+def test_a_subclass_that_is_more_than_an_array_is_refused_too(torch, kind):
+    class Own(torch.Tensor):
+        pass
+
+    make, words = MORE_THAN_ARRAYS[kind]
+    with pytest.raises(TypeError, match=f"grad .*({words}|cannot be read)"):
+        F.sgd_step(torch.ones(1), make(torch).as_subclass(Own), lr=1.0)
+
+
+def test_a_parameters_subclass_is_stepped(torch):
+    class Own(torch.nn.Parameter):
+        pass
+
+    w = Own(torch.ones(3))
+    fastopt.SGD(w, lr=0.25).step(torch.ones(3))
+    assert w.tolist() == [0.75] * 3
+
+
+@pytest.mark.parametrize("axes", [70, 301])
+def test_more_axes_than_there_is_room_for_are_refused(torch, axes):
+    x = torch.zeros(0).as_strided([0, *[2] * (axes - 1)], [1, *[3] * (axes - 1)])
+    for call in (F.global_norm, lambda x: F.dropout_forward(x, 0.5, seed=0)):
+        with pytest.raises(ValueError, match=f" has {axes} axes, expected at most 64"):
+            call(x)
+
+
 # ---- on a device ----
 
 

@@ -119,14 +119,18 @@ DType dtype_of(py::handle numpys, const Where& where) {
 }
 
 int64_t Array::size() const {
+  if (std::find(shape, shape + ndim, 0) != shape + ndim) return 0;  // whatever the others come to
   int64_t n = 1;
   for (int d = 0; d < ndim; ++d) n *= shape[d];
   return n;
 }
 
 Array read_array(py::handle object, const Where& where, Recorded recorded) {
-  if (py::isinstance<py::array>(object)) return read_numpy(object, where);
+  if (Py_TYPE(object.ptr()) == py::detail::npy_api::get().PyArray_Type_)
+    return read_numpy(object, where);
   const Library& library = library_of(object);
+  if (library.masked) throw py::type_error(where.text() + " has a mask, expected a plain array");
+  if (py::isinstance<py::array>(object)) return read_numpy(object, where);
   if (library.torch) require_plain(object, where, recorded);
   if (library.keeps) {
     require_cuda(object, where);
@@ -135,83 +139,6 @@ Array read_array(py::handle object, const Where& where, Recorded recorded) {
   if (library.exchange) return read_exchanged(*library.exchange, object, where);
   if (library.torch) return read_described(object.attr("detach")(), where);
   return read_described(object, where);
-}
-
-Layout::Layout(const Array& a)
-    : shape(a.shape, a.shape + a.ndim), strides(a.strides, a.strides + a.ndim) {}
-
-bool Layout::is_of(const Array& a) const {
-  return size_t(a.ndim) == shape.size() && std::equal(shape.begin(), shape.end(), a.shape) &&
-         std::equal(strides.begin(), strides.end(), a.strides);
-}
-
-std::vector<int> Layout::axes() const {
-  std::vector<int> order;
-  for (int d = 0; d < int(shape.size()); ++d)
-    if (shape[d] > 1) order.push_back(d);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return strides[a] > strides[b]; });
-  return order;
-}
-
-bool Layout::dense(int64_t itemsize) const {
-  const std::vector<int> order = axes();
-  int64_t stride = itemsize;
-  for (auto d = order.rbegin(); d != order.rend(); stride *= shape[*d++])
-    if (strides[*d] != stride) return false;
-  return true;
-}
-
-bool same_order(const Layout& layout, int64_t itemsize, const Array& a) {
-  const int64_t own = int64_t(bytes_of(a.dtype));
-  for (int d = 0; d < a.ndim; ++d)
-    if (a.shape[d] > 1 && a.strides[d] * itemsize != layout.strides[d] * own) return false;
-  return true;
-}
-
-bool is_row_major(const Array& a) {
-  int64_t stride = int64_t(bytes_of(a.dtype));
-  for (int d = a.ndim - 1; d >= 0; stride *= a.shape[d--])
-    if (a.shape[d] > 1 && a.strides[d] != stride) return false;
-  return true;
-}
-
-static Walk with_inverses(Walk walk) {
-  for (int64_t d = 0; d < walk.ndim; ++d) walk.inverse[d] = inverse_of(walk.shape[d]);
-  return walk;
-}
-
-Walk row_walk(const Array& a) {
-  Walk walk{};
-  for (int d = 0; d < a.ndim; ++d) {
-    if (a.shape[d] == 1) continue;
-    const int64_t last = walk.ndim - 1;
-    const bool follows = last >= 0 && walk.stride[last] == a.shape[d] * a.strides[d];
-    if (follows)
-      walk.shape[last] *= a.shape[d];
-    else
-      walk.shape[walk.ndim++] = a.shape[d];
-    walk.stride[walk.ndim - 1] = a.strides[d];
-  }
-  return with_inverses(walk);
-}
-
-Walk walk_like(const Layout& layout, const Array& a) {
-  Walk walk{};
-  for (const int d : layout.axes()) {
-    walk.shape[walk.ndim] = a.shape[d];
-    walk.stride[walk.ndim++] = a.strides[d];
-  }
-  return with_inverses(walk);
-}
-
-Range range_of(const Array& a) {
-  int64_t low = 0, high = int64_t(bytes_of(a.dtype));
-  for (int d = 0; d < a.ndim; ++d) {
-    if (a.shape[d] == 0) return {a.data, a.data};
-    const int64_t reach = (a.shape[d] - 1) * a.strides[d];
-    (reach < 0 ? low : high) += reach;
-  }
-  return {a.data + low, a.data + high};
 }
 
 std::string type_name(py::handle object) {
@@ -228,6 +155,12 @@ std::string tuple_text(const py::ssize_t* numbers, int count) {
   py::tuple t(count);
   for (int i = 0; i < count; ++i) t[i] = numbers[i];
   return std::string(py::str(t));
+}
+
+void require_few_axes(py::ssize_t ndim, const Where& at) {
+  if (ndim > kMaxDims)
+    throw py::value_error(at.text() + " has " + std::to_string(ndim) + " axes, expected at most " +
+                          std::to_string(kMaxDims));
 }
 
 void require_shape(const Array& a, const Where& at, const Array& like, const Where& like_at) {

@@ -99,6 +99,7 @@ std::string type_name(py::handle object);
 std::string tuple_text(const py::ssize_t* numbers, int count);
 
 // The refusals that several callers share.
+void require_few_axes(py::ssize_t ndim, const Where& at);  // as many as a walk has room for
 void require_shape(const Array& a, const Where& at, const Array& like, const Where& like_at);
 void require_dtype(const Array& a, const Where& at, const Array& like, const Where& like_at);
 void require_target(const Array& a, const Where& at);  // writable, dense

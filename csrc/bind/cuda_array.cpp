@@ -59,7 +59,9 @@ py::ssize_t number(const py::tuple& numbers, int i) {
 }
 
 // Without strides, in row-major order.
-void read_layout(Array& a, const py::tuple& shape, const std::optional<py::tuple>& strides) {
+void read_layout(Array& a, const py::tuple& shape, const std::optional<py::tuple>& strides,
+                 const Where& where) {
+  require_few_axes(py::ssize_t(shape.size()), where);
   a.ndim = int(shape.size());
   a.numbers = std::make_unique<py::ssize_t[]>(2 * size_t(a.ndim));
   py::ssize_t dense = py::ssize_t(bytes_of(a.dtype));
@@ -95,7 +97,7 @@ Array read_cuda_array(py::handle object, const py::dict& about, const Where& whe
   a.dtype = dtype_of(object, about, where);
   std::optional<py::tuple> strides;
   if (item(about, keys().strides)) strides = required(about, keys().strides);
-  read_layout(a, required(about, keys().shape), strides);
+  read_layout(a, required(about, keys().shape), strides, where);
   const py::tuple data = required(about, keys().data);
   a.data = reinterpret_cast<char*>(data[0].cast<uintptr_t>());
   a.writable = !data[1].cast<bool>();
@@ -115,7 +117,7 @@ Array read_cupy_array(py::handle object, const Where& where) {
   std::optional<py::tuple> strides;
   if (!py::getattr(object, py::handle(keys().c_contiguous), py::none()).is(py::handle(Py_True)))
     strides = asked(object, keys().strides);
-  read_layout(a, asked(object, keys().shape), strides);
+  read_layout(a, asked(object, keys().shape), strides, where);
   const py::object memory = asked(object, keys().data);
   if (a.size() > 0) a.data = reinterpret_cast<char*>(asked(memory, keys().ptr).cast<uintptr_t>());
   a.writable = true;

@@ -56,18 +56,16 @@ py::object capsule_of(py::handle object, bool cuda) {
   return produce(**stream);
 }
 
-py::object capsule_of(py::handle object, bool cuda, const Where& where) {
-  try {
-    return capsule_of(object, cuda);
-  } catch (py::error_already_set& e) {
-    throw py::type_error(where.text() +
-                         " cannot be read through DLPack: " + std::string(py::str(e.value())));
-  }
-}
-
 bool on_cuda(py::handle object) {
   if (!py::hasattr(object, "__dlpack_device__")) return false;
   return py::tuple(object.attr("__dlpack_device__")())[0].cast<int>() == kCuda;
+}
+
+// Says in one line what whoever was asked for an array has raised; torch adds where, line by line.
+[[noreturn]] void refuse(const py::error_already_set& e, const Where& where) {
+  const std::string why = py::str(e.value());
+  throw py::type_error(where.text() +
+                       " cannot be read through DLPack: " + why.substr(0, why.find('\n')));
 }
 
 bool is_of(const Tensor& t, DType dtype) {
@@ -87,6 +85,7 @@ Array describe(const Tensor& t, bool writable, const Where& where) {
   if (t.device_type != kCpu && t.device_type != kCuda && t.device_type != kCudaHost)
     throw py::type_error(where.text() + " lives on a device (DLPack device type " +
                          std::to_string(t.device_type) + "), expected host memory or CUDA's");
+  require_few_axes(t.ndim, where);
   Array a;
   if (t.device_type == kCuda) {
     a.device = t.device_id;
@@ -101,19 +100,26 @@ Array describe(const Tensor& t, bool writable, const Where& where) {
   for (int d = t.ndim - 1; d >= 0; --d) {
     a.numbers[d] = py::ssize_t(t.shape[d]);
     a.numbers[t.ndim + d] = t.strides ? t.strides[d] * py::ssize_t(bytes_of(a.dtype)) : stride;
-    stride *= py::ssize_t(t.shape[d]);
+    stride = py::ssize_t(uint64_t(stride) * uint64_t(t.shape[d]));  // may overflow where all is empty
   }
   a.shape = a.numbers.get();
   a.strides = a.numbers.get() + t.ndim;
+  if (!t.data && a.size() > 0) throw py::type_error(where.text() + " has no memory of its own");
   return a;
 }
 
 }  // namespace
 
 Array read_dlpack(py::handle object, const Where& where) {
-  const bool cuda = on_cuda(object);
-  if (cuda) require_cuda(object, where);
-  py::object capsule = capsule_of(object, cuda, where);
+  bool cuda = false;
+  py::object capsule;
+  try {
+    cuda = on_cuda(object);
+    if (cuda) require_cuda(object, where);
+    capsule = capsule_of(object, cuda);
+  } catch (const py::error_already_set& e) {
+    refuse(e, where);
+  }
   Array a;
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
     const auto* m = static_cast<Versioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
@@ -143,14 +149,11 @@ Array read_exchanged(const Exchange& with, py::handle object, const Where& where
   Tensor t;
   try {
     if (with.describe(object.ptr(), &t)) throw py::error_already_set();
-  } catch (py::error_already_set& e) {
-    const std::string why = py::str(e.value());  // torch adds where it came from, line by line
-    throw py::type_error(where.text() +
-                         " cannot be read through DLPack: " + why.substr(0, why.find('\n')));
+  } catch (const py::error_already_set& e) {
+    refuse(e, where);
   }
   if (t.device_type == kCuda) require_cuda(object, where);
   Array a = describe(t, true, where);
-  if (!a.data && a.size() > 0) throw py::type_error(where.text() + " has no memory of its own");
   a.stream = nullptr;  // its library's current one
   a.owner = py::reinterpret_borrow<py::object>(object);
   return a;

@@ -6,13 +6,25 @@
 namespace fastopt::bind {
 namespace {
 
+struct Name {
+  std::string module, name;
+
+  explicit Name(py::handle type)
+      : module(py::str(type.attr("__module__"))), name(py::str(type.attr("__name__"))) {}
+  bool is(const char* of, const char* called) const { return module == of && name == called; }
+};
+
 Library asked(PyTypeObject* type) {
   const py::handle t(reinterpret_cast<PyObject*>(type));
-  const std::string module = py::str(t.attr("__module__")), name = py::str(t.attr("__name__"));
-  if (module == "cupy" && name == "ndarray") return {.keeps = true};
-  const bool tensor = (module == "torch" && name == "Tensor") ||
-                      (module == "torch.nn.parameter" && name == "Parameter");
-  if (tensor) return {.torch = true, .exchange = exchange_of(t)};
+  const Name own(t);
+  if (own.is("cupy", "ndarray")) return {.keeps = true};
+  if (own.is("torch", "Tensor") || own.is("torch.nn.parameter", "Parameter"))
+    return {.torch = true, .exchange = exchange_of(t)};
+  for (const py::handle base : t.attr("__mro__")) {
+    const Name name(base);
+    if (name.is("torch", "Tensor")) return {.torch = true};
+    if (name.name == "MaskedArray" && name.module.starts_with("numpy.ma")) return {.masked = true};
+  }
   return {};
 }
 

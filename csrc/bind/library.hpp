@@ -1,4 +1,4 @@
-// What the exact type of an array says of its library. A subclass may do as it likes, and says nothing.
+// What the type of an array says of its library. A subclass may do much as it likes.
 #pragma once
 
 #include "bind/dlpack.hpp"
@@ -6,8 +6,9 @@
 namespace fastopt::bind {
 
 struct Library {
-  bool keeps = false;  // an array's memory never moves, and its attributes describe it: CuPy's
-  bool torch = false;  // an array may be more than one: torch's
+  bool keeps = false;   // an array's memory never moves, and its attributes describe it: CuPy's
+  bool torch = false;   // an array may be more than one: torch's, subclasses too
+  bool masked = false;  // it is one and a mask: NumPy's masked arrays, subclasses too
   const Exchange* exchange = nullptr;  // an array is described by a C function
 };
 

@@ -7,11 +7,19 @@ namespace fastopt::bind {
 
 std::string shown(py::handle value) { return std::string(py::repr(value)); }
 
+// Python's, or NumPy's.
+static bool is_switch(py::handle value) {
+  if (PyBool_Check(value.ptr())) return true;
+  if (PyFloat_Check(value.ptr()) || PyLong_Check(value.ptr())) return false;
+  const py::object dtype = py::getattr(value, "dtype", py::none());
+  return py::str(py::getattr(dtype, "kind", py::none())).equal(py::str("b"));
+}
+
 double read_number(const char* name, py::handle value, const Interval& interval) {
-  // momentum=True would be momentum 1, which nobody means.
-  double x = PyBool_Check(value.ptr()) ? 0.0 : PyFloat_AsDouble(value.ptr());
+  const bool odd = is_switch(value);  // momentum=True would be momentum 1, which nobody means
+  double x = odd ? 0.0 : PyFloat_AsDouble(value.ptr());
   const bool huge = PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError);
-  if (PyBool_Check(value.ptr()) || (PyErr_Occurred() && !huge)) {
+  if (odd || (PyErr_Occurred() && !huge)) {
     PyErr_Clear();
     throw py::type_error(std::string(name) + " must be a number, got " + shown(value));
   }
