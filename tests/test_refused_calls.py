@@ -202,7 +202,15 @@ LINES = [
     ),
     # functions
     (lambda: F.adam_step(W, V, V, V, step=0), ValueError, "step must be 1 or more, got 0"),
-    (lambda: F.adam_step(W, V, V, V, step=2**80), ValueError, "step must be 1 or more, got"),
+    (lambda: F.adam_step(W, V, V, V, step=2**62), ValueError, r"step must be less than 2\*\*62, got"),
+    (setting(adam, "step_count", 2**80), ValueError, r"step_count must be less than 2\*\*62, got"),
+    (lambda: fastopt.SGD(W, lr=np.True_), TypeError, "lr must be a number, got"),
+    (lambda: F.global_norm(np.ma.masked_array(W, False)), TypeError, "arrays has a mask"),
+    (
+        lambda: F.batch_norm_moments(np.ones((2, 3)), axis=2**40),
+        ValueError,
+        r"axis must lie in \[-64, 64\)",
+    ),
     (lambda: F.adam_step(W, V, V, V, step="1"), TypeError, "step must be a whole number, got '1'"),
     (
         lambda: F.momentum_step(W, V, V, lr=1, dampening=0.5),

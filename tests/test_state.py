@@ -292,3 +292,59 @@ def test_the_accumulator_starts_where_it_is_told(cls):
     assert opt.initial_accumulator == 0.25
     assert all((s == 0.25).all() for s in sums)
     assert all((v == 0).all() for v in getattr(opt, "velocity", []))
+
+
+# ---- what changes while it is read or stepped ----
+
+
+def test_a_state_array_that_cannot_be_written_leaves_all_others(tmp_path):
+    opt = fastopt.Adam(arrays(0))
+    opt.step(arrays(3))
+    later, before = opt.state_dict(), state_bits(opt)
+    later["state"]["m"][0][:] = 9
+    opt.m[1].flags.writeable = False
+    with pytest.raises(ValueError, match=r"m\[1\] is read-only"):
+        opt.load_state_dict(later)
+    assert state_bits(opt) == before
+
+
+def test_a_number_whose_own_code_empties_the_dict_that_holds_it():
+    opt = fastopt.Adam(np.ones(2))
+    state = opt.state_dict()
+
+    class Emptying:
+        def __float__(self):
+            state["hyper"].clear()
+            return float("nan")
+
+    state["hyper"]["lr"] = Emptying()
+    with pytest.raises(ValueError, match="lr must lie in"):
+        opt.load_state_dict(state)
+    assert opt.lr == 1e-3
+
+
+class Meddling:
+    """A gradient that does something to the optimizer when it is read, amid a step."""
+
+    def __init__(self, does):
+        self.does = does
+
+    @property
+    def __array_interface__(self):
+        self.does()
+        return np.ones(2).__array_interface__
+
+
+def test_state_is_not_replaced_nor_loaded_amid_a_step():
+    opt = fastopt.Adam([np.ones(2)])
+    state, refused = opt.state_dict(), []
+
+    def meddle():
+        for what in (lambda: setattr(opt, "m", [np.zeros(2)]), lambda: opt.load_state_dict(state)):
+            with pytest.raises(RuntimeError, match="is being stepped") as error:
+                what()
+            refused.append(error)
+
+    opt.step([Meddling(meddle)])
+    assert len(refused) >= 2
+    assert opt.step_count == 1

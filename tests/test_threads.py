@@ -102,6 +102,7 @@ def test_an_optimizer_is_not_stepped_from_within_its_own_step():
 
 @pytest.mark.usefixtures("parallel")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX's, where another test has loaded it
 def test_a_forked_child_steps():
     """OpenMP's threads do not survive a fork, and to wait for them would be forever."""
     trained(8)

@@ -112,6 +112,10 @@ class Optimizer(Shared):
     def _assemble(self) -> None:
         """A new stepper over the lists as they are now; it notices later changes *in* them itself."""
         layout, old = self._layout, self.__dict__.get("_stepper")
+        if old is not None:
+            old.step_count = (
+                old.step_count
+            )  # refused while another thread steps: its count would be lost
         single = layout.form == "array"
         stepper = _core.Stepper(
             self._rule,
@@ -270,6 +274,7 @@ class Optimizer(Shared):
             for name, arrays in self._states.items()
             for to, value in zip(arrays, state["state"][name], strict=True)
         ]
+        self._stepper.check()  # and that no other thread steps
 
         for to, value in pairs:
             to[...] = value

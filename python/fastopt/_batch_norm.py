@@ -119,7 +119,7 @@ def _checked_options(
         _checks.switch("unbiased", unbiased),
         single_value == "zero_var",
         _checks.real("eps", eps, "[0, inf)"),
-        _checks.whole("axis", axis),
+        _checks.axis(axis),
         activation == "relu",
     )
 
@@ -305,7 +305,7 @@ def batch_norm_moments(x: Array, *, axis: int = 1) -> BatchMoments:
     >>> F.batch_norm_moments(np.array([[1.0, 5.0], [3.0, 5.0]]))
     BatchMoments(n=2.0, mean=array([2., 5.]), m2=array([2., 0.]))
     """
-    return BatchMoments(*_core.batch_moments(x, _checks.whole("axis", axis)))
+    return BatchMoments(*_core.batch_moments(x, _checks.axis(axis)))
 
 
 def batch_norm_join(parts: Sequence[BatchMoments]) -> BatchMoments:

@@ -19,8 +19,18 @@ def whole(name: str, value: Any) -> int:
 def count(name: str, value: Any, least: int = 0) -> int:
     """``value`` as a whole number that C++ can count on from."""
     n = whole(name, value)
-    if not least <= n < 2**63 - 1:
+    if n < least:
         raise ValueError(f"{name} must be {least} or more, got {value!r}")
+    if n >= 2**62:
+        raise ValueError(f"{name} must be less than 2**62, got {value!r}")
+    return n
+
+
+def axis(value: Any) -> int:
+    """``axis`` as C++ can take it, of the most axes there are."""
+    n = whole("axis", value)
+    if not -64 <= n < 64:
+        raise ValueError(f"axis must lie in [-64, 64), got {value!r}")
     return n
 
 

@@ -32,9 +32,9 @@ class Shared:
 
 def spelled_out(values: dict[str, Any]) -> dict[str, Any]:
     """``betas=(b1, b2)`` as ``beta1`` and ``beta2``."""
+    values = dict(values)  # a number's own code may change the caller's
     if BETAS not in values:
         return values
-    values = dict(values)
     betas = values.pop(BETAS)
     if "beta1" in values or "beta2" in values:
         raise TypeError("betas are beta1 and beta2: give one or the other")
