@@ -23,15 +23,13 @@ def picture(path):
     return path
 
 
+def add_picture(parser, name, default, **more):
+    shown = "where to draw (default: %(default)s)"
+    parser.add_argument(name, metavar="FILE", default=default, type=picture, help=shown, **more)
+
+
 def picture_argument(doc, default):
     """The path that a script was given, its one argument. ``doc`` is the script's docstring."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
-    parser.add_argument(
-        "picture",
-        nargs="?",
-        metavar="FILE",
-        default=default,
-        type=picture,
-        help="where to draw (default: %(default)s)",
-    )
+    add_picture(parser, "picture", default, nargs="?")
     return parser.parse_args().picture

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import fastopt
-from command import picture
+from command import add_picture
 from comparison import compare, new_table, right
 from settings import Settings, added_to
 from training import Training, load_data
@@ -41,13 +41,7 @@ from training import Training, load_data
 
 def read_args(argv):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--picture",
-        metavar="FILE",
-        default="digits.png",
-        type=picture,
-        help="where to draw the curves (default: %(default)s)",
-    )
+    add_picture(parser, "--picture", "digits.png")
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="of one run: go on from it, and keep it up to date"
     )

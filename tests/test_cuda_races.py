@@ -30,6 +30,12 @@ def make(*shape, dtype=np.float32):
     return host, shim.array(host)
 def same(host, there):
     assert shim.host(there).tobytes() == host.tobytes()
+def batch_norm(*shape, **options):
+    (x, x_there), (dy, dy_there) = make(*shape), make(*shape)
+    y, saved = F.batch_norm_forward(x, **options)
+    y_there, saved_there = F.batch_norm_forward(x_there, **options)
+    same(y, y_there)
+    same(F.batch_norm_backward(dy, saved).dx, F.batch_norm_backward(dy_there, saved_there).dx)
 """
 
 CALLS = {
@@ -53,45 +59,21 @@ host = rng.normal(size=5000) * 1e200
 assert F.global_norm([shim.array(host)]) == F.global_norm([host])
 """,
     "BatchNorm, planes": """
-(x, x_there), (dy, dy_there) = make(3, 5, 40, 37), make(3, 5, 40, 37)
-for activation in (None, "relu"):
-    y, saved = F.batch_norm_forward(x, activation=activation)
-    y_there, saved_there = F.batch_norm_forward(x_there, activation=activation)
-    same(y, y_there)
-    same(F.batch_norm_backward(dy, saved).dx, F.batch_norm_backward(dy_there, saved_there).dx)
+batch_norm(3, 5, 40, 37)
+batch_norm(3, 5, 40, 37, activation="relu")
 """,
-    "BatchNorm, rows of whole vectors": """
-(x, x_there), (dy, dy_there) = make(300, 8), make(300, 8)
-y, saved = F.batch_norm_forward(x)
-y_there, saved_there = F.batch_norm_forward(x_there)
-same(y, y_there)
-same(F.batch_norm_backward(dy, saved).dx, F.batch_norm_backward(dy_there, saved_there).dx)
-""",
+    "BatchNorm, rows of whole vectors": "batch_norm(300, 8)",
     "BatchNorm, planes in clusters": """
 assert shim.cluster(2)
-(x, x_there), (dy, dy_there) = make(5, 1, 40, 40), make(5, 1, 40, 40)
-y, saved = F.batch_norm_forward(x, activation="relu")
-y_there, saved_there = F.batch_norm_forward(x_there, activation="relu")
-same(y, y_there)
-same(F.batch_norm_backward(dy, saved).dx, F.batch_norm_backward(dy_there, saved_there).dx)
+batch_norm(5, 1, 40, 40, activation="relu")
 assert shim.counts()["clustered"] == 2
 """,
     "BatchNorm, rows in clusters": """
 assert shim.cluster(4)
-(x, x_there), (dy, dy_there) = make(500, 8), make(500, 8)
-y, saved = F.batch_norm_forward(x, activation="relu")
-y_there, saved_there = F.batch_norm_forward(x_there, activation="relu")
-same(y, y_there)
-same(F.batch_norm_backward(dy, saved).dx, F.batch_norm_backward(dy_there, saved_there).dx)
+batch_norm(500, 8, activation="relu")
 assert shim.counts()["clustered"] == 2
 """,
-    "BatchNorm, rows": """
-(x, x_there), (dy, dy_there) = make(300, 33), make(300, 33)
-y, saved = F.batch_norm_forward(x, activation="relu")
-y_there, saved_there = F.batch_norm_forward(x_there, activation="relu")
-same(y, y_there)
-same(F.batch_norm_backward(dy, saved).dx, F.batch_norm_backward(dy_there, saved_there).dx)
-""",
+    "BatchNorm, rows": 'batch_norm(300, 33, activation="relu")',
     "dropout": """
 x, x_there = make(2500)
 same(F.dropout_forward(x, 0.5, seed=1)[0], F.dropout_forward(x_there, 0.5, seed=1)[0])

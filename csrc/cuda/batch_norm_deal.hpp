@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/batch_norm_passes.hpp"
+#include "rules/batch_norm.hpp"
 #include "rules/moments.hpp"
 
 namespace fastopt::cuda {
@@ -51,10 +52,10 @@ struct Deal {
   __host__ __device__ __forceinline__ int sums() const { return leaves << bits(); }
   __host__ __device__ __forceinline__ int gathered() const { return blocks > 1 ? all << finished : 0; }
 
-  // Rules of four numbers at most: of the channels that a block finishes, and of all.
+  // Rules of the channels that a block finishes, and of all; backward's are the larger ones.
   int64_t bytes(int arrays) const {
     return arrays * int64_t(room() * sizeof(P)) + (sums() + gathered()) * int64_t(sizeof(Pair)) +
-           2 * channels() * int64_t(4 * sizeof(Compute<P>));
+           2 * channels() * int64_t(sizeof(NormalizeBackward<Compute<P>>));
   }
 };
 

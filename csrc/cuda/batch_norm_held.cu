@@ -6,7 +6,9 @@
 // what is in no cache and the chain from a sum to a rule take more: some 2, 1 and 2 us. Its third stage
 // in rows, 256 channels of 6272: 4.3 and 6.4 us, and as much more, two barriers of clusters of some 0.3
 // us included: 10 and 12 us are foreseen where passes over it took 15.7 and 18.3.
+#include <algorithm>
 #include <atomic>
+#include <bit>
 #include <optional>
 
 #include "cuda/batch_norm.hpp"
@@ -171,19 +173,25 @@ auto kernel_of(const BatchNormBackward&) {
   return gradient_held<P, rows, width>;
 }
 
+template <class P, bool rows>
+struct Way {
+  Deal<P, rows> deal;
+  Grid grid;
+};
+
 // Of the ways to deal channels out, that which has a processor move the least, if it is worth it: a
 // processor reads and writes at about the pace of passes over arrays, but waits where these keep others
 // busy. Of rows of a single vector, and of single elements, it moves half as much at a time.
 template <class P, bool rows, int width>
-std::optional<Deal<P, rows>> best_deal(const Place& place, const Channels& s, int arrays,
-                                       bool writes_bits) {
+std::optional<Way<P, rows>> best_way(const Place& place, const Channels& s, int arrays,
+                                     bool writes_bits) {
   constexpr int64_t worth = 64 << 10;
-  constexpr int narrow = !rows ? 0 : width == 8 ? 3 : width == 4 ? 2 : 1;
+  constexpr int narrow = rows ? std::bit_width(unsigned(width)) - 1 : 0;
   const int64_t processors = asked(place, cudaDevAttrMultiProcessorCount);
-  const int64_t room = most_held < most_shared(place) ? most_held.load() : most_shared(place);
+  const int64_t room = std::min(int64_t(most_shared(place)), most_held.load());
   const int most = width == 1 ? 1 : most_clustered(place.device);
   const int widest = rows && most > 1 ? narrow + 2 : narrow;
-  std::optional<Deal<P, rows>> best;
+  std::optional<Way<P, rows>> best;
   int64_t least = INT64_MAX;
   for (int blocks = 1; blocks <= most && blocks <= processors; blocks *= 2)
     for (int wide = widest; wide >= narrow; --wide) {
@@ -196,7 +204,7 @@ std::optional<Deal<P, rows>> best_deal(const Place& place, const Channels& s, in
       const int64_t loses = slow ? share : share - bytes * all / processors;
       const int64_t moves = slow ? 2 * share : share;
       if (loses > worth || moves >= least) continue;
-      best = deal;
+      best = {deal, {all, all > processors ? 256 : kMostThreads<width>, bytes, blocks}};
       least = moves;
     }
   return best;
@@ -205,17 +213,9 @@ std::optional<Deal<P, rows>> best_deal(const Place& place, const Channels& s, in
 // `arrays` are held.
 template <class P, bool rows, int width, class Call>
 bool queue_if_held(const Call& call, const Channels& s, int arrays, bool writes_bits) {
-  const auto deal = best_deal<P, rows, width>(call.place, s, arrays, writes_bits);
-  if (!deal) return false;
-  const int64_t blocks = s.space.channels / deal->channels() * deal->blocks;
-  const bool crowded = blocks > asked(call.place, cudaDevAttrMultiProcessorCount);
-  launch(call.place, kernel_of<P, rows, width>(call),
-         Grid{.blocks = blocks,
-              .threads = crowded ? 256 : kMostThreads<width>,
-              .shared = deal->bytes(arrays),
-              .cluster = deal->blocks},
-         call, s, *deal);
-  return true;
+  const auto way = best_way<P, rows, width>(call.place, s, arrays, writes_bits);
+  if (way) launch(call.place, kernel_of<P, rows, width>(call), way->grid, call, s, way->deal);
+  return way.has_value();
 }
 
 // Of the bits of ReLU that a call writes, a byte belongs to one block and to neighbouring threads.

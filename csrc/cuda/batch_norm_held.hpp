@@ -124,12 +124,12 @@ struct Held {
   __device__ __forceinline__ void share(Rule* finished, Rule (&own)[rules]) const {
     const Rule* all = finished;
     if (Group::blocks() > 1) {
-      Rule* const gathered = finished + (1 << deal.finished);
+      Rule* const copies = finished + (1 << deal.finished);
       meet();
       const int c = int(threadIdx.x), from = c >> deal.finished;
-      if (c < deal.channels()) gathered[c] = Group::read(finished + c - (from << deal.finished), from);
+      if (c < deal.channels()) copies[c] = Group::read(finished + c - (from << deal.finished), from);
       Group::arrive();
-      all = gathered;
+      all = copies;
     }
     __syncthreads();
     const int column = int(threadIdx.x) * width & (deal.channels() - 1);

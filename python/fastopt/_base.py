@@ -274,7 +274,7 @@ class Optimizer(Shared):
             for name, arrays in self._states.items()
             for to, value in zip(arrays, state["state"][name], strict=True)
         ]
-        self._stepper.check()  # and that no other thread steps
+        self._stepper.check()  # all can be written, and no other thread steps
 
         for to, value in pairs:
             to[...] = value
