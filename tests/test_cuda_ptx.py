@@ -67,9 +67,10 @@ CASES = [
     (
         "st.shared.u32 [%r1], %r3;\n\tmapa.shared::cluster.u32 %r8, %r1, %r2;\n\t"
         "ld.shared::cluster.u32 %r9, [%r8]",
-        (32, 15, 7),
+        (32, 7, 7),
         0,
     ),
+    ("vote.sync.ballot.b32 %r8, %p1, 1;\n\tpopc.b32 %r9, %r8", (1,), 1),
     ("and.pred %p9, %p1, %p2", (1, 0), 0),
     ("not.pred %p9, %p1", (0,), 1),
     ("not.b32 %r9, %r1", (1,), 2**32 - 2),

@@ -56,6 +56,18 @@ def test_every_length(cuda, storage):
     assert_same_steps(cuda, PLAIN["adam"], *lists(PLAIN["adam"], storage, LENGTHS))
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+def test_lists_of_which_a_thread_takes_two_vectors(cuda, storage):
+    """On the shim, whose device has few processors."""
+    assert_same_steps(cuda, PLAIN["adam"], *lists(PLAIN["adam"], storage, (70001, 2047, 63003, 3)))
+
+
+@pytest.mark.parametrize("length", [33, 1100])
+def test_lists_of_more_tensors_than_a_warp_looks_at_at_once(cuda, length):
+    lengths = [1 + 37 * i % 5 for i in range(length)]
+    assert_same_steps(cuda, PLAIN["momentum"], *lists(PLAIN["momentum"], "float32", lengths))
+
+
 @with_storages(EVERYTHING_CASES)
 def test_every_length_with_everything_around(cuda, case, storage):
     assert_same_steps(cuda, case, *lists(case, storage, (3, 2049, 9000)))

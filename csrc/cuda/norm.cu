@@ -123,7 +123,7 @@ template <class Norm, Reading reading>
 __global__ void __launch_bounds__(kThreads, 4) sum_groups(const NormTables t) {
   await_turn();
   __shared__ double sums[kGroup];
-  const int s = find(t.groups, t.sequence_count, blockIdx.x);
+  const int s = find_block(t.groups, t.sequence_count);
   const Sequence& q = t.sequences[s];
   if (reading != Reading::plain && !(q.doubles && t.states[s].out_of_range())) return;
   if (reading == Reading::shifted && !t.states[s].helps()) return;

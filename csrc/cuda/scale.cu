@@ -43,7 +43,7 @@ __device__ void scale_chunk(const ScaleTensor& t, double limit, int64_t begin, i
 
 __global__ void __launch_bounds__(kThreads) scale_list(const ScaleTables t, double limit) {
   await_turn();
-  const int own = find(t.chunks, int(t.count), blockIdx.x);
+  const int own = find_block(t.chunks, int(t.count));
   const ScaleTensor& tensor = t.tensors[own];
   const int64_t begin = (int64_t(blockIdx.x) - t.chunks[own]) * kChunk;
   const int64_t end = begin + kChunk < tensor.size ? begin + kChunk : tensor.size;

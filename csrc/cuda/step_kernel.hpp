@@ -75,7 +75,7 @@ struct Stepped {
     for (int k = 0; k < Rule::slots; ++k) store(state[k] + i, s[k]);
   }
 
-  // Elements [before, end): from `first` on as vectors, one a thread, what is left beside them one by
+  // Elements [before, end): from `first` on as vectors, what is left beside them one by
   // one.
   __device__ __forceinline__ void chunk(int64_t before, int64_t first, int64_t end) const {
     constexpr int count = kPerVector<P>;
@@ -83,7 +83,10 @@ struct Stepped {
     if (first < end && vectors_from(first)) {
       from = first;
       to = end - (end - first) % count;
-      if (const int64_t own = first + int64_t(threadIdx.x) * count; own < to) at<count>(own);
+      const int span = int(to - first);
+#pragma unroll 1
+      for (int own = int(threadIdx.x) * count; own < span; own += kStepThreads * count)
+        at<count>(first + own);
     }
     const int64_t head = from - before, left = head + end - to;
     for (int64_t j = threadIdx.x; j < left; j += kStepThreads)
@@ -99,9 +102,9 @@ __global__ void __launch_bounds__(kStepThreads, kResident<P, S, Rule::slots>)
   using F = Compute<P>;
   const bool is_given = given.step > 0, skip = !is_given && t.control->skip;
   if (is_given && blockIdx.x == 0 && threadIdx.x == 0) t.control->counts.step = given.step;
-  const int own = first + find(t.chunks + first, count, blockIdx.x);
+  const int own = first + find_block(t.chunks + first, count);
   const StepEntry& e = t.entries[own];
-  const Cut cut(e.param, sizeof(P));
+  const Cut cut(e.param, sizeof(P), t.vectors);
   const int64_t turn = int64_t(blockIdx.x) - t.chunks[own];
   const int64_t start = cut.head + turn * cut.chunk;
   const int64_t end = start + cut.chunk < e.size ? start + cut.chunk : e.size;

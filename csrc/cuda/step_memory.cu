@@ -19,6 +19,16 @@ void each_tensor(const StepCall& call, Visit&& visit) {
       visit(call.runs[r], r, call.runs[r].tensors[i], index++);
 }
 
+int vectors_for(const StepCall& call) {
+  constexpr int64_t enough = 32 * 1024;  // elements of a processor
+  int64_t elements = 0;
+  int tensors = 0;
+  each_tensor(call,
+              [&](const StepRun&, int, const StepTensor& t, int) { elements += t.size, ++tensors; });
+  const int processors = asked(call.place, cudaDevAttrMultiProcessorCount);
+  return tensors > 1 && elements > processors * enough ? 2 : 1;
+}
+
 }  // namespace
 
 Memory::Memory(const StepCall& call, Keep keep) : keep_(keep), scope_(call.whole->clip_scope) {
@@ -35,6 +45,7 @@ Memory::Memory(const StepCall& call, Keep keep) : keep_(keep), scope_(call.whole
 
 void Memory::plan(const StepCall& call) {
   tables.runs = int(call.count);
+  tables.vectors = vectors_for(call);
   if (scope_ == ClipScope::global) norms_.begin_sequence();
   each_tensor(call, [&](const StepRun& run, int r, const StepTensor& t, int) {
     if (scope_ == ClipScope::tensor) norms_.begin_sequence();
@@ -49,7 +60,8 @@ void Memory::plan(const StepCall& call) {
       if (int(run.storage) != s || t.size == 0) return;
       entries_.push_back({t.param, {t.state[0], t.state[1], t.state[2]}, t.size, index, r});
       chunks_.push_back(span.chunks);
-      span.chunks += Cut(t.param, int64_t(bytes_of(stored_as(run.storage)))).count(t.size);
+      span.chunks +=
+          Cut(t.param, int64_t(bytes_of(stored_as(run.storage))), tables.vectors).count(t.size);
       ++span.count;
     });
   }

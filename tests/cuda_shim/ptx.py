@@ -51,6 +51,7 @@ INTEGER = {
     "or": "T(a | b)",
     "xor": "T(a ^ b)",
     "not": "std::is_same_v<T, bool> ? T(!a) : T(~a)",
+    "popc": "std::popcount(a)",
     "shl": "left(a, b)",
     "shr": "right(a, b)",
     "bfi": "insert(a, b, c, d)",
@@ -212,6 +213,9 @@ class Kernel:
                 to, _, predicate = operands[0].partition("|")
                 given = ", ".join(self.get(operand, "u32") for operand in operands[1:])
                 return f"{predicate[1:]} = shuffle_down({to[1:]}, {given});"
+            case ["vote", "sync", "ballot", "b32"]:
+                given = f"{self.get(operands[2], 'u32')}, {operands[1][1:]}"
+                return self.put(operands[0], f"__ballot_sync({given})")
             case ["atom", "global", "min", kind]:
                 place = self.place(operands[1], kind, 1, "global")
                 return self.put(operands[0], f"atomic_min({place}, {self.get(operands[2], kind)})")
