@@ -98,15 +98,16 @@ bool Stepper::step(py::handle grads, py::object grad_names) {
   const Busy busy(busy_);
   grad_names_ = grad_names.is_none() ? names_ : std::move(grad_names);
   watch_targets();
-  const py::tuple held = tuple_of(grads);
   const Borrowed borrowed{grads_, new_};
+  const py::tuple held = are_as_before(grads) ? py::tuple() : tuple_of(grads);
   read_grads(held);
   const StepCall call = this->call();
   StepReport report;
   {
-    // Safe without the lock: the buffers' owners are in owners_, held and grads_, and Busy keeps every
-    // other thread out of what this call points at. On a device what is queued comes before whatever
-    // the arrays' library may queue there later, on the same stream, even if it reuses their memory.
+    // Safe without the lock: on a host the buffers' owners are in owners_, held and grads_, and Busy
+    // keeps every other thread out of what this call points at. On a device what is queued comes before
+    // whatever the arrays' library may queue there later, on the same stream, even if it reuses their
+    // memory.
     py::gil_scoped_release unlocked;
     report = meeting_.engine().step(call);
   }

@@ -173,6 +173,16 @@ bool Stepper::is_as_before(int64_t i, py::handle grad) const {
   return seen_[i] && refers_to(seen_[i], grad);
 }
 
+// Whether this is a list of nothing else: then there is nothing to read, and no Python code that could
+// change it.
+bool Stepper::are_as_before(py::handle grads) const {
+  const auto n = py::ssize_t(tensors_.size());
+  if (!PyList_Check(grads.ptr()) || PyList_GET_SIZE(grads.ptr()) != n) return false;
+  for (py::ssize_t i = 0; i < n; ++i)
+    if (!is_as_before(i, PyList_GET_ITEM(grads.ptr(), i))) return false;
+  return true;
+}
+
 void Stepper::read_grad(int64_t i, py::handle grad) {
   const Known& param = known_[i * (1 + rule_.slots)];
   Array& g = grads_[i];
