@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from bench.sass import Kernel, kernels
 
 CUDA = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
-PTX = "80"  # that the code of all architectures but Turing's is made of
+PTX = "90"  # that the code of all architectures from Hopper on is made of
 
 
 def tool(name: str) -> str | None:

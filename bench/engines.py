@@ -3,18 +3,17 @@ where two runs would differ by more.
 
     python -m bench.engines old=old.so new=new.so batchnorm forward --workload stage1-nchw --dtype f32,bf16
     python -m bench.engines old=old.so new=new.so step adam --size 2**28 --seconds 2
-    python -m bench.engines as-is=new.so trial=new.so+overlap+clusters8 batchnorm forward --workload stage3-nhwc
+    python -m bench.engines as-is=new.so plain=new.so+plain step adam --workload resnet50
 
 A version is a library with ``fastopt_cuda_backend``, as is the ``_cuda`` of any build whose ``Backend`` is laid
-out like this one's; the name ``_cuda`` means the installed one. ``+overlap`` lets its kernels overlap, and
-``+clusters8`` up to 8 blocks be a cluster. What follows the versions is what ``python -m bench`` takes; every
-version is checked first.
+out like this one's; the name ``_cuda`` means the installed one. With ``+plain`` its kernels do not overlap and
+no blocks are clusters. What follows the versions is what ``python -m bench`` takes; every version is checked
+first.
 """
 
 from __future__ import annotations
 
 import ctypes
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,31 +28,27 @@ from bench.run import rotating
 from bench.tasks import OURS, competitors, tasks
 from fastopt import _core
 
-_NAMED = re.compile(r"(.*?)(\+overlap)?(?:\+clusters(\d+))?")
-
 
 @dataclass(frozen=True)
 class Engine:
-    """A version, whether its kernels may overlap, and how many blocks may be a cluster."""
+    """A version, and whether its launches are plain ones."""
 
     library: ctypes.CDLL
-    overlaps: bool = False
-    clusters: int = 1
+    plain: bool = False
 
     @classmethod
     def named(cls, text: str) -> Engine:
-        path, overlap, clusters = _NAMED.fullmatch(text).groups()
+        path = text.removesuffix("+plain")
+        plain = path != text
         if path == "_cuda":
             from fastopt import _cuda
 
             path = _cuda.__file__
-        return cls(ctypes.CDLL(path), bool(overlap), int(clusters or 1))
+        return cls(ctypes.CDLL(path), plain)
 
     def use(self) -> None:
         devices = of_tests("devices")
-        asked = (self.overlaps, self.clusters)
-        if devices.launches(self.library, *asked) != asked:
-            raise RuntimeError("this version, or its code for this device, has no such launches")
+        devices.launch_plainly(self.library, self.plain)
         _core.use_cuda(devices.capsule(self.library))
 
 

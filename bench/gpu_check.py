@@ -107,7 +107,6 @@ class Check:
             "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count()),
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # or one test has most of the memory for itself
             **({"FASTOPT_TEST_POOL": "off"} if stage.name == "sanitizer" else {}),
-            **({"FASTOPT_TEST_OVERLAP": "on"} if stage.name == "trials:overlap" else {}),
         }
 
     def collect(self, stage: Stage) -> None:

@@ -6,13 +6,13 @@ import importlib.util
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 HOST_ONLY = ("shim", "races", "build", "ptx")  # of the CUDA tests, those that need no device
-GROUPS = ("build", "tests", "bench", "trials", "sanitizer")
+GROUPS = ("build", "tests", "bench", "sanitizer")
 
 
 def _layers(*stages: str) -> str:
@@ -31,19 +31,6 @@ BENCHES = {
     "host": (30, ""),
     "batchnorm": (50, f"{BATCH_NORM} {_layers('stem')}"),
     "dropout": (40, "dropout --workload array --size 2**26 --dtype f32,bf16 --peers torch"),
-}
-# What launches may do that is not yet done by default (csrc/cuda/launch.hpp): tests of it, and races of what is
-# done against it.
-TRIED = {"overlap": "not clusters", "clusters": "clusters"}
-OVERLAP, CLUSTERS = ("overlap=_cuda+overlap",), ("clusters=_cuda+clusters8", "more=_cuda+clusters16")
-BOTH = ("both=_cuda+overlap+clusters8",)
-RACES = {
-    "layers": (
-        OVERLAP + CLUSTERS + BOTH,
-        f"{BATCH_NORM} {_layers('stage1', 'stage2', 'stage3', 'stage4')}",
-    ),
-    "lists": (OVERLAP, "step adam --workload resnet50,gpt2,mlp"),
-    "clip": (OVERLAP, "clip adamw --workload resnet50,mlp"),
 }
 IMPORTED = "from fastopt import _core; trouble = _core.cuda_trouble(); assert not trouble, trouble"
 SANITIZED = (
@@ -85,9 +72,8 @@ def plan(work: Path, architecture: str) -> list[Stage]:
     return [
         Stage("build", 200, [*install, "--target", str(work / "site"), str(TESTS.parent)], needed=True),
         Stage("build:import", 60, [*python[:1], "-X", "faulthandler", "-c", IMPORTED], needed=True),
-        Stage("tests", 120, [*pytest, *parallel, "-k", "not clusters", *map(str, tests)], outcomes),
+        Stage("tests", 120, [*pytest, *parallel, *map(str, tests)], outcomes),
         *(_bench(name, work, python) for name in BENCHES),
-        *(_trials(pytest + parallel, python, tests) if int(architecture) >= 90 else ()),
         Stage("sanitizer", 60, [*sanitizer, *pytest, "-k", SANITIZED, *map(str, sanitized)], outcomes),
     ]
 
@@ -99,27 +85,6 @@ def _bench(name: str, work: Path, python: list[str]) -> Stage:
     file = str(work / f"{name}.json")
     command = [*python, *module, *given, "--device", "cuda", "--json", file]
     return Stage(f"bench:{name}", limit, command, json=file)
-
-
-def _trials(pytest: list[str], python: list[str], tests: list[Path]) -> Iterator[Stage]:
-    for name, chosen in TRIED.items():
-        yield Stage(f"trials:{name}", 60, [*pytest, "-k", chosen, *map(str, tests)], outcomes)
-    for name, (versions, options) in RACES.items():
-        raced = ["bench.engines", "as-is=_cuda", *versions, *options.split(), "--seconds", "0.2"]
-        yield Stage(f"trials:{name}", 90, [*python, *raced], ratios)
-
-
-def ratios(log: str) -> str:
-    """Of a race: each one's time by the first's, case by case."""
-    cases = re.findall(r"^([^:\n]+): copy [\d.]+ us, .*?\), (.*)$", log, re.MULTILINE)
-    told = [
-        " ".join([case, *(f"{name} {ratio}" for name, ratio in _RACED.findall(others))])
-        for case, others in cases
-    ]
-    return "; ".join(told) or "no case was raced"
-
-
-_RACED = re.compile(r"(\S+) [\d.]+ us \((\d+\.\d+) ")
 
 
 _OUTCOME = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED)\b(?! tests/.* - )")

@@ -149,7 +149,7 @@ class Shim:
 
     def cluster(self, most: int) -> bool:
         """Let so many blocks be a cluster; whether they may."""
-        return launches(self.lib, cluster=most) == (False, most)
+        return clusters(self.lib, most) == most
 
     def counts(self) -> dict[str, int]:
         """What the host has asked of the device since the last call."""
@@ -171,13 +171,17 @@ def capsule(lib: ctypes.CDLL) -> Any:
     return new(lib.fastopt_cuda_backend(), b"fastopt.Backend", None)
 
 
-def launches(lib: ctypes.CDLL, overlap: bool = False, cluster: int = 1) -> tuple[bool, int]:
-    """Let an engine's kernels overlap, and so many blocks be a cluster, from now on or not; what now is."""
-    if not hasattr(lib, "fastopt_cuda_cluster"):  # one of an earlier version
-        return False, 1
-    lib.fastopt_cuda_overlap.restype = ctypes.c_bool
-    overlaps = lib.fastopt_cuda_overlap(ctypes.c_bool(overlap))
-    return overlaps, lib.fastopt_cuda_cluster(ctypes.c_int(cluster))
+def clusters(lib: ctypes.CDLL, most: int) -> int:
+    """Let so many blocks of an engine's kernels be a cluster, from now on; how many that is."""
+    return lib.fastopt_cuda_cluster(ctypes.c_int(most))
+
+
+def launch_plainly(lib: ctypes.CDLL, plain: bool) -> None:
+    """Keep an engine's kernels from overlapping and their blocks from being clusters, or let them. Earlier
+    versions know of neither."""
+    if hasattr(lib, "fastopt_cuda_cluster"):
+        lib.fastopt_cuda_overlap(ctypes.c_bool(not plain))
+        clusters(lib, 1 if plain else 8)
 
 
 class Bfloat16:
@@ -218,9 +222,6 @@ class CuPy:
             os.environ.get("FASTOPT_TEST_POOL") == "off"
         ):  # so that a memory checker sees where arrays end
             cupy.cuda.set_allocator(None)
-        self.overlaps = os.environ.get("FASTOPT_TEST_OVERLAP") == "on"
-        if launches(self._lib, self.overlaps)[0] != self.overlaps:
-            raise RuntimeError("kernels cannot overlap here")
 
     @property
     def _lib(self) -> ctypes.CDLL:
@@ -237,7 +238,7 @@ class CuPy:
         self._lib.fastopt_cuda_hold(ctypes.c_int64(most))
 
     def cluster(self, most: int) -> bool:
-        return launches(self._lib, self.overlaps, most)[1] == most
+        return clusters(self._lib, most) == most
 
     # ---- arrays ----
 

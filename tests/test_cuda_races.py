@@ -64,14 +64,9 @@ batch_norm(3, 5, 40, 37, activation="relu")
 """,
     "BatchNorm, rows of whole vectors": "batch_norm(300, 8)",
     "BatchNorm, planes in clusters": """
-assert shim.cluster(2)
+shim.hold(20_000)
 batch_norm(5, 1, 40, 40, activation="relu")
-assert shim.counts()["clustered"] == 2
-""",
-    "BatchNorm, rows in clusters": """
-assert shim.cluster(4)
-batch_norm(500, 8, activation="relu")
-assert shim.counts()["clustered"] == 2
+assert shim.counts()["clustered"] == 1
 """,
     "BatchNorm, rows": 'batch_norm(300, 33, activation="relu")',
     "dropout": """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import json
 import re
@@ -80,38 +79,6 @@ def test_every_stage_of_the_plan_is_a_command_that_its_tool_takes(gpu_check, mon
             options = stage.command[stage.command.index("bench") + 1 :]
             args = cli.parse(options, tasks())
             assert (args.device, str(args.json)) == ("cuda", stage.json)
-
-
-def test_what_launches_may_do_is_tested_and_raced_where_they_can(monkeypatch, tmp_path):
-    monkeypatch.setattr(device, "trouble", lambda: "")
-    named = {s.name: s for s in gpu_plan.plan(tmp_path, "90") if s.belongs_to(["trials"])}
-    parts = ["overlap", "clusters", "layers", "lists", "clip"]
-    assert list(named) == [f"trials:{part}" for part in parts]
-    assert not any(s.belongs_to(["trials"]) for s in gpu_plan.plan(tmp_path, "86"))
-    race = named["trials:layers"].command
-    options = race[race.index("both=_cuda+overlap+clusters8") + 1 :]
-    args = cli.parse([*options, "--device", "cuda", "--replay"], tasks())
-    assert (args.task, args.what, len(args.workload)) == ("batchnorm", ["forward", "backward"], 8)
-
-
-def test_the_tests_are_run_without_what_is_tried(monkeypatch, tmp_path):
-    """A kernel that hung would take all others with it."""
-    monkeypatch.setattr(device, "trouble", lambda: "")
-    tests, clusters = (
-        next(s for s in gpu_plan.plan(tmp_path, "90") if s.name == name)
-        for name in ("tests", "trials:clusters")
-    )
-    chosen = [s.command[s.command.index("-k") + 1] for s in (tests, clusters)]
-    assert chosen == ["not clusters", "clusters"]
-
-
-def test_a_race_is_read_by_its_ratios():
-    log = """step adam mlp f32: copy 4.0 us, as-is 8.0 us (1.000 ±0%), a 6.4 us (0.800 ±1%), b 7.2 us (0.9 ±0%)
-not a race: copy
-step adam gpt2 f32: copy 1150.2 us, as-is 1170.0 us (1.000 ±0%), a 1168.0 us (0.998 ±1%)
-"""
-    assert gpu_plan.ratios(log) == "step adam mlp f32 a 0.800 b 0.9; step adam gpt2 f32 a 0.998"
-    assert gpu_plan.ratios("a traceback") == "no case was raced"
 
 
 def test_stages_fail_and_are_cut_off_by_themselves(gpu_check, tmp_path):
@@ -283,23 +250,13 @@ def test_versions_of_the_engine_are_made_checked_and_timed_each_under_its_own(mo
 
 
 def test_a_version_is_raced_as_it_is_named(cuda):
-    """And one that cannot do what is asked for not as if it did, as one of an earlier day."""
     if cuda.name != "shim":
         pytest.skip("the shim has a library of its own")
     path = cuda.lib._name
-    asked = {
-        "": (False, 1),
-        "+overlap": (True, 1),
-        "+clusters8": (False, 8),
-        "+overlap+clusters2": (True, 2),
-    }
-    for text, wanted in asked.items():
+    for text, plain in (("+plain", True), ("", False)):
         engine = engines.Engine.named(path + text)
-        assert (engine.library._name, engine.overlaps, engine.clusters) == (path, *wanted)
+        assert (engine.library._name, engine.plain) == (path, plain)
         engine.use()
-    engines.Engine.named(path).use()
-    with pytest.raises(RuntimeError, match="no such launches"):
-        engines.Engine(ctypes.CDLL(None), clusters=8).use()
 
 
 def test_a_race_of_versions_needs_one_and_a_device(capsys):

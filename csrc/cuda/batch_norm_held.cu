@@ -3,12 +3,9 @@
 //
 // Floors on an H100 (3.0 TB/s of a copy, 132 processors at 1.98 GHz), ResNet-50's last stage, 512
 // channels of 1568 float32: forward moves 6.4 MB, 2.1 us, backward 9.6 MB, 3.2 us. A launch, a read of
-// what is in no cache and the chain from a sum to a rule take more: some 2, 1 and 2 us. Its third stage
-// in rows, 256 channels of 6272: 4.3 and 6.4 us, and as much more, two barriers of clusters of some 0.3
-// us included: 10 and 12 us are foreseen where passes over it took 15.7 and 18.3.
+// what is in no cache and the chain from a sum to a rule take more: some 2, 1 and 2 us.
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <optional>
 
 #include "cuda/batch_norm.hpp"
@@ -60,14 +57,14 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
   const Held<P, rows, width> own(s, deal);
   P* const x = shared_room<P>();
   Pair* const sums = reinterpret_cast<Pair*>(x + deal.room());
-  Rule* const finished = reinterpret_cast<Rule*>(sums + deal.sums() + deal.gathered());
+  Rule* const finished = reinterpret_cast<Rule*>(sums + deal.sums());
   P taken[kTaken][width];
   own.each([&](int k, int i) { read<rows>(call.x, own.number(i), taken[k]); },
            [&](int k, int i, bool there) {
              if (there) hold(x + deal.place(i), taken[k]);
            });
-  const bool finishes = int(threadIdx.x) < own.finishes();
-  const int64_t c = own.channel + own.first_finished() + threadIdx.x;
+  const bool finishes = own.finishes();
+  const int64_t c = own.channel + threadIdx.x;
   ForwardInputs inputs{};  // here as they are not asked for too late, and not held too long
   if (finishes) inputs = inputs_of(call, c);
   __syncthreads();
@@ -80,7 +77,7 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
     const Affine affine = finish_forward(call, c, inputs, m, double(s.count));
     finished[threadIdx.x] = normalize_of<Compute<P>>(affine);
   }
-  Rule rules[own.rules];
+  Rule rules[own.deal.channels];
   own.share(finished, rules);
 
   own.each(
@@ -111,7 +108,7 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
   const Held<P, rows, width> own(s, deal);
   P *const x = shared_room<P>(), *const dy = x + deal.room();
   Pair* const sums = reinterpret_cast<Pair*>(dy + deal.room());
-  Rule* const finished = reinterpret_cast<Rule*>(sums + deal.sums() + deal.gathered());
+  Rule* const finished = reinterpret_cast<Rule*>(sums + deal.sums());
   const double mean = call.mean[own.channel + own.summed()];
 
   P x_taken[kTaken][width], dy_taken[kTaken][width];
@@ -129,8 +126,8 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
         hold(x + deal.place(i), x_taken[k]);
         hold(dy + deal.place(i), dy_taken[k]);
       });
-  const bool finishes = int(threadIdx.x) < own.finishes();
-  const int64_t c = own.channel + own.first_finished() + threadIdx.x;
+  const bool finishes = own.finishes();
+  const int64_t c = own.channel + threadIdx.x;
   BackwardInputs inputs{};
   if (finishes) inputs = inputs_of(call, c);
   __syncthreads();
@@ -143,7 +140,7 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
     const ChannelSums own_sums{joined->first, joined->second};
     finished[threadIdx.x] = gradient_of<F>(call, inputs, finish_backward<F>(call, c, inputs, own_sums));
   }
-  Rule rules[own.rules];
+  Rule rules[own.deal.channels];
   own.share(finished, rules);
 
   own.each([](int, int) {},
@@ -181,39 +178,31 @@ struct Way {
 
 // Of the ways to deal channels out, that which has a processor move the least, if it is worth it: a
 // processor reads and writes at about the pace of passes over arrays, but waits where these keep others
-// busy. Of rows of a single vector, and of single elements, it moves half as much at a time.
+// busy. Of rows and of single elements it moves half as much at a time. Clusters wait for each other,
+// and so all of them must run at once.
 template <class P, bool rows, int width>
-std::optional<Way<P, rows>> best_way(const Place& place, const Channels& s, int arrays,
-                                     bool writes_bits) {
+std::optional<Way<P, rows>> best_way(const Place& place, const Channels& s, int arrays) {
   constexpr int64_t worth = 64 << 10;
-  constexpr int narrow = rows ? std::bit_width(unsigned(width)) - 1 : 0;
+  constexpr bool slow = rows || width == 1;
   const int64_t processors = asked(place, cudaDevAttrMultiProcessorCount);
   const int64_t room = std::min(int64_t(most_shared(place)), most_held.load());
-  const int most = width == 1 ? 1 : most_clustered(place.device);
-  const int widest = rows && most > 1 ? narrow + 2 : narrow;
-  std::optional<Way<P, rows>> best;
-  int64_t least = INT64_MAX;
-  for (int blocks = 1; blocks <= most && blocks <= processors; blocks *= 2)
-    for (int wide = widest; wide >= narrow; --wide) {
-      const Deal<P, rows> deal(s, wide, blocks);
-      const int64_t bytes = deal.bytes(arrays), all = s.space.channels / deal.channels() * blocks;
-      if (s.space.channels % deal.channels() != 0 || deal.all < blocks) continue;
-      if (bytes > room || (rows && writes_bits && deal.channels() % 8 != 0)) continue;
-      const int64_t share = bytes * over(all, processors / blocks * blocks);
-      const bool slow = width == 1 || (rows && wide == narrow);
-      const int64_t loses = slow ? share : share - bytes * all / processors;
-      const int64_t moves = slow ? 2 * share : share;
-      if (loses > worth || moves >= least) continue;
-      best = {deal, {all, all > processors ? 256 : kMostThreads<width>, bytes, blocks}};
-      least = moves;
-    }
-  return best;
+  const int most = slow ? 1 : most_clustered(place.device);
+  for (int blocks = 1; blocks <= most; ++blocks) {
+    const Deal<P, rows> deal(s, blocks);
+    const int64_t bytes = deal.bytes(arrays), clusters = s.space.channels / deal.channels;
+    const int64_t all = clusters * blocks, share = bytes * over(all, processors);
+    const int64_t loses = slow ? share : share - bytes * all / processors;
+    if (bytes > room || loses > worth || deal.all < blocks) continue;
+    if (blocks > 1 && clusters > clusters_at_once(place.device, blocks)) continue;
+    return Way<P, rows>{deal, {all, all > processors ? 256 : kMostThreads<width>, bytes, blocks}};
+  }
+  return {};
 }
 
 // `arrays` are held.
 template <class P, bool rows, int width, class Call>
-bool queue_if_held(const Call& call, const Channels& s, int arrays, bool writes_bits) {
-  const auto way = best_way<P, rows, width>(call.place, s, arrays, writes_bits);
+bool queue_if_held(const Call& call, const Channels& s, int arrays) {
+  const auto way = best_way<P, rows, width>(call.place, s, arrays);
   if (way) launch(call.place, kernel_of<P, rows, width>(call), way->grid, call, s, way->deal);
   return way.has_value();
 }
@@ -222,11 +211,11 @@ bool queue_if_held(const Call& call, const Channels& s, int arrays, bool writes_
 template <class P, class Call>
 bool queue(const Call& call, const Channels& s, int arrays, bool vectors, bool writes_bits) {
   constexpr int width = kPerVector<P>;
-  const auto of = [&]<bool rows, int moved> {
-    return queue_if_held<P, rows, moved>(call, s, arrays, writes_bits);
-  };
-  if (s.count > INT32_MAX / 64) return false;  // of 32 channels at most, and gaps
-  if (s.space.rows) return vectors && of.template operator()<true, width>();
+  const auto of = [&]<bool rows, int moved> { return queue_if_held<P, rows, moved>(call, s, arrays); };
+  if (s.count > INT32_MAX / width) return false;
+  if (s.space.rows)
+    return vectors && s.space.channels % width == 0 && (!writes_bits || width == 8) &&
+           of.template operator()<true, width>();
   if (writes_bits && s.space.inner % 8 != 0) return false;
   if (vectors && s.space.inner % width == 0) return of.template operator()<false, width>();
   if (vectors && s.space.inner % (width / 2) == 0) return of.template operator()<false, width / 2>();

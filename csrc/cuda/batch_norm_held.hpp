@@ -14,34 +14,31 @@ inline constexpr int kTaken = 8;  // vectors, or elements, that a thread asks fo
 template <class P, bool rows, int width>
 struct Held {
   using D = Deal<P, rows>;
-  // Of single elements there is seldom more than a block holds, and no register to spare.
-  using Group = std::conditional_t<width == 1, Alone, Cluster>;
-  static constexpr int rules = rows ? width : 1;  // of the values that a thread moves
+  // Of rows and single elements there is seldom more than a block holds, and no register to spare.
+  using Group = std::conditional_t<rows || width == 1, Alone, Cluster>;
 
   const Channels& s;
   const D& deal;
-  int64_t channel;       // the first of the cluster
+  int64_t channel;       // the first
   int first, values;     // the block's first position, and how many it has of all channels
   int64_t begin, apart;  // where the first value lies, and how far it is to the next plane or row
 
   __device__ __forceinline__ Held(const Channels& s_, const D& d)
       : s(s_),
         deal(d),
-        channel(int64_t(int(blockIdx.x) / Group::blocks()) << d.bits()),
+        channel(int64_t(int(blockIdx.x) / Group::blocks()) * D::channels),
         first(first_leaf(Group::rank()) * D::leaf),
         values(d.values),
         begin(channel * s.space.inner),
         apart(s.space.channels * s.space.inner) {
-    if (Group::blocks() > 1) {
-      const int next = first_leaf(Group::rank() + 1) * D::leaf, count = int(s.count);
-      values = ((next < count ? next : count) - first) << d.bits();
-    }
-    if (rows) begin += first * apart;
+    if (Group::blocks() == 1) return;
+    const int next = first_leaf(Group::rank() + 1) * D::leaf, count = int(s.count);
+    values = (next < count ? next : count) - first;
   }
 
   // The number of value i, and so where it lies in flat arrays. Fewer than 2^31 are held.
   __device__ __forceinline__ int64_t number(int i) const {
-    if constexpr (rows) return begin + (i >> deal.bits()) * apart + (i & (deal.channels() - 1));
+    if constexpr (rows) return begin + i / D::channels * apart;
     const unsigned position = unsigned(first + i), inner = unsigned(s.space.inner);
     if (inner <= 1) return begin + position * apart;
     unsigned plane = __umulhi(position, unsigned(s.by_inner >> 32)), rest = position - plane * inner;
@@ -66,49 +63,47 @@ struct Held {
 
   // ---- sums ----
 
-  // The channel of the cluster whose values a thread sums.
-  __device__ __forceinline__ int summed() const {
-    return rows ? int(threadIdx.x) & (deal.channels() - 1) : 0;
-  }
+  // The channel whose values a thread sums, from the first.
+  __device__ __forceinline__ static int summed() { return rows ? int(threadIdx.x) % D::channels : 0; }
 
   // From start(first) and at(i), the first value of a leaf and value i where they stand, come the sums
   // of all leaves.
   template <class Sums, class Start, class At>
   __device__ __forceinline__ void sum(Pair* sums, Start&& start, At&& at) const {
-    const int step = 1 << deal.step(), leaf = D::leaf << deal.bits();
-    const int threads = (deal.leaf_of(values - 1) + 1) << deal.step();
+    constexpr int leaf = D::leaf * D::channels;
+    const int threads = (D::leaf_of(values - 1) + 1) * D::step;
     for (int i = int(threadIdx.x); (i & ~31) < threads; i += int(blockDim.x)) {  // by whole warps
-      const int lane = i & (step - 1), turn = i >> deal.step(), from = turn * leaf;
+      const int lane = i % D::step, turn = i / D::step, from = turn * leaf;
       const int end = from + leaf < values ? from + leaf : values;
-      Sums own(start(deal.place(from < values ? from + (rows ? lane : 0) : 0)));
-      const int place = deal.place(from + lane), n = (end - from - lane + step - 1) >> deal.step();
+      Sums own(start(D::place(from < values ? from + (rows ? lane : 0) : 0)));
+      const int place = D::place(from + lane), n = (end - from - lane + D::step - 1) / D::step;
 #pragma unroll 16
-      for (int k = 0; k < n; ++k) own.add(at(place + k * step));
+      for (int k = 0; k < n; ++k) own.add(at(place + k * D::step));
       if constexpr (!rows) join_lanes_of(own, lane);
       if (end > from && (rows || lane == 0))
-        sums[(turn << deal.bits()) + (rows ? lane : 0)] = own.close((end - from) >> deal.bits());
+        sums[turn * D::channels + (rows ? lane : 0)] = own.close((end - from) / D::channels);
     }
   }
 
   // ---- channels ----
 
-  // How many this block finishes, and which of the cluster's is the first: with a thread for each.
-  __device__ __forceinline__ int finishes() const {
-    return first_finished() < deal.channels() ? 1 << deal.finished : 0;
+  // Whether the calling thread finishes a channel, the first and so many more: of a cluster's blocks,
+  // the first does.
+  __device__ __forceinline__ bool finishes() const {
+    return Group::rank() == 0 && int(threadIdx.x) < D::channels;
   }
-  __device__ __forceinline__ int first_finished() const { return Group::rank() << deal.finished; }
 
   // The sums of those come to stand one after another, where this says.
   template <class How>
   __device__ __forceinline__ const Pair* join(Pair* sums) const {
     if (Group::blocks() > 1) sums = gathered(sums);
-    const int n = deal.all * finishes();
+    const int n = Group::rank() == 0 ? deal.all * D::channels : 0;
     for (int step = 1; step < deal.all; step *= 2) {
       __syncthreads();
       for (int i = int(threadIdx.x); i < n; i += int(blockDim.x)) {
-        const int a = i >> deal.finished, b = a + step;
+        const int a = i / D::channels, b = a + step;
         if (a % (2 * step) != 0 || b >= deal.all) continue;
-        Pair &own = sums[i], &other = sums[i + (step << deal.finished)];
+        Pair &own = sums[i], &other = sums[i + step * D::channels];
         How::join(own.first, own.second, other.first, other.second,
                   values_in(a, step, D::leaf, s.count), values_in(b, step, D::leaf, s.count));
       }
@@ -117,31 +112,24 @@ struct Held {
     return sums;
   }
 
-  // The rules of the values that a thread moves, of those that each block has finished: its own stand
-  // at `finished`, behind which there is room for all. Afterwards others may still read this block's
+  // The rules that stand where they were finished. Afterwards others may still read this block's
   // memory, until await_readers().
   template <class Rule>
-  __device__ __forceinline__ void share(Rule* finished, Rule (&own)[rules]) const {
-    const Rule* all = finished;
-    if (Group::blocks() > 1) {
-      Rule* const copies = finished + (1 << deal.finished);
+  __device__ __forceinline__ void share(const Rule* finished, Rule (&own)[D::channels]) const {
+    if (Group::blocks() > 1)
       meet();
-      const int c = int(threadIdx.x), from = c >> deal.finished;
-      if (c < deal.channels()) copies[c] = Group::read(finished + c - (from << deal.finished), from);
-      Group::arrive();
-      all = copies;
-    }
-    __syncthreads();
-    const int column = int(threadIdx.x) * width & (deal.channels() - 1);
+    else
+      __syncthreads();
 #pragma unroll
-    for (int k = 0; k < rules; ++k) own[k] = all[rows ? column + k : 0];
+    for (int k = 0; k < D::channels; ++k) own[k] = Group::read(finished + k, 0);
+    if (Group::blocks() > 1) Group::arrive();
   }
   __device__ __forceinline__ void await_readers() const {
     if (Group::blocks() > 1) Group::wait();
   }
 
  private:
-  __device__ __forceinline__ void meet() const {
+  __device__ __forceinline__ static void meet() {
     Group::arrive();
     Group::wait();
   }
@@ -151,15 +139,14 @@ struct Held {
     return block * deal.all / Group::blocks();
   }
 
-  // All leaves of the channels that this block finishes.
+  // All leaves of the channel, in the first block.
   __device__ __forceinline__ Pair* gathered(Pair* sums) const {
-    Pair* const all = sums + deal.sums();
+    Pair* const all = sums + deal.leaves;
     meet();
-    const int n = deal.all * finishes(), c = first_finished();
-    for (int i = int(threadIdx.x); i < n; i += int(blockDim.x)) {
-      const int leaf = i >> deal.finished, from = ((leaf + 1) * Group::blocks() - 1) / deal.all;
-      const int place = (leaf - first_leaf(from)) * deal.channels() + c;
-      all[i] = Group::read(sums + place + (i & ((1 << deal.finished) - 1)), from);
+    if (Group::rank() > 0) return all;
+    for (int i = int(threadIdx.x); i < deal.all; i += int(blockDim.x)) {
+      const int from = ((i + 1) * Group::blocks() - 1) / deal.all;
+      all[i] = Group::read(sums + i - first_leaf(from), from);
     }
     return all;
   }

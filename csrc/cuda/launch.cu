@@ -1,13 +1,25 @@
 #include "cuda/launch.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 
 namespace fastopt::cuda {
 namespace {
 
-std::atomic<bool> overlap_asked_for = false;
-std::atomic<int> blocks_asked_for = 1;
+constexpr int kMostClustered = 8;  // more not every device has room for
+std::atomic<bool> overlap_asked_for = true;
+std::atomic<int> blocks_asked_for = kMostClustered;
+
+// What was asked of a device, once.
+using Answers = std::array<std::atomic<int>, 64>;
+template <class Ask>
+int known_of(Answers& answers, int device, Ask&& ask) {
+  if (size_t(device) >= answers.size()) return ask();
+  std::atomic<int>& own = answers[size_t(device)];  // 0: not yet, else one more
+  if (own == 0) own = ask() + 1;
+  return own - 1;
+}
 
 // Compiled as all others are.
 __global__ void probe() { await_turn(); }
@@ -21,21 +33,45 @@ bool asked_whether_made_for_90() {
   return error == cudaSuccess && about.ptxVersion >= 90;
 }
 
-// Asked once a device, which is the current one.
+// All this is of the current device.
 bool made_for_90(int device) {
-  enum : uint8_t { unknown, no, yes };
-  static std::array<std::atomic<uint8_t>, 64> known;
-  if (size_t(device) >= known.size()) return false;
-  std::atomic<uint8_t>& own = known[size_t(device)];
-  if (own == unknown) own = asked_whether_made_for_90() ? yes : no;
-  return own == yes;
+  static Answers answers;
+  return known_of(answers, device, asked_whether_made_for_90);
 }
+
+#ifdef __CUDACC__
+// Of blocks that have all of a processor's shared memory.
+int asked_clusters_at_once(int device, int blocks) {
+  const Place place{device};
+  const auto kernel = reinterpret_cast<const void*>(probe);
+  const int room = most_shared(place), processors = asked(place, cudaDevAttrMultiProcessorCount);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, room),
+        "a kernel gets no shared memory");
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {unsigned(blocks), 1, 1};
+  const dim3 grid{unsigned(processors * blocks)}, block{32};
+  const cudaLaunchConfig_t config{grid, block, size_t(room), nullptr, &cluster, 1};
+  int count = 0;
+  check(cudaOccupancyMaxActiveClusters(&count, kernel, &config), "cannot ask for clusters");
+  return count;
+}
+#endif
 
 }  // namespace
 
 bool overlaps(int device) { return overlap_asked_for && made_for_90(device); }
 
 int most_clustered(int device) { return made_for_90(device) ? blocks_asked_for.load() : 1; }
+
+int clusters_at_once(int device, int blocks) {
+#ifdef __CUDACC__
+  static Answers answers[kMostClustered + 1];
+  return known_of(answers[blocks], device, [&] { return asked_clusters_at_once(device, blocks); });
+#else
+  return asked(Place{device}, cudaDevAttrMultiProcessorCount) / blocks;  // which tests change
+#endif
+}
 
 bool ask_for_overlap(bool on) {
   overlap_asked_for = on;
@@ -44,7 +80,7 @@ bool ask_for_overlap(bool on) {
 }
 
 int ask_for_clusters(int blocks) {
-  blocks_asked_for = blocks < 1 ? 1 : blocks;
+  blocks_asked_for = std::clamp(blocks, 1, kMostClustered);
   int device = kHost;
   return cudaGetDevice(&device) == cudaSuccess ? most_clustered(device) : 1;
 }

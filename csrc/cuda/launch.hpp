@@ -56,18 +56,21 @@ inline int most_shared(const Place& place) {
   return asked(place, cudaDevAttrMaxSharedMemoryPerBlockOptin) - 1024;
 }
 
-// What launches may do from compute capability 9.0 on, if kernels were compiled for that. No device has
-// shown yet that it is right and pays, so it is done only if somebody asks. Who asks is told what is in
-// force from now on, on the current device.
+// What launches do from compute capability 9.0 on, if kernels were compiled for that and nobody asks
+// otherwise. Who asks, for tests and measurements, is told what is in force from now on, on the current
+// device. It changes no result.
 
 // Whether a kernel may come to the processors while the last blocks of the one before it still work,
 // and wait there.
 bool overlaps(int device);
 bool ask_for_overlap(bool on);
-// How many blocks of a kernel that can use it may be a cluster: they run at once and reach each other's
-// shared memory. A power of two, to 16; more than 8 not every device has room for.
+// How many blocks of a kernel that can use it may be a cluster, 8 at most: they run at once and reach
+// each other's shared memory.
 int most_clustered(int device);
 int ask_for_clusters(int blocks);
+// How many clusters run at once if each block has a processor. Those of a cluster lie side by side, in
+// parts of a device that have not all the same number: 132 processors of an H100 held 30 clusters of 4.
+int clusters_at_once(int device, int blocks);
 
 // What every kernel begins with: before, it may read nothing but its arguments. From here on the kernel
 // after this one may come.
@@ -93,10 +96,6 @@ void launch(const Place& place, void (*kernel)(Params...), const Grid& g, Args..
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared(place)),
           "a kernel gets no shared memory");
-  if (g.cluster > 8)
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                               cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
-          "a kernel gets no clusters");
   const dim3 grid{unsigned(g.blocks)}, block{unsigned(g.threads)};
 #ifdef __CUDACC__
   cudaLaunchAttribute asked[2]{};

@@ -15,7 +15,6 @@ thread_local int device = 0;
 
 namespace {
 
-std::set<const void*> widely_clustered;
 int devices = 2;
 int processors = 4;  // few, so that little work fills a device; the other one has another number
 thread_local cudaError_t last_error = cudaSuccess;
@@ -73,10 +72,6 @@ cudaError_t present() {
 }
 
 bool exists(int ordinal) { return ordinal >= 0 && ordinal < devices; }
-
-unsigned most_blocks(const void* kernel) {
-  return widely_clustered.count(kernel) ? unsigned(kMostBlocks) : 8;
-}
 
 }  // namespace shim
 
@@ -152,10 +147,6 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int ord
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   if (const cudaError_t error = present()) return report(error);
-  if (attribute == cudaFuncAttributeNonPortableClusterSizeAllowed && value == 1) {
-    widely_clustered.insert(kernel);
-    return cudaSuccess;
-  }
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > kMostShared)
     return report(cudaErrorInvalidValue);
   allowed_shared[kernel] = size_t(value);

@@ -24,7 +24,6 @@ extern thread_local int device;  // the current one
 // Dynamic shared memory of a block: what a launch may ask for, and may once its kernel was allowed to.
 inline constexpr int kShared = 48 << 10, kMostShared = 227 << 10;
 extern std::map<const void*, size_t> allowed_shared;
-unsigned most_blocks(const void* kernel);  // of a cluster
 
 cudaError_t report(cudaError_t);  // keeps an error for cudaGetLastError
 cudaError_t present();            // or why there is no device

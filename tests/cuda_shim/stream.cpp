@@ -111,7 +111,7 @@ void submit(cudaStream_t handle, Launch launch) {
   if (threads == 0 || threads > 1024 || block.z > 64 || grid.x - 1 > 0x7ffffffe || grid.y - 1 > 65534 ||
       grid.z - 1 > 65534)
     return void(report(cudaErrorInvalidConfiguration));
-  if (launch.cluster == 0 || launch.cluster > most_blocks(launch.kernel) || grid.x % launch.cluster)
+  if (launch.cluster == 0 || launch.cluster > kMostBlocks || grid.x % launch.cluster)
     return void(report(cudaErrorInvalidClusterSize));
   if (launch.shared > kShared && launch.shared > allowed_shared[launch.kernel])
     return void(report(cudaErrorInvalidValue));

@@ -38,7 +38,7 @@ void sync_block();
 
 // Of the calling thread's block in its cluster; a block that was launched without one is a cluster of
 // its own.
-inline constexpr int kMostBlocks = 16;  // of a cluster
+inline constexpr int kMostBlocks = 8;  // of a cluster, on every device
 extern SHIM_PER_THREAD unsigned rank;
 unsigned blocks_of_cluster();
 void arrive_at_cluster();  // then, once,

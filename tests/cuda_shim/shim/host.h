@@ -79,7 +79,6 @@ enum cudaDeviceAttr {
 };
 enum cudaFuncAttribute {
   cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
-  cudaFuncAttributeNonPortableClusterSizeAllowed = 14,
 };
 struct cudaFuncAttributes {
   int ptxVersion;  // 10 * major + minor
