@@ -11,7 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+import fastopt
 
 ROOT = Path(__file__).parents[1]
 for package in ("rich", "psutil"):
@@ -253,10 +256,16 @@ def test_a_version_is_raced_as_it_is_named(cuda):
     if cuda.name != "shim":
         pytest.skip("the shim has a library of its own")
     path = cuda.lib._name
+    x = cuda.array(np.ones((5, 1, 40, 40), np.float32))
     for text, plain in (("+plain", True), ("", False)):
         engine = engines.Engine.named(path + text)
         assert (engine.library._name, engine.plain) == (path, plain)
         engine.use()
+        cuda.hold(20_000)  # less than the channel
+        cuda.counts()
+        fastopt.functional.batch_norm_forward(x)
+        cuda.hold(2**40)
+        assert cuda.counts()["clustered"] == (0 if plain else 1)
 
 
 def test_a_race_of_versions_needs_one_and_a_device(capsys):

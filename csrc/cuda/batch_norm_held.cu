@@ -176,12 +176,12 @@ struct Way {
   Grid grid;
 };
 
-// Of the ways to deal channels out, that which has a processor move the least, if it is worth it: a
-// processor reads and writes at about the pace of passes over arrays, but waits where these keep others
-// busy. Of rows and of single elements it moves half as much at a time. Clusters wait for each other,
-// and so all of them must run at once.
+// By as few blocks to a channel as can hold it, if it is worth it: a processor reads and writes at
+// about the pace of passes over arrays, but waits where these keep others busy. Of rows and of single
+// elements it moves half as much at a time. Clusters wait for each other, and so all of them must run
+// at once.
 template <class P, bool rows, int width>
-std::optional<Way<P, rows>> best_way(const Place& place, const Channels& s, int arrays) {
+std::optional<Way<P, rows>> way_to_hold(const Place& place, const Channels& s, int arrays) {
   constexpr int64_t worth = 64 << 10;
   constexpr bool slow = rows || width == 1;
   const int64_t processors = asked(place, cudaDevAttrMultiProcessorCount);
@@ -202,7 +202,7 @@ std::optional<Way<P, rows>> best_way(const Place& place, const Channels& s, int 
 // `arrays` are held.
 template <class P, bool rows, int width, class Call>
 bool queue_if_held(const Call& call, const Channels& s, int arrays) {
-  const auto way = best_way<P, rows, width>(call.place, s, arrays);
+  const auto way = way_to_hold<P, rows, width>(call.place, s, arrays);
   if (way) launch(call.place, kernel_of<P, rows, width>(call), way->grid, call, s, way->deal);
   return way.has_value();
 }

@@ -75,8 +75,7 @@ struct Stepped {
     for (int k = 0; k < Rule::slots; ++k) store(state[k] + i, s[k]);
   }
 
-  // Elements [before, end): from `first` on as vectors, what is left beside them one by
-  // one.
+  // Elements [before, end): from `first` on as vectors, what is left beside them one by one.
   __device__ __forceinline__ void chunk(int64_t before, int64_t first, int64_t end) const {
     constexpr int count = kPerVector<P>;
     int64_t from = before, to = before;  // the vectors

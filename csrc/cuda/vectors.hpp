@@ -90,8 +90,8 @@ __device__ __forceinline__ int find(const int64_t* starts, int count, int64_t at
   return low;
 }
 
-// That of the calling block's number, by whole warps: a lane looks at every 32nd, so that 1000 parts
-// take two looks at memory, one after the other, and not ten.
+// That of the calling block's number, by whole warps: the lanes look at as many places at once, so that
+// 1000 parts take two reads of memory, one after the other, and not ten.
 __device__ __forceinline__ int find_block(const int64_t* starts, int count) {
   constexpr int lanes = 32;
   const int lane = int(threadIdx.x) % lanes;
