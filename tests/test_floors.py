@@ -23,6 +23,14 @@ needs_tools = [
     pytest.mark.skipif(bool(MISSING), reason=f"not on the path: {', '.join(MISSING)}"),
 ]
 
+
+def test_the_shipped_code_from_hopper_on_is_made_of_the_ptx_that_is_read():
+    """Of an older one launches would neither overlap nor have clusters."""
+    text = (cubin.CUDA / "CMakeLists.txt").read_text()
+    assert "set(codes sm_90)" in text
+    assert f"arch=compute_{cubin.PTX},code=[${{codes}},compute_{cubin.PTX}]" in text
+
+
 # A loop whose root has a short way and a subroutine, an element at a time after it, and a way round both.
 KERNEL = """
 	.section	.text.kernel,"ax",@progbits
