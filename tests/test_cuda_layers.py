@@ -117,6 +117,22 @@ def test_forms_in_clusters(cuda, clusters, form, blocks, part, dtype):
         assert used == (2 if clusters >= blocks else 0)
 
 
+@pytest.mark.parametrize(("form", "blocks", "part"), TOGETHER, ids=str)
+def test_clusters_that_would_not_all_run_at_once_are_none(cuda, form, blocks, part):
+    if cuda.name != "shim":
+        pytest.skip("the shim counts")
+    x = batch(form).x
+    channels = x.shape[form.axis]
+    cuda.hold(int(part * x.nbytes / channels))
+    cuda.lib.shim_set_processors(blocks * channels - 1)
+    cuda.counts()
+    F.batch_norm_forward(cuda.array(x), axis=form.axis)
+    used = cuda.counts()["clustered"]
+    cuda.lib.shim_set_processors(4)
+    cuda.hold(2**40)
+    assert used == 0
+
+
 @pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("form", FEW, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -177,7 +177,7 @@ bool Stepper::is_as_before(int64_t i, py::handle grad) const {
 // change it.
 bool Stepper::are_as_before(py::handle grads) const {
   const auto n = py::ssize_t(tensors_.size());
-  if (!PyList_Check(grads.ptr()) || PyList_GET_SIZE(grads.ptr()) != n) return false;
+  if (!PyList_CheckExact(grads.ptr()) || PyList_GET_SIZE(grads.ptr()) != n) return false;
   for (py::ssize_t i = 0; i < n; ++i)
     if (!is_as_before(i, PyList_GET_ITEM(grads.ptr(), i))) return false;
   return true;

@@ -19,13 +19,9 @@ void each_tensor(const StepCall& call, Visit&& visit) {
       visit(call.runs[r], r, call.runs[r].tensors[i], index++);
 }
 
-int vectors_for(const StepCall& call) {
+int vectors_for(const Place& place, int tensors, int64_t elements) {
   constexpr int64_t enough = 32 * 1024;  // elements of a processor
-  int64_t elements = 0;
-  int tensors = 0;
-  each_tensor(call,
-              [&](const StepRun&, int, const StepTensor& t, int) { elements += t.size, ++tensors; });
-  const int processors = asked(call.place, cudaDevAttrMultiProcessorCount);
+  const int processors = asked(place, cudaDevAttrMultiProcessorCount);
   return tensors > 1 && elements > processors * enough ? 2 : 1;
 }
 
@@ -45,13 +41,15 @@ Memory::Memory(const StepCall& call, Keep keep) : keep_(keep), scope_(call.whole
 
 void Memory::plan(const StepCall& call) {
   tables.runs = int(call.count);
-  tables.vectors = vectors_for(call);
+  int64_t elements = 0;
   if (scope_ == ClipScope::global) norms_.begin_sequence();
   each_tensor(call, [&](const StepRun& run, int r, const StepTensor& t, int) {
     if (scope_ == ClipScope::tensor) norms_.begin_sequence();
     norms_.add(t.size, r, stored_as(run.storage));
+    elements += t.size;
     ++tensors;
   });
+  tables.vectors = vectors_for(call.place, tensors, elements);
   for (int r = 0; r < tables.runs; ++r) doubles_.push_back(call.runs[r].storage == Storage::float64);
   for (int s = 0; s < kStorages; ++s) {
     Span& span = spans[s];

@@ -1,6 +1,5 @@
 // Errors, devices and counters.
 #include <iterator>
-#include <set>
 #include <utility>
 
 #include "shim/block.h"
