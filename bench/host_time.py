@@ -2,6 +2,8 @@
 small arrays, CuPy's (on the host NumPy's) and torch's, with the same gradients every time and with new objects,
 as a framework's backward pass makes them. On the host a call is the work, too.
 
+On a device, "until done" adds what it still had to do: where that is no more, the host was waiting for it.
+
     python -m bench.host_time [--device cpu] [--json FILE]
 """
 
@@ -41,15 +43,18 @@ def _libraries(where: str) -> list[str]:
 def _measure(where: str, library: str, length: int) -> dict:
     params, grads = (_arrays(where, library, length, seed) for seed in range(2))
     step = fastopt.Adam(params).step
-    told = {
-        "library": library,
-        "arrays": length,
-        "same gradients": _microseconds(where, lambda: grads, step),
-        "new gradients": _microseconds(where, lambda: [_again(g) for g in grads], step),
-    }
+    told: dict = {"library": library, "arrays": length}
+
+    def tell(name: str, make: Callable[[], object], step: Callable[[object], object]) -> None:
+        told[name], done = _microseconds(where, make, step)
+        if where == "cuda":
+            told[f"{name}, until done"] = done
+
+    tell("same gradients", lambda: grads, step)
+    tell("new gradients", lambda: [_again(g) for g in grads], step)
     if library == "torch":
         fused = _torch_fused(params, grads)
-        told["torch fused"] = _microseconds(where, lambda: None, lambda grads: fused())
+        tell("torch fused", lambda: None, lambda grads: fused())
     return told
 
 
@@ -68,9 +73,11 @@ def _again(array):
     return array.view(array.shape) if hasattr(array, "requires_grad") else array.view()
 
 
-def _microseconds(where: str, make: Callable[[], object], step: Callable[[object], object]) -> float:
-    """The median over rounds. Gradients are made before the clock starts, and a round begins when nothing
-    is queued."""
+def _microseconds(
+    where: str, make: Callable[[], object], step: Callable[[object], object]
+) -> tuple[float, float]:
+    """A call's time until it returns and until its work is done, medians over rounds. Gradients are made before
+    the clock starts, and a round begins when nothing is queued."""
     times = []
     for _ in range(ROUNDS):
         grads = [make() for _ in range(CALLS)]
@@ -78,9 +85,11 @@ def _microseconds(where: str, make: Callable[[], object], step: Callable[[object
         begin = time.perf_counter()
         for g in grads:
             step(g)
-        times.append((time.perf_counter() - begin) / CALLS)
-    _synchronize(where)
-    return 1e6 * float(np.median(times[1:]))
+        returned = time.perf_counter()
+        _synchronize(where)
+        times.append((returned - begin, time.perf_counter() - begin))
+    returned, done = np.median(times[1:], axis=0) * 1e6 / CALLS
+    return float(returned), float(done)
 
 
 def _synchronize(where: str) -> None:
