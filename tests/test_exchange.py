@@ -218,7 +218,7 @@ def exchanged(cuda):
     """Makes arrays of the shim's into tensors on CUDA, of a type that fastopt takes for torch's."""
     if cuda.name != "shim":
         pytest.skip("needs the shim's plain arrays; with a device torch's own do")
-    asked = {"described": 0, "streams": 0}
+    asked = {"described": 0, "streams": 0, "negated": 0}
 
     def describe(tensor, out):
         asked["described"] += 1
@@ -237,6 +237,10 @@ def exchanged(cuda):
         out[0] = cuda.stream
         return 0
 
+    def is_neg(tensor):
+        asked["negated"] += 1
+        return False
+
     functions = Functions(1, 3, None, (ctypes.c_void_p * 3)(), DESCRIBE(describe), STREAM(stream))
     newer = Functions(2, 0, ctypes.addressof(functions), (ctypes.c_void_p * 3)(), DESCRIBE(), STREAM())
     make = ctypes.pythonapi.PyCapsule_New
@@ -251,17 +255,18 @@ def exchanged(cuda):
             "__module__": "torch",
             "__dlpack_c_exchange_api__": make(ctypes.addressof(newer), b"dlpack_exchange_api", None),
             "requires_grad": False,
-            "is_neg": lambda self: False,
+            "is_neg": is_neg,
             "functions": (functions, newer),  # as long as the type lives
         },
     )
+    Parameter = type("Parameter", (Tensor,), {"__module__": "torch.nn.parameter"})
 
-    def tensor(host):
+    def tensor(host, type=Tensor):
         array = cuda.array(host)
-        array.__class__ = Tensor
+        array.__class__ = type
         return array
 
-    tensor.asked = asked
+    tensor.asked, tensor.parameter = asked, lambda host: tensor(host, Parameter)
     return tensor
 
 
@@ -275,6 +280,29 @@ def test_tensors_on_a_device(cuda, exchanged):
     assert bits(cuda.host(there)) == bits(w)
     assert exchanged.asked["described"] > 1
     assert exchanged.asked["streams"] > 0
+
+
+def test_a_gradient_that_comes_again_is_looked_for(cuda, exchanged):
+    """Only where it lies is asked, and where it lies by then is where it is read."""
+    w, grads = values((3, 3)), [values((3, 3), seed=i) for i in (1, 2)]
+    there, grad, other = exchanged.parameter(w), exchanged(grads[0]), exchanged(grads[1])
+    ours, host = fastopt.SGD([there], lr=0.5), fastopt.SGD([w], lr=0.5)
+
+    def both(g):
+        exchanged.asked.update(described=0, streams=0, negated=0)
+        ours.step([grad])
+        host.step([g])
+        assert bits(cuda.host(there)) == bits(w)
+        return exchanged.asked
+
+    first = [dict(both(grads[0])) for _ in range(3)]
+    assert first[0]["negated"] > 0
+    assert first[2] == {"described": 2, "streams": 1, "negated": 0}
+    grad.view = grad.view.T
+    both(grads[0].T)
+    grad.view = other.view
+    both(grads[1])
+    assert [both(grads[1])["negated"] for _ in range(3)][2] == 0
 
 
 def test_a_capture_of_torchs_current_stream(cuda, exchanged):

@@ -90,6 +90,15 @@ bool Meeting::lives(void* stream) const {
   return stream && (is_default || !stream_.is_none() || is_of(owner_, "torch"));
 }
 
+const Exchange* Meeting::exchange() const { return owner_ ? library_of(owner_).exchange : nullptr; }
+
+// torch's tensors and parameters are of two types, and described by the same functions.
+bool Meeting::is_of_library(py::handle array) const {
+  if (!owner_) return false;
+  const Exchange* const own = exchange();
+  return Py_TYPE(array.ptr()) == Py_TYPE(owner_.ptr()) || (own && own == library_of(array).exchange);
+}
+
 void Meeting::await(const Array& a) const {
   if (a.device == kHost || a.size() == 0) return;
   const bool asks = !a.stream && !is_of_library(a.owner);

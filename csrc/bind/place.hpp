@@ -15,6 +15,8 @@ const Backend& engine_of(const Place& place);
 std::string cuda_trouble();
 void require_cuda(py::handle object, const Where& where);
 
+struct Exchange;
+
 // The one place where all arrays of a call lie. The first that is not empty decides, and its library's
 // current stream is the one that work is queued on; what another stream is still writing is waited for
 // there, by the device.
@@ -30,9 +32,8 @@ class Meeting {
 
   // Whether an array's library is that of the first: what it has queued comes before, on the same
   // stream.
-  bool is_of_library(py::handle array) const {
-    return owner_ && Py_TYPE(array.ptr()) == Py_TYPE(owner_.ptr());
-  }
+  bool is_of_library(py::handle array) const;
+  const Exchange* exchange() const;  // of that library; null if it has none
 
   void await(const Array& a) const;  // before work is queued
   // In a later call: the stream that is current by then, which waits for what was queued on the last.

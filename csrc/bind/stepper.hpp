@@ -59,6 +59,7 @@ class Stepper {
   void cut_runs(const std::vector<Storage>& storages);
   py::tuple tuple_of(py::handle grads) const;
   bool is_as_before(int64_t i, py::handle grad) const;
+  bool is_told_again(const Array& g, bool twin) const;
   bool are_as_before(py::handle grads) const;
   void read_grads(const py::tuple& grads);
   void read_grad(int64_t i, py::handle grad);
@@ -87,7 +88,9 @@ class Stepper {
   Meeting meeting_;
   std::unique_ptr<Memory, void (*)(Memory*)> memory_{nullptr, nullptr};
   std::vector<const void*> grads_before_;  // where they lay: on the device, then
-  std::vector<py::object> seen_;           // weak references to those that will still lie there
+  std::vector<const void*> last_;          // their objects' addresses, which may be others' by now
+  std::vector<py::object> seen_;           // weak references to those that came twice
+  const Exchange* exchange_ = nullptr;     // where they lie is asked by this, if there is one
   Counts counts_;
   bool checked_ = false;
   std::atomic<bool> busy_{false};

@@ -144,10 +144,12 @@ void Stepper::check_targets() {
   overlaps_.check_writes();
   all_keep_ = std::all_of(owners_.begin(), owners_.end(),
                           [](const py::object& owner) { return library_of(owner).keeps; });
+  exchange_ = meeting_.exchange();
   cut_runs(storages);
   grads_.resize(n);
   walks_.resize(n);
   grads_before_.assign(n, nullptr);
+  last_.assign(n, nullptr);
   seen_.assign(n, {});
   checked_ = true;
 }
@@ -168,9 +170,11 @@ py::tuple Stepper::tuple_of(py::handle grads) const {
   return items;
 }
 
-// Whether this is the very array of the step before, of a library that never moves an array's memory.
+// Whether this is the very array of the step before, and lies there still.
 bool Stepper::is_as_before(int64_t i, py::handle grad) const {
-  return seen_[i] && refers_to(seen_[i], grad);
+  if (!seen_[i] || !refers_to(seen_[i], grad)) return false;
+  const Known& param = known_[i * (1 + rule_.slots)];
+  return !exchange_ || lies_so(*exchange_, grad, grads_before_[i], param.dtype, param.layout);
 }
 
 // Whether this is a list of nothing else: then there is nothing to read, and no Python code that could
@@ -202,9 +206,16 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
   const bool flat = twin || tensors_[i].size <= 1 || same_order(param.layout, itemsize, g);
   if (!flat) walks_[i] = std::make_unique<Walk>(walk_like(param.layout, g));
   tensors_[i].grad = {g.data, flat ? nullptr : walks_[i].get()};
-  // One of another library would have to be waited for in every step.
-  const bool keeps = g.device != kHost && library_of(grad).keeps && meeting_.is_of_library(grad);
-  seen_[i] = keeps ? py::object(py::weakref(grad)) : py::object();
+  const bool may_return = last_[i] == grad.ptr();
+  last_[i] = grad.ptr();
+  seen_[i] = may_return && is_told_again(g, twin) ? py::object(py::weakref(grad)) : py::object();
+}
+
+// Whether a gradient can be known again. One of another library would have to be waited for in every
+// step.
+bool Stepper::is_told_again(const Array& g, bool twin) const {
+  const bool told = exchange_ ? twin : library_of(g.owner).keeps;
+  return told && g.device != kHost && meeting_.is_of_library(g.owner);
 }
 
 void Stepper::read_grads(const py::tuple& grads) {
