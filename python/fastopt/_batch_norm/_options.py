@@ -1,0 +1,61 @@
+"""The options of a forward pass, checked."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from fastopt import _checks, _core
+from fastopt._params import Array
+
+
+def forward_options(*given: Any) -> _core.BatchNormOptions:
+    """Options, checked once for each combination that is in use."""
+    try:
+        return _checked_options(*given)
+    except TypeError:  # also of what has no hash, whose name is still to be said
+        pass
+    return _checked_options.__wrapped__(*given)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _checked_options(
+    training: bool,
+    momentum: float | None,
+    momentum_mode: str,
+    eps: float,
+    axis: int,
+    unbiased: bool,
+    single_value: str,
+    activation: str | None,
+) -> _core.BatchNormOptions:
+    _checks.choice("momentum_mode", momentum_mode, ("update", "keep"))
+    _checks.choice("single_value", single_value, ("error", "zero_var"))
+    _checks.choice("activation", activation, (None, "relu"))
+    keep = take = None
+    if momentum is not None:
+        m = _checks.real("momentum", momentum, "[0, 1]")
+        keep, take = (1.0 - m, m) if momentum_mode == "update" else (m, 1.0 - m)
+    return _core.BatchNormOptions(
+        not _checks.switch("training", training),
+        keep,
+        take,
+        _checks.switch("unbiased", unbiased),
+        single_value == "zero_var",
+        _checks.real("eps", eps, "[0, inf)"),
+        _checks.axis(axis),
+        activation == "relu",
+    )
+
+
+def number_of(
+    batch: int | None, momentum: float | None, running_mean: Array | None, running_var: Array | None
+) -> int:
+    """The number of this batch, where running statistics need it."""
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var go together: give both or neither")
+    if momentum is not None or running_mean is None:
+        return 1
+    if batch is None:
+        raise ValueError("momentum=None averages over all batches and needs batch=, their number")
+    return _checks.count("batch", batch, least=1)

@@ -1,0 +1,141 @@
+"""Batch normalisation in pieces, for whoever has a part of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from fastopt import _checks, _core
+from fastopt._batch_norm._options import forward_options, number_of
+from fastopt._batch_norm._passes import backward_with, check_saved
+from fastopt._batch_norm._results import BatchMoments, BatchNormSums, Grads
+from fastopt._params import Array, result_like
+
+Statistics = TypeVar("Statistics", BatchMoments, BatchNormSums)
+
+
+def _read(kind: type[Statistics], name: str, given: Any) -> Statistics:
+    """Statistics as they are computed with; a plain tuple does, too."""
+    if not isinstance(given, tuple) or len(given) != len(kind._fields):
+        raise TypeError(f"{name} has type {type(given).__name__}, expected {kind.__name__}")
+    return kind._make(
+        _checks.number(f"{name}.n", value) if field == "n" else _column(f"{name}.{field}", value)
+        for field, value in zip(kind._fields, given, strict=True)
+    )
+
+
+def _column(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must hold numbers, got {values!r}") from None
+
+
+def batch_norm_moments(x: Array, *, axis: int = 1) -> BatchMoments:
+    """The local statistics of ``x``, from which :func:`batch_norm_join` makes those of a whole batch.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> F.batch_norm_moments(np.array([[1.0, 5.0], [3.0, 5.0]]))
+    BatchMoments(n=2.0, mean=array([2., 5.]), m2=array([2., 0.]))
+    """
+    return BatchMoments(*_core.batch_moments(x, _checks.axis(axis)))
+
+
+def batch_norm_join(parts: Sequence[BatchMoments]) -> BatchMoments:
+    r"""Join the statistics of parts of a batch, in a binary tree over their index, so that the result depends
+    on their order alone:
+
+    .. math::
+        \mu = \mu_a + \delta\,\frac{n_b}{n}, \qquad M = M_a + M_b + \delta^2\,\frac{n_a n_b}{n}, \qquad
+        \delta = \mu_b - \mu_a
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> x = np.array([[1.0], [3.0], [8.0]])
+    >>> F.batch_norm_join([F.batch_norm_moments(x[:2]), F.batch_norm_moments(x[2:])])
+    BatchMoments(n=3.0, mean=array([4.]), m2=array([26.]))
+
+    Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1.
+    """
+    if not isinstance(parts, Iterable):
+        raise TypeError(f"parts has type {type(parts).__name__}, expected a list of BatchMoments")
+    read = [_read(BatchMoments, f"parts[{i}]", part) for i, part in enumerate(parts)]
+    if not read:
+        raise ValueError("parts is empty, expected the statistics of at least one part")
+    return BatchMoments(*_core.batch_moments_join(read))
+
+
+def batch_norm_apply(
+    x: Array,
+    moments: BatchMoments,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    running_mean: Array | None = None,
+    running_var: Array | None = None,
+    *,
+    momentum: float | None = 0.1,
+    momentum_mode: Literal["update", "keep"] = "update",
+    eps: float = 1e-5,
+    axis: int = 1,
+    unbiased: bool = True,
+    single_value: Literal["error", "zero_var"] = "error",
+    batch: int | None = None,
+    residual: Array | None = None,
+    activation: Literal["relu"] | None = None,
+    out: Array | None = None,
+) -> tuple[Array, _core.BatchNormSaved]:
+    """:func:`batch_norm_forward` in training, with these statistics instead of x's own. Everything else is as
+    there; its own statistics give the same bits.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> x = np.array([[1.0], [3.0], [8.0]])
+    >>> whole = F.batch_norm_join([F.batch_norm_moments(x[:2]), F.batch_norm_moments(x[2:])])
+    >>> y, saved = F.batch_norm_apply(x[:2], whole, eps=0.0)
+    >>> y.round(3)
+    array([[-1.019],
+           [-0.34 ]])
+    """
+    options = forward_options(
+        True, momentum, momentum_mode, eps, axis, unbiased, single_value, activation
+    )
+    number = number_of(batch, momentum, running_mean, running_var)
+    given = _read(BatchMoments, "moments", moments)
+    y = result_like(x, "x", out)
+    return y, _core.batch_norm_forward(
+        options, x, y, gamma, beta, running_mean, running_var, residual, given, number
+    )
+
+
+def batch_norm_backward_reduce(dy: Array, saved: _core.BatchNormSaved) -> BatchNormSums:
+    """The sums that the backward pass needs of a whole batch, over this part of it; only reads.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> y, saved = F.batch_norm_forward(np.array([[1.0], [3.0]]))
+    >>> F.batch_norm_backward_reduce(np.array([[1.0], [0.5]]), saved)
+    BatchNormSums(dy=array([1.5]), dy_centred=array([-0.5]))
+    """
+    check_saved(saved)
+    return BatchNormSums(*_core.batch_norm_reduce(dy, saved))
+
+
+def batch_norm_backward_apply(
+    dy: Array, saved: _core.BatchNormSaved, sums: BatchNormSums, *, out: Array | None = None
+) -> Grads:
+    """:func:`batch_norm_backward` with these sums instead of dy's own; ``dgamma`` and ``dbeta`` are then of all
+    that was summed.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> dy = np.array([[1.0], [0.5], [0.0]])
+    >>> y, saved = F.batch_norm_forward(np.array([[1.0], [3.0], [8.0]]))
+    >>> sums = F.batch_norm_backward_reduce(dy, saved)
+    >>> grads = F.batch_norm_backward_apply(dy, saved, sums)
+    >>> bool((grads.dx == F.batch_norm_backward(dy, saved).dx).all())
+    True
+    """
+    return backward_with(dy, saved, _read(BatchNormSums, "sums", sums), out)

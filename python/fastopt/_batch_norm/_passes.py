@@ -1,0 +1,156 @@
+"""Forward and backward over a whole batch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastopt import _core
+from fastopt._batch_norm._options import forward_options, number_of
+from fastopt._batch_norm._results import (
+    BatchNormGrads,
+    BatchNormResidualGrads,
+    BatchNormSums,
+    Grads,
+)
+from fastopt._params import Array, empty_like, result_like
+
+
+def batch_norm_forward(
+    x: Array,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    running_mean: Array | None = None,
+    running_var: Array | None = None,
+    *,
+    training: bool = True,
+    momentum: float | None = 0.1,
+    momentum_mode: Literal["update", "keep"] = "update",
+    eps: float = 1e-5,
+    axis: int = 1,
+    unbiased: bool = True,
+    single_value: Literal["error", "zero_var"] = "error",
+    batch: int | None = None,
+    residual: Array | None = None,
+    activation: Literal["relu"] | None = None,
+    out: Array | None = None,
+) -> tuple[Array, _core.BatchNormSaved]:
+    r"""Normalise every channel of a batch, then scale, shift, add and activate, in the same pass:
+
+    .. math::
+        y = \mathrm{activation}\Bigl(\gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
+            + \mathrm{residual}\Bigr)
+
+    In training :math:`\mu` and :math:`\sigma^2` (over :math:`n`, not :math:`n - 1`) are the batch's, taken over
+    all axes but the channels'; the running statistics follow them. In evaluation they are the running
+    ones, which stay as they are.
+
+    Args:
+        x: (N, C), (N, C, L), (N, C, H, W), ...; with ``axis=-1`` channels come last. float16, bfloat16,
+            float32 or float64; statistics are float64, the rest is computed in float32 or, for float64, in
+            float64. It may be strided, as long as the elements of its fastest axis lie side by side.
+        gamma, beta: shape (C,), of any of these dtypes; None for 1 and 0.
+        running_mean, running_var: likewise; in training written in place.
+        training: whether to normalise by the batch's statistics.
+        momentum: :math:`m` in the running statistics' update, :math:`(1 - m)\,\mathrm{old} +
+            m\,\mathrm{batch}` (torch, cuDNN). None: the average of all batches so far; ``batch`` says how
+            many there are with this one.
+        momentum_mode: ``"keep"`` for :math:`m\,\mathrm{old} + (1 - m)\,\mathrm{batch}` (Keras, flax, ONNX).
+        eps: :math:`\epsilon`, 0 or more.
+        axis: where the channels are.
+        unbiased: whether the running variance is that over :math:`n - 1` (torch, cuDNN) or over :math:`n`
+            (Keras, flax, ONNX).
+        single_value: training on one value a channel is an error, or that value's variance is 0.
+        residual: added before the activation; of x's shape and dtype, in its order in memory.
+        activation: ``"relu"``, or None.
+        out: where to write ``y``: of x's shape and dtype, dense, in its order in memory. It may be ``residual``
+            or, where nothing has to go back, ``x``.
+
+    Returns:
+        ``y``, and what :func:`batch_norm_backward` needs: ``x`` itself, which must stay as it is until then,
+        numbers for each channel, and for ReLU a bit an element.
+
+    Raises:
+        TypeError, ValueError: an array or option that does not fit; nothing has been written.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> y, saved = F.batch_norm_forward(x, eps=0.0)
+    >>> y
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    >>> saved.mean
+    array([ 2., 20.])
+
+    Source: Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1.
+    """
+    options = forward_options(
+        training, momentum, momentum_mode, eps, axis, unbiased, single_value, activation
+    )
+    if running_mean is None and not training:
+        raise ValueError("training=False takes running_mean and running_var, got None")
+    number = number_of(batch, momentum, running_mean, running_var)
+    y = result_like(x, "x", out)
+    return y, _core.batch_norm_forward(
+        options, x, y, gamma, beta, running_mean, running_var, residual, None, number
+    )
+
+
+def batch_norm_backward(dy: Array, saved: _core.BatchNormSaved, *, out: Array | None = None) -> Grads:
+    r"""Gradients of :func:`batch_norm_forward`. With :math:`k = 1 / \sqrt{\sigma^2 + \epsilon}`, sums over the
+    :math:`n` values of a channel, and ``dy`` set to 0 where ReLU let nothing pass:
+
+    .. math::
+        d\beta &= \textstyle\sum dy, \qquad d\gamma = k \sum dy\,(x - \mu) \\
+        dx &= \gamma k \Bigl(dy - \frac{d\beta}{n} - (x - \mu)\,k^2\,\frac{\sum dy\,(x - \mu)}{n}\Bigr)
+            \quad \text{after training} \\
+        dx &= \gamma k\,dy \quad \text{after evaluation}
+
+    Args:
+        dy: of x's shape and dtype, in its order in memory; only read.
+        saved: from the forward pass; may be used again.
+        out: where to write ``dx``; it may be ``dy`` or ``x``.
+
+    Returns:
+        A :class:`BatchNormGrads`: ``dx``; ``dgamma`` and ``dbeta`` in the dtypes of ``gamma`` and ``beta``, or
+        None. With a residual, a :class:`BatchNormResidualGrads`: ``dresidual`` too.
+
+    Raises:
+        TypeError, ValueError: an array that does not fit, or an ``x`` that the forward pass has overwritten.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> x = np.array([[1.0], [3.0]])
+    >>> y, saved = F.batch_norm_forward(x, gamma=np.array([2.0]), eps=0.0)
+    >>> grads = F.batch_norm_backward(np.array([[1.0], [0.0]]), saved)
+    >>> grads.dx
+    array([[0.],
+           [0.]])
+    >>> grads.dgamma
+    array([-1.])
+
+    Source: Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.
+    """
+    return backward_with(dy, saved, None, out)
+
+
+def backward_with(
+    dy: Array, saved: _core.BatchNormSaved, sums: BatchNormSums | None, out: Array | None
+) -> Grads:
+    """The backward pass with these sums or, if there are none, dy's own."""
+    check_saved(saved)
+    x, gamma, beta, has_residual = saved.x, saved.gamma, saved.beta, saved.has_residual
+    like = dy if x is None else x
+    dx = result_like(like, "dy", out)
+    dgamma = None if gamma is None else empty_like(gamma)
+    dbeta = None if beta is None else empty_like(beta)
+    masked = result_like(like, "dy") if has_residual and saved.has_relu else None
+    _core.batch_norm_backward(dy, saved, dx, dgamma, dbeta, masked, sums)
+    if not has_residual:
+        return BatchNormGrads(dx, dgamma, dbeta)
+    return BatchNormResidualGrads(dx, dgamma, dbeta, dy if masked is None else masked)
+
+
+def check_saved(saved: Any) -> None:
+    if not isinstance(saved, _core.BatchNormSaved):
+        raise TypeError(f"saved has type {type(saved).__name__}, expected what a forward pass returned")

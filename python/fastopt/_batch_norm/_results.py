@@ -1,0 +1,80 @@
+"""What the functions of batch normalisation give back."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastopt._params import Array
+
+
+class BatchMoments(NamedTuple):
+    """Statistics of each channel: over ``n`` values, the mean and the sum of squared deviations from
+    it; arrays of shape (C,), float64.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> moments = F.batch_norm_moments(np.array([[1.0], [3.0]]))
+    >>> moments.m2 / moments.n  # the variance
+    array([1.])
+    """
+
+    n: float
+    mean: np.ndarray
+    m2: np.ndarray
+
+
+class BatchNormSums(NamedTuple):
+    r"""What the backward pass sums over each channel, :math:`\sum dy` and :math:`\sum dy\,(x - \mu)`; arrays
+    of shape (C,), float64. Those of the parts of a batch add up.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> y, saved = F.batch_norm_forward(np.array([[1.0], [3.0]]))
+    >>> a = F.batch_norm_backward_reduce(np.array([[1.0], [1.0]]), saved)
+    >>> F.BatchNormSums(*(one + other for one, other in zip(a, a, strict=True)))
+    BatchNormSums(dy=array([4.]), dy_centred=array([0.]))
+    """
+
+    dy: np.ndarray
+    dy_centred: np.ndarray
+
+
+class BatchNormGrads(NamedTuple):
+    """Gradients of a BatchNorm; None for a ``gamma`` or ``beta`` that was not there.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> y, saved = F.batch_norm_forward(np.array([[1.0], [3.0]]), beta=np.zeros(1))
+    >>> dx, dgamma, dbeta = F.batch_norm_backward(np.array([[1.0], [2.0]]), saved)
+    >>> dgamma is None, dbeta
+    (True, array([3.]))
+    """
+
+    dx: Array
+    dgamma: Array | None
+    dbeta: Array | None
+
+
+class BatchNormResidualGrads(NamedTuple):
+    """Gradients of a BatchNorm with a residual. Without an activation ``dresidual`` is ``dy`` itself.
+
+    >>> import numpy as np
+    >>> from fastopt import functional as F
+    >>> x, dy = np.array([[1.0], [3.0]]), np.array([[5.0], [7.0]])
+    >>> y, saved = F.batch_norm_forward(x, residual=x, activation="relu")
+    >>> F.batch_norm_backward(dy, saved).dresidual
+    array([[5.],
+           [7.]])
+    """
+
+    dx: Array
+    dgamma: Array | None
+    dbeta: Array | None
+    dresidual: Array
+
+
+# One of these two. Which one, `saved` knows and its type does not; a union of both could be unpacked neither
+# into three names nor into four.
+Grads = Any

@@ -1,0 +1,171 @@
+"""A rate for every parameter, from the squares of its gradients."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from fastopt import _checks
+from fastopt._around import Around
+from fastopt._base import Optimizer
+from fastopt._params import Array
+from fastopt._steps import has_momentum, rmsprop_rule
+from fastopt._typing import Unpack
+
+
+class AdaGrad(Optimizer):
+    r"""AdaGrad: a rate for every parameter, which only falls.
+
+    .. math:: G \leftarrow G + g^2, \qquad \theta \leftarrow \theta - \eta_t \frac{g}{\sqrt{G} + \epsilon}
+
+    with :math:`\eta_t = \eta / (1 + (t - 1)\,\mathtt{lr\_decay})`.
+
+    Args:
+        params: what to train; written in place by :meth:`Optimizer.step`.
+        lr: the rate :math:`\eta`, 0 or more.
+        eps: :math:`\epsilon`, 0 or more.
+        eps_mode: ``"outside"`` the root, or ``"inside"``: :math:`\sqrt{G + \epsilon}` (optax, Keras).
+        initial_accumulator: what :math:`G` starts from, 0 or more (optax and Keras: 0.1).
+        lr_decay: torch's decay of the rate, 0 or more.
+        state_dtype: ``"float32"`` for float32 sums of 16-bit parameters.
+        **around: penalties, decay and clipping, see :class:`fastopt.Around`.
+
+    State: ``sum_sq``.
+
+    >>> import numpy as np, fastopt
+    >>> w = np.array([1.0, -2.0])
+    >>> fastopt.AdaGrad(w, lr=0.1).step(2 * w)
+    >>> w  # the first step has the rate's size, whatever the gradient's
+    array([ 0.9, -1.9])
+
+    Source: Duchi, Hazan & Singer 2011, JMLR 12.
+    """
+
+    sum_sq: list[Array]
+    eps: float
+    eps_mode: Literal["outside", "inside"]
+    lr_decay: float
+    initial_accumulator: float
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        eps: float = 1e-8,
+        *,
+        eps_mode: Literal["outside", "inside"] = "outside",
+        initial_accumulator: float = 0.0,
+        lr_decay: float = 0.0,
+        state_dtype: str | None = None,
+        **around: Unpack[Around],
+    ) -> None:
+        hyper = {"lr": lr, "eps": eps, "eps_mode": eps_mode, "lr_decay": lr_decay}
+        super().__init__(
+            params,
+            "adagrad",
+            hyper,
+            around,
+            fixed={"initial_accumulator": _checks.accumulator(initial_accumulator)},
+            state_dtype=state_dtype,
+        )
+
+
+class RMSprop(Optimizer):
+    r"""RMSprop: AdaGrad that forgets.
+
+    .. math::
+        E \leftarrow \rho E + (1 - \rho) g^2, \qquad
+        \theta \leftarrow \theta - \eta \frac{g}{\sqrt{E} + \epsilon}
+
+    Centred, :math:`\bar g \leftarrow \rho \bar g + (1 - \rho) g` and :math:`E - \bar g^2`, not below 0, takes
+    the place of :math:`E` under the root. With momentum, :math:`v \leftarrow \mu v + g / (\sqrt{E} + \epsilon)`
+    and :math:`\theta \leftarrow \theta - \eta v`.
+
+    Args:
+        params: what to train; written in place by :meth:`Optimizer.step`.
+        lr: the rate :math:`\eta`, 0 or more.
+        rho: :math:`\rho`, from 0 to 1.
+        eps: :math:`\epsilon`, 0 or more.
+        eps_mode: ``"outside"`` the root, or ``"inside"``: :math:`\sqrt{E + \epsilon}` (optax, Keras, TF).
+        centered: fixed once made.
+        momentum: :math:`\mu`, from 0 to 1; it must be above 0 from the start, in one group at least, to
+            be changed later.
+        lr_in_velocity: with momentum, whether the rate enters :math:`v` (optax, TF) or stands outside
+            (torch).
+        initial_accumulator: what :math:`E` starts from, 0 or more (TF 1: 1).
+        state_dtype: ``"float32"`` for float32 state of 16-bit parameters.
+        **around: penalties, decay and clipping, see :class:`fastopt.Around`.
+
+    State: ``mean_sq``, and as asked for ``mean_grad``, ``velocity``.
+
+    >>> import numpy as np, fastopt
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fastopt.RMSprop(w, lr=0.1, rho=0.75)
+    >>> opt.step(2 * w)
+    >>> w, opt.mean_sq
+    (array([ 0.8, -1.8]), [array([1., 4.])])
+
+    Source: Tieleman & Hinton 2012, lecture 6e; Graves 2013, arXiv:1308.0850, equations 38 to 45.
+    """
+
+    _kinds: ClassVar[dict[str, str]] = {
+        rmsprop_rule(centered, moves): f"centered={centered} and {'a' if moves else 'no'} velocity"
+        for centered in (False, True)
+        for moves in (False, True)
+    }
+
+    mean_sq: list[Array]
+    mean_grad: list[Array]
+    velocity: list[Array]
+    rho: float
+    eps: float
+    eps_mode: Literal["outside", "inside"]
+    momentum: float
+    lr_in_velocity: bool
+    centered: bool
+    initial_accumulator: float
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        rho: float = 0.9,
+        eps: float = 1e-8,
+        *,
+        eps_mode: Literal["outside", "inside"] = "outside",
+        centered: bool = False,
+        momentum: float = 0.0,
+        lr_in_velocity: bool = False,
+        initial_accumulator: float = 0.0,
+        state_dtype: str | None = None,
+        **around: Unpack[Around],
+    ) -> None:
+        hyper = {
+            "lr": lr,
+            "rho": rho,
+            "eps": eps,
+            "eps_mode": eps_mode,
+            "momentum": momentum,
+            "lr_in_velocity": lr_in_velocity,
+        }
+        super().__init__(
+            params,
+            lambda groups: rmsprop_rule(
+                _checks.switch("centered", centered),
+                has_momentum(momentum) or any(has_momentum(group["momentum"]) for group in groups),
+            ),
+            hyper,
+            around,
+            fixed={
+                "centered": centered,
+                "initial_accumulator": _checks.accumulator(initial_accumulator),
+            },
+            state_dtype=state_dtype,
+        )
+
+    def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
+        values = super()._checked(values)
+        if values.get("momentum", 0.0) != 0.0 and "velocity" not in self._states:
+            raise ValueError(
+                "momentum must be above 0 from the start to be changed: this optimizer has no velocity"
+            )
+        return values
