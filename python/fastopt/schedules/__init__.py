@@ -1,0 +1,35 @@
+r"""Learning rates that change with the step.
+
+A schedule is a function of the step, counted from 0, and holds no state: a run that is resumed needs the step
+alone, and an optimizer has that in ``step_count``.
+
+>>> import numpy as np, fastopt
+>>> opt = fastopt.SGD(np.ones(3), lr=1.0)
+>>> schedule = fastopt.schedules.Warmup(10, fastopt.schedules.Cosine(0.5, steps=100))
+>>> opt.lr = schedule(opt.step_count)  # before each opt.step(grads)
+
+With the epoch in place of the step it is a schedule by epochs; with a rate of 1 it is a factor for rates that
+differ from group to group. :class:`ReduceOnPlateau` alone has state, as it watches the loss.
+
+Rates are Python floats, computed from IEEE operations alone: the same bits on every machine. Schedules are
+frozen dataclasses: they compare, print and pickle. Wrong values raise ``ValueError``, wrong kinds
+``TypeError``.
+"""
+
+from fastopt.schedules._falling import Constant, Cosine, Exponential, MultiStep, Polynomial, Step
+from fastopt.schedules._plateau import ReduceOnPlateau
+from fastopt.schedules._rising import OneCycle, Warmup
+from fastopt.schedules._schedule import Schedule
+
+__all__ = [
+    "Constant",
+    "Cosine",
+    "Exponential",
+    "MultiStep",
+    "OneCycle",
+    "Polynomial",
+    "ReduceOnPlateau",
+    "Schedule",
+    "Step",
+    "Warmup",
+]
