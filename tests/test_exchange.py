@@ -261,9 +261,9 @@ def exchanged(cuda):
     )
     Parameter = type("Parameter", (Tensor,), {"__module__": "torch.nn.parameter"})
 
-    def tensor(host, type=Tensor):
+    def tensor(host, kind=Tensor):
         array = cuda.array(host)
-        array.__class__ = type
+        array.__class__ = kind
         return array
 
     tensor.asked, tensor.parameter = asked, lambda host: tensor(host, Parameter)
@@ -284,25 +284,41 @@ def test_tensors_on_a_device(cuda, exchanged):
 
 def test_a_gradient_that_comes_again_is_looked_for(cuda, exchanged):
     """Only where it lies is asked, and where it lies by then is where it is read."""
-    w, grads = values((3, 3)), [values((3, 3), seed=i) for i in (1, 2)]
-    there, grad, other = exchanged.parameter(w), exchanged(grads[0]), exchanged(grads[1])
+    w, first, second = (values((3, 3), seed=i) for i in range(3))
+    there, grad, other = exchanged.parameter(w), exchanged(first), exchanged(second)
     ours, host = fastopt.SGD([there], lr=0.5), fastopt.SGD([w], lr=0.5)
 
-    def both(g):
+    def step(g):
         exchanged.asked.update(described=0, streams=0, negated=0)
         ours.step([grad])
         host.step([g])
         assert bits(cuda.host(there)) == bits(w)
-        return exchanged.asked
+        return dict(exchanged.asked)
 
-    first = [dict(both(grads[0])) for _ in range(3)]
-    assert first[0]["negated"] > 0
-    assert first[2] == {"described": 2, "streams": 1, "negated": 0}
+    told = [step(first) for _ in range(3)]
+    assert told[0]["negated"] > 0
+    assert told[2] == {"described": 2, "streams": 1, "negated": 0}
     grad.view = grad.view.T
-    both(grads[0].T)
+    step(first.T)
     grad.view = other.view
-    both(grads[1])
-    assert [both(grads[1])["negated"] for _ in range(3)][2] == 0
+    told = [step(second) for _ in range(3)]
+    assert told[2]["negated"] == 0
+
+
+def test_a_gradient_that_lay_elsewhere_in_a_step_that_failed(cuda, exchanged):
+    w, first, second = (values((3, 3), seed=i) for i in range(3))
+    there, grad, other = exchanged(w), exchanged(first), exchanged(second)
+    ours, host = fastopt.SGD([there, exchanged(w)], lr=0.5), fastopt.SGD([w], lr=0.5)
+    for _ in range(3):
+        ours.step([grad, grad])
+        host.step([first])
+    grad.view, before = other.view, grad.view
+    with pytest.raises(ValueError, match=r"grads\[1\] has shape \(1,\)"):
+        ours.step([grad, exchanged(np.ones(1, np.float32))])
+    grad.view = before
+    ours.step([grad, grad])
+    host.step([first])
+    assert bits(cuda.host(there)) == bits(w)
 
 
 def test_a_capture_of_torchs_current_stream(cuda, exchanged):

@@ -59,7 +59,7 @@ class Stepper {
   void cut_runs(const std::vector<Storage>& storages);
   py::tuple tuple_of(py::handle grads) const;
   bool is_as_before(int64_t i, py::handle grad) const;
-  bool is_told_again(const Array& g, bool twin) const;
+  bool can_be_known(const Array& g, bool twin) const;
   bool are_as_before(py::handle grads) const;
   void read_grads(const py::tuple& grads);
   void read_grad(int64_t i, py::handle grad);

@@ -174,7 +174,7 @@ py::tuple Stepper::tuple_of(py::handle grads) const {
 bool Stepper::is_as_before(int64_t i, py::handle grad) const {
   if (!seen_[i] || !refers_to(seen_[i], grad)) return false;
   const Known& param = known_[i * (1 + rule_.slots)];
-  return !exchange_ || lies_so(*exchange_, grad, grads_before_[i], param.dtype, param.layout);
+  return !exchange_ || lies_so(*exchange_, grad, tensors_[i].grad.data, param.dtype, param.layout);
 }
 
 // Whether this is a list of nothing else: then there is nothing to read, and no Python code that could
@@ -206,16 +206,16 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
   const bool flat = twin || tensors_[i].size <= 1 || same_order(param.layout, itemsize, g);
   if (!flat) walks_[i] = std::make_unique<Walk>(walk_like(param.layout, g));
   tensors_[i].grad = {g.data, flat ? nullptr : walks_[i].get()};
-  const bool may_return = last_[i] == grad.ptr();
+  const bool came_twice = last_[i] == grad.ptr();  // most come once, and need no reference
   last_[i] = grad.ptr();
-  seen_[i] = may_return && is_told_again(g, twin) ? py::object(py::weakref(grad)) : py::object();
+  seen_[i] = came_twice && can_be_known(g, twin) ? py::object(py::weakref(grad)) : py::object();
 }
 
-// Whether a gradient can be known again. One of another library would have to be waited for in every
-// step.
-bool Stepper::is_told_again(const Array& g, bool twin) const {
-  const bool told = exchange_ ? twin : library_of(g.owner).keeps;
-  return told && g.device != kHost && meeting_.is_of_library(g.owner);
+// Whether the object is enough to tell how it is to be read, should it come again. One of another
+// library would have to be waited for in every step.
+bool Stepper::can_be_known(const Array& g, bool twin) const {
+  const bool tells = exchange_ ? twin : library_of(g.owner).keeps;
+  return tells && g.device != kHost && meeting_.is_of_library(g.owner);
 }
 
 void Stepper::read_grads(const py::tuple& grads) {
