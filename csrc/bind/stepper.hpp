@@ -58,7 +58,8 @@ class Stepper {
   void check_target(int64_t i, std::vector<Storage>& storages);
   void cut_runs(const std::vector<Storage>& storages);
   py::tuple tuple_of(py::handle grads) const;
-  bool is_as_before(int64_t i, py::handle grad) const;
+  bool is_known(int64_t i, py::handle grad) const;
+  bool lies_there(int64_t i, py::handle grad) const;
   bool can_be_known(const Array& g, bool twin) const;
   bool are_as_before(py::handle grads) const;
   void read_grads(const py::tuple& grads);

@@ -170,20 +170,27 @@ py::tuple Stepper::tuple_of(py::handle grads) const {
   return items;
 }
 
-// Whether this is the very array of the step before, and lies there still.
-bool Stepper::is_as_before(int64_t i, py::handle grad) const {
-  if (!seen_[i] || !refers_to(seen_[i], grad)) return false;
+// Whether this is the very object of the step before, and of a kind that tells where it lies.
+bool Stepper::is_known(int64_t i, py::handle grad) const {
+  return seen_[i] && refers_to(seen_[i], grad);
+}
+
+// Whether a known gradient lies where it lay. CuPy's never move.
+bool Stepper::lies_there(int64_t i, py::handle grad) const {
   const Known& param = known_[i * (1 + rule_.slots)];
   return !exchange_ || lies_so(*exchange_, grad, tensors_[i].grad.data, param.dtype, param.layout);
 }
 
-// Whether this is a list of nothing else: then there is nothing to read, and no Python code that could
-// change it.
+// Whether this is a list of gradients as before and nothing else: then there is nothing to read, and no
+// Python code that could change it.
 bool Stepper::are_as_before(py::handle grads) const {
   const auto n = py::ssize_t(tensors_.size());
   if (!PyList_CheckExact(grads.ptr()) || PyList_GET_SIZE(grads.ptr()) != n) return false;
-  for (py::ssize_t i = 0; i < n; ++i)
-    if (!is_as_before(i, PyList_GET_ITEM(grads.ptr(), i))) return false;
+  const bool may_move = exchange_;
+  for (py::ssize_t i = 0; i < n; ++i) {
+    const py::handle grad = PyList_GET_ITEM(grads.ptr(), i);
+    if (!is_known(i, grad) || (may_move && !lies_there(i, grad))) return false;
+  }
   return true;
 }
 
@@ -211,8 +218,8 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
   seen_[i] = came_twice && can_be_known(g, twin) ? py::object(py::weakref(grad)) : py::object();
 }
 
-// Whether the object is enough to tell how it is to be read, should it come again. One of another
-// library would have to be waited for in every step.
+// Whether there is little to ask of this gradient should it come again. One of another library would
+// have to be waited for in every step.
 bool Stepper::can_be_known(const Array& g, bool twin) const {
   const bool tells = exchange_ ? twin : library_of(g.owner).keeps;
   return tells && g.device != kHost && meeting_.is_of_library(g.owner);
@@ -222,7 +229,7 @@ void Stepper::read_grads(const py::tuple& grads) {
   const auto n = int64_t(grads.size());
   for (int64_t i = 0; i < n; ++i) {
     const py::handle grad = PyTuple_GET_ITEM(grads.ptr(), i);
-    if (is_as_before(i, grad)) continue;
+    if (is_known(i, grad) && lies_there(i, grad)) continue;
     new_.push_back(i);
     read_grad(i, grad);
   }
