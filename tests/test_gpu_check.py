@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ for package in ("rich", "psutil"):
 
 sys.path.append(str(ROOT))
 
-from bench import cli, device, engines, gpu_plan, gpu_targets, machine  # noqa: E402
+from bench import cli, device, engines, gpu_plan, gpu_targets, host_time, machine  # noqa: E402
 from bench.case import Contestant  # noqa: E402
 from bench.measure import Quartiles, Turn, interleave  # noqa: E402
 from bench.record import Entry, Row  # noqa: E402
@@ -159,6 +160,17 @@ FAILED tests/a.py::two - AssertionError: no
 """
     assert gpu_plan.outcomes(log) == "1 passed, 1 failed, 1 skipped, first tests/a.py::two"
     assert gpu_plan.outcomes("") == "no test was run"
+
+
+def test_the_hosts_time_ends_before_the_devices(monkeypatch):
+    """On the host the two are one. A call's is that of a round by its calls."""
+    for name, value in (("LENGTHS", (2,)), ("CALLS", 4), ("ROUNDS", 3)):
+        monkeypatch.setattr(host_time, name, value)
+    assert set(host_time.measure("cpu")[0]) == {"library", "arrays", "same gradients", "new gradients"}
+    monkeypatch.setattr(host_time, "_synchronize", lambda where: time.sleep(0.02))
+    returned, done = host_time._microseconds("cuda", lambda: None, lambda grads: time.sleep(0.002))
+    assert returned >= 2000
+    assert done - returned >= 5000
 
 
 def test_verdicts_and_report_of_a_canned_run():

@@ -91,7 +91,6 @@ class Stepper {
   std::vector<const void*> grads_before_;  // where they lay: on the device, then
   std::vector<const void*> last_;          // their objects' addresses, which may be others' by now
   std::vector<py::object> seen_;           // weak references to those that came twice
-  const Exchange* exchange_ = nullptr;     // where they lie is asked by this, if there is one
   Counts counts_;
   bool checked_ = false;
   std::atomic<bool> busy_{false};

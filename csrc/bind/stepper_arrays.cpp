@@ -144,7 +144,6 @@ void Stepper::check_targets() {
   overlaps_.check_writes();
   all_keep_ = std::all_of(owners_.begin(), owners_.end(),
                           [](const py::object& owner) { return library_of(owner).keeps; });
-  exchange_ = meeting_.exchange();
   cut_runs(storages);
   grads_.resize(n);
   walks_.resize(n);
@@ -178,7 +177,8 @@ bool Stepper::is_known(int64_t i, py::handle grad) const {
 // Whether a known gradient lies where it lay. CuPy's never move.
 bool Stepper::lies_there(int64_t i, py::handle grad) const {
   const Known& param = known_[i * (1 + rule_.slots)];
-  return !exchange_ || lies_so(*exchange_, grad, tensors_[i].grad.data, param.dtype, param.layout);
+  const Exchange* const exchange = meeting_.exchange();
+  return !exchange || lies_so(*exchange, grad, tensors_[i].grad.data, param.dtype, param.layout);
 }
 
 // Whether this is a list of gradients as before and nothing else: then there is nothing to read, and no
@@ -186,7 +186,7 @@ bool Stepper::lies_there(int64_t i, py::handle grad) const {
 bool Stepper::are_as_before(py::handle grads) const {
   const auto n = py::ssize_t(tensors_.size());
   if (!PyList_CheckExact(grads.ptr()) || PyList_GET_SIZE(grads.ptr()) != n) return false;
-  const bool may_move = exchange_;
+  const bool may_move = meeting_.exchange();
   for (py::ssize_t i = 0; i < n; ++i) {
     const py::handle grad = PyList_GET_ITEM(grads.ptr(), i);
     if (!is_known(i, grad) || (may_move && !lies_there(i, grad))) return false;
@@ -221,7 +221,7 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
 // Whether there is little to ask of this gradient should it come again. One of another library would
 // have to be waited for in every step.
 bool Stepper::can_be_known(const Array& g, bool twin) const {
-  const bool tells = exchange_ ? twin : library_of(g.owner).keeps;
+  const bool tells = meeting_.exchange() ? twin : library_of(g.owner).keeps;
   return tells && g.device != kHost && meeting_.is_of_library(g.owner);
 }
 
