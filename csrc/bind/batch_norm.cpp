@@ -187,8 +187,9 @@ MomentsTuple join(std::vector<MomentsTuple> parts) {
     auto& [n, mean, m2] = parts[left];
     auto& [n_b, mean_b, m2_b] = parts[right];
     if (n_b == 0.0) return;
+    const Weights w = weights_of(n, n_b);
     for (int64_t c = 0; c < channels; ++c)
-      JoinMoments::join(mean.mutable_data()[c], m2.mutable_data()[c], mean_b.at(c), m2_b.at(c), n, n_b);
+      JoinMoments::join(mean.mutable_data()[c], m2.mutable_data()[c], mean_b.at(c), m2_b.at(c), w);
     n += n_b;
   });
   return parts[0];

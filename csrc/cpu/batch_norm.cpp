@@ -115,8 +115,10 @@ void batch_norm_forward(const BatchNormForward& call) {
       Moments own{};
       if (measures) own = {call.mean[c], call.var[c]};
       if (call.given.mean) own = {call.given.mean[c], call.given.m2[c]};
-      const Affine affine = finish_forward(call, c, inputs_of(call, c), own, n);
+      const ForwardInputs in = inputs_of(call, c);
+      const Affine affine = affine_of(call, in, own, n);
       constants.set(c, [&]<class F> { return normalize_of<F>(affine); });
+      put_results(call, c, in, own, n, affine);
     }
   };
 
@@ -153,7 +155,9 @@ void batch_norm_backward(const BatchNormBackward& call) {
     for (int64_t c = c0; c < c1; ++c) {
       const BackwardInputs in = inputs_of(call, c);
       constants.set(c, [&]<class F> {
-        return gradient_of<F>(call, in, finish_backward<F>(call, c, in, sums_of(call, c)));
+        const ChannelSums sums = centred<F>(call, in, sums_of(call, c));
+        put_results(call, c, in, sums);
+        return gradient_of<F>(call, in, sums);
       });
     }
   };

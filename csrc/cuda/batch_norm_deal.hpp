@@ -2,9 +2,8 @@
 // block holds stands there.
 #pragma once
 
-#include "cuda/batch_norm_passes.hpp"
+#include "cuda/batch_norm_join.hpp"
 #include "rules/batch_norm.hpp"
-#include "rules/moments.hpp"
 
 namespace fastopt::cuda {
 
@@ -32,7 +31,7 @@ struct Deal {
   // The leaf of a block's value i.
   __host__ __device__ __forceinline__ static int leaf_of(int i) { return i / (leaf * channels); }
 
-  // ---- shared memory: arrays, sums of leaves, all leaves of a cluster, rules ----
+  // ---- shared memory: arrays, sums of leaves, all leaves of a cluster, weights, rules ----
 
   // In the order of positions, and after each leaf there is a gap: who sums another one at the same
   // time reads other banks.
@@ -48,6 +47,7 @@ struct Deal {
   // Backward's rules are the larger ones.
   int64_t bytes(int arrays) const {
     return arrays * int64_t(room() * sizeof(P)) + sums() * int64_t(sizeof(Pair)) +
+           kLevels * int64_t(sizeof(Weights)) +
            channels * int64_t(sizeof(NormalizeBackward<Compute<P>>));
   }
 };

@@ -6,8 +6,7 @@ namespace {
 template <class Finish, class Call>
 __global__ void __launch_bounds__(kFinishers)
     finish_all(const Finishing t, const FASTOPT_WHOLE_ARGUMENT Call call, const RuleArrays rules) {
-  await_turn();
-  finish_channels(t, Finish{call}, rules);
+  finish_channels<false>(t, Finish{call}, rules);
 }
 
 template <class Finish, class Call>
@@ -18,9 +17,11 @@ void queue(const Call& call, const Finishing& t, const RuleArrays& rules) {
 }  // namespace
 
 Finishing finishing_of(const ChannelSpace& s, const Parts& parts) {
-  Finishing t{parts, groups_of(s), s.channels, parts.pairs ? s.count() : 0, 1, 0};
+  Finishing t{parts, groups_of(s), s.channels, parts.pairs ? s.count() : 0, 0, 1, 0};
   if (!parts.pairs) t.groups.count = 0;
-  while (t.threads < t.groups.count && t.threads < kFinishers) t.threads *= 2;
+  int64_t rest = t.groups.count;
+  for (; rest > kFinishers; rest = over(rest, 4)) ++t.rounds;
+  while (t.threads < rest) t.threads *= 2;
   t.blocks = unsigned(over(s.channels, kFinishers / t.threads));
   return t;
 }

@@ -2,7 +2,7 @@
 // first blocks of one whose others wait for that.
 #pragma once
 
-#include "cuda/batch_norm_passes.hpp"
+#include "cuda/batch_norm_join.hpp"
 #include "cuda/signal.hpp"
 
 namespace fastopt::cuda {
@@ -11,49 +11,84 @@ inline constexpr int kFinishers = 256;  // threads of a block
 
 // ---- joining groups ----
 
-// A whole subtree for each thread and then those: a power of two to each keeps the tree as it is. The
-// first thread of a channel has the result.
+// Four neighbours at most, of `size` values each but the last, in the tree's shape. `number` may be
+// more, or none; of as many there are `count` values.
 template <class How>
-__device__ __forceinline__ Pair join_channel(const Finishing& t, int64_t c) {
-  __shared__ Pair joined[kFinishers];
-  const int channels = kFinishers / t.threads, turn = int(threadIdx.x) / channels;
-  int64_t own = 1;
-  while (own * t.threads < t.groups.count) own *= 2;
-  const int64_t size = own * t.groups.size, begin = turn * size;
-  Pair& mine = joined[threadIdx.x];
-  mine = {0.0, 0.0};
-  if (c < t.channels && begin < t.count) {
-    Pair* const parts = t.parts.pairs + turn * own * t.channels + c;
-    const int64_t rest = t.count - begin;
-    join_blocks<How>(&parts->first, &parts->second, 2 * t.channels, 1, t.groups.size,
-                     rest < size ? rest : size);
-    mine = *parts;
-  }
-  for (int step = 1; step < t.threads; step *= 2) {
-    __syncthreads();
-    if (turn % (2 * step) != 0 || (turn + step) * size >= t.count) continue;
-    const Pair& other = joined[threadIdx.x + step * channels];
-    How::join(mine.first, mine.second, other.first, other.second, values_in(turn, step, size, t.count),
-              values_in(turn + step, step, size, t.count));
-  }
-  return mine;
+__device__ __forceinline__ Pair join_four(const Pair* from, int64_t apart, int64_t number, int64_t size,
+                                          int64_t count) {
+  Pair own[4]{};
+#pragma unroll
+  for (int k = 0; k < 4; ++k)
+    if (k < number) own[k] = from[k * apart];
+#pragma unroll
+  for (int step = 1; step < 4; step *= 2)
+#pragma unroll
+    for (int k = 0; k + step < 4; k += 2 * step)
+      if (k + step < number)
+        How::join(own[k].first, own[k].second, own[k + step].first, own[k + step].second,
+                  weights_of(values_in(k, step, size, count), values_in(k + step, step, size, count)));
+  return own[0];
 }
 
-// What a channel brings along is asked for before the sums are joined.
-template <class Finish>
+// The groups of a channel after `rounds` of four, joined where they stand: no more than there are
+// threads for it.
+struct Rest {
+  int64_t number, size, apart;
+
+  __device__ __forceinline__ explicit Rest(const Finishing& t)
+      : number(t.groups.count), size(t.groups.size), apart(t.channels) {}
+  __device__ __forceinline__ void round() {
+    number = (number + 3) / 4;
+    size *= 4;
+    apart *= 4;
+  }
+};
+
+// The first thread of a channel has the result.
+template <class How>
+__device__ __forceinline__ Pair join_channel(const Finishing& t, int64_t c, const Weights* last) {
+  __shared__ Pair joined[kFinishers];
+  const int channels = kFinishers / t.threads, turn = int(threadIdx.x) / channels;
+  const bool there = c < t.channels;
+  Pair* const groups = t.parts.pairs + c;
+  Rest rest(t);
+  for (int r = 0; r < t.rounds; ++r, rest.round(), __syncthreads())
+    for (int64_t i = 4 * turn; there && i < rest.number; i += 4 * t.threads) {
+      Pair* const four = groups + i * rest.apart;
+      *four = join_four<How>(four, rest.apart, rest.number - i, rest.size, t.count - i * rest.size);
+    }
+  Pair own{};
+  if (there && turn < rest.number) own = groups[turn * rest.apart];
+  joined[threadIdx.x] = own;
+  join_neighbours<How>(joined, channels, int(rest.number), rest.size, last);
+  return joined[threadIdx.x];
+}
+
+// `ahead` of the rest of its kernel, which comes right after the sums: then what a channel brings along
+// is read before they are there, and those are told who wait for the rules.
+template <bool ahead, class Finish>
 __device__ __forceinline__ void finish_channels(const Finishing& t, const Finish& finish,
                                                 const RuleArrays& rules) {
+  if constexpr (!ahead) await_turn();
+  __shared__ Weights last[kLevels];
   const int channels = kFinishers / t.threads;
   const int64_t c = int64_t(blockIdx.x) * channels + threadIdx.x % channels;
   const bool first = int(threadIdx.x) < channels && c < t.channels;
   typename Finish::Inputs inputs{};
   if (first) inputs = finish.inputs(c);
-  const Pair sums = join_channel<typename Finish::How>(t, c);
-  if (!first) return;
+  Rest rest(t);
+  for (int r = 0; r < t.rounds; ++r) rest.round();
+  weigh_last(last, int(rest.number), rest.size, t.count);
+  if constexpr (ahead) await_turn();
+  const Pair sums = join_channel<typename Finish::How>(t, c, last);
+  const auto numbers = finish.numbers(c, inputs, sums, double(t.count));
   if constexpr (requires { typename Finish::Rule; })
-    rules.put(c, finish(c, inputs, sums, double(t.count)));
-  else
-    finish(c, inputs, sums, double(t.count));
+    if (first) rules.put(c, finish.rule(inputs, numbers));
+  if constexpr (ahead) {
+    __syncthreads();
+    if (threadIdx.x == 0) raise(t.parts.finished);
+  }
+  if (first) finish.put(c, inputs, numbers);
 }
 
 // ---- what follows for a channel ----
@@ -64,7 +99,8 @@ struct FinishMoments {
   const BatchMoments& call;
 
   __device__ __forceinline__ Inputs inputs(int64_t) const { return {}; }
-  __device__ __forceinline__ void operator()(int64_t c, Inputs, const Pair& m, double) const {
+  __device__ __forceinline__ Pair numbers(int64_t, Inputs, const Pair& m, double) const { return m; }
+  __device__ __forceinline__ void put(int64_t c, Inputs, const Pair& m) const {
     call.out.mean[c] = m.first;
     call.out.m2[c] = m.second;
   }
@@ -75,17 +111,28 @@ struct FinishForward {
   using How = JoinMoments;
   using Inputs = ForwardInputs;
   using Rule = Normalize<F>;
+  struct Numbers {
+    Moments m;
+    double count;
+    Affine affine;
+  };
   const BatchNormForward& call;
 
   __device__ __forceinline__ Inputs inputs(int64_t c) const { return inputs_of(call, c); }
-  __device__ __forceinline__ Rule operator()(int64_t c, const Inputs& in, const Pair& sums,
+  __device__ __forceinline__ Numbers numbers(int64_t c, const Inputs& in, const Pair& sums,
                                              double count) const {
     Moments m{sums.first, sums.second};
     if (const Statistics& given = call.given; given.mean) {
       m = {given.mean[c], given.m2[c]};
       count = given.count;
     }
-    return normalize_of<F>(finish_forward(call, c, in, m, count));
+    return {m, count, affine_of(call, in, m, count)};
+  }
+  __device__ __forceinline__ Rule rule(const Inputs&, const Numbers& own) const {
+    return normalize_of<F>(own.affine);
+  }
+  __device__ __forceinline__ void put(int64_t c, const Inputs& in, const Numbers& own) const {
+    put_results(call, c, in, own.m, own.count, own.affine);
   }
 };
 
@@ -97,27 +144,24 @@ struct FinishBackward {
   const BatchNormBackward& call;
 
   __device__ __forceinline__ Inputs inputs(int64_t c) const { return inputs_of(call, c); }
-  __device__ __forceinline__ Rule operator()(int64_t c, const Inputs& in, const Pair& sums,
-                                             double) const {
-    const ChannelSums own = call.given ? sums_of(call, c) : ChannelSums{sums.first, sums.second};
-    return gradient_of<F>(call, in, finish_backward<F>(call, c, in, own));
+  __device__ __forceinline__ ChannelSums numbers(int64_t c, const Inputs& in, const Pair& sums,
+                                                 double) const {
+    return centred<F>(call, in, call.given ? sums_of(call, c) : ChannelSums{sums.first, sums.second});
+  }
+  __device__ __forceinline__ Rule rule(const Inputs& in, const ChannelSums& own) const {
+    return gradient_of<F>(call, in, own);
+  }
+  __device__ __forceinline__ void put(int64_t c, const Inputs& in, const ChannelSums& own) const {
+    put_results(call, c, in, own);
   }
 };
 
 // ---- ahead of others ----
 
-// The first blocks of a grid finish the channels, and all others wait for them where they first need a
-// rule, by when they have asked for their elements: a launch less, and its time is hidden. Blocks begin
-// in their order (as scans with look-back count on, too), so that none waits for one yet to begin.
-template <class Finish>
-__device__ __forceinline__ void finish_first(const Finishing& t, const Finish& finish,
-                                             const RuleArrays& rules) {
-  finish_channels(t, finish, rules);
-  __syncthreads();
-  if (threadIdx.x == 0) raise(t.parts.finished);
-}
-
-// All threads of a block. One asks for the others: a fence in each cost more than the wait.
+// All threads of a block, which is not one of the first: those finish the channels, and all others wait
+// for them where they first need a rule, by when they have their elements. That saves a launch and
+// hides its time. Blocks begin in their order (as scans with look-back count on, too), so that none
+// waits for one yet to begin. One thread asks for the others: a fence in each cost more than the wait.
 __device__ __forceinline__ void await_finish(const Finishing& t) {
   if (t.blocks == 0) return;  // an earlier kernel did it
   if (threadIdx.x == 0)

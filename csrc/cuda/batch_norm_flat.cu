@@ -37,9 +37,11 @@ struct Rules {
       : all(arrays), t(table) {}
 
   // By all threads of a block, before any other; in rows, with the column of the thread's first
-  // element.
+  // element. The kernel before this one is BatchNorm's own, which waited for all that came before it
+  // and writes no elements: they are asked for before this one's turn.
   __device__ __forceinline__ void await(const Finishing& finishing, int64_t column) {
     if (finished) return;
+    await_turn();
     await_finish(finishing);
     if (rows && column < t.width) at_column(column);
     finished = true;
@@ -97,10 +99,10 @@ template <class P, bool rows>
 __global__ void __launch_bounds__(kElementThreads)
     normalize_flat(const FASTOPT_WHOLE_ARGUMENT BatchNormForward call, const Table t,
                    const Finishing finishing, const RuleArrays arrays) {
-  await_turn();
   constexpr int count = kPerVector<P>;
   using F = Compute<P>;
-  if (blockIdx.x < finishing.blocks) return finish_first(finishing, FinishForward<F>{call}, arrays);
+  if (blockIdx.x < finishing.blocks)
+    return finish_channels<true>(finishing, FinishForward<F>{call}, arrays);
   const unsigned block = blockIdx.x - finishing.blocks;
   const int64_t column = (int64_t(block % t.stripes) * kElementThreads + threadIdx.x) * count;
   const bool inside = column < t.width;
@@ -136,10 +138,10 @@ template <class P, bool rows>
 __global__ void __launch_bounds__(kElementThreads)
     gradient_flat(const FASTOPT_WHOLE_ARGUMENT BatchNormBackward call, const Table t,
                   const Finishing finishing, const RuleArrays arrays) {
-  await_turn();
   constexpr int count = kPerVector<P>;
   using F = Compute<P>;
-  if (blockIdx.x < finishing.blocks) return finish_first(finishing, FinishBackward<F>{call}, arrays);
+  if (blockIdx.x < finishing.blocks)
+    return finish_channels<true>(finishing, FinishBackward<F>{call}, arrays);
   const unsigned block = blockIdx.x - finishing.blocks;
   const int64_t column = (int64_t(block % t.stripes) * kElementThreads + threadIdx.x) * count;
   const bool inside = column < t.width;

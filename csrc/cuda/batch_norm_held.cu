@@ -47,6 +47,20 @@ __device__ __forceinline__ void hold(P* to, const P (&from)[width]) {
   }
 }
 
+// What a channel brings along, to the second-level cache: it is read, and waited for, when memory has
+// brought the elements.
+__device__ __forceinline__ void fetch(const ChannelVector& v, int64_t c) {
+#ifdef __CUDA_ARCH__
+  if (v.data) asm volatile("prefetch.global.L2 [%0];" ::"l"(v.data + c * v.stride));
+#endif
+}
+__device__ __forceinline__ void fetch_inputs(const BatchNormForward& call, int64_t c) {
+  fetch(call.gamma, c);
+  fetch(call.beta, c);
+  fetch(call.running.mean, c);
+  fetch(call.running.var, c);
+}
+
 // ---- kernels ----
 
 template <class P, bool rows, int width>
@@ -54,33 +68,40 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
     normalize_held(const FASTOPT_WHOLE_ARGUMENT BatchNormForward call,
                    const FASTOPT_WHOLE_ARGUMENT Channels s,
                    const FASTOPT_WHOLE_ARGUMENT Deal<P, rows> deal) {
-  await_turn();
   using Rule = Normalize<Compute<P>>;
   const Held<P, rows, width> own(s, deal);
   P* const x = shared_room<P>();
   Pair* const sums = reinterpret_cast<Pair*>(x + deal.room());
-  Rule* const finished = reinterpret_cast<Rule*>(sums + deal.sums());
+  Weights* const last = reinterpret_cast<Weights*>(sums + deal.sums());
+  Rule* const finished = reinterpret_cast<Rule*>(last + kLevels);
+  weigh_last(last, deal.all, deal.leaf, s.count);
+  await_turn();
+  const int own_channel = own.finished();
+  const bool finishes = own_channel >= 0;
+  const int64_t c = own.channel + own_channel;
+  if (finishes) fetch_inputs(call, c);
   P taken[kTaken][width];
   own.each([&](int k, int i) { read<rows>(call.x, own.number(i), taken[k]); },
            [&](int k, int i, bool there) {
              if (there) hold(x + deal.place(i), taken[k]);
            });
-  const bool finishes = own.finishes();
-  const int64_t c = own.channel + threadIdx.x;
-  ForwardInputs inputs{};  // here as they are not asked for too late, and not held too long
-  if (finishes) inputs = inputs_of(call, c);
   __syncthreads();
+  ForwardInputs inputs{};
+  if (finishes) inputs = inputs_of(call, c);
   using Sums = MomentSums<P>;
   own.template sum<Sums>(
       sums, [&](int i) { return x[i]; }, [&](int i) { return typename Sums::Value{x[i]}; });
-  const Pair* const joined = own.template join<JoinMoments>(sums) + threadIdx.x;
+  const Pair* const joined = own.template join<JoinMoments>(sums, last) + own_channel;
+  Moments m;
+  Affine affine;
   if (finishes) {
-    const Moments m{joined->first, joined->second};
-    const Affine affine = finish_forward(call, c, inputs, m, double(s.count));
-    finished[threadIdx.x] = normalize_of<Compute<P>>(affine);
+    m = {joined->first, joined->second};
+    affine = affine_of(call, inputs, m, double(s.count));
+    finished[own_channel] = normalize_of<Compute<P>>(affine);
   }
   Rule rules[own.deal.channels];
   own.share(finished, rules);
+  if (finishes) put_results(call, c, inputs, m, double(s.count), affine);
 
   own.each(
       [&](int k, int i) {
@@ -105,13 +126,20 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
     gradient_held(const FASTOPT_WHOLE_ARGUMENT BatchNormBackward call,
                   const FASTOPT_WHOLE_ARGUMENT Channels s,
                   const FASTOPT_WHOLE_ARGUMENT Deal<P, rows> deal) {
-  await_turn();
   using Rule = NormalizeBackward<Compute<P>>;
   const Held<P, rows, width> own(s, deal);
   P *const x = shared_room<P>(), *const dy = x + deal.room();
   Pair* const sums = reinterpret_cast<Pair*>(dy + deal.room());
-  Rule* const finished = reinterpret_cast<Rule*>(sums + deal.sums());
+  Weights* const last = reinterpret_cast<Weights*>(sums + deal.sums());
+  Rule* const finished = reinterpret_cast<Rule*>(last + kLevels);
+  weigh_last(last, deal.all, deal.leaf, s.count);
+  await_turn();
   const double mean = call.mean[own.channel + own.summed()];
+  const int own_channel = own.finished();
+  const bool finishes = own_channel >= 0;
+  const int64_t c = own.channel + own_channel;
+  BackwardInputs inputs{};
+  if (finishes) inputs = inputs_of(call, c);
 
   P x_taken[kTaken][width], dy_taken[kTaken][width];
   unsigned on[kTaken];
@@ -128,22 +156,20 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
         hold(x + deal.place(i), x_taken[k]);
         hold(dy + deal.place(i), dy_taken[k]);
       });
-  const bool finishes = own.finishes();
-  const int64_t c = own.channel + threadIdx.x;
-  BackwardInputs inputs{};
-  if (finishes) inputs = inputs_of(call, c);
   __syncthreads();
   using Sums = GradientSums<P, false>;
   own.template sum<Sums>(
       sums, [&](int) { return mean; }, [&](int i) { return typename Sums::Value{x[i], dy[i], true}; });
-  const Pair* const joined = own.template join<JoinSums>(sums) + threadIdx.x;
+  const Pair* const joined = own.template join<JoinSums>(sums, last) + own_channel;
+  ChannelSums total;
   if (finishes) {
     using F = Compute<P>;
-    const ChannelSums own_sums{joined->first, joined->second};
-    finished[threadIdx.x] = gradient_of<F>(call, inputs, finish_backward<F>(call, c, inputs, own_sums));
+    total = centred<F>(call, inputs, {joined->first, joined->second});
+    finished[own_channel] = gradient_of<F>(call, inputs, total);
   }
   Rule rules[own.deal.channels];
   own.share(finished, rules);
+  if (finishes) put_results(call, c, inputs, total);
 
   own.each([](int, int) {},
            [&](int, int i, bool there) {
@@ -194,7 +220,7 @@ std::optional<Way<P, rows>> way_to_hold(const Place& place, const Channels& s, i
     const int64_t bytes = deal.bytes(arrays), clusters = s.space.channels / deal.channels;
     const int64_t all = clusters * blocks, share = bytes * over(all, processors);
     const int64_t loses = slow ? share : share - bytes * all / processors;
-    if (bytes > room || loses > worth || deal.all < blocks) continue;
+    if (bytes > room || loses > worth || deal.all < blocks || deal.all > 1 << kLevels) continue;
     if (blocks > 1 && clusters > clusters_at_once(place.device, blocks)) continue;
     return Way<P, rows>{deal, {all, all > processors ? 256 : kMostThreads<width>, bytes, blocks}};
   }

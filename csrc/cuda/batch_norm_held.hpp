@@ -87,27 +87,17 @@ struct Held {
 
   // ---- channels ----
 
-  // Whether the calling thread finishes a channel, the first and so many more: of a cluster's blocks,
-  // the first does.
-  __device__ __forceinline__ bool finishes() const {
-    return Group::rank() == 0 && int(threadIdx.x) < D::channels;
+  // Which of the block's channels the calling thread finishes, or a negative number. Of a cluster's
+  // blocks, the first does; of its threads the last, which have the fewest values to sum.
+  __device__ __forceinline__ int finished() const {
+    return Group::rank() == 0 ? int(threadIdx.x) - int(blockDim.x) + D::channels : -1;
   }
 
   // The sums of those come to stand one after another, where this says.
   template <class How>
-  __device__ __forceinline__ const Pair* join(Pair* sums) const {
+  __device__ __forceinline__ const Pair* join(Pair* sums, const Weights* last) const {
     if (Group::blocks() > 1) sums = gathered(sums);
-    const int n = Group::rank() == 0 ? deal.all * D::channels : 0;
-    for (int step = 1; step < deal.all; step *= 2) {
-      __syncthreads();
-      for (int i = int(threadIdx.x); i < n; i += int(blockDim.x)) {
-        const int a = i / D::channels, b = a + step;
-        if (a % (2 * step) != 0 || b >= deal.all) continue;
-        Pair &own = sums[i], &other = sums[i + step * D::channels];
-        How::join(own.first, own.second, other.first, other.second,
-                  values_in(a, step, D::leaf, s.count), values_in(b, step, D::leaf, s.count));
-      }
-    }
+    join_neighbours<How>(sums, D::channels, Group::rank() == 0 ? deal.all : 0, D::leaf, last);
     __syncthreads();
     return sums;
   }

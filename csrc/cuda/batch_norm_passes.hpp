@@ -81,6 +81,7 @@ struct Finishing {
   Parts parts;
   Groups groups;
   int64_t channels, count;
+  int rounds;   // in which four groups become one, until there is a thread for each
   int threads;  // for each channel: a power of two
   unsigned blocks;
 };

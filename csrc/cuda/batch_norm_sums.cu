@@ -31,48 +31,46 @@ __device__ __forceinline__ void none_finished(const Parts& parts) {
 template <class Sums>
 __global__ void __launch_bounds__(kPlaneBlocks* kLanes, kResidentThreads / (kPlaneBlocks * kLanes))
     sum_planes(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
-  await_turn();
   __shared__ Pair blocks[kPlaneBlocks];
-  none_finished(r.parts);
+  __shared__ Weights last[kLevels];
   const unsigned channels = unsigned(r.s.space.channels);
   const int64_t c = blockIdx.x % channels, count = r.s.count;
-  const int64_t group = blockIdx.x / channels * r.group;
+  const int64_t group = blockIdx.x / channels * r.group, values = smaller(r.group, count - group);
   const int lane = int(threadIdx.x) % kLanes, block = int(threadIdx.x) / kLanes;
   const int64_t begin = group + block * int64_t(kPlaneBlock), end = smaller(begin + kPlaneBlock, count);
-  Sums sums(r, {c, begin < count ? begin : 0});
-  take<kLanes>(r, {c, begin + lane}, end, sums);
+  const int number = int((values + kPlaneBlock - 1) / kPlaneBlock);
+  weigh_last(last, number, kPlaneBlock, values);
+  await_turn();
+  none_finished(r.parts);
+  Sums sums = take<Sums, kLanes>(r, {c, begin < count ? begin : 0}, {c, begin + lane}, end);
   join_lanes_of(sums, lane);
   if (lane == 0 && begin < count) blocks[block] = sums.close(end - begin);
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  const int64_t values = smaller(r.group, count - group);
-  join_blocks<typename Sums::How>(&blocks[0].first, &blocks[0].second, 2, 1, kPlaneBlock, values);
-  r.parts.pairs[blockIdx.x] = blocks[0];
+  join_neighbours<typename Sums::How>(blocks, 1, number, kPlaneBlock, last);
+  if (threadIdx.x == 0) r.parts.pairs[blockIdx.x] = blocks[0];
 }
 
 template <class Sums>
 __global__ void __launch_bounds__(kRowThreads, kResidentThreads / kRowThreads)
     sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
-  await_turn();
   __shared__ Pair blocks[kRowThreads];
-  none_finished(r.parts);
+  __shared__ Weights last[kLevels];
   const int64_t channels = r.s.space.channels, count = r.s.count;
   const int wide = r.channels_a_row, block = int(threadIdx.x) / wide;
-  const unsigned stripes = unsigned((channels + wide - 1) / wide);
-  const int64_t c = int64_t(blockIdx.x % stripes) * wide + threadIdx.x % wide;
-  const int64_t index = blockIdx.x / stripes, group = index * r.group;
+  const int64_t c = int64_t(blockIdx.x % r.stripes) * wide + threadIdx.x % wide;
+  const unsigned index = blockIdx.x / r.stripes;
+  const int64_t group = index * r.group;
   const int64_t begin = group + block * int64_t(kRowBlock), end = smaller(begin + kRowBlock, count);
-  if (c < channels && begin < count) {
-    Sums sums(r, {c, begin});
-    take<1>(r, {c, begin}, end, sums);
-    blocks[threadIdx.x] = sums.close(end - begin);
-  }
-  __syncthreads();
-  if (block != 0 || c >= channels) return;
-  Pair* const own = blocks + threadIdx.x;
-  join_blocks<typename Sums::How>(&own->first, &own->second, 2 * wide, 1, kRowBlock,
-                                  smaller(r.group, count - group));
-  r.parts.pairs[index * channels + c] = *own;
+  const int64_t values = smaller(r.group, count - group);
+  const int number = int((values + kRowBlock - 1) / kRowBlock);
+  weigh_last(last, number, kRowBlock, values);
+  await_turn();
+  none_finished(r.parts);
+  const Spot at{c, begin};
+  Pair own{};
+  if (c < channels && begin < count) own = take<Sums, 1>(r, at, at, end).close(end - begin);
+  blocks[threadIdx.x] = own;
+  join_neighbours<typename Sums::How>(blocks, wide, number, kRowBlock, last);
+  if (block == 0 && c < channels) r.parts.pairs[index * channels + c] = blocks[threadIdx.x];
 }
 
 // ---- on the host ----
@@ -85,12 +83,13 @@ Steps steps_of(const ChannelSpace& s, int64_t step, int64_t segment, int64_t val
 Reduction reduction_of(const Channels& channels, DType dtype, const ChannelArray& x,
                        const Parts& parts) {
   const ChannelSpace& s = channels.space;
-  Reduction r{channels, x, {}, nullptr, nullptr, s.ndim <= 1, 0, {}, {}, {}, 0, 1, parts};
+  Reduction r{channels, x, {}, nullptr, nullptr, s.ndim <= 1, 0, {}, {}, {}, 0, 1, 1, parts};
   const int64_t step = s.rows ? 1 : kLanes;
   r.rest = step % s.inner;
   r.x_steps = steps_of(s, step, s.ndim > 0 ? x.stride[0] : 0, int64_t(bytes_of(dtype)));
   r.group = groups_of(s).size;
   r.channels_a_row = row_channels(s);
+  r.stripes = unsigned(over(s.channels, r.channels_a_row));
   return r;
 }
 
@@ -105,7 +104,7 @@ void queue_sums(const Place& place, DType dtype, const Reduction& r) {
   const int64_t groups = groups_of(s).count;
   with_dtype(dtype, [&]<class P> {
     if (s.rows)
-      launch(place, sum_rows<Sums<P>>, groups * over(s.channels, r.channels_a_row), kRowThreads, r);
+      launch(place, sum_rows<Sums<P>>, groups * r.stripes, kRowThreads, r);
     else
       launch(place, sum_planes<Sums<P>>, groups * s.channels, kPlaneBlocks * kLanes, r);
   });

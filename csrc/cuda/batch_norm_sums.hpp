@@ -1,7 +1,7 @@
 // What a thread sums: its values of a block, wherever they lie, read ahead of their sums.
 #pragma once
 
-#include "cuda/batch_norm_passes.hpp"
+#include "cuda/batch_norm_join.hpp"
 
 namespace fastopt::cuda {
 
@@ -21,6 +21,7 @@ struct Reduction {
   Steps x_steps, dy_steps, number_steps;
   int64_t group;       // values
   int channels_a_row;  // of threads
+  unsigned stripes;    // of so many channels
   Parts parts;
 };
 
@@ -77,9 +78,12 @@ struct MomentSums {
 
   double pivot, first = 0.0, second = 0.0;
 
-  __device__ __forceinline__ explicit MomentSums(P first_of_block) : pivot(widen(first_of_block)) {}
-  __device__ __forceinline__ MomentSums(const Reduction& r, const Spot& block)
-      : MomentSums(element<P>(r.s, r.x, block)) {}
+  // What values are summed about, as it is stored: nothing waits for it before they are asked for.
+  using About = P;
+  __device__ __forceinline__ static About about(const Reduction& r, const Spot& first_of_block) {
+    return element<P>(r.s, r.x, first_of_block);
+  }
+  __device__ __forceinline__ explicit MomentSums(About stored) : pivot(widen(stored)) {}
   __device__ __forceinline__ static Value read(const Reduction&, const Cursor& at, int k) {
     return {reinterpret_cast<const P*>(at.x)[k]};
   }
@@ -110,9 +114,11 @@ struct GradientSums {
   F mean;
   double first = 0.0, second = 0.0;
 
-  __device__ __forceinline__ explicit GradientSums(double about) : mean(F(about)) {}
-  __device__ __forceinline__ GradientSums(const Reduction& r, const Spot& block)
-      : GradientSums(r.mean[block.channel]) {}
+  using About = double;
+  __device__ __forceinline__ static About about(const Reduction& r, const Spot& block) {
+    return r.mean[block.channel];
+  }
+  __device__ __forceinline__ explicit GradientSums(About stored) : mean(F(stored)) {}
   __device__ __forceinline__ static Value read(const Reduction& r, const Cursor& at, int k) {
     const int64_t number = at.number + k;
     return {reinterpret_cast<const P*>(at.x)[k], reinterpret_cast<const P*>(at.dy)[k],
@@ -170,38 +176,49 @@ __device__ __forceinline__ void add(const Asked<Sums>& from, int n, Sums& sums) 
     if (k < n) sums.add(from[k]);
 }
 
-// Every step-th value from `at` to before position `end`. Where those have been added that were asked
-// for first, the next are asked for in their place, so that memory always has some to bring.
-template <int step, class Sums>
-__device__ __forceinline__ void take(const Reduction& r, Spot at, int64_t end, Sums& sums) {
+// All that are asked for at once, as long as there are so many left. Where those have been added that
+// were asked for first, the next are asked for in their place, so that memory always has some to bring.
+template <class Sums, int step>
+__device__ __forceinline__ Sums take_many(const Reduction& r, const Spot& block, Cursor& cursor,
+                                          int& left) {
+  constexpr int all = kAsked<Sums>;
+  Asked<Sums> own[kParts];
+#pragma unroll
+  for (int p = 0; p < kParts; ++p) ask<step, true, Sums>(r, cursor, all, own[p]);
+  Sums sums(Sums::about(r, block));  // asked for last: what comes next waits for it
+  for (left -= Sums::ahead; left >= Sums::ahead; left -= Sums::ahead) {
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      add(own[p], all, sums);
+      ask<step, true, Sums>(r, cursor, all, own[p]);
+    }
+  }
+#pragma unroll
+  for (int p = 0; p < kParts; ++p) add(own[p], all, sums);
+  return sums;
+}
+
+// Every step-th value from `at` to before position `end`, of a block that begins at `block`.
+template <class Sums, int step>
+__device__ __forceinline__ Sums take(const Reduction& r, const Spot& block, Spot at, int64_t end) {
   constexpr int all = kAsked<Sums>;
   constexpr auto itemsize = int64_t(sizeof(typename Sums::Storage));
   if (!r.even) {
+    Sums sums(Sums::about(r, block));
     for (; at.position < end; at.position += step) sums.add(Sums::read(r, Cursor(r, at, itemsize), 0));
-    return;
+    return sums;
   }
-  if (at.position >= end) return;
-  int left = int((end - at.position + step - 1) / step);
+  int left = at.position < end ? int((end - at.position + step - 1) / step) : 0;
   Cursor cursor(r, at, itemsize);
-  Asked<Sums> own[kParts];
-  if (left >= Sums::ahead) {
-#pragma unroll
-    for (int p = 0; p < kParts; ++p) ask<step, true, Sums>(r, cursor, all, own[p]);
-    for (left -= Sums::ahead; left >= Sums::ahead; left -= Sums::ahead) {
-#pragma unroll
-      for (int p = 0; p < kParts; ++p) {
-        add(own[p], all, sums);
-        ask<step, true, Sums>(r, cursor, all, own[p]);
-      }
-    }
-#pragma unroll
-    for (int p = 0; p < kParts; ++p) add(own[p], all, sums);
-  }
+  Sums sums =
+      left < Sums::ahead ? Sums(Sums::about(r, block)) : take_many<Sums, step>(r, block, cursor, left);
 #pragma unroll 1
   for (; left > 0; left -= all) {
-    ask<step, false, Sums>(r, cursor, left, own[0]);
-    add(own[0], left, sums);
+    Asked<Sums> own;
+    ask<step, false, Sums>(r, cursor, left, own);
+    add(own, left, sums);
   }
+  return sums;
 }
 
 }  // namespace fastopt::cuda

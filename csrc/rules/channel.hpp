@@ -67,7 +67,8 @@ FASTOPT_HD void put(const ChannelVector& v, int64_t c, double value) {
 }
 
 // ---- forward ----
-// What a channel brings along is read before anything is written: a device asks for all of it at once.
+// In three parts, for a device: what a channel brings along is read before its sums are there, its
+// elements wait for what is computed, and nobody for what is written.
 
 struct ForwardInputs {
   double gamma, beta, running_mean, running_var;
@@ -77,30 +78,30 @@ FASTOPT_HD ForwardInputs inputs_of(const BatchNormForward& call, int64_t c) {
           get(call.running.var, c)};
 }
 
-// What the elements need to know of their channel, before it is rounded.
+// What becomes of a channel, before its elements' numbers are rounded.
 struct Affine {
-  double mean, scale, shift;
+  double mean, var, invstd, scale, shift;
 };
 
 // `m` over n values: the batch's, or given; of no use in evaluation.
-FASTOPT_HD Affine finish_forward(const BatchNormForward& call, int64_t c, const ForwardInputs& in,
-                                 const Moments& m, double n) {
-  double mean = in.running_mean, var = in.running_var;
-  if (!call.evaluate) {
-    const Running& r = call.running;
-    mean = m.mean;
-    var = variance(m.m2, n, false);
-    if (n > 0) {
-      put(r.mean, c, follow(in.running_mean, mean, r.keep, r.take));
-      put(r.var, c, follow(in.running_var, variance(m.m2, n, r.unbiased), r.keep, r.take));
-    }
-  }
-  const double invstd = inverse_std(var, call.eps), scale = in.gamma * invstd;
-  call.mean[c] = mean;
-  call.var[c] = var;
-  call.invstd[c] = invstd;
-  call.scale[c] = scale;
-  return {mean, scale, in.beta};
+FASTOPT_HD Affine affine_of(const BatchNormForward& call, const ForwardInputs& in, const Moments& m,
+                            double n) {
+  const double mean = call.evaluate ? in.running_mean : m.mean;
+  const double var = call.evaluate ? in.running_var : variance(m.m2, n, false);
+  const double invstd = inverse_std(var, call.eps);
+  return {mean, var, invstd, in.gamma * invstd, in.beta};
+}
+
+FASTOPT_HD void put_results(const BatchNormForward& call, int64_t c, const ForwardInputs& in,
+                            const Moments& m, double n, const Affine& a) {
+  call.mean[c] = a.mean;
+  call.var[c] = a.var;
+  call.invstd[c] = a.invstd;
+  call.scale[c] = a.scale;
+  if (call.evaluate || n == 0) return;
+  const Running& r = call.running;
+  put(r.mean, c, follow(in.running_mean, a.mean, r.keep, r.take));
+  put(r.var, c, follow(in.running_var, variance(m.m2, n, r.unbiased), r.keep, r.take));
 }
 
 template <class F>
@@ -125,19 +126,22 @@ FASTOPT_HD ChannelSums sums_of(const BatchNormBackward& call, int64_t c) {
   return {call.sums.dy[c], call.sums.dy_centred[c]};
 }
 
-// The sums of a channel are given, or were just taken about a mean that was rounded to F. Gives them
-// about the mean.
+// About the mean, where they were just taken about a mean that was rounded to F, and not given.
 template <class F>
-FASTOPT_HD ChannelSums finish_backward(const BatchNormBackward& call, int64_t c,
-                                       const BackwardInputs& in, ChannelSums sums) {
+FASTOPT_HD ChannelSums centred(const BatchNormBackward& call, const BackwardInputs& in,
+                               ChannelSums sums) {
+  if (!call.given) sums.dy_centred = recentred(sums.dy_centred, sums.dy, double(F(in.mean)), in.mean);
+  return sums;
+}
+
+FASTOPT_HD void put_results(const BatchNormBackward& call, int64_t c, const BackwardInputs& in,
+                            const ChannelSums& sums) {
   if (!call.given) {
-    sums.dy_centred = recentred(sums.dy_centred, sums.dy, double(F(in.mean)), in.mean);
     call.sums.dy[c] = sums.dy;
     call.sums.dy_centred[c] = sums.dy_centred;
   }
   put(call.dgamma, c, sums.dy_centred * in.invstd);
   put(call.dbeta, c, sums.dy);
-  return sums;
 }
 
 template <class F>

@@ -29,22 +29,28 @@ FASTOPT_HD Moments moments_about(double pivot, double sum, double squares, doubl
   return {pivot + mean, m2 != m2 ? squares : larger(m2, 0.0)};
 }
 
-// Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1. Of as many
-// values on either side, as the tree mostly has them, the quotients are known without dividing: on a
-// device that takes as long as all else here.
+// What n and n_b values weigh where they are joined. Of as many on either side, as the tree mostly has
+// them, that is known without dividing, which on a device takes as long as all else here.
+struct Weights {
+  double mean, m2;
+};
+FASTOPT_HD Weights weights_of(double n, double n_b) {
+  if (n == n_b) return {0.5, 0.5 * n};
+  const double both = n + n_b;
+  return {n_b / both, n * n_b / both};
+}
+
+// Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1.
 struct JoinMoments {
-  static FASTOPT_HD void join(double& mean, double& m2, double mean_b, double m2_b, double n,
-                              double n_b) {
-    const double both = n + n_b;
+  static FASTOPT_HD void join(double& mean, double& m2, double mean_b, double m2_b, const Weights& w) {
     const double d = mean_b - mean;
-    const bool even = n == n_b;
-    mean = mean + d * (even ? 0.5 : n_b / both);
-    m2 = (m2 + m2_b) + d * d * (even ? 0.5 * n : n * n_b / both);
+    mean = mean + d * w.mean;
+    m2 = (m2 + m2_b) + d * d * w.m2;
   }
 };
 
 struct JoinSums {
-  static FASTOPT_HD void join(double& a, double& b, double a_b, double b_b, double, double) {
+  static FASTOPT_HD void join(double& a, double& b, double a_b, double b_b, const Weights&) {
     a = a + a_b;
     b = b + b_b;
   }
@@ -63,10 +69,11 @@ template <class How>
 FASTOPT_HD void join_blocks(double* a, double* b, int64_t stride, int64_t channels, int64_t size,
                             int64_t count) {
   walk_tree((count + size - 1) / size, [=](int64_t left, int64_t right, int64_t step) {
-    const double n = values_in(left, step, size, count), n_b = values_in(right, step, size, count);
+    const Weights w =
+        weights_of(values_in(left, step, size, count), values_in(right, step, size, count));
     double *la = a + left * stride, *lb = b + left * stride;
     const double *ra = a + right * stride, *rb = b + right * stride;
-    for (int64_t c = 0; c < channels; ++c) How::join(la[c], lb[c], ra[c], rb[c], n, n_b);
+    for (int64_t c = 0; c < channels; ++c) How::join(la[c], lb[c], ra[c], rb[c], w);
   });
 }
 

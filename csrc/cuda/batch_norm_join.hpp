@@ -1,0 +1,43 @@
+// The tree over what a block of threads has in shared memory (rules/moments.hpp).
+#pragma once
+
+#include "cuda/batch_norm_passes.hpp"
+#include "rules/moments.hpp"
+
+namespace fastopt::cuda {
+
+inline constexpr int kLevels = 8;  // so many the trees of one block have at most
+
+// `number` neighbours of `size` values each, but the last, which ends with value `count`. On every
+// level only the last two to be joined can differ in size: what they weigh is known before their sums
+// are, and is computed while a block would only wait. `last` has kLevels. By all threads, before a
+// barrier.
+__device__ __forceinline__ void weigh_last(Weights* last, int number, int64_t size, int64_t count) {
+  const int level = int(threadIdx.x);
+  if (level >= kLevels) return;
+  const int left = (number - 1) >> (level + 1) << (level + 1), right = left + (1 << level);
+  if (right >= number) return;
+  last[level] = weights_of(double(size << level), double(count - right * size));
+}
+
+// Joins `trees` of them side by side, a power of two: neighbour i of tree t stands at pairs[i * trees +
+// t], and the whole comes to stand at i = 0. By all threads; afterwards those see it who joined it
+// last.
+template <class How>
+__device__ __forceinline__ void join_neighbours(Pair* pairs, int trees, int number, int64_t size,
+                                                const Weights* last) {
+  const int by_trees = __ffs(trees) - 1;
+  double half = 0.5 * double(size);
+  for (int level = 0, step = 1; step < number; ++level, step *= 2, half *= 2.0) {
+    __syncthreads();
+    for (int i = int(threadIdx.x); i < number * trees; i += int(blockDim.x)) {
+      const int left = i >> by_trees, right = left + step;
+      if ((left & (2 * step - 1)) != 0 || right >= number) continue;
+      Pair &own = pairs[i], &other = pairs[i + step * trees];
+      const Weights w = right + step < number ? Weights{0.5, half} : last[level];
+      How::join(own.first, own.second, other.first, other.second, w);
+    }
+  }
+}
+
+}  // namespace fastopt::cuda
