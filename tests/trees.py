@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-LANES, PLANE_BLOCK, ROW_BLOCK = 16, 4096, 128
+LANES, PLANE_BLOCK, ROW_BLOCK, QUARTERS = 16, 4096, 128, 4
 
 
 def tree(nodes: list, join) -> object:
@@ -17,11 +17,16 @@ def tree(nodes: list, join) -> object:
 
 
 def block_sums(values: np.ndarray, rows: bool) -> np.ndarray:
-    """Sums over the first axis: from first to last, or in lanes that are joined in halves."""
+    """Sums over the first axis, of quarters that are added one after the other: from first to last, or in
+    lanes that are joined in halves."""
     lanes = np.zeros((1 if rows else LANES, *values.shape[1:]))
-    for start in range(0, len(values), len(lanes)):
-        stretch = values[start : start + len(lanes)]
-        lanes[: len(stretch)] += stretch
+    quarter = (ROW_BLOCK if rows else PLANE_BLOCK) // QUARTERS
+    for begin in range(0, len(values), quarter):
+        own = np.zeros_like(lanes)
+        for start in range(begin, min(begin + quarter, len(values)), len(lanes)):
+            stretch = values[start : min(start + len(lanes), begin + quarter)]
+            own[: len(stretch)] += stretch
+        lanes += own
     while len(lanes) > 1:
         half = len(lanes) // 2
         lanes = lanes[:half] + lanes[half:]

@@ -45,8 +45,9 @@ bool in_place(const Rows& a) {
 }
 
 template <class Visit>
-inline __attribute__((always_inline)) void each_stretch(bool at_once, int64_t n, Visit&& visit) {
-  at_once ? visit(0, int(n)) : each_tile(0, n, visit);
+inline __attribute__((always_inline)) void each_stretch(bool at_once, int64_t begin, int64_t end,
+                                                        Visit&& visit) {
+  at_once ? visit(begin, int(end - begin)) : each_tile(begin, end, visit);
 }
 
 inline char* row_of(const Rows& a, int64_t row) { return a.data + row * a.step; }

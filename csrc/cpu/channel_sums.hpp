@@ -8,17 +8,57 @@
 namespace fastopt::cpu {
 namespace {
 
-// Neighbouring channels are summed four rows at a time, so that the sums are loaded and stored a
-// quarter as often: add<count>(row).
-template <class Add>
-inline __attribute__((always_inline)) void each_four_rows(int64_t rows, Add&& add) {
-  int64_t row = 0;
-  for (; row + 4 <= rows; row += 4) add.template operator()<4>(row);
-  for (; row < rows; ++row) add.template operator()<1>(row);
+// ---- a block's quarters ----
+
+inline bool opens(const ChannelPiece& p) { return p.from == 0; }
+inline bool closes(const ChannelPiece& p, int64_t values) { return p.from + values == p.size; }
+
+inline void clear(double* sums, int64_t n) { memset(sums, 0, n * sizeof(double)); }
+
+// Of a block that begins, for `n` lanes or channels.
+inline void open_block(const ChannelPiece& p, int64_t n) {
+  if (!opens(p)) return;
+  clear(p.sums->first, n);
+  clear(p.sums->second, n);
+  clear(p.sums->first_before, n);
+  clear(p.sums->second_before, n);
 }
+
+// Adds the quarter that has come to its end to those before.
+inline void close_quarter(BlockSums& sums, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    sums.first_before[i] += sums.first[i];
+    sums.second_before[i] += sums.second[i];
+  }
+  clear(sums.first, n);
+  clear(sums.second, n);
+}
+
+// Calls visit(begin, end) for what a piece of `values` has of each quarter of a block of `block`, for
+// `n` lanes or channels.
+template <int block, class Visit>
+inline __attribute__((always_inline)) void each_quarter(const ChannelPiece& p, int64_t values,
+                                                        int64_t n, Visit&& visit) {
+  constexpr int64_t quarter = block / kQuarters;
+  open_block(p, n);
+  for (int64_t begin = 0; begin < values;) {
+    const int64_t rest = quarter - (p.from + begin) % quarter, left = values - begin;
+    const int64_t end = begin + (rest < left ? rest : left);
+    visit(begin, end);
+    begin = end;
+    if ((p.from + end) % quarter == 0 || closes(p, end)) close_quarter(*p.sums, n);
+  }
+}
+
+// ---- one channel ----
 
 // Lane l of `lanes` becomes lane l - turn of `out`, from 0 to kLanes - 1 and on from there.
 inline void turn_lanes(const double* lanes, int turn, double* out) {
+  if (turn == 0) {
+    memcpy(out, lanes, kLanes * sizeof(double));
+    return;
+  }
   double twice[2 * kLanes];
   memcpy(twice, lanes, kLanes * sizeof(double));
   memcpy(twice + kLanes, lanes, kLanes * sizeof(double));
@@ -52,44 +92,73 @@ class TwoSums {
   }
 
  private:
-  static_assert(kTile % kLanes == 0);
+  static_assert(kTile % kLanes == 0 && kPlaneBlock / kQuarters % kLanes == 0);
   BlockSums& home_;
   int turn_;
   double first_[kLanes], second_[kLanes];
 };
-
-inline bool opens(const ChannelPiece& p) { return p.from == 0; }
-inline bool closes(const ChannelPiece& p, int64_t values) { return p.from + values == p.size; }
-
-inline void open_block(const ChannelPiece& p, int64_t sums) {
-  if (!opens(p)) return;
-  memset(p.sums->first, 0, sums * sizeof(double));
-  memset(p.sums->second, 0, sums * sizeof(double));
-}
 
 template <class P>
 void moments_of_one(const ChannelPiece& p) {
   using F = Compute<P>;
   Tile<P> tile;
   BlockSums& sums = *p.sums;
-  open_block(p, kLanes);
   if (opens(p)) sums.pivot[0] = double(*tile.open(p.x.data, 0, 1));
   const double pivot = sums.pivot[0];
-  TwoSums lanes(sums, p.from);
-  each_stretch(in_place<P>(p.x), p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
-    const F* x = tile.open(p.x.data, i, n);
-    lanes.take(n, [=](int j, double& sum, double& square) __attribute__((always_inline)) {
-      const double d = double(x[j]) - pivot;
-      sum += d;
-      square += d * d;
+  each_quarter<kPlaneBlock>(p, p.n, kLanes, [&](int64_t begin, int64_t end) {
+    TwoSums lanes(sums, p.from + begin);
+    each_stretch(in_place<P>(p.x), begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+      const F* x = tile.open(p.x.data, i, n);
+      lanes.take(n, [=](int j, double& sum, double& square) __attribute__((always_inline)) {
+        const double d = double(x[j]) - pivot;
+        sum += d;
+        square += d * d;
+      });
     });
+    lanes.put_back();
   });
-  lanes.put_back();
   if (!closes(p, p.n)) return;
-  const Moments m =
-      moments_about(pivot, join_lanes<Sum>(sums.first), join_lanes<Sum>(sums.second), double(p.size));
+  const Moments m = moments_about(pivot, join_lanes<Sum>(sums.first_before),
+                                  join_lanes<Sum>(sums.second_before), double(p.size));
   *p.first = m.mean;
   *p.second = m.m2;
+}
+
+template <class P, bool relu>
+void reduce_one(const ChannelPiece& p) {
+  using F = Compute<P>;
+  const F mean = F(*p.constants[0]);
+  Tile<P> tile;
+  Passed<P, relu> passed;
+  const bool direct = !relu && in_place<P>(p.x) && in_place<P>(p.dy);
+  each_quarter<kPlaneBlock>(p, p.n, kLanes, [&](int64_t begin, int64_t end) {
+    TwoSums lanes(*p.sums, p.from + begin);
+    each_stretch(direct, begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+      const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
+      if constexpr (relu) {
+        fetch_ahead<one, P>(p.x, 0, i, n);
+        fetch_ahead<one, P>(p.dy, 0, i, n);
+      }
+      lanes.take(n, [=](int j, double& sum, double& product) __attribute__((always_inline)) {
+        sum += double(dy[j]);
+        product += double(dy[j]) * double(x[j] - mean);
+      });
+    });
+    lanes.put_back();
+  });
+  if (!closes(p, p.n)) return;
+  *p.first = join_lanes<Sum>(p.sums->first_before);
+  *p.second = join_lanes<Sum>(p.sums->second_before);
+}
+
+// ---- neighbouring channels ----
+
+// Rows [row, end), four at a time, so that the sums are loaded and stored a quarter as often:
+// add<count>(row).
+template <class Add>
+inline __attribute__((always_inline)) void each_four_rows(int64_t row, int64_t end, Add&& add) {
+  for (; row + 4 <= end; row += 4) add.template operator()<4>(row);
+  for (; row < end; ++row) add.template operator()<1>(row);
 }
 
 // Each channel from its first row to its last.
@@ -98,13 +167,12 @@ void moments_of_many(const ChannelPiece& p) {
   using F = Compute<P>;
   BlockSums& sums = *p.sums;
   Tile<P> tiles[4];
-  open_block(p, p.n);
   if (opens(p))
     each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
       const F* x = tiles[0].open(p.x.data, i, n);
       for (int j = 0; j < n; ++j) sums.pivot[i + j] = double(x[j]);
     });
-  each_four_rows(p.rows, [&]<int count>(int64_t row) __attribute__((always_inline)) {
+  const auto take = [&]<int count>(int64_t row) __attribute__((always_inline)) {
     each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
       const F* x[count];
       for (int r = 0; r < count; ++r) {
@@ -123,39 +191,16 @@ void moments_of_many(const ChannelPiece& p) {
         sums.second[i + j] = square;
       }
     });
-  });
+  };
+  each_quarter<kRowBlock>(p, p.rows, p.n,
+                          [&](int64_t begin, int64_t end) { each_four_rows(begin, end, take); });
   if (!closes(p, p.rows)) return;
   for (int64_t c = 0; c < p.n; ++c) {
-    const Moments m = moments_about(sums.pivot[c], sums.first[c], sums.second[c], double(p.size));
+    const Moments m =
+        moments_about(sums.pivot[c], sums.first_before[c], sums.second_before[c], double(p.size));
     p.first[c] = m.mean;
     p.second[c] = m.m2;
   }
-}
-
-template <class P, bool relu>
-void reduce_one(const ChannelPiece& p) {
-  using F = Compute<P>;
-  const F mean = F(*p.constants[0]);
-  Tile<P> tile;
-  Passed<P, relu> passed;
-  open_block(p, kLanes);
-  TwoSums lanes(*p.sums, p.from);
-  const bool direct = !relu && in_place<P>(p.x) && in_place<P>(p.dy);
-  each_stretch(direct, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
-    const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
-    if constexpr (relu) {
-      fetch_ahead<one, P>(p.x, 0, i, n);
-      fetch_ahead<one, P>(p.dy, 0, i, n);
-    }
-    lanes.take(n, [=](int j, double& sum, double& product) __attribute__((always_inline)) {
-      sum += double(dy[j]);
-      product += double(dy[j]) * double(x[j] - mean);
-    });
-  });
-  lanes.put_back();
-  if (!closes(p, p.n)) return;
-  *p.first = join_lanes<Sum>(p.sums->first);
-  *p.second = join_lanes<Sum>(p.sums->second);
 }
 
 template <class P, bool relu>
@@ -165,8 +210,7 @@ void reduce_many(const ChannelPiece& p) {
   BlockSums& sums = *p.sums;
   Tile<P> tiles[4];
   Passed<P, relu> passed[4];
-  open_block(p, p.n);
-  each_four_rows(p.rows, [&]<int count>(int64_t row) __attribute__((always_inline)) {
+  const auto take = [&]<int count>(int64_t row) __attribute__((always_inline)) {
     each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
       const F *x[count], *dy[count], *mean = constants[0] + i;
       for (int r = 0; r < count; ++r) {
@@ -186,10 +230,12 @@ void reduce_many(const ChannelPiece& p) {
         sums.second[i + j] = product;
       }
     });
-  });
+  };
+  each_quarter<kRowBlock>(p, p.rows, p.n,
+                          [&](int64_t begin, int64_t end) { each_four_rows(begin, end, take); });
   if (!closes(p, p.rows)) return;
-  memcpy(p.first, sums.first, p.n * sizeof(double));
-  memcpy(p.second, sums.second, p.n * sizeof(double));
+  memcpy(p.first, sums.first_before, p.n * sizeof(double));
+  memcpy(p.second, sums.second_before, p.n * sizeof(double));
 }
 
 template <Form form, class P>

@@ -36,10 +36,13 @@ struct StepKernels {
 
 inline constexpr int kMostChannels = 512;  // of one piece: their sums fit a first-level cache
 
-// What a reduction has summed of a block so far: kLanes sums of one channel, or one for each of
-// neighbouring ones. Moments are taken about a pivot, the block's first value.
+// What a reduction has summed of a block so far, of the quarter it is at and of those before: kLanes
+// sums of one channel, or one for each of neighbouring ones. Moments are taken about a pivot, the
+// block's first value.
 struct BlockSums {
-  double first[kMostChannels], second[kMostChannels], pivot[kMostChannels];
+  double first[kMostChannels], second[kMostChannels];
+  double first_before[kMostChannels], second_before[kMostChannels];
+  double pivot[kMostChannels];
 };
 
 // An array's part in a stretch of rows; `step` bytes from one row to the next.

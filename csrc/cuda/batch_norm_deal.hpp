@@ -7,6 +7,8 @@
 
 namespace fastopt::cuda {
 
+inline constexpr int kMostThreads = 512;  // of a block
+
 // Of planes a block, or a cluster of blocks, has one channel, of rows a block has those of a vector,
 // side by side. Of the tree's blocks, here leaves, each block of a cluster holds as many as any other,
 // or one less.
@@ -15,6 +17,7 @@ struct Deal {
   static constexpr int channels = rows ? kPerVector<P> : 1;
   static constexpr int step = rows ? channels : kLanes;  // from a value to the next that a thread sums
   static constexpr int leaf = rows ? kRowBlock : kPlaneBlock;  // values of a channel
+  static constexpr int quarter = leaf / kQuarters * channels;  // values of all
 
   int blocks;       // of a cluster
   int all, leaves;  // leaves of a channel, and of a block at most
@@ -28,14 +31,17 @@ struct Deal {
     values = int(positions < s.count ? positions : s.count) * channels;
   }
 
-  // The leaf of a block's value i.
-  __host__ __device__ __forceinline__ static int leaf_of(int i) { return i / (leaf * channels); }
+  // Threads that sum, each one lane or channel of a quarter.
+  __host__ __device__ __forceinline__ int summing() const {
+    return (values + leaf * channels - 1) / (leaf * channels) * kQuarters * step;
+  }
 
-  // ---- shared memory: arrays, sums of leaves, all leaves of a cluster, weights, rules ----
+  // ---- shared memory: arrays, sums of leaves, all leaves of a cluster, of threads, weights, rules
+  // ----
 
-  // In the order of positions, and after each leaf there is a gap: who sums another one at the same
+  // In the order of positions, and after each quarter there is a gap: who sums another one at the same
   // time reads other banks.
-  __host__ __device__ __forceinline__ static int place(int i) { return i + leaf_of(i) * step; }
+  __host__ __device__ __forceinline__ static int place(int i) { return i + i / quarter * step; }
   __host__ __device__ __forceinline__ int room() const {
     return (place(values - 1) / kPerVector<P> + 1) * kPerVector<P>;
   }
@@ -43,10 +49,14 @@ struct Deal {
   __host__ __device__ __forceinline__ int sums() const {
     return leaves * channels + (blocks > 1 ? all : 0);
   }
+  // Of as many threads as sum at a time.
+  __host__ __device__ __forceinline__ int apart() const {
+    return summing() < kMostThreads ? summing() : kMostThreads;
+  }
 
   // Backward's rules are the larger ones.
   int64_t bytes(int arrays) const {
-    return arrays * int64_t(room() * sizeof(P)) + sums() * int64_t(sizeof(Pair)) +
+    return arrays * int64_t(room() * sizeof(P)) + (sums() + apart()) * int64_t(sizeof(Pair)) +
            kLevels * int64_t(sizeof(Weights)) +
            channels * int64_t(sizeof(NormalizeBackward<Compute<P>>));
   }

@@ -20,7 +20,7 @@ namespace {
 
 // Where elements are moved one by one there must be many threads to ask for enough.
 template <int width>
-constexpr int kMostThreads = width == 1 ? 256 : 512;
+constexpr int kThreads = width == 1 ? 256 : kMostThreads;
 template <class P, int width>  // blocks on a processor that registers are enough for
 constexpr int kResident = width > 1 ? 1 : (sizeof(P) > 4 ? 3 : 4);
 
@@ -64,7 +64,7 @@ __device__ __forceinline__ void fetch_inputs(const BatchNormForward& call, int64
 // ---- kernels ----
 
 template <class P, bool rows, int width>
-__global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
+__global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
     normalize_held(const FASTOPT_WHOLE_ARGUMENT BatchNormForward call,
                    const FASTOPT_WHOLE_ARGUMENT Channels s,
                    const FASTOPT_WHOLE_ARGUMENT Deal<P, rows> deal) {
@@ -72,7 +72,8 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
   const Held<P, rows, width> own(s, deal);
   P* const x = shared_room<P>();
   Pair* const sums = reinterpret_cast<Pair*>(x + deal.room());
-  Weights* const last = reinterpret_cast<Weights*>(sums + deal.sums());
+  Pair* const room = sums + deal.sums();
+  Weights* const last = reinterpret_cast<Weights*>(room + deal.apart());
   Rule* const finished = reinterpret_cast<Rule*>(last + kLevels);
   weigh_last(last, deal.all, deal.leaf, s.count);
   await_turn();
@@ -90,7 +91,7 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
   if (finishes) inputs = inputs_of(call, c);
   using Sums = MomentSums<P>;
   own.template sum<Sums>(
-      sums, [&](int i) { return x[i]; }, [&](int i) { return typename Sums::Value{x[i]}; });
+      sums, room, [&](int i) { return x[i]; }, [&](int i) { return typename Sums::Value{x[i]}; });
   const Pair* const joined = own.template join<JoinMoments>(sums, last) + own_channel;
   Moments m;
   Affine affine;
@@ -122,7 +123,7 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
 }
 
 template <class P, bool rows, int width>
-__global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
+__global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
     gradient_held(const FASTOPT_WHOLE_ARGUMENT BatchNormBackward call,
                   const FASTOPT_WHOLE_ARGUMENT Channels s,
                   const FASTOPT_WHOLE_ARGUMENT Deal<P, rows> deal) {
@@ -130,7 +131,8 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
   const Held<P, rows, width> own(s, deal);
   P *const x = shared_room<P>(), *const dy = x + deal.room();
   Pair* const sums = reinterpret_cast<Pair*>(dy + deal.room());
-  Weights* const last = reinterpret_cast<Weights*>(sums + deal.sums());
+  Pair* const room = sums + deal.sums();
+  Weights* const last = reinterpret_cast<Weights*>(room + deal.apart());
   Rule* const finished = reinterpret_cast<Rule*>(last + kLevels);
   weigh_last(last, deal.all, deal.leaf, s.count);
   await_turn();
@@ -159,7 +161,8 @@ __global__ void __launch_bounds__(kMostThreads<width>, kResident<P, width>)
   __syncthreads();
   using Sums = GradientSums<P, false>;
   own.template sum<Sums>(
-      sums, [&](int) { return mean; }, [&](int i) { return typename Sums::Value{x[i], dy[i], true}; });
+      sums, room, [&](int) { return mean; },
+      [&](int i) { return typename Sums::Value{x[i], dy[i], true}; });
   const Pair* const joined = own.template join<JoinSums>(sums, last) + own_channel;
   ChannelSums total;
   if (finishes) {
@@ -222,7 +225,7 @@ std::optional<Way<P, rows>> way_to_hold(const Place& place, const Channels& s, i
     const int64_t loses = slow ? share : share - bytes * all / processors;
     if (bytes > room || loses > worth || deal.all < blocks || deal.all > 1 << kLevels) continue;
     if (blocks > 1 && clusters > clusters_at_once(place.device, blocks)) continue;
-    return Way<P, rows>{deal, {all, all > processors ? 256 : kMostThreads<width>, bytes, blocks}};
+    return Way<P, rows>{deal, {all, all > processors ? 256 : kThreads<width>, bytes, blocks}};
   }
   return {};
 }

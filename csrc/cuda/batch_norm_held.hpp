@@ -67,21 +67,25 @@ struct Held {
   __device__ __forceinline__ static int summed() { return rows ? int(threadIdx.x) % D::channels : 0; }
 
   // From start(first) and at(i), the first value of a leaf and value i where they stand, come the sums
-  // of all leaves.
+  // of all leaves; `room` is for those of threads.
   template <class Sums, class Start, class At>
-  __device__ __forceinline__ void sum(Pair* sums, Start&& start, At&& at) const {
+  __device__ __forceinline__ void sum(Pair* sums, Pair* room, Start&& start, At&& at) const {
     constexpr int leaf = D::leaf * D::channels;
-    const int threads = (D::leaf_of(values - 1) + 1) * D::step;
-    for (int i = int(threadIdx.x); (i & ~31) < threads; i += int(blockDim.x)) {  // by whole warps
-      const int lane = i % D::step, turn = i / D::step, from = turn * leaf;
-      const int end = from + leaf < values ? from + leaf : values;
-      Sums own(start(D::place(from < values ? from + (rows ? lane : 0) : 0)));
-      const int place = D::place(from + lane), n = (end - from - lane + D::step - 1) / D::step;
+    const int lane = int(threadIdx.x) % D::step;
+    for (int base = 0; base < deal.summing(); base += int(blockDim.x)) {
+      const int quarter = (base + int(threadIdx.x)) / D::step, turn = quarter / kQuarters;
+      const int first = turn * leaf, from = quarter * D::quarter;
+      const int end = from + D::quarter < values ? from + D::quarter : values;
+      Sums own(start(D::place(first < values ? first + (rows ? lane : 0) : 0)));
+      const int place = D::place(from) + lane, n = (end - from - lane + D::step - 1) / D::step;
 #pragma unroll 16
       for (int k = 0; k < n; ++k) own.add(at(place + k * D::step));
+      if (base > 0) __syncthreads();
+      add_quarters(own, room, deal.apart(), D::step);
       if constexpr (!rows) join_lanes_of(own, lane);
-      if (end > from && (rows || lane == 0))
-        sums[turn * D::channels + (rows ? lane : 0)] = own.close((end - from) / D::channels);
+      if (quarter % kQuarters != 0 || first >= values || (!rows && lane > 0)) continue;
+      const int next = first + leaf < values ? first + leaf : values;
+      sums[turn * D::channels + (rows ? lane : 0)] = own.close((next - first) / D::channels);
     }
   }
 

@@ -1,5 +1,5 @@
-// Sums of the tree's blocks (rules/moments.hpp). In planes, sixteen threads hold the lanes of a block;
-// in rows, a thread holds a channel, and neighbouring threads neighbouring channels.
+// Sums of the tree's blocks (rules/moments.hpp). In planes, sixteen threads hold the lanes of a
+// quarter; in rows, a thread holds a channel of one, and neighbouring threads neighbouring channels.
 //
 // Floors on an H200 (4.3 TB/s of a copy, 132 processors at 1.98 GHz, each 64 operations on doubles a
 // cycle), for 10^9 values of float32: moments move 4 GB, 0.93 ms, and take 4 operations a value, 0.24
@@ -10,9 +10,11 @@
 namespace fastopt::cuda {
 namespace {
 
-constexpr int kPlaneBlocks = 4;        // of a group
-constexpr int kRowThreads = 128;       // by channels, 32 at most, and blocks
-constexpr int kResidentThreads = 512;  // of a processor: registers enough for all that is read
+constexpr int kPlaneBlocks = 4;  // of a group
+constexpr int kPlaneThreads = kPlaneBlocks * kQuarters * kLanes;
+constexpr int kRowPlaces = 128;  // of a group: channels, 32 at most, by blocks
+constexpr int kRowThreads = kRowPlaces * kQuarters;
+constexpr int kResidentThreads = 1024;  // of a processor: registers enough for all that is read
 
 int row_channels(const ChannelSpace& s) {
   int n = 1;
@@ -28,23 +30,38 @@ __device__ __forceinline__ void none_finished(const Parts& parts) {
   if (blockIdx.x == 0 && threadIdx.x == 0) *parts.finished = 0;
 }
 
+// Where the calling thread's block and its quarter begin and end, among the positions of a channel.
+struct Quarter {
+  int64_t block, begin, end;
+
+  __device__ __forceinline__ Quarter(int64_t group, int index, int quarter, int size, int64_t count)
+      : block(group + index * int64_t(size)), begin(block + quarter * (size / kQuarters)) {
+    const int64_t next = begin + size / kQuarters;
+    end = next < count ? next : count;
+  }
+};
+
 template <class Sums>
-__global__ void __launch_bounds__(kPlaneBlocks* kLanes, kResidentThreads / (kPlaneBlocks * kLanes))
+__global__ void __launch_bounds__(kPlaneThreads, kResidentThreads / kPlaneThreads)
     sum_planes(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
-  __shared__ Pair blocks[kPlaneBlocks];
+  __shared__ Pair room[kPlaneThreads], blocks[kPlaneBlocks];
   __shared__ Weights last[kLevels];
   const unsigned channels = unsigned(r.s.space.channels);
   const int64_t c = blockIdx.x % channels, count = r.s.count;
   const int64_t group = blockIdx.x / channels * r.group, values = smaller(r.group, count - group);
-  const int lane = int(threadIdx.x) % kLanes, block = int(threadIdx.x) / kLanes;
-  const int64_t begin = group + block * int64_t(kPlaneBlock), end = smaller(begin + kPlaneBlock, count);
   const int number = int((values + kPlaneBlock - 1) / kPlaneBlock);
+  const int lane = int(threadIdx.x) % kLanes, quarter = int(threadIdx.x) / kLanes;
+  const int block = quarter / kQuarters;
+  const Quarter own(group, block, quarter % kQuarters, kPlaneBlock, count);
   weigh_last(last, number, kPlaneBlock, values);
   await_turn();
   none_finished(r.parts);
-  Sums sums = take<Sums, kLanes>(r, {c, begin < count ? begin : 0}, {c, begin + lane}, end);
+  Sums sums =
+      take<Sums, kLanes>(r, {c, block < number ? own.block : 0}, {c, own.begin + lane}, own.end);
+  add_quarters(sums, room, kPlaneThreads, kLanes);
   join_lanes_of(sums, lane);
-  if (lane == 0 && begin < count) blocks[block] = sums.close(end - begin);
+  if (quarter % kQuarters == 0 && lane == 0 && block < number)
+    blocks[block] = sums.close(smaller(kPlaneBlock, count - own.block));
   join_neighbours<typename Sums::How>(blocks, 1, number, kPlaneBlock, last);
   if (threadIdx.x == 0) r.parts.pairs[blockIdx.x] = blocks[0];
 }
@@ -52,25 +69,26 @@ __global__ void __launch_bounds__(kPlaneBlocks* kLanes, kResidentThreads / (kPla
 template <class Sums>
 __global__ void __launch_bounds__(kRowThreads, kResidentThreads / kRowThreads)
     sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
-  __shared__ Pair blocks[kRowThreads];
+  __shared__ Pair room[kRowThreads], blocks[kRowPlaces];
   __shared__ Weights last[kLevels];
   const int64_t channels = r.s.space.channels, count = r.s.count;
-  const int wide = r.channels_a_row, block = int(threadIdx.x) / wide;
-  const int64_t c = int64_t(blockIdx.x % r.stripes) * wide + threadIdx.x % wide;
+  const int wide = r.channels_a_row, lane = int(threadIdx.x) % wide, quarter = int(threadIdx.x) / wide;
+  const int64_t c = int64_t(blockIdx.x % r.stripes) * wide + lane;
   const unsigned index = blockIdx.x / r.stripes;
-  const int64_t group = index * r.group;
-  const int64_t begin = group + block * int64_t(kRowBlock), end = smaller(begin + kRowBlock, count);
-  const int64_t values = smaller(r.group, count - group);
-  const int number = int((values + kRowBlock - 1) / kRowBlock);
+  const int64_t group = index * r.group, values = smaller(r.group, count - group);
+  const int number = int((values + kRowBlock - 1) / kRowBlock), block = quarter / kQuarters;
+  const Quarter own(group, block, quarter % kQuarters, kRowBlock, count);
   weigh_last(last, number, kRowBlock, values);
   await_turn();
   none_finished(r.parts);
-  const Spot at{c, begin};
-  Pair own{};
-  if (c < channels && begin < count) own = take<Sums, 1>(r, at, at, end).close(end - begin);
-  blocks[threadIdx.x] = own;
+  const bool there = c < channels && block < number;
+  Sums sums =
+      take<Sums, 1>(r, {there ? c : 0, there ? own.block : 0}, {c, own.begin}, there ? own.end : 0);
+  add_quarters(sums, room, kRowThreads, wide);
+  if (quarter % kQuarters == 0)
+    blocks[block * wide + lane] = sums.close(smaller(kRowBlock, count - own.block));
   join_neighbours<typename Sums::How>(blocks, wide, number, kRowBlock, last);
-  if (block == 0 && c < channels) r.parts.pairs[index * channels + c] = blocks[threadIdx.x];
+  if (quarter == 0 && c < channels) r.parts.pairs[index * channels + c] = blocks[lane];
 }
 
 // ---- on the host ----
@@ -106,7 +124,7 @@ void queue_sums(const Place& place, DType dtype, const Reduction& r) {
     if (s.rows)
       launch(place, sum_rows<Sums<P>>, groups * r.stripes, kRowThreads, r);
     else
-      launch(place, sum_planes<Sums<P>>, groups * s.channels, kPlaneBlocks * kLanes, r);
+      launch(place, sum_planes<Sums<P>>, groups * s.channels, kPlaneThreads, r);
   });
 }
 
@@ -114,7 +132,7 @@ void queue_sums(const Place& place, DType dtype, const Reduction& r) {
 
 Groups groups_of(const ChannelSpace& s) {
   const int64_t size =
-      s.rows ? kRowThreads / row_channels(s) * int64_t(kRowBlock) : kPlaneBlocks * int64_t(kPlaneBlock);
+      s.rows ? kRowPlaces / row_channels(s) * int64_t(kRowBlock) : kPlaneBlocks * int64_t(kPlaneBlock);
   return {size, over(s.count(), size)};
 }
 

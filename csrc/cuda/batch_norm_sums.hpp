@@ -64,8 +64,7 @@ struct Cursor {
 };
 
 // ---- what is summed: two sums over values of type P, read `ahead` at a time ----
-// The tree gives a thread 256 values of a plane: of ResNet-50's first stage there are six warps to a
-// processor of an H200, which ask memory for enough only if each thread asks for a quarter at once.
+// The tree gives a thread 64 values of a plane, or 32 of rows.
 
 template <class P>
 struct MomentSums {
@@ -74,7 +73,7 @@ struct MomentSums {
   struct Value {
     P x;
   };
-  static constexpr int ahead = sizeof(P) == 8 ? 32 : 64;
+  static constexpr int ahead = sizeof(P) == 8 ? 8 : 16;
 
   double pivot, first = 0.0, second = 0.0;
 
@@ -109,7 +108,7 @@ struct GradientSums {
     P x, dy;
     bool on;
   };
-  static constexpr int ahead = 32 / (sizeof(P) == 8 ? 2 : 1) / (masked ? 2 : 1);
+  static constexpr int ahead = sizeof(P) == 8 || (masked && sizeof(P) == 2) ? 4 : 8;
 
   F mean;
   double first = 0.0, second = 0.0;
@@ -131,6 +130,22 @@ struct GradientSums {
   }
   __device__ __forceinline__ Pair close(int64_t) const { return {first, second}; }
 };
+
+// Adds the quarters of blocks, each of `lanes` neighbouring threads and one after the other; those of the
+// first have the sums. By all threads, of which the first have a place each in `room`.
+template <class Sums>
+__device__ __forceinline__ void add_quarters(Sums& sums, Pair* room, int places, int lanes) {
+  const bool there = int(threadIdx.x) < places;
+  Pair* const own = room + threadIdx.x;
+  if (there) *own = {sums.first, sums.second};
+  __syncthreads();
+  if (!there || int(threadIdx.x) / lanes % kQuarters != 0) return;
+#pragma unroll
+  for (int q = 1; q < kQuarters; ++q) {
+    sums.first = Sum::join(sums.first, own[q * lanes].first);
+    sums.second = Sum::join(sums.second, own[q * lanes].second);
+  }
+}
 
 // The lanes of a plane's block, neighbouring threads of a warp, to the first of them.
 template <class Sums>
@@ -157,7 +172,7 @@ using Asked = typename Sums::Value[kAsked<Sums>];
 template <int step, bool whole, class Sums>
 __device__ __forceinline__ void ask(const Reduction& r, Cursor& cursor, int n, Asked<Sums>& to) {
   constexpr int all = kAsked<Sums>;
-  if (whole && step > 1 && cursor.left > (all - 1) * step) {  // in one segment
+  if (whole && step > 1 && all > 1 && cursor.left > (all - 1) * step) {  // in one segment
 #pragma unroll
     for (int k = 0; k < all; ++k) to[k] = Sums::read(r, cursor, k * step);
     return cursor.skip(r, all * step, int64_t(sizeof(typename Sums::Storage)));
