@@ -12,12 +12,12 @@ Channels channels_of(const ChannelSpace& space, const ChannelArray& x, DType dty
 // Room for the sums of all groups, if they are wanted, and for the constants of a rule.
 struct Scratch {
   Room room;
-  Parts parts;
+  Pair* pairs = nullptr;
   RuleArrays rules{};
 
   Scratch(const Place& place, const ChannelSpace& s, bool sums, int members) {
     const auto cut = [&](Cutter cutter) {
-      if (sums) parts = {cutter.take<Pair>(groups_of(s).count * s.channels), cutter.take<unsigned>(1)};
+      if (sums) pairs = cutter.take<Pair>(groups_of(s).count * s.channels);
       for (int k = 0; k < members; ++k) rules.of[k] = cutter.take<double>(s.channels);
       return cutter.used();
     };
@@ -26,15 +26,12 @@ struct Scratch {
   }
 };
 
-// What follows the sums. Where nothing was summed there is little to finish, and nobody to begin a
-// count of who has: then a kernel of its own does it.
+// What follows the sums.
 template <class Call, class... Arrays>
 void queue_rest(const Call& call, const Channels& s, const Scratch& scratch, const Arrays&... arrays) {
-  const Finishing finishing = finishing_of(call.space, scratch.parts);
-  const bool flat = all_flat(s, call.dtype, arrays...);
-  if (flat && scratch.parts.pairs) return queue_flat(call, s, finishing, scratch.rules);
-  queue_finish(call, finishing, scratch.rules);
-  flat ? queue_flat(call, s, Finishing{}, scratch.rules) : queue_each(call, s, scratch.rules);
+  queue_finish(call, scratch.pairs, scratch.rules);
+  all_flat(s, call.dtype, arrays...) ? queue_flat(call, s, scratch.rules)
+                                     : queue_each(call, s, scratch.rules);
 }
 
 }  // namespace
@@ -43,8 +40,8 @@ void batch_moments(const BatchMoments& call) {
   const OnDevice current(call.place);
   const Channels s = channels_of(call.space, call.x, call.dtype);
   const Scratch scratch(call.place, call.space, true, 0);
-  queue_moments(call.place, s, call.dtype, call.x, scratch.parts);
-  queue_finish(call, finishing_of(call.space, scratch.parts));
+  queue_moments(call.place, s, call.dtype, call.x, scratch.pairs);
+  queue_finish(call, scratch.pairs);
 }
 
 void batch_norm_forward(const BatchNormForward& call) {
@@ -53,7 +50,7 @@ void batch_norm_forward(const BatchNormForward& call) {
   if (queue_held(call, s)) return;
   const bool measures = !call.evaluate && !call.given.mean;
   const Scratch scratch(call.place, call.space, measures, RuleArrays::members<Normalize<double>>);
-  if (measures) queue_moments(call.place, s, call.dtype, call.x, scratch.parts);
+  if (measures) queue_moments(call.place, s, call.dtype, call.x, scratch.pairs);
   queue_rest(call, s, scratch, call.x, call.residual, call.y);
 }
 
@@ -63,8 +60,8 @@ void batch_norm_backward(const BatchNormBackward& call) {
   if (queue_held(call, s)) return;
   constexpr int members = RuleArrays::members<NormalizeBackward<double>>;
   const Scratch scratch(call.place, call.space, !call.given, members);
-  if (!call.given) queue_backward_sums(call, s, scratch.parts);
-  if (!call.dx.data) return queue_finish(call, finishing_of(call.space, scratch.parts), scratch.rules);
+  if (!call.given) queue_backward_sums(call, s, scratch.pairs);
+  if (!call.dx.data) return queue_finish(call, scratch.pairs, scratch.rules);
   BatchNormBackward rest = call;
   if (rest.count == 0.0) rest.x.data = nullptr;  // statistics that are constants: x is not read again
   queue_rest(rest, s, scratch, rest.x, rest.dy, rest.dx, rest.dresidual);

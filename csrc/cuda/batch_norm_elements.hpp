@@ -1,11 +1,11 @@
 // An element of BatchNorm: its formulas, and ReLU's bits. For the passes over all elements.
 #pragma once
 
-#include "cuda/batch_norm_finish.hpp"
+#include "cuda/batch_norm_passes.hpp"
 
 namespace fastopt::cuda {
 
-inline constexpr int kElementThreads = kFinishers;
+inline constexpr int kElementThreads = 256;
 
 // ---- the formulas, on neighbouring elements; rule(k) is asked once for each, in turn ----
 // What a call leaves out is asked once for all of them: asked for each, it took its instructions

@@ -31,20 +31,19 @@ struct Rules {
   const Table& t;
   Rule own[rows ? count : 1];
   int64_t channel = 0, left = 0;
-  bool finished = false;
+  bool awaited = false;
 
   __device__ __forceinline__ Rules(const RuleArrays& arrays, const Table& table)
       : all(arrays), t(table) {}
 
-  // By all threads of a block, before any other; in rows, with the column of the thread's first
-  // element. The kernel before this one is BatchNorm's own, which waited for all that came before it
-  // and writes no elements: they are asked for before this one's turn.
-  __device__ __forceinline__ void await(const Finishing& finishing, int64_t column) {
-    if (finished) return;
+  // Before any other; in rows, with the column of the thread's first element. The kernel before this
+  // one is BatchNorm's own and writes no elements; this one comes when none that might is left. So they
+  // are asked for before its turn.
+  __device__ __forceinline__ void await(int64_t column) {
+    if (awaited) return;
     await_turn();
-    await_finish(finishing);
     if (rows && column < t.width) at_column(column);
-    finished = true;
+    awaited = true;
   }
 
   __device__ __forceinline__ void at_column(int64_t column) {
@@ -78,13 +77,12 @@ struct Rules {
 // first element, from the last turn to the first: what was summed last is what the cache still holds.
 // `whole`: `times` rows at once, whose elements are there for all threads of the block and can be moved
 // as vectors. Else a row at a time, which may have less.
-// `block` of `blocks`, the grid's but those that finish.
 template <class Visit>
-__device__ __forceinline__ void each_turn(const Table& t, unsigned block, unsigned blocks,
-                                          int64_t column, Visit&& visit) {
+__device__ __forceinline__ void each_turn(const Table& t, int64_t column, Visit&& visit) {
   constexpr int64_t times = kInFlight;
-  const int64_t step = blocks / t.stripes, stripe = int64_t(block % t.stripes + 1) * t.stripe;
-  for (int64_t turn = block / t.stripes; turn < t.turns; turn += step) {
+  const int64_t step = gridDim.x / t.stripes;
+  const int64_t stripe = int64_t(blockIdx.x % t.stripes + 1) * t.stripe;
+  for (int64_t turn = blockIdx.x / t.stripes; turn < t.turns; turn += step) {
     const int64_t row = (t.turns - 1 - turn) * times * t.width;
     if (t.vectors && stripe <= t.width && row + (times - 1) * t.width + stripe <= t.elements) {
       visit.template operator()<kInFlight, true>(row + column);
@@ -98,16 +96,13 @@ __device__ __forceinline__ void each_turn(const Table& t, unsigned block, unsign
 template <class P, bool rows>
 __global__ void __launch_bounds__(kElementThreads)
     normalize_flat(const FASTOPT_WHOLE_ARGUMENT BatchNormForward call, const Table t,
-                   const Finishing finishing, const RuleArrays arrays) {
+                   const RuleArrays arrays) {
   constexpr int count = kPerVector<P>;
   using F = Compute<P>;
-  if (blockIdx.x < finishing.blocks)
-    return finish_channels<true>(finishing, FinishForward<F>{call}, arrays);
-  const unsigned block = blockIdx.x - finishing.blocks;
-  const int64_t column = (int64_t(block % t.stripes) * kElementThreads + threadIdx.x) * count;
+  const int64_t column = (int64_t(blockIdx.x % t.stripes) * kElementThreads + threadIdx.x) * count;
   const bool inside = column < t.width;
   Rules<Normalize<F>, count, rows> rules(arrays, t);
-  each_turn(t, block, gridDim.x - finishing.blocks, column, [&]<int times, bool whole>(int64_t first) {
+  each_turn(t, column, [&]<int times, bool whole>(int64_t first) {
     P x[times][count], residual[times][count];
 #pragma unroll
     for (int r = 0; r < times; ++r) {
@@ -117,7 +112,7 @@ __global__ void __launch_bounds__(kElementThreads)
       if (call.residual.data)
         load_part<count, Use::last>(call.residual.data, i, t.elements, whole, residual[r]);
     }
-    rules.await(finishing, column);
+    rules.await(column);
 #pragma unroll
     for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
@@ -137,16 +132,13 @@ __global__ void __launch_bounds__(kElementThreads)
 template <class P, bool rows>
 __global__ void __launch_bounds__(kElementThreads)
     gradient_flat(const FASTOPT_WHOLE_ARGUMENT BatchNormBackward call, const Table t,
-                  const Finishing finishing, const RuleArrays arrays) {
+                  const RuleArrays arrays) {
   constexpr int count = kPerVector<P>;
   using F = Compute<P>;
-  if (blockIdx.x < finishing.blocks)
-    return finish_channels<true>(finishing, FinishBackward<F>{call}, arrays);
-  const unsigned block = blockIdx.x - finishing.blocks;
-  const int64_t column = (int64_t(block % t.stripes) * kElementThreads + threadIdx.x) * count;
+  const int64_t column = (int64_t(blockIdx.x % t.stripes) * kElementThreads + threadIdx.x) * count;
   const bool inside = column < t.width;
   Rules<NormalizeBackward<F>, count, rows> rules(arrays, t);
-  each_turn(t, block, gridDim.x - finishing.blocks, column, [&]<int times, bool whole>(int64_t first) {
+  each_turn(t, column, [&]<int times, bool whole>(int64_t first) {
     P x[times][count], dy[times][count];
     unsigned on[times] = {};
 #pragma unroll
@@ -157,7 +149,7 @@ __global__ void __launch_bounds__(kElementThreads)
       if (call.x.data) load_part<count, Use::last>(call.x.data, i, t.elements, whole, x[r]);
       on[r] = bits_from(call.kept, i);
     }
-    rules.await(finishing, column);
+    rules.await(column);
 #pragma unroll
     for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
@@ -203,29 +195,26 @@ int64_t blocks_for(const Place& place, const Table& t) {
 }
 
 template <class P, class Call>
-void queue(void (*rows)(Call, Table, Finishing, RuleArrays),
-           void (*planes)(Call, Table, Finishing, RuleArrays), const Call& call, const Channels& s,
-           bool vectors, const Finishing& finishing, const RuleArrays& rules) {
+void queue(void (*rows)(Call, Table, RuleArrays), void (*planes)(Call, Table, RuleArrays),
+           const Call& call, const Channels& s, bool vectors, const RuleArrays& rules) {
   const Table t = table_of(s, kPerVector<P>, vectors);
-  launch(call.place, s.space.rows ? rows : planes, finishing.blocks + blocks_for(call.place, t),
-         kElementThreads, call, t, finishing, rules);
+  launch(call.place, s.space.rows ? rows : planes, blocks_for(call.place, t), kElementThreads, call, t,
+         rules);
 }
 
 }  // namespace
 
-void queue_flat(const BatchNormForward& call, const Channels& s, const Finishing& finishing,
-                const RuleArrays& rules) {
+void queue_flat(const BatchNormForward& call, const Channels& s, const RuleArrays& rules) {
   const bool vectors = all_aligned(call.x, call.residual, call.y);
   with_dtype(call.dtype, [&]<class P> {
-    queue<P>(normalize_flat<P, true>, normalize_flat<P, false>, call, s, vectors, finishing, rules);
+    queue<P>(normalize_flat<P, true>, normalize_flat<P, false>, call, s, vectors, rules);
   });
 }
 
-void queue_flat(const BatchNormBackward& call, const Channels& s, const Finishing& finishing,
-                const RuleArrays& rules) {
+void queue_flat(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules) {
   const bool vectors = all_aligned(call.x, call.dy, call.dx, call.dresidual);
   with_dtype(call.dtype, [&]<class P> {
-    queue<P>(gradient_flat<P, true>, gradient_flat<P, false>, call, s, vectors, finishing, rules);
+    queue<P>(gradient_flat<P, true>, gradient_flat<P, false>, call, s, vectors, rules);
   });
 }
 

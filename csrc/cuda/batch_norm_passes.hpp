@@ -23,16 +23,10 @@ struct Groups {
 };
 Groups groups_of(const ChannelSpace& space);
 
-// Where sums go: those of a group of a channel to pairs[group * channels + channel]. `finished` is how
-// many blocks have done with them; it is set to 0 along with the sums.
-struct Parts {
-  Pair* pairs = nullptr;
-  unsigned* finished = nullptr;
-};
-
+// Those of a group of a channel go to pairs[group * channels + channel].
 void queue_moments(const Place& place, const Channels& s, DType dtype, const ChannelArray& x,
-                   const Parts& parts);
-void queue_backward_sums(const BatchNormBackward& call, const Channels& s, const Parts& parts);
+                   Pair* pairs);
+void queue_backward_sums(const BatchNormBackward& call, const Channels& s, Pair* pairs);
 
 // ---- channels ----
 
@@ -75,21 +69,10 @@ struct RuleArrays {
   }
 };
 
-// How sums are joined for every channel, by so many blocks. Without parts, statistics or sums are
-// given.
-struct Finishing {
-  Parts parts;
-  Groups groups;
-  int64_t channels, count;
-  int rounds;   // in which four groups become one, until there is a thread for each
-  int threads;  // for each channel: a power of two
-  unsigned blocks;
-};
-Finishing finishing_of(const ChannelSpace& s, const Parts& parts);
-
-void queue_finish(const BatchMoments& call, const Finishing& finishing);
-void queue_finish(const BatchNormForward& call, const Finishing& finishing, const RuleArrays& rules);
-void queue_finish(const BatchNormBackward& call, const Finishing& finishing, const RuleArrays& rules);
+// From the sums of all groups, or without pairs from given ones.
+void queue_finish(const BatchMoments& call, Pair* pairs);
+void queue_finish(const BatchNormForward& call, Pair* pairs, const RuleArrays& rules);
+void queue_finish(const BatchNormBackward& call, Pair* pairs, const RuleArrays& rules);
 
 // ---- arrays ----
 
@@ -105,11 +88,9 @@ bool all_aligned(const Arrays&... arrays) {
 
 // ---- elements ----
 
-// For flat arrays, whose kernel does the finishing too if any blocks are for that, and for any arrays.
-void queue_flat(const BatchNormForward& call, const Channels& s, const Finishing& finishing,
-                const RuleArrays& rules);
-void queue_flat(const BatchNormBackward& call, const Channels& s, const Finishing& finishing,
-                const RuleArrays& rules);
+// Right after the channels are finished: for flat arrays, and for any.
+void queue_flat(const BatchNormForward& call, const Channels& s, const RuleArrays& rules);
+void queue_flat(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules);
 void queue_each(const BatchNormForward& call, const Channels& s, const RuleArrays& rules);
 void queue_each(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules);
 

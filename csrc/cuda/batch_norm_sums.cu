@@ -13,8 +13,10 @@ namespace {
 constexpr int kPlaneBlocks = 4;  // of a group
 constexpr int kPlaneThreads = kPlaneBlocks * kQuarters * kLanes;
 constexpr int kRowPlaces = 128;  // of a group: channels, 32 at most, by blocks
-constexpr int kRowThreads = kRowPlaces * kQuarters;
-constexpr int kResidentThreads = 1024;  // of a processor: registers enough for all that is read
+
+// Threads of a processor that registers are enough for, where each reads `few` ahead; where it reads
+// twice as much, or four times.
+constexpr int kResident = 1024, kResidentTwice = 768, kResidentFour = 512;
 
 int row_channels(const ChannelSpace& s) {
   int n = 1;
@@ -26,23 +28,22 @@ int row_channels(const ChannelSpace& s) {
 
 __device__ __forceinline__ int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-__device__ __forceinline__ void none_finished(const Parts& parts) {
-  if (blockIdx.x == 0 && threadIdx.x == 0) *parts.finished = 0;
-}
-
-// Where the calling thread's block and its quarter begin and end, among the positions of a channel.
-struct Quarter {
+// A block's position, and those of the part of it that is one thread's or one of 16 lanes'.
+struct Share {
   int64_t block, begin, end;
 
-  __device__ __forceinline__ Quarter(int64_t group, int index, int quarter, int size, int64_t count)
-      : block(group + index * int64_t(size)), begin(block + quarter * (size / kQuarters)) {
-    const int64_t next = begin + size / kQuarters;
-    end = next < count ? next : count;
+  __device__ __forceinline__ Share(int64_t begin_of_block, int index, int size, int64_t count,
+                                   int of = kQuarters)
+      : block(begin_of_block), begin(block + index * (size / of)) {
+    end = smaller(begin + size / of, count);
   }
 };
 
+template <bool apart>
+constexpr int kSharing = apart ? kQuarters : 1;  // threads to a block and a channel
+
 template <class Sums>
-__global__ void __launch_bounds__(kPlaneThreads, kResidentThreads / kPlaneThreads)
+__global__ void __launch_bounds__(kPlaneThreads, kResidentTwice / kPlaneThreads)
     sum_planes(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
   __shared__ Pair room[kPlaneThreads], blocks[kPlaneBlocks];
   __shared__ Weights last[kLevels];
@@ -52,43 +53,44 @@ __global__ void __launch_bounds__(kPlaneThreads, kResidentThreads / kPlaneThread
   const int number = int((values + kPlaneBlock - 1) / kPlaneBlock);
   const int lane = int(threadIdx.x) % kLanes, quarter = int(threadIdx.x) / kLanes;
   const int block = quarter / kQuarters;
-  const Quarter own(group, block, quarter % kQuarters, kPlaneBlock, count);
+  const Share own(group + block * int64_t(kPlaneBlock), quarter % kQuarters, kPlaneBlock, count);
   weigh_last(last, number, kPlaneBlock, values);
   await_turn();
-  none_finished(r.parts);
-  Sums sums =
-      take<Sums, kLanes>(r, {c, block < number ? own.block : 0}, {c, own.begin + lane}, own.end);
+  Sums sums = take<Way<Sums, kLanes, Sums::most / 2 * Sums::few, false>>(
+      r, {c, block < number ? own.block : 0}, {c, own.begin + lane}, own.end);
   add_quarters(sums, room, kPlaneThreads, kLanes);
   join_lanes_of(sums, lane);
   if (quarter % kQuarters == 0 && lane == 0 && block < number)
     blocks[block] = sums.close(smaller(kPlaneBlock, count - own.block));
   join_neighbours<typename Sums::How>(blocks, 1, number, kPlaneBlock, last);
-  if (threadIdx.x == 0) r.parts.pairs[blockIdx.x] = blocks[0];
+  if (threadIdx.x == 0) r.pairs[blockIdx.x] = blocks[0];
 }
 
-template <class Sums>
-__global__ void __launch_bounds__(kRowThreads, kResidentThreads / kRowThreads)
+// By a thread for each quarter, or for all of a block.
+template <class Sums, bool apart>
+__global__ void __launch_bounds__(kRowPlaces* kSharing<apart>,
+                                  (apart ? kResident : kResidentFour) / (kRowPlaces * kSharing<apart>))
     sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
-  __shared__ Pair room[kRowThreads], blocks[kRowPlaces];
+  constexpr int sharing = kSharing<apart>;
+  __shared__ Pair room[apart ? kRowPlaces * sharing : 1], blocks[kRowPlaces];
   __shared__ Weights last[kLevels];
   const int64_t channels = r.s.space.channels, count = r.s.count;
-  const int wide = r.channels_a_row, lane = int(threadIdx.x) % wide, quarter = int(threadIdx.x) / wide;
+  const int wide = r.channels_a_row, lane = int(threadIdx.x) % wide, share = int(threadIdx.x) / wide;
   const int64_t c = int64_t(blockIdx.x % r.stripes) * wide + lane;
   const unsigned index = blockIdx.x / r.stripes;
   const int64_t group = index * r.group, values = smaller(r.group, count - group);
-  const int number = int((values + kRowBlock - 1) / kRowBlock), block = quarter / kQuarters;
-  const Quarter own(group, block, quarter % kQuarters, kRowBlock, count);
+  const int number = int((values + kRowBlock - 1) / kRowBlock), block = share / sharing;
+  const Share own(group + block * int64_t(kRowBlock), share % sharing, kRowBlock, count, sharing);
   weigh_last(last, number, kRowBlock, values);
   await_turn();
-  none_finished(r.parts);
   const bool there = c < channels && block < number;
-  Sums sums =
-      take<Sums, 1>(r, {there ? c : 0, there ? own.block : 0}, {c, own.begin}, there ? own.end : 0);
-  add_quarters(sums, room, kRowThreads, wide);
-  if (quarter % kQuarters == 0)
+  Sums sums = take<Way<Sums, 1, (apart ? 1 : Sums::most) * Sums::few, !apart>>(
+      r, {there ? c : 0, there ? own.block : 0}, {c, own.begin}, there ? own.end : 0);
+  if constexpr (apart) add_quarters(sums, room, kRowPlaces * sharing, wide);
+  if (share % sharing == 0)
     blocks[block * wide + lane] = sums.close(smaller(kRowBlock, count - own.block));
   join_neighbours<typename Sums::How>(blocks, wide, number, kRowBlock, last);
-  if (quarter == 0 && c < channels) r.parts.pairs[index * channels + c] = blocks[lane];
+  if (share == 0 && c < channels) r.pairs[index * channels + c] = blocks[lane];
 }
 
 // ---- on the host ----
@@ -98,10 +100,9 @@ Steps steps_of(const ChannelSpace& s, int64_t step, int64_t segment, int64_t val
   return {step / s.inner * segment + step % s.inner * value, segment - s.inner * value};
 }
 
-Reduction reduction_of(const Channels& channels, DType dtype, const ChannelArray& x,
-                       const Parts& parts) {
+Reduction reduction_of(const Channels& channels, DType dtype, const ChannelArray& x, Pair* pairs) {
   const ChannelSpace& s = channels.space;
-  Reduction r{channels, x, {}, nullptr, nullptr, s.ndim <= 1, 0, {}, {}, {}, 0, 1, 1, parts};
+  Reduction r{channels, x, {}, nullptr, nullptr, s.ndim <= 1, 0, {}, {}, {}, 0, 1, 1, pairs};
   const int64_t step = s.rows ? 1 : kLanes;
   r.rest = step % s.inner;
   r.x_steps = steps_of(s, step, s.ndim > 0 ? x.stride[0] : 0, int64_t(bytes_of(dtype)));
@@ -116,15 +117,19 @@ using PlainSums = GradientSums<P, false>;
 template <class P>
 using MaskedSums = GradientSums<P, true>;
 
+// Of rows, quarters have threads of their own where else a processor would have little to do.
 template <template <class> class Sums>
 void queue_sums(const Place& place, DType dtype, const Reduction& r) {
   const ChannelSpace& s = r.s.space;
-  const int64_t groups = groups_of(s).count;
+  const int64_t groups = groups_of(s).count, rows = groups * r.stripes;
+  const bool apart = rows <= 2 * asked(place, cudaDevAttrMultiProcessorCount);
   with_dtype(dtype, [&]<class P> {
-    if (s.rows)
-      launch(place, sum_rows<Sums<P>>, groups * r.stripes, kRowThreads, r);
-    else
+    if (!s.rows)
       launch(place, sum_planes<Sums<P>>, groups * s.channels, kPlaneThreads, r);
+    else if (apart)
+      launch(place, sum_rows<Sums<P>, true>, rows, kRowPlaces * kSharing<true>, r);
+    else
+      launch(place, sum_rows<Sums<P>, false>, rows, kRowPlaces * kSharing<false>, r);
   });
 }
 
@@ -137,14 +142,14 @@ Groups groups_of(const ChannelSpace& s) {
 }
 
 void queue_moments(const Place& place, const Channels& s, DType dtype, const ChannelArray& x,
-                   const Parts& parts) {
-  queue_sums<MomentSums>(place, dtype, reduction_of(s, dtype, x, parts));
+                   Pair* pairs) {
+  queue_sums<MomentSums>(place, dtype, reduction_of(s, dtype, x, pairs));
 }
 
-void queue_backward_sums(const BatchNormBackward& call, const Channels& channels, const Parts& parts) {
+void queue_backward_sums(const BatchNormBackward& call, const Channels& channels, Pair* pairs) {
   const ChannelSpace& s = channels.space;
   const int64_t step = s.rows ? 1 : kLanes;
-  Reduction r = reduction_of(channels, call.dtype, call.x, parts);
+  Reduction r = reduction_of(channels, call.dtype, call.x, pairs);
   r.dy = call.dy;
   r.kept = call.kept;
   r.mean = call.mean;

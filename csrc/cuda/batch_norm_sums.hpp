@@ -22,7 +22,7 @@ struct Reduction {
   int64_t group;       // values
   int channels_a_row;  // of threads
   unsigned stripes;    // of so many channels
-  Parts parts;
+  Pair* pairs;
 };
 
 // Where a thread's next value lies.
@@ -63,8 +63,7 @@ struct Cursor {
   }
 };
 
-// ---- what is summed: two sums over values of type P, read `ahead` at a time ----
-// The tree gives a thread 64 values of a plane, or 32 of rows.
+// ---- what is summed: two sums over values of type P ----
 
 template <class P>
 struct MomentSums {
@@ -73,7 +72,8 @@ struct MomentSums {
   struct Value {
     P x;
   };
-  static constexpr int ahead = sizeof(P) == 8 ? 8 : 16;
+  // Values that are read ahead where there are many threads, and how much more where there are few.
+  static constexpr int few = sizeof(P) == 8 ? 8 : 16, most = 4;
 
   double pivot, first = 0.0, second = 0.0;
 
@@ -108,7 +108,8 @@ struct GradientSums {
     P x, dy;
     bool on;
   };
-  static constexpr int ahead = sizeof(P) == 8 || (masked && sizeof(P) == 2) ? 4 : 8;
+  static constexpr int few = sizeof(P) == 8 || (masked && sizeof(P) == 2) ? 4 : 8;
+  static constexpr int most = masked ? 2 : 4;
 
   F mean;
   double first = 0.0, second = 0.0;
@@ -131,8 +132,8 @@ struct GradientSums {
   __device__ __forceinline__ Pair close(int64_t) const { return {first, second}; }
 };
 
-// Adds the quarters of blocks, each of `lanes` neighbouring threads and one after the other; those of the
-// first have the sums. By all threads, of which the first have a place each in `room`.
+// Adds the quarters of blocks, each of `lanes` neighbouring threads and one after the other; those of
+// the first have the sums. By all threads, of which the first have a place each in `room`.
 template <class Sums>
 __device__ __forceinline__ void add_quarters(Sums& sums, Pair* room, int places, int lanes) {
   const bool there = int(threadIdx.x) < places;
@@ -161,79 +162,108 @@ __device__ __forceinline__ void join_lanes_of(Sums& sums, int lane) {
   }
 }
 
-// What is asked for at once, of what is read ahead.
+// ---- how a thread takes its values ----
+
+// A thread has a quarter of a block, or all four, one after the other; `ahead` of its values are read
+// at a time, in parts.
 inline constexpr int kParts = 4;
-template <class Sums>
-inline constexpr int kAsked = Sums::ahead / kParts;
-template <class Sums>
-using Asked = typename Sums::Value[kAsked<Sums>];
+template <class S, int step_, int ahead_, bool all_quarters>
+struct Way {
+  using Sums = S;
+  using Value = typename Sums::Value;
+  static constexpr int step = step_, ahead = ahead_, part = ahead / kParts;
+  static constexpr int quarter = all_quarters ? kRowBlock / kQuarters : 0;
+  static constexpr auto itemsize = int64_t(sizeof(typename Sums::Storage));
+  using Part = Value[part];
 
-// `n` of every step-th values, or all that are asked for at once.
-template <int step, bool whole, class Sums>
-__device__ __forceinline__ void ask(const Reduction& r, Cursor& cursor, int n, Asked<Sums>& to) {
-  constexpr int all = kAsked<Sums>;
-  if (whole && step > 1 && all > 1 && cursor.left > (all - 1) * step) {  // in one segment
+  Sums sums;
+  Pair before{0.0, 0.0};
+  int taken = 0;
+
+  __device__ __forceinline__ explicit Way(typename Sums::About about) : sums(about) {}
+
+  // `n` of every step-th values, or a whole part.
+  template <bool whole>
+  __device__ __forceinline__ static void ask(const Reduction& r, Cursor& cursor, int n, Part& to) {
+    if (whole && step > 1 && part > 1 && cursor.left > (part - 1) * step) {  // in one segment
 #pragma unroll
-    for (int k = 0; k < all; ++k) to[k] = Sums::read(r, cursor, k * step);
-    return cursor.skip(r, all * step, int64_t(sizeof(typename Sums::Storage)));
+      for (int k = 0; k < part; ++k) to[k] = Sums::read(r, cursor, k * step);
+      return cursor.skip(r, part * step, itemsize);
+    }
+#pragma unroll
+    for (int k = 0; k < part; ++k) {
+      to[k] = whole || k < n ? Sums::read(r, cursor, 0) : Value{};
+      cursor.template next<step == 1>(r);
+    }
   }
+
+  __device__ __forceinline__ void add(const Part& from, int n) {
 #pragma unroll
-  for (int k = 0; k < all; ++k) {
-    to[k] = whole || k < n ? Sums::read(r, cursor, 0) : typename Sums::Value{};
-    cursor.template next<step == 1>(r);
+    for (int k = 0; k < part; ++k)
+      if (k < n) sums.add(from[k]);
+    close_quarter(part);
   }
-}
+  __device__ __forceinline__ void close_quarter(int more) {
+    taken += more;
+    if (quarter > 0 && taken % quarter == 0) fold();
+  }
+  __device__ __forceinline__ void fold() {
+    before = {Sum::join(before.first, sums.first), Sum::join(before.second, sums.second)};
+    sums.first = sums.second = 0.0;
+  }
+  __device__ __forceinline__ Sums total() {
+    if (quarter == 0) return sums;
+    fold();
+    sums.first = before.first;
+    sums.second = before.second;
+    return sums;
+  }
+};
 
-template <class Sums>
-__device__ __forceinline__ void add(const Asked<Sums>& from, int n, Sums& sums) {
+// As many as are read ahead, as long as there are so many left. Where those have been added that were
+// asked for first, the next are asked for in their place, so that memory always has some to bring.
+template <class Way>
+__device__ __forceinline__ Way take_many(const Reduction& r, const Spot& block, Cursor& cursor,
+                                         int& left) {
+  typename Way::Part own[kParts];
 #pragma unroll
-  for (int k = 0; k < kAsked<Sums>; ++k)
-    if (k < n) sums.add(from[k]);
-}
-
-// All that are asked for at once, as long as there are so many left. Where those have been added that
-// were asked for first, the next are asked for in their place, so that memory always has some to bring.
-template <class Sums, int step>
-__device__ __forceinline__ Sums take_many(const Reduction& r, const Spot& block, Cursor& cursor,
-                                          int& left) {
-  constexpr int all = kAsked<Sums>;
-  Asked<Sums> own[kParts];
-#pragma unroll
-  for (int p = 0; p < kParts; ++p) ask<step, true, Sums>(r, cursor, all, own[p]);
-  Sums sums(Sums::about(r, block));  // asked for last: what comes next waits for it
-  for (left -= Sums::ahead; left >= Sums::ahead; left -= Sums::ahead) {
+  for (int p = 0; p < kParts; ++p) Way::template ask<true>(r, cursor, Way::part, own[p]);
+  Way way(Way::Sums::about(r, block));  // asked for last: what comes next waits for it
+  for (left -= Way::ahead; left >= Way::ahead; left -= Way::ahead) {
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
-      add(own[p], all, sums);
-      ask<step, true, Sums>(r, cursor, all, own[p]);
+      way.add(own[p], Way::part);
+      Way::template ask<true>(r, cursor, Way::part, own[p]);
     }
   }
 #pragma unroll
-  for (int p = 0; p < kParts; ++p) add(own[p], all, sums);
-  return sums;
+  for (int p = 0; p < kParts; ++p) way.add(own[p], Way::part);
+  return way;
 }
 
 // Every step-th value from `at` to before position `end`, of a block that begins at `block`.
-template <class Sums, int step>
-__device__ __forceinline__ Sums take(const Reduction& r, const Spot& block, Spot at, int64_t end) {
-  constexpr int all = kAsked<Sums>;
-  constexpr auto itemsize = int64_t(sizeof(typename Sums::Storage));
+template <class Way>
+__device__ __forceinline__ typename Way::Sums take(const Reduction& r, const Spot& block, Spot at,
+                                                   int64_t end) {
   if (!r.even) {
-    Sums sums(Sums::about(r, block));
-    for (; at.position < end; at.position += step) sums.add(Sums::read(r, Cursor(r, at, itemsize), 0));
-    return sums;
+    Way way(Way::Sums::about(r, block));
+    for (; at.position < end; at.position += Way::step) {
+      way.sums.add(Way::Sums::read(r, Cursor(r, at, Way::itemsize), 0));
+      way.close_quarter(1);
+    }
+    return way.total();
   }
-  int left = at.position < end ? int((end - at.position + step - 1) / step) : 0;
-  Cursor cursor(r, at, itemsize);
-  Sums sums =
-      left < Sums::ahead ? Sums(Sums::about(r, block)) : take_many<Sums, step>(r, block, cursor, left);
+  int left = at.position < end ? int((end - at.position + Way::step - 1) / Way::step) : 0;
+  Cursor cursor(r, at, Way::itemsize);
+  Way way =
+      left < Way::ahead ? Way(Way::Sums::about(r, block)) : take_many<Way>(r, block, cursor, left);
 #pragma unroll 1
-  for (; left > 0; left -= all) {
-    Asked<Sums> own;
-    ask<step, false, Sums>(r, cursor, left, own);
-    add(own, left, sums);
+  for (; left > 0; left -= Way::part) {
+    typename Way::Part own;
+    Way::template ask<false>(r, cursor, left, own);
+    way.add(own, left);
   }
-  return sums;
+  return way.total();
 }
 
 }  // namespace fastopt::cuda

@@ -72,13 +72,20 @@ int ask_for_clusters(int blocks);
 // parts of a device that have not all the same number: 132 processors of an H100 held 30 clusters of 4.
 int clusters_at_once(int device, int blocks);
 
-// What every kernel begins with: before, it may read nothing but its arguments. From here on the kernel
-// after this one may come.
+// From here on the kernel after this one may come: when all blocks have called it.
+__device__ __forceinline__ void call_next() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// What every kernel begins with: before, it may read nothing but its arguments, and what no kernel may
+// still be writing that it could have come before.
 __device__ __forceinline__ void await_turn() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
+  call_next();
 }
 
 struct Grid {
