@@ -88,11 +88,11 @@ def _batch_norms() -> Iterator[Work]:
 
 def _sums(name: str, arrays: int, dtype: str, rows: bool) -> Pass:
     plain = "Lb0E" if name == "Gradient" else ""  # without ReLU's bits
-    kernel = f"sum_{'rows' if rows else 'planes'}.*{name}SumsI{TYPES[dtype]}{plain}E"
-    ahead = 64 // arrays
+    kernel = f"sum_{'rows' if rows else 'planes'}.*{name}SumsI{TYPES[dtype]}{plain}E{'ELb0E' if rows else ''}"
+    ahead = (64 if rows else 32) // arrays
     load = r"LDG\.E$" if dtype == "float32" else r"LDG\.E\.U16"
     needs = {load: arrays * ahead, WIDEN: arrays * ahead}
-    threads, values = (128, 128) if rows else (64, 4096 // 16)
+    threads, values = (128, 128) if rows else (256, 4096 // 4 // 16)  # of rows, where there are many
     reads = arrays * SIZES[dtype]
     return Pass("batch_norm_sums", kernel, threads, ahead, reads, 0, needs, values=values)
 

@@ -244,15 +244,15 @@ def test_nothing_at_all(cuda):
         (
             Form((4, 6, 7, 8), axis=-1),
             2**40,
-            (2, 1),
+            (3, 1),
         ),  # float32, four channels a block: half a byte of bits
-        (Form((4, 5, 6, 7)), 2**40, (2, 1)),  # bytes of bits that belong to two channels
-        (Form((4, 5, 6, 7)), 0, (2, 2)),
-        (Form((4, 5, 400, 80)), 2**40, (2, 2)),  # more than a block can hold
+        (Form((4, 5, 6, 7)), 2**40, (3, 1)),  # bytes of bits that belong to two channels
+        (Form((4, 5, 6, 7)), 0, (3, 3)),
+        (Form((4, 5, 400, 80)), 2**40, (3, 3)),  # more than a block can hold
     ],
     ids=str,
 )
-def test_a_layer_is_two_launches_at_most_and_waits_for_nothing(cuda, form, most, launches):
+def test_a_layer_is_three_launches_at_most_and_waits_for_nothing(cuda, form, most, launches):
     if cuda.name != "shim":
         pytest.skip("the shim counts")
     cuda.hold(most)
@@ -268,16 +268,6 @@ def test_a_layer_is_two_launches_at_most_and_waits_for_nothing(cuda, form, most,
     assert grads.dx is c.residual
     for counts, number in zip((forward, backward), launches, strict=True):
         assert (counts["launches"], counts["synchronisations"], counts["copies"]) == (number, 0, 0)
-
-
-def test_layers_of_any_strides_take_a_launch_more(cuda):
-    if cuda.name != "shim":
-        pytest.skip("the shim counts")
-    c = there(cuda, batch(Form((4, 5, 6, 7))))
-    x = cuda.array(strided(np.ones((4, 5, 6, 7), np.float32)))
-    cuda.counts()
-    F.batch_norm_forward(x, out=c.residual)
-    assert cuda.counts()["launches"] == 3
 
 
 # ---- dropout ----

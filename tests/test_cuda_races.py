@@ -116,8 +116,7 @@ def test_no_kernel_races(call: str, hold: int) -> None:
 
 
 @pytest.mark.parametrize("call", ["BatchNorm, planes", "BatchNorm, rows"])
-def test_elements_wait_for_their_channels_to_be_finished(call: str) -> None:
-    """The shim runs a block after the other. From last to first, those that wait do so in vain."""
+def test_blocks_count_on_no_other(call: str) -> None:
+    """The shim runs a block after the other; here from the last to the first."""
     done = run(f"HOLD = 0\n{SETUP}{CALLS[call]}", SHIM_BACKWARDS="1")
-    assert "a thread waits for another block, which has yet to begin" in done.stderr
-    assert "normalize_flat" in done.stderr
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -12,63 +12,68 @@ struct Finishing {
   Pair* pairs;
   Groups groups;
   int64_t channels, count;
-  int rounds;   // in which four groups become one, until there is a thread for each
+  int rounds;   // in which four groups become one, until there are four for each thread
   int threads;  // for each channel: a power of two
 };
 
 // ---- joining groups ----
 
 // Four neighbours at most, of `size` values each but the last, in the tree's shape. `number` may be
-// more, or none; of as many there are `count` values.
-template <class How>
-__device__ __forceinline__ Pair join_four(const Pair* from, int64_t apart, int64_t number, int64_t size,
-                                          int64_t count) {
-  Pair own[4]{};
-#pragma unroll
-  for (int k = 0; k < 4; ++k)
-    if (k < number) own[k] = from[k * apart];
-#pragma unroll
-  for (int step = 1; step < 4; step *= 2)
-#pragma unroll
-    for (int k = 0; k + step < 4; k += 2 * step)
-      if (k + step < number)
-        How::join(own[k].first, own[k].second, own[k + step].first, own[k + step].second,
-                  weights_of(values_in(k, step, size, count), values_in(k + step, step, size, count)));
-  return own[0];
-}
+// more, or none; as many have `count` values. They may be weighed before their sums are there.
+struct Four {
+  int64_t number;
+  Weights first, second, both;
 
-// The groups of a channel after `rounds` of four, joined where they stand: no more than there are
-// threads for it.
-struct Rest {
-  int64_t number, size, apart;
+  __device__ __forceinline__ Four(int64_t number_, int64_t size, int64_t count) : number(number_) {
+    const auto of = [=](int left, int step) {
+      return weights_of(values_in(left, step, size, count), values_in(left + step, step, size, count));
+    };
+    if (number > 1) first = of(0, 1);
+    if (number > 3) second = of(2, 1);
+    if (number > 2) both = of(0, 2);
+  }
 
-  __device__ __forceinline__ explicit Rest(const Finishing& t)
-      : number(t.groups.count), size(t.groups.size), apart(t.channels) {}
-  __device__ __forceinline__ void round() {
-    number = (number + 3) / 4;
-    size *= 4;
-    apart *= 4;
+  template <class How>
+  __device__ __forceinline__ Pair join(const Pair* from, int64_t apart) const {
+    Pair own[4]{};
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+      if (k < number) own[k] = from[k * apart];
+    if (number > 1) How::join(own[0].first, own[0].second, own[1].first, own[1].second, first);
+    if (number > 3) How::join(own[2].first, own[2].second, own[3].first, own[3].second, second);
+    if (number > 2) How::join(own[0].first, own[0].second, own[2].first, own[2].second, both);
+    return own[0];
   }
 };
 
-// The first thread of a channel has the result.
+// What stands in memory of a channel's groups, after some rounds.
+struct Rest {
+  int64_t number, size, apart;
+
+  __device__ __forceinline__ Rest(const Finishing& t, int rounds)
+      : number(t.groups.count), size(t.groups.size), apart(t.channels) {
+    for (int r = 0; r < rounds; ++r) *this = fourth();
+  }
+  __device__ __forceinline__ Rest fourth() const {
+    Rest next = *this;
+    next.number = (number + 3) / 4;
+    next.size *= 4;
+    next.apart *= 4;
+    return next;
+  }
+  __device__ __forceinline__ Four four(int64_t first, int64_t count) const {
+    return {number - first, size, count - first * size};
+  }
+};
+
+// A round, by the threads of a channel: where four stood, there is one.
 template <class How>
-__device__ __forceinline__ Pair join_channel(const Finishing& t, int64_t c, const Weights* last) {
-  __shared__ Pair joined[kFinishers];
-  const int channels = kFinishers / t.threads, turn = int(threadIdx.x) / channels;
-  const bool there = c < t.channels;
-  Pair* const groups = t.pairs + c;
-  Rest rest(t);
-  for (int r = 0; r < t.rounds; ++r, rest.round(), __syncthreads())
-    for (int64_t i = 4 * turn; there && i < rest.number; i += 4 * t.threads) {
-      Pair* const four = groups + i * rest.apart;
-      *four = join_four<How>(four, rest.apart, rest.number - i, rest.size, t.count - i * rest.size);
-    }
-  Pair own{};
-  if (there && turn < rest.number) own = groups[turn * rest.apart];
-  joined[threadIdx.x] = own;
-  join_neighbours<How>(joined, channels, int(rest.number), rest.size, last);
-  return joined[threadIdx.x];
+__device__ __forceinline__ void join_fours(const Finishing& t, const Rest& rest, Pair* groups,
+                                           int turn) {
+  for (int64_t i = 4 * turn; i < rest.number; i += 4 * t.threads) {
+    Pair* const four = groups + i * rest.apart;
+    *four = rest.four(i, t.count).template join<How>(four, rest.apart);
+  }
 }
 
 // ---- what follows for a channel ----
@@ -142,23 +147,29 @@ struct FinishBackward {
 // channel brings along is read before they are there, and the kernel after this one, which goes over
 // elements, may come and ask for them.
 template <class Finish, class Call>
-__global__ void __launch_bounds__(kFinishers)
+__global__ void __launch_bounds__(kFinishers, 1)
     finish_all(const Finishing t, const FASTOPT_WHOLE_ARGUMENT Call call, const RuleArrays rules) {
   t.pairs ? call_next() : await_turn();
+  __shared__ Pair joined[kFinishers];
   __shared__ Weights last[kLevels];
+  using How = typename Finish::How;
   const Finish finish{call};
-  const int channels = kFinishers / t.threads;
+  const int channels = kFinishers / t.threads, turn = int(threadIdx.x) / channels;
   const int64_t c = int64_t(blockIdx.x) * channels + threadIdx.x % channels;
-  const bool first = int(threadIdx.x) < channels && c < t.channels;
+  const bool there = c < t.channels;
   typename Finish::Inputs inputs{};
-  if (first) inputs = finish.inputs(c);
-  Rest rest(t);
-  for (int r = 0; r < t.rounds; ++r) rest.round();
-  weigh_last(last, int(rest.number), rest.size, t.count);
+  if (turn == 0 && there) inputs = finish.inputs(c);
+  const Rest rest(t, t.rounds), fourth = rest.fourth();
+  weigh_last(last, int(fourth.number), fourth.size, t.count);
+  const Four own = rest.four(there ? 4 * turn : rest.number, t.count);
   await_turn();
-  const Pair sums = join_channel<typename Finish::How>(t, c, last);
-  if (!first) return;
-  const auto numbers = finish.numbers(c, inputs, sums, double(t.count));
+  Pair* const groups = t.pairs + c;
+  for (int r = 0; r < t.rounds; ++r, __syncthreads())
+    if (there) join_fours<How>(t, Rest(t, r), groups, turn);
+  joined[threadIdx.x] = own.template join<How>(groups + 4 * turn * rest.apart, rest.apart);
+  join_neighbours<How>(joined, channels, int(fourth.number), fourth.size, last);
+  if (turn > 0 || !there) return;
+  const auto numbers = finish.numbers(c, inputs, joined[threadIdx.x], double(t.count));
   if constexpr (requires { typename Finish::Rule; }) rules.put(c, finish.rule(inputs, numbers));
   finish.put(c, inputs, numbers);
 }
@@ -171,8 +182,8 @@ void queue(const Call& call, Pair* pairs, const RuleArrays& rules) {
   Finishing t{pairs, groups_of(s), s.channels, pairs ? s.count() : 0, 0, 1};
   if (!pairs) t.groups.count = 0;
   int64_t rest = t.groups.count;
-  for (; rest > kFinishers; rest = over(rest, 4)) ++t.rounds;
-  while (t.threads < rest) t.threads *= 2;
+  for (; rest > 4 * kFinishers; rest = over(rest, 4)) ++t.rounds;
+  while (4 * t.threads < rest) t.threads *= 2;
   launch(call.place, finish_all<Finish, Call>, over(s.channels, kFinishers / t.threads), kFinishers, t,
          call, rules);
 }

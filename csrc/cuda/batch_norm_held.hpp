@@ -78,7 +78,7 @@ struct Held {
       const int end = from + D::quarter < values ? from + D::quarter : values;
       Sums own(start(D::place(first < values ? first + (rows ? lane : 0) : 0)));
       const int place = D::place(from) + lane, n = (end - from - lane + D::step - 1) / D::step;
-#pragma unroll 16
+#pragma unroll(rows ? 8 : 16)
       for (int k = 0; k < n; ++k) own.add(at(place + k * D::step));
       if (base > 0) __syncthreads();
       add_quarters(own, room, deal.apart(), D::step);

@@ -26,15 +26,14 @@ __device__ __forceinline__ void weigh_last(Weights* last, int number, int64_t si
 template <class How>
 __device__ __forceinline__ void join_neighbours(Pair* pairs, int trees, int number, int64_t size,
                                                 const Weights* last) {
-  const int by_trees = __ffs(trees) - 1;
   double half = 0.5 * double(size);
-  for (int level = 0, step = 1; step < number; ++level, step *= 2, half *= 2.0) {
+  for (int level = 0, apart = trees; apart < number * trees; ++level, apart *= 2, half *= 2.0) {
     __syncthreads();
-    for (int i = int(threadIdx.x); i < number * trees; i += int(blockDim.x)) {
-      const int left = i >> by_trees, right = left + step;
-      if ((left & (2 * step - 1)) != 0 || right >= number) continue;
-      Pair &own = pairs[i], &other = pairs[i + step * trees];
-      const Weights w = right + step < number ? Weights{0.5, half} : last[level];
+#pragma unroll 1
+    for (int i = int(threadIdx.x); i + apart < number * trees; i += int(blockDim.x)) {
+      if ((i & (2 * apart - trees)) != 0) continue;  // whose turn it is to be joined
+      Pair &own = pairs[i], &other = pairs[i + apart];
+      const Weights w = i + 2 * apart < number * trees ? Weights{0.5, half} : last[level];
       How::join(own.first, own.second, other.first, other.second, w);
     }
   }

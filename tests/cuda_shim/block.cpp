@@ -203,8 +203,6 @@ void wait_for_cluster() {
   threads[me].meeting.store(Meeting::none, relaxed);
 }
 
-void wait_for_a_block() { fail("a thread waits for another block, which has yet to begin"); }
-
 uint64_t exchange(Op op, unsigned mask, uint64_t value, int from) {
   Warp& warp = warps[me / warpSize];
   Lane& lane = warp.lanes[me % warpSize];

@@ -4,7 +4,7 @@
 //
 // Blocks run one after another, or cluster after cluster, their threads as fibers of the launching
 // thread, or, with SHIM_THREADS, as real threads for ThreadSanitizer to watch; with SHIM_BACKWARDS in
-// the environment the last block runs first, so that who waits for an earlier one is seen. Device
+// the environment the last block runs first, so that who counts on an earlier one is seen. Device
 // memory is host memory; a stream's work is done when the call returns, or kept where the stream is
 // being captured. Not to be seen here: work that overtakes other work on another stream, a host pointer
 // read by a kernel, a device pointer read by the host.

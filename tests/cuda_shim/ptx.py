@@ -191,8 +191,8 @@ class Kernel:
                 return "return;"
             case ["griddepcontrol", "wait" | "launch_dependents"]:
                 return ";"  # no kernel comes before the one before it has ended
-            case ["nanosleep", _]:
-                return "shim::wait_for_a_block();"
+            case ["prefetch", *_]:
+                return ";"
             case ["bar", "sync"] if operands == ["0"]:
                 return "shim::sync_block();"
             case ["barrier", "cluster", "arrive"]:

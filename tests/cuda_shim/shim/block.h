@@ -45,7 +45,6 @@ void arrive_at_cluster();  // then, once,
 void wait_for_cluster();
 
 // What spins until another block has done something: here all that may have done it are through.
-[[noreturn]] void wait_for_a_block();
 
 // Waits until every lane of `mask` has called this with the same op and mask; then gives lane `from`'s
 // value or, if `from` is kBallot, the set of lanes whose value is not zero.
@@ -67,7 +66,6 @@ T shuffle(Op op, unsigned mask, T value, int from) {
 }  // namespace shim
 
 inline void __syncthreads() { shim::sync_block(); }
-inline void __nanosleep(unsigned) { shim::wait_for_a_block(); }
 inline unsigned __clusterRelativeBlockRank() { return shim::rank; }
 inline unsigned __clusterSizeInBlocks() { return shim::blocks_of_cluster(); }
 inline void __cluster_barrier_arrive() { shim::arrive_at_cluster(); }
