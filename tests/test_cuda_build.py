@@ -69,8 +69,8 @@ def test_no_byte_is_stored_of_what_was_just_rounded_to_16_bits(path: Path) -> No
 
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
 def test_a_kernel_waits_for_the_one_before_it_and_then_calls_the_next(path: Path) -> None:
-    """Launches may overlap from 9.0 on: who read memory before it waits would read what is not written yet. What
-    comes after BatchNorm's sums may: all that it reads so, no kernel before the sums is still writing."""
+    """Launches may overlap from 9.0 on: who read memory before it waits would read what is not written yet. Those
+    after BatchNorm's sums may: the sums waited for all who could still be writing what they read."""
     early = path.stem in ("batch_norm_finish", "batch_norm_flat")
     outside = r"st|atom|red" if early else r"ld|st|atom|red"
     for name, ptx in kernels_of(path).items():

@@ -15,39 +15,17 @@ inline bool closes(const ChannelPiece& p, int64_t values) { return p.from + valu
 
 inline void clear(double* sums, int64_t n) { memset(sums, 0, n * sizeof(double)); }
 
-// Of a block that begins, for `n` lanes or channels.
-inline void open_block(const ChannelPiece& p, int64_t n) {
-  if (!opens(p)) return;
-  clear(p.sums->first, n);
-  clear(p.sums->second, n);
-  clear(p.sums->first_before, n);
-  clear(p.sums->second_before, n);
-}
-
-// Adds the quarter that has come to its end to those before.
-inline void close_quarter(BlockSums& sums, int64_t n) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i) {
-    sums.first_before[i] += sums.first[i];
-    sums.second_before[i] += sums.second[i];
-  }
-  clear(sums.first, n);
-  clear(sums.second, n);
-}
-
-// Calls visit(begin, end) for what a piece of `values` has of each quarter of a block of `block`, for
-// `n` lanes or channels.
+// What a piece of `values` has of each quarter of a block of `block`: visit(begin, end, opens, closes),
+// which says whether the quarter begins and ends there.
 template <int block, class Visit>
 inline __attribute__((always_inline)) void each_quarter(const ChannelPiece& p, int64_t values,
-                                                        int64_t n, Visit&& visit) {
+                                                        Visit&& visit) {
   constexpr int64_t quarter = block / kQuarters;
-  open_block(p, n);
   for (int64_t begin = 0; begin < values;) {
-    const int64_t rest = quarter - (p.from + begin) % quarter, left = values - begin;
-    const int64_t end = begin + (rest < left ? rest : left);
-    visit(begin, end);
+    const int64_t done = (p.from + begin) % quarter, left = values - begin;
+    const int64_t end = begin + (quarter - done < left ? quarter - done : left);
+    visit(begin, end, done == 0, (p.from + end) % quarter == 0 || closes(p, end));
     begin = end;
-    if ((p.from + end) % quarter == 0 || closes(p, end)) close_quarter(*p.sums, n);
   }
 }
 
@@ -65,12 +43,13 @@ inline void turn_lanes(const double* lanes, int turn, double* out) {
   memcpy(out, twice + turn, kLanes * sizeof(double));
 }
 
-// Two sums in lanes over the values of a piece, tile by tile. The lanes are turned so that the piece's
-// first value meets the first of them; so does every tile's, for a tile's length is a multiple of
-// theirs.
+// Two sums in lanes over the values of a piece in one quarter, tile by tile. The lanes are turned so
+// that the first value meets the first of them; so does every tile's, for a tile's length is a multiple
+// of theirs.
 class TwoSums {
  public:
-  TwoSums(BlockSums& sums, int64_t from) : home_(sums), turn_(int(from % kLanes)) {
+  TwoSums(BlockSums& sums, int64_t from, bool opens) : home_(sums), turn_(int(from % kLanes)) {
+    if (opens) return;
     turn_lanes(home_.first, turn_, first_);
     turn_lanes(home_.second, turn_, second_);
   }
@@ -85,18 +64,30 @@ class TwoSums {
     for (int l = 0; j < n; ++j, ++l) add(j, first_[l], second_[l]);
   }
 
-  void put_back() const {
+  // Leaves them, or, of a quarter that has come to its end, adds them to those before.
+  void put_back(bool closes) const {
     const int back = (kLanes - turn_) % kLanes;
     turn_lanes(first_, back, home_.first);
     turn_lanes(second_, back, home_.second);
+    if (!closes) return;
+    for (int l = 0; l < kLanes; ++l) {
+      home_.first_before[l] += home_.first[l];
+      home_.second_before[l] += home_.second[l];
+    }
   }
 
  private:
   static_assert(kTile % kLanes == 0 && kPlaneBlock / kQuarters % kLanes == 0);
   BlockSums& home_;
   int turn_;
-  double first_[kLanes], second_[kLanes];
+  double first_[kLanes] = {}, second_[kLanes] = {};
 };
+
+inline void open_block_of_one(const ChannelPiece& p) {
+  if (!opens(p)) return;
+  clear(p.sums->first_before, kLanes);
+  clear(p.sums->second_before, kLanes);
+}
 
 template <class P>
 void moments_of_one(const ChannelPiece& p) {
@@ -105,18 +96,21 @@ void moments_of_one(const ChannelPiece& p) {
   BlockSums& sums = *p.sums;
   if (opens(p)) sums.pivot[0] = double(*tile.open(p.x.data, 0, 1));
   const double pivot = sums.pivot[0];
-  each_quarter<kPlaneBlock>(p, p.n, kLanes, [&](int64_t begin, int64_t end) {
-    TwoSums lanes(sums, p.from + begin);
-    each_stretch(in_place<P>(p.x), begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
-      const F* x = tile.open(p.x.data, i, n);
-      lanes.take(n, [=](int j, double& sum, double& square) __attribute__((always_inline)) {
-        const double d = double(x[j]) - pivot;
-        sum += d;
-        square += d * d;
+  open_block_of_one(p);
+  each_quarter<kPlaneBlock>(
+      p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
+        TwoSums lanes(sums, p.from + begin, fresh);
+        each_stretch(
+            in_place<P>(p.x), begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+              const F* x = tile.open(p.x.data, i, n);
+              lanes.take(n, [=](int j, double& sum, double& square) __attribute__((always_inline)) {
+                const double d = double(x[j]) - pivot;
+                sum += d;
+                square += d * d;
+              });
+            });
+        lanes.put_back(last);
       });
-    });
-    lanes.put_back();
-  });
   if (!closes(p, p.n)) return;
   const Moments m = moments_about(pivot, join_lanes<Sum>(sums.first_before),
                                   join_lanes<Sum>(sums.second_before), double(p.size));
@@ -131,21 +125,23 @@ void reduce_one(const ChannelPiece& p) {
   Tile<P> tile;
   Passed<P, relu> passed;
   const bool direct = !relu && in_place<P>(p.x) && in_place<P>(p.dy);
-  each_quarter<kPlaneBlock>(p, p.n, kLanes, [&](int64_t begin, int64_t end) {
-    TwoSums lanes(*p.sums, p.from + begin);
-    each_stretch(direct, begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
-      const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
-      if constexpr (relu) {
-        fetch_ahead<one, P>(p.x, 0, i, n);
-        fetch_ahead<one, P>(p.dy, 0, i, n);
-      }
-      lanes.take(n, [=](int j, double& sum, double& product) __attribute__((always_inline)) {
-        sum += double(dy[j]);
-        product += double(dy[j]) * double(x[j] - mean);
+  open_block_of_one(p);
+  each_quarter<kPlaneBlock>(
+      p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
+        TwoSums lanes(*p.sums, p.from + begin, fresh);
+        each_stretch(direct, begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+          const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
+          if constexpr (relu) {
+            fetch_ahead<one, P>(p.x, 0, i, n);
+            fetch_ahead<one, P>(p.dy, 0, i, n);
+          }
+          lanes.take(n, [=](int j, double& sum, double& product) __attribute__((always_inline)) {
+            sum += double(dy[j]);
+            product += double(dy[j]) * double(x[j] - mean);
+          });
+        });
+        lanes.put_back(last);
       });
-    });
-    lanes.put_back();
-  });
   if (!closes(p, p.n)) return;
   *p.first = join_lanes<Sum>(p.sums->first_before);
   *p.second = join_lanes<Sum>(p.sums->second_before);
@@ -159,6 +155,30 @@ template <class Add>
 inline __attribute__((always_inline)) void each_four_rows(int64_t row, int64_t end, Add&& add) {
   for (; row + 4 <= end; row += 4) add.template operator()<4>(row);
   for (; row < end; ++row) add.template operator()<1>(row);
+}
+
+// The rows of a piece, quarter by quarter of its block, by the same add.
+template <class Add>
+inline __attribute__((always_inline)) void take_quarters(const ChannelPiece& p, Add&& add) {
+  BlockSums& sums = *p.sums;
+  if (opens(p)) {
+    clear(sums.first_before, p.n);
+    clear(sums.second_before, p.n);
+  }
+  each_quarter<kRowBlock>(
+      p, p.rows, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
+        if (fresh) {
+          clear(sums.first, p.n);
+          clear(sums.second, p.n);
+        }
+        each_four_rows(begin, end, add);
+        if (!last) return;
+#pragma GCC ivdep
+        for (int64_t c = 0; c < p.n; ++c) {
+          sums.first_before[c] += sums.first[c];
+          sums.second_before[c] += sums.second[c];
+        }
+      });
 }
 
 // Each channel from its first row to its last.
@@ -192,8 +212,7 @@ void moments_of_many(const ChannelPiece& p) {
       }
     });
   };
-  each_quarter<kRowBlock>(p, p.rows, p.n,
-                          [&](int64_t begin, int64_t end) { each_four_rows(begin, end, take); });
+  take_quarters(p, take);
   if (!closes(p, p.rows)) return;
   for (int64_t c = 0; c < p.n; ++c) {
     const Moments m =
@@ -231,8 +250,7 @@ void reduce_many(const ChannelPiece& p) {
       }
     });
   };
-  each_quarter<kRowBlock>(p, p.rows, p.n,
-                          [&](int64_t begin, int64_t end) { each_four_rows(begin, end, take); });
+  take_quarters(p, take);
   if (!closes(p, p.rows)) return;
   memcpy(p.first, sums.first_before, p.n * sizeof(double));
   memcpy(p.second, sums.second_before, p.n * sizeof(double));
