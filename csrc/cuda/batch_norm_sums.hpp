@@ -108,8 +108,8 @@ struct GradientSums {
     P x, dy;
     bool on;
   };
-  static constexpr int few = sizeof(P) == 8 || (masked && sizeof(P) == 2) ? 4 : 8;
-  static constexpr int most = masked ? 2 : 4;
+  static constexpr int few = sizeof(P) == 8 || masked ? 4 : 8;
+  static constexpr int most = masked && sizeof(P) == 2 ? 2 : 4;
 
   F mean;
   double first = 0.0, second = 0.0;
