@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
   own.template sum<Sums>(
       sums, room, [&](int i) { return x[i]; }, [&](int i) { return typename Sums::Value{x[i]}; });
   const Pair* const joined = own.template join<JoinMoments>(sums, last) + own_channel;
-  Moments m;
-  Affine affine;
+  Moments m{};
+  Affine affine{};
   if (finishes) {
     m = {joined->first, joined->second};
     affine = affine_of(call, inputs, m, double(s.count));
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
       sums, room, [&](int) { return mean; },
       [&](int i) { return typename Sums::Value{x[i], dy[i], true}; });
   const Pair* const joined = own.template join<JoinSums>(sums, last) + own_channel;
-  ChannelSums total;
+  ChannelSums total{};
   if (finishes) {
     using F = Compute<P>;
     total = centred<F>(call, inputs, {joined->first, joined->second});
