@@ -2,7 +2,8 @@
 small arrays, CuPy's (on the host NumPy's) and torch's, with the same gradients every time and with new objects,
 as a framework's backward pass makes them. On the host a call is the work, too.
 
-On a device, "until done" adds what it still had to do: where that is no more, the host was waiting for it.
+On a device, "until done" adds what it still had to do: where that is hardly more, the device kept up, and the
+time is the host's own.
 
     python -m bench.host_time [--device cpu] [--json FILE]
 """

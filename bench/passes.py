@@ -82,8 +82,8 @@ def _batch_norms() -> Iterator[Work]:
         about = f"{layout}, {dtype}"
         forward = _sums("Moment", 1, dtype, rows), _apply("normalize", 1, dtype, rows)
         backward = _sums("Gradient", 2, dtype, rows), _apply("gradient", 2, dtype, rows)
-        yield Work(f"BatchNorm forward, {about}", 0.85, forward, 2)
-        yield Work(f"BatchNorm backward, {about}", 0.85, backward, 2)
+        yield Work(f"BatchNorm forward, {about}", 0.85, forward, 3)
+        yield Work(f"BatchNorm backward, {about}", 0.85, backward, 3)
 
 
 def _sums(name: str, arrays: int, dtype: str, rows: bool) -> Pass:
