@@ -66,7 +66,7 @@ def both_agree(device: Any, b: Batch, case: Case, **more: Any) -> None:
 
 @pytest.fixture(params=[2**40, 0], ids=["held", "in passes"])
 def ways(cuda, request):
-    """Of one kernel, whose blocks hold their channels in shared memory, or of two."""
+    """Of one kernel, whose blocks hold their channels in shared memory, or of three."""
     cuda.hold(request.param)
     yield
     cuda.hold(2**40)
@@ -162,9 +162,12 @@ def test_one_element_off_any_boundary(cuda, form, dtype):
     both_agree(cuda, b, BY_ID["residual-relu"])
 
 
-def test_more_groups_of_blocks_than_threads(cuda):
-    """Then each thread that joins them takes a subtree of its own first."""
-    x = values((270_000, 17), np.float16)
+@pytest.mark.parametrize(
+    "shape", [(270_000, 17), (1024 * 16384 - 3, 1), (1024 * 16384 + 5, 1)], ids=str
+)
+def test_groups_of_blocks_are_joined_by_fours(cuda, shape):
+    """256 threads join 1,024 of a channel; of more, four become one first."""
+    x = np.random.default_rng(4).integers(-99, 99, shape, np.int8).astype(np.float16)
     for own, other in zip(F.batch_norm_moments(x), F.batch_norm_moments(cuda.array(x)), strict=True):
         agree(cuda, np.asarray(own), other)
 

@@ -36,8 +36,7 @@ struct Deal {
     return (values + leaf * channels - 1) / (leaf * channels) * kQuarters * step;
   }
 
-  // ---- shared memory: arrays, sums of leaves, all leaves of a cluster, of threads, weights, rules
-  // ----
+  // ---- shared memory: arrays; sums of leaves, of a cluster's, of threads; weights; rules ----
 
   // In the order of positions, and after each quarter there is a gap: who sums another one at the same
   // time reads other banks.

@@ -164,8 +164,8 @@ __device__ __forceinline__ void join_lanes_of(Sums& sums, int lane) {
 
 // ---- how a thread takes its values ----
 
-// A thread has a quarter of a block, or all four, one after the other; `ahead` of its values are read
-// at a time, in parts.
+// A thread has a quarter of a block, or, of rows, all four, one after the other; `ahead` of its values
+// are read at a time, in parts.
 inline constexpr int kParts = 4;
 template <class S, int step_, int ahead_, bool all_quarters>
 struct Way {
@@ -175,6 +175,7 @@ struct Way {
   static constexpr int quarter = all_quarters ? kRowBlock / kQuarters : 0;
   static constexpr auto itemsize = int64_t(sizeof(typename Sums::Storage));
   using Part = Value[part];
+  static_assert(!all_quarters || step == 1);
 
   Sums sums;
   Pair before{0.0, 0.0};

@@ -79,8 +79,8 @@ __device__ __forceinline__ void call_next() {
 #endif
 }
 
-// What every kernel begins with: before, it may read nothing but its arguments, and what no kernel may
-// still be writing that it could have come before.
+// What every kernel begins with: before, it may read nothing but its arguments, and what no kernel
+// writes that may still be at work.
 __device__ __forceinline__ void await_turn() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

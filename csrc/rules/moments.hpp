@@ -17,8 +17,9 @@ inline constexpr int kPlaneBlock = 4096;
 // 16 of results to join.
 inline constexpr int kRowBlock = 128;
 
-// A lane's values of a quarter follow each other, and so do a channel's of rows: on a device, where a
-// thread needs 18 to 32 cycles for each, that was the longest part of a small array's sums.
+// A lane's values in a quarter are summed one after the other, and so are a channel's of rows. On a
+// device, where a thread needs 18 to 32 cycles for each, four times as many were the longest part of a
+// small array's sums.
 inline constexpr int kQuarters = 4;
 
 struct Moments {
