@@ -15,6 +15,22 @@ inline bool closes(const ChannelPiece& p, int64_t values) { return p.from + valu
 
 inline void clear(double* sums, int64_t n) { memset(sums, 0, n * sizeof(double)); }
 
+// Of a block that begins, for `n` lanes or channels.
+inline void open_block(const ChannelPiece& p, int64_t n) {
+  if (!opens(p)) return;
+  clear(p.sums->first_before, n);
+  clear(p.sums->second_before, n);
+}
+
+// Adds a quarter that has come to its end to those before.
+inline __attribute__((always_inline)) void close_quarter(BlockSums& sums, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    sums.first_before[i] += sums.first[i];
+    sums.second_before[i] += sums.second[i];
+  }
+}
+
 // What a piece of `values` has of each quarter of a block of `block`: visit(begin, end, opens, closes),
 // which says whether the quarter begins and ends there.
 template <int block, class Visit>
@@ -69,11 +85,7 @@ class TwoSums {
     const int back = (kLanes - turn_) % kLanes;
     turn_lanes(first_, back, home_.first);
     turn_lanes(second_, back, home_.second);
-    if (!closes) return;
-    for (int l = 0; l < kLanes; ++l) {
-      home_.first_before[l] += home_.first[l];
-      home_.second_before[l] += home_.second[l];
-    }
+    if (closes) close_quarter(home_, kLanes);
   }
 
  private:
@@ -83,12 +95,6 @@ class TwoSums {
   double first_[kLanes] = {}, second_[kLanes] = {};
 };
 
-inline void open_block_of_one(const ChannelPiece& p) {
-  if (!opens(p)) return;
-  clear(p.sums->first_before, kLanes);
-  clear(p.sums->second_before, kLanes);
-}
-
 template <class P>
 void moments_of_one(const ChannelPiece& p) {
   using F = Compute<P>;
@@ -96,7 +102,7 @@ void moments_of_one(const ChannelPiece& p) {
   BlockSums& sums = *p.sums;
   if (opens(p)) sums.pivot[0] = double(*tile.open(p.x.data, 0, 1));
   const double pivot = sums.pivot[0];
-  open_block_of_one(p);
+  open_block(p, kLanes);
   each_quarter<kPlaneBlock>(
       p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
         TwoSums lanes(sums, p.from + begin, fresh);
@@ -125,7 +131,7 @@ void reduce_one(const ChannelPiece& p) {
   Tile<P> tile;
   Passed<P, relu> passed;
   const bool direct = !relu && in_place<P>(p.x) && in_place<P>(p.dy);
-  open_block_of_one(p);
+  open_block(p, kLanes);
   each_quarter<kPlaneBlock>(
       p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
         TwoSums lanes(*p.sums, p.from + begin, fresh);
@@ -161,10 +167,7 @@ inline __attribute__((always_inline)) void each_four_rows(int64_t row, int64_t e
 template <class Add>
 inline __attribute__((always_inline)) void take_quarters(const ChannelPiece& p, Add&& add) {
   BlockSums& sums = *p.sums;
-  if (opens(p)) {
-    clear(sums.first_before, p.n);
-    clear(sums.second_before, p.n);
-  }
+  open_block(p, p.n);
   each_quarter<kRowBlock>(
       p, p.rows, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
         if (fresh) {
@@ -172,12 +175,7 @@ inline __attribute__((always_inline)) void take_quarters(const ChannelPiece& p, 
           clear(sums.second, p.n);
         }
         each_four_rows(begin, end, add);
-        if (!last) return;
-#pragma GCC ivdep
-        for (int64_t c = 0; c < p.n; ++c) {
-          sums.first_before[c] += sums.first[c];
-          sums.second_before[c] += sums.second[c];
-        }
+        if (last) close_quarter(sums, p.n);
       });
 }
 
