@@ -5,7 +5,7 @@
 // channels of 1568 float32: forward moves 6.4 MB, 2.1 us, backward 9.6 MB, 3.2 us. A launch, a read of
 // what is in no cache and the chain from a sum to a rule take more: some 2, 1 and 2 us. Its first stage
 // in planes, 64 channels of 100352: forward moves 51.4 MB, 17.1 us; by clusters of two blocks 28.6 were
-// measured, by passes 33.5.
+// measured, by passes 33.5 (60ceac4).
 #include <algorithm>
 #include <atomic>
 #include <optional>
@@ -71,11 +71,8 @@ __global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
   using Rule = Normalize<Compute<P>>;
   const Held<P, rows, width> own(s, deal);
   P* const x = shared_room<P>();
-  Pair* const sums = reinterpret_cast<Pair*>(x + deal.room());
-  Pair* const room = sums + deal.sums();
-  Weights* const last = reinterpret_cast<Weights*>(room + deal.apart());
-  Rule* const finished = reinterpret_cast<Rule*>(last + kLevels);
-  weigh_last(last, deal.all, deal.leaf, s.count);
+  const Numbers<Rule> of(deal, x + deal.room());
+  weigh_last(of.last, deal.all, deal.leaf, s.count);
   await_turn();
   const int own_channel = own.finished();
   const bool finishes = own_channel >= 0;
@@ -91,17 +88,17 @@ __global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
   if (finishes) inputs = inputs_of(call, c);
   using Sums = MomentSums<P>;
   own.template sum<Sums>(
-      sums, room, [&](int i) { return x[i]; }, [&](int i) { return typename Sums::Value{x[i]}; });
-  const Pair* const joined = own.template join<JoinMoments>(sums, last) + own_channel;
+      of.sums, of.room, [&](int i) { return x[i]; }, [&](int i) { return typename Sums::Value{x[i]}; });
+  const Pair* const joined = own.template join<JoinMoments>(of.sums, of.last) + own_channel;
   Moments m{};
   Affine affine{};
   if (finishes) {
     m = {joined->first, joined->second};
     affine = affine_of(call, inputs, m, double(s.count));
-    finished[own_channel] = normalize_of<Compute<P>>(affine);
+    of.finished[own_channel] = normalize_of<Compute<P>>(affine);
   }
   Rule rules[own.deal.channels];
-  own.share(finished, rules);
+  own.share(of.finished, rules);
   if (finishes) put_results(call, c, inputs, m, double(s.count), affine);
 
   own.each(
@@ -130,11 +127,8 @@ __global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
   using Rule = NormalizeBackward<Compute<P>>;
   const Held<P, rows, width> own(s, deal);
   P *const x = shared_room<P>(), *const dy = x + deal.room();
-  Pair* const sums = reinterpret_cast<Pair*>(dy + deal.room());
-  Pair* const room = sums + deal.sums();
-  Weights* const last = reinterpret_cast<Weights*>(room + deal.apart());
-  Rule* const finished = reinterpret_cast<Rule*>(last + kLevels);
-  weigh_last(last, deal.all, deal.leaf, s.count);
+  const Numbers<Rule> of(deal, dy + deal.room());
+  weigh_last(of.last, deal.all, deal.leaf, s.count);
   await_turn();
   const double mean = call.mean[own.channel + own.summed()];
   const int own_channel = own.finished();
@@ -161,17 +155,17 @@ __global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
   __syncthreads();
   using Sums = GradientSums<P, false>;
   own.template sum<Sums>(
-      sums, room, [&](int) { return mean; },
+      of.sums, of.room, [&](int) { return mean; },
       [&](int i) { return typename Sums::Value{x[i], dy[i], true}; });
-  const Pair* const joined = own.template join<JoinSums>(sums, last) + own_channel;
+  const Pair* const joined = own.template join<JoinSums>(of.sums, of.last) + own_channel;
   ChannelSums total{};
   if (finishes) {
     using F = Compute<P>;
     total = centred<F>(call, inputs, {joined->first, joined->second});
-    finished[own_channel] = gradient_of<F>(call, inputs, total);
+    of.finished[own_channel] = gradient_of<F>(call, inputs, total);
   }
   Rule rules[own.deal.channels];
-  own.share(finished, rules);
+  own.share(of.finished, rules);
   if (finishes) put_results(call, c, inputs, total);
 
   own.each([](int, int) {},

@@ -10,6 +10,21 @@ namespace fastopt::cuda {
 
 inline constexpr int kTaken = 8;  // vectors, or elements, that a thread asks for at once
 
+// What a block has in shared memory after its arrays, as Deal::bytes() counts it.
+template <class Rule>
+struct Numbers {
+  Pair *sums, *room;
+  Weights* last;
+  Rule* finished;
+
+  template <class D>
+  __device__ __forceinline__ Numbers(const D& deal, void* end_of_arrays)
+      : sums(static_cast<Pair*>(end_of_arrays)),
+        room(sums + deal.sums()),
+        last(reinterpret_cast<Weights*>(room + deal.apart())),
+        finished(reinterpret_cast<Rule*>(last + kLevels)) {}
+};
+
 // The calling block's part of a deal. `width` values are moved at once.
 template <class P, bool rows, int width>
 struct Held {

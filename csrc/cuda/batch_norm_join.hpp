@@ -15,9 +15,9 @@ inline constexpr int kLevels = 8;  // so many the trees of one block have at mos
 __device__ __forceinline__ void weigh_last(Weights* last, int number, int64_t size, int64_t count) {
   const int level = int(threadIdx.x);
   if (level >= kLevels) return;
-  const int left = (number - 1) >> (level + 1) << (level + 1), right = left + (1 << level);
+  const int step = 1 << level, left = (number - 1) & -2 * step, right = left + step;
   if (right >= number) return;
-  last[level] = weights_of(double(size << level), double(count - right * size));
+  last[level] = weights_of(values_in(left, step, size, count), values_in(right, step, size, count));
 }
 
 // Joins `trees` of them side by side, a power of two: neighbour i of tree t stands at pairs[i * trees +
@@ -26,14 +26,14 @@ __device__ __forceinline__ void weigh_last(Weights* last, int number, int64_t si
 template <class How>
 __device__ __forceinline__ void join_neighbours(Pair* pairs, int trees, int number, int64_t size,
                                                 const Weights* last) {
-  double half = 0.5 * double(size);
-  for (int level = 0, apart = trees; apart < number * trees; ++level, apart *= 2, half *= 2.0) {
+  double values = double(size);
+  for (int level = 0, apart = trees; apart < number * trees; ++level, apart *= 2, values *= 2.0) {
     __syncthreads();
 #pragma unroll 1
     for (int i = int(threadIdx.x); i + apart < number * trees; i += int(blockDim.x)) {
       if ((i & (2 * apart - trees)) != 0) continue;  // whose turn it is to be joined
       Pair &own = pairs[i], &other = pairs[i + apart];
-      const Weights w = i + 2 * apart < number * trees ? Weights{0.5, half} : last[level];
+      const Weights w = i + 2 * apart < number * trees ? even_weights(values) : last[level];
       How::join(own.first, own.second, other.first, other.second, w);
     }
   }

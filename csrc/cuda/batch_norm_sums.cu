@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kResidentTwice / kPlaneThreads)
   const Share own(group + block * int64_t(kPlaneBlock), quarter % kQuarters, kPlaneBlock, count);
   weigh_last(last, number, kPlaneBlock, values);
   await_turn();
-  Sums sums = take<Way<Sums, kLanes, Sums::most / 2 * Sums::few, false>>(
+  Sums sums = take<Way<Sums, kLanes, Sums::times / 2 * Sums::few, false>>(
       r, {c, block < number ? own.block : 0}, {c, own.begin + lane}, own.end);
   add_quarters(sums, room, kPlaneThreads, kLanes);
   join_lanes_of(sums, lane);
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kRowPlaces* kSharing<apart>,
   weigh_last(last, number, kRowBlock, values);
   await_turn();
   const bool there = c < channels && block < number;
-  Sums sums = take<Way<Sums, 1, (apart ? 1 : Sums::most) * Sums::few, !apart>>(
+  Sums sums = take<Way<Sums, 1, (apart ? 1 : Sums::times) * Sums::few, !apart>>(
       r, {there ? c : 0, there ? own.block : 0}, {c, own.begin}, there ? own.end : 0);
   if constexpr (apart) add_quarters(sums, room, kRowPlaces * sharing, wide);
   if (share % sharing == 0)

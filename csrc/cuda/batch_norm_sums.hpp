@@ -72,8 +72,9 @@ struct MomentSums {
   struct Value {
     P x;
   };
-  // Values that are read ahead where there are many threads, and how much more where there are few.
-  static constexpr int few = sizeof(P) == 8 ? 8 : 16, most = 4;
+  // Values that are read ahead where there are many threads, and how many times as many where there
+  // are few.
+  static constexpr int few = sizeof(P) == 8 ? 8 : 16, times = 4;
 
   double pivot, first = 0.0, second = 0.0;
 
@@ -109,7 +110,7 @@ struct GradientSums {
     bool on;
   };
   static constexpr int few = sizeof(P) == 8 || masked ? 4 : 8;
-  static constexpr int most = masked && sizeof(P) == 2 ? 2 : 4;
+  static constexpr int times = masked && sizeof(P) == 2 ? 2 : 4;
 
   F mean;
   double first = 0.0, second = 0.0;

@@ -40,8 +40,9 @@ FASTOPT_HD Moments moments_about(double pivot, double sum, double squares, doubl
 struct Weights {
   double mean, m2;
 };
+FASTOPT_HD Weights even_weights(double n) { return {0.5, 0.5 * n}; }
 FASTOPT_HD Weights weights_of(double n, double n_b) {
-  if (n == n_b) return {0.5, 0.5 * n};
+  if (n == n_b) return even_weights(n);
   const double both = n + n_b;
   return {n_b / both, n * n_b / both};
 }

@@ -44,8 +44,6 @@ unsigned blocks_of_cluster();
 void arrive_at_cluster();  // then, once,
 void wait_for_cluster();
 
-// What spins until another block has done something: here all that may have done it are through.
-
 // Waits until every lane of `mask` has called this with the same op and mask; then gives lane `from`'s
 // value or, if `from` is kBallot, the set of lanes whose value is not zero.
 inline constexpr int kBallot = -1;
