@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from cupys import Cupys
+from cupys import Cupys, Stream
 from fastopt import _core
 from fastopt import functional as F
 from steps import bits
@@ -132,6 +132,70 @@ def test_an_array_that_never_moves_is_not_described_again(shim, monkeypatch):
     gc.collect()
     assert [ref() for ref in alive] == [None] * 9
     assert [shim.host(p).tolist() for p in params] == [[-1.0] * 3] * 8 + [[-0.75] * 3]
+
+
+def test_a_known_gradient_in_an_order_of_its_own_is_not_sent_again(shim, monkeypatch):
+    cupys = Cupys(shim, monkeypatch)
+    w, g = (np.arange(12, dtype=np.float32).reshape(3, 4) for _ in range(2))
+    there, grad = cupys(w), cupys(np.asfortranarray(g))
+    opt = fastopt.SGD([there], lr=0.25)
+    for _ in range(2):
+        opt.step([grad])
+    shim.counts()
+    opt.step([grad])
+    assert shim.counts()["copies"] == 0
+    assert bits(shim.host(there)) == bits(w - np.float32(0.75) * g)
+
+
+def test_a_gradient_of_a_step_that_was_refused_is_new_in_the_next(shim, monkeypatch):
+    """Though the list has the same objects by then, of which it was never asked what they are."""
+    cupys = Cupys(shim, monkeypatch)
+    make = lambda value: cupys(np.full(3, value, np.float32))  # noqa: E731
+    params, grads, other = [make(1.0) for _ in range(2)], [make(0.5) for _ in range(2)], make(0.25)
+    opt = fastopt.SGD(params, lr=1.0)
+    for _ in range(3):
+        opt.step(grads)
+    with pytest.raises(ValueError, match=re.escape("grads[1] has shape (1,)")):
+        opt.step([other, cupys(np.ones(1, np.float32))])
+    cupys.asked.clear()
+    opt.step([other, grads[1]])
+    assert id(other) in cupys.asked
+    assert [shim.host(p).tolist() for p in params] == [[-0.75] * 3, [-1.0] * 3]
+
+
+def test_another_object_at_a_known_gradients_address_is_new(shim, monkeypatch):
+    cupys = Cupys(shim, monkeypatch)
+    make = lambda value: cupys(np.full(3, value, np.float32))  # noqa: E731
+    w, grads = make(1.0), [make(0.5)]
+    opt = fastopt.SGD([w], lr=1.0)
+    for _ in range(3):
+        opt.step(grads)
+    other = make(0.25)
+    address = id(grads.pop())
+    new = object.__new__(cupys.type)
+    new.__dict__.update(other.__dict__)
+    if id(new) != address:
+        pytest.skip("this Python puts nothing where the gradient was")
+    for _ in range(2):
+        opt.step([new])
+    assert shim.host(w).tolist() == [-1.0] * 3
+
+
+def test_gradients_that_the_device_was_not_told_of_are_told_again(shim, monkeypatch):
+    """The step that brought them failed after they were read."""
+    cupys = Cupys(shim, monkeypatch)
+    make = lambda value: cupys(np.full(3, value, np.float32))  # noqa: E731
+    w, first, second = make(1.0), make(0.5), make(0.25)
+    opt = fastopt.SGD([w], lr=1.0, on_nonfinite="raise")
+    opt.step([first])
+    stream = Stream(cupys)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="waits for the device"):
+            shim.capture(lambda: opt.step([second]))
+    stream.leave()
+    for _ in range(2):
+        opt.step([second])
+    assert shim.host(w).tolist() == [0.0] * 3
 
 
 # ---- what is refused ----

@@ -143,12 +143,12 @@ def test_groups_with_hyper_parameters_and_dtypes_of_their_own(cuda):
     def groups(arrays):
         return [{"params": arrays[:1], "lr": 0.5}, {"params": arrays[1:], "weight_decay": 0.1}]
 
-    there = [cuda.array(a) for a in arrays]
+    there, grads_there = ([cuda.array(a) for a in own] for own in (arrays, grads))
     host, device = (
         fastopt.Adam(groups(a), lr=0.1, clip_norm=1.0, clip_scope="global") for a in (arrays, there)
     )
     for scope in ("global", "tensor", "global"):
-        for opt, g in ((host, grads), (device, [cuda.array(g) for g in grads])):
+        for opt, g in ((host, grads), (device, grads_there)):
             opt.clip_scope = scope
             opt.groups[0].lr *= 0.5
             opt.step(g)

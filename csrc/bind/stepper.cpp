@@ -2,6 +2,8 @@
 
 #include <pybind11/stl.h>
 
+#include <utility>
+
 namespace fastopt::bind {
 
 // Two threads in one optimizer would both read the old count and the old state; nor may one set what
@@ -99,9 +101,12 @@ bool Stepper::step(py::handle grads, py::object grad_names) {
   grad_names_ = grad_names.is_none() ? names_ : std::move(grad_names);
   watch_targets();
   const Borrowed borrowed{grads_, new_};
-  const py::tuple held = are_as_before(grads) ? py::tuple() : tuple_of(grads);
-  read_grads(held);
-  const StepCall call = this->call();
+  const bool as_before = are_as_before(grads);
+  const py::tuple held = as_before ? py::tuple() : tuple_of(grads);
+  const bool sent = std::exchange(sent_, false);
+  const bool same = as_before || read_grads(held);
+  StepCall call = this->call();
+  call.same_grads = same && sent;
   StepReport report;
   {
     // Safe without the lock: on a host the buffers' owners are in owners_, held and grads_, and Busy
@@ -111,6 +116,7 @@ bool Stepper::step(py::handle grads, py::object grad_names) {
     py::gil_scoped_release unlocked;
     report = meeting_.engine().step(call);
   }
+  sent_ = true;
   if (report.nonfinite < 0) {
     if (!report.queued) ++counts_.step;
     return true;

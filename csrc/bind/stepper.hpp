@@ -62,7 +62,7 @@ class Stepper {
   bool lies_there(int64_t i, py::handle grad) const;
   bool can_be_known(const Array& g, bool twin) const;
   bool are_as_before(py::handle grads) const;
-  void read_grads(const py::tuple& grads);
+  bool read_grads(const py::tuple& grads);
   void read_grad(int64_t i, py::handle grad);
 
   const RuleInfo& rule_;
@@ -79,18 +79,23 @@ class Stepper {
   std::vector<Hyper> hypers_;
   std::vector<StepTensor> tensors_;
   std::vector<StepRun> runs_;
-  std::vector<Known> known_;        // parameter, then states, tensor by tensor
-  std::vector<py::object> owners_;  // of all targets
-  bool all_keep_ = false;           // their memory where it is, for good
-  std::vector<Array> grads_;        // as long as a step lasts
-  std::vector<int64_t> new_;        // those that are not as before
+  // Targets: the parameters, then each state's arrays.
+  std::vector<Known> known_;
+  std::vector<py::object> owners_;
+  bool all_keep_ = false;     // their memory where it is, for good
+  std::vector<Array> grads_;  // as long as a step lasts
+  std::vector<int64_t> new_;  // those that are not as before
   std::vector<std::unique_ptr<Walk>> walks_;
   Overlaps overlaps_;
   Meeting meeting_;
   std::unique_ptr<Memory, void (*)(Memory*)> memory_{nullptr, nullptr};
   std::vector<const void*> grads_before_;  // where they lay: on the device, then
-  std::vector<const void*> last_;          // their objects' addresses, which may be others' by now
+  bool sent_ = false;                      // to the engine, in a step that it has finished
+  std::vector<PyObject*> last_;            // the objects, which may be others by now
   std::vector<py::object> seen_;           // weak references to those that came twice
+  bool all_seen_ = false;
+  py::list gone_;  // of seen_, those that died since all were here
+  const py::object note_gone_ = gone_.attr("append");
   Counts counts_;
   bool checked_ = false;
   std::atomic<bool> busy_{false};

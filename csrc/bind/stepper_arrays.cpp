@@ -26,23 +26,24 @@ bool refers_to(py::handle weak, py::handle object) {
 
 bool is_16_bit(DType t) { return t == DType::float16 || t == DType::bfloat16; }
 
+// Whether a list holds these very objects, by their addresses alone.
+bool holds(PyObject* list, PyObject* const* objects, size_t n) {
+  return size_t(PyList_GET_SIZE(list)) == n &&
+         std::equal(objects, objects + n, PySequence_Fast_ITEMS(list));
+}
+
 }  // namespace
 
 // ---- parameters and state ----
 
 // Whether the lists hold the very objects they held.
 bool Stepper::are_held() const {
-  const auto n = py::ssize_t(tensors_.size());
-  const size_t apart = 1 + rule_.slots;
-  const auto holds = [&](PyObject* list, size_t first) {
-    if (PyList_GET_SIZE(list) != n) return false;
-    for (py::ssize_t i = 0; i < n; ++i)
-      if (PyList_GET_ITEM(list, i) != owners_[size_t(i) * apart + first].ptr()) return false;
-    return true;
-  };
-  bool all = holds(params_.ptr(), 0);
+  static_assert(sizeof(py::object) == sizeof(PyObject*));
+  const auto* const owners = reinterpret_cast<PyObject* const*>(owners_.data());
+  const size_t n = tensors_.size();
+  bool all = holds(params_.ptr(), owners, n);
   for (int k = 0; k < rule_.slots; ++k)
-    all = all && holds(PyList_GET_ITEM(states_.ptr(), k), size_t(k) + 1);
+    all = all && holds(PyList_GET_ITEM(states_.ptr(), k), owners + size_t(k + 1) * n, n);
   return all;
 }
 
@@ -51,39 +52,39 @@ bool Stepper::unchanged() {
   const int64_t n = int64_t(tensors_.size());
   if (!checked_ || int64_t(params_.size()) != n) return false;
   if (all_keep_ && are_held()) return true;
-  const Known* known = known_.data();
   const Where anywhere{param_role_};
   // The list is asked for its length each time: reading an array may run Python code.
-  const auto same = [&](PyObject* list, int64_t i) {
+  const auto same = [&](PyObject* list, int64_t i, int64_t target) {
     if (PyList_GET_SIZE(list) != n) return false;
     const auto object = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(list, i));
-    const bool held = object.is(owners_[size_t(known - known_.data())]);
-    const Known& was = *known++;
+    const bool held = object.is(owners_[target]);
+    const Known& was = known_[target];
     if (const Library& library = library_of(object); held && (library.keeps || library.exchange))
       return library.keeps || lies_so(*library.exchange, object, was.data, was.dtype, was.layout);
     const Array a = read_array(object, anywhere, Recorded::taken);
     return a.data == was.data && a.dtype == was.dtype && a.writable && was.layout.is_of(a);
   };
   for (int64_t i = 0; i < n; ++i) {
-    if (!same(params_.ptr(), i)) return false;
+    if (!same(params_.ptr(), i, i)) return false;
     for (int k = 0; k < rule_.slots; ++k)
-      if (!same(PyList_GET_ITEM(states_.ptr(), k), i)) return false;
+      if (!same(PyList_GET_ITEM(states_.ptr(), k), i, (k + 1) * n + i)) return false;
   }
   return true;
 }
 
 void Stepper::check_target(int64_t i, std::vector<Storage>& storages) {
-  const auto keep = [&](Array& a, const Where& where) {
+  const auto keep = [&](Array& a, const Where& where, int column) {
+    const size_t target = size_t(column) * tensors_.size() + size_t(i);
     require_target(a, where);
     overlaps_.write(a, where);
     meeting_.add(a, where);
-    known_.push_back({a.data, a.dtype, Layout(a)});
-    owners_.push_back(std::move(a.owner));
+    known_[target] = {a.data, a.dtype, Layout(a)};
+    owners_[target] = std::move(a.owner);
     return a.data;
   };
   Array param = read_array(params_[i], param_at(i), Recorded::taken);
-  StepTensor t{};
-  t.param = keep(param, param_at(i));
+  StepTensor& t = tensors_[i];
+  t.param = keep(param, param_at(i), 0);
   t.size = param.size();
   const Layout layout(param);
   bool wide = false;
@@ -97,14 +98,13 @@ void Stepper::check_target(int64_t i, std::vector<Storage>& storages) {
       throw py::type_error(at.text() + " has dtype " + name_of(state.dtype) + ", unlike " +
                            state_at(0, i).text());
     wide = this_wide;
-    t.state[k] = keep(state, at);
+    t.state[k] = keep(state, at, k + 1);
     if (t.size > 0 && !same_order(layout, int64_t(bytes_of(param.dtype)), state))
       throw py::value_error(at.text() + " has strides " + tuple_text(state.strides, state.ndim) +
                             ", but " + param_at(i).text() + " has " +
                             tuple_text(param.strides, param.ndim) +
                             ": their elements must have the same order in memory");
   }
-  tensors_.push_back(t);
   storages.push_back(storage_of(param.dtype, wide));
 }
 
@@ -127,9 +127,9 @@ void Stepper::check_targets() {
     throw py::value_error(param_role_ + " has " + std::to_string(n) +
                           " arrays, but the optimizer was made with " + std::to_string(made_with));
   checked_ = false;
-  tensors_.clear();
-  known_.clear();
-  owners_.clear();
+  tensors_.assign(n, {});
+  known_.assign((1 + rule_.slots) * n, {});
+  owners_.assign((1 + rule_.slots) * n, {});
   overlaps_ = {};
   counts();  // before they are forgotten
   memory_.reset();
@@ -150,6 +150,7 @@ void Stepper::check_targets() {
   grads_before_.assign(n, nullptr);
   last_.assign(n, nullptr);
   seen_.assign(n, {});
+  all_seen_ = false;
   checked_ = true;
 }
 
@@ -176,26 +177,25 @@ bool Stepper::is_known(int64_t i, py::handle grad) const {
 
 // Whether a known gradient lies where it lay. CuPy's never move.
 bool Stepper::lies_there(int64_t i, py::handle grad) const {
-  const Known& param = known_[i * (1 + rule_.slots)];
+  const Known& param = known_[i];
   const Exchange* const exchange = meeting_.exchange();
   return !exchange || lies_so(*exchange, grad, tensors_[i].grad.data, param.dtype, param.layout);
 }
 
 // Whether this is a list of gradients as before and nothing else: then there is nothing to read, and no
-// Python code that could change it.
+// Python code that could change it. While all live that were seen, their addresses tell.
 bool Stepper::are_as_before(py::handle grads) const {
-  const auto n = py::ssize_t(tensors_.size());
-  if (!PyList_CheckExact(grads.ptr()) || PyList_GET_SIZE(grads.ptr()) != n) return false;
-  const bool may_move = meeting_.exchange();
-  for (py::ssize_t i = 0; i < n; ++i) {
-    const py::handle grad = PyList_GET_ITEM(grads.ptr(), i);
-    if (!is_known(i, grad) || (may_move && !lies_there(i, grad))) return false;
-  }
+  const size_t n = tensors_.size();
+  const bool same = all_seen_ && gone_.empty() && PyList_CheckExact(grads.ptr()) &&
+                    holds(grads.ptr(), last_.data(), n);
+  if (!same || !meeting_.exchange()) return same;
+  for (size_t i = 0; i < n; ++i)
+    if (!lies_there(int64_t(i), last_[i])) return false;
   return true;
 }
 
 void Stepper::read_grad(int64_t i, py::handle grad) {
-  const Known& param = known_[i * (1 + rule_.slots)];
+  const Known& param = known_[i];
   Array& g = grads_[i];
   const Where at = grad_at(i);
   g = read_array(grad, at, Recorded::taken);
@@ -215,7 +215,8 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
   tensors_[i].grad = {g.data, flat ? nullptr : walks_[i].get()};
   const bool came_twice = last_[i] == grad.ptr();  // most come once, and need no reference
   last_[i] = grad.ptr();
-  seen_[i] = came_twice && can_be_known(g, twin) ? py::object(py::weakref(grad)) : py::object();
+  const bool knows = came_twice && can_be_known(g, twin);
+  seen_[i] = knows ? py::object(py::weakref(grad, note_gone_)) : py::object();
 }
 
 // Whether there is little to ask of this gradient should it come again. One of another library would
@@ -225,18 +226,26 @@ bool Stepper::can_be_known(const Array& g, bool twin) const {
   return tells && g.device != kHost && meeting_.is_of_library(g.owner);
 }
 
-void Stepper::read_grads(const py::tuple& grads) {
+// Whether all lie where those of the step before lay, element by element.
+bool Stepper::read_grads(const py::tuple& grads) {
   const auto n = int64_t(grads.size());
+  all_seen_ = false;  // until all are read
   for (int64_t i = 0; i < n; ++i) {
     const py::handle grad = PyTuple_GET_ITEM(grads.ptr(), i);
     if (is_known(i, grad) && lies_there(i, grad)) continue;
     new_.push_back(i);
     read_grad(i, grad);
   }
+  bool same = true;
   for (const int64_t i : new_) {
     meeting_.await(grads_[i]);
-    grads_before_[i] = grads_[i].device == kHost ? nullptr : grads_[i].data;
+    const void* const data = grads_[i].device == kHost ? nullptr : grads_[i].data;
+    same = same && data == grads_before_[i] && !tensors_[i].grad.walk;
+    grads_before_[i] = data;
   }
+  all_seen_ = std::all_of(seen_.begin(), seen_.end(), [](const py::object& o) { return bool(o); });
+  if (!gone_.empty()) gone_.attr("clear")();  // all that were seen are here
+  return same;
 }
 
 }  // namespace fastopt::bind

@@ -134,21 +134,13 @@ void Memory::queue_norms(const Place& place, ClipNorm kind, bool watches) const 
   cuda::queue_norms(place, norms_, norms, kind);
 }
 
-// Whether the device has been told where these gradients lie.
-bool Memory::has_grads(const StepCall& call) const {
-  bool all = grads_.size() == size_t(tensors) && !walks_.data();
-  each_tensor(call, [&](const StepRun&, int, const StepTensor& t, int index) {
-    all = all && !t.grad.walk && t.grad.data == grads_[size_t(index)].data;
-  });
-  return all;
-}
-
 void Memory::send_grads(const StepCall& call, bool recording) {
   recorded = recorded || recording;
-  if (!recorded && has_grads(call)) return;
-  std::vector<Source> now = std::move(grads_);  // none are known until all are sent
+  if (has_grads_ && call.same_grads && !recorded) return;
+  has_grads_ = false;
+  std::vector<Source> now;
+  now.reserve(size_t(tensors));
   std::vector<Walk> walks;
-  now.clear();
   each_tensor(call, [&](const StepRun&, int, const StepTensor& t, int) {
     now.push_back(t.grad);
     if (t.grad.walk) walks.push_back(*t.grad.walk);
@@ -160,7 +152,7 @@ void Memory::send_grads(const StepCall& call, bool recording) {
   for (Source& s : now)
     if (s.walk) s.walk = walk++;
   send_list(call.place, tables.grads, now);
-  grads_ = std::move(now);
+  has_grads_ = true;
 }
 
 }  // namespace fastopt

@@ -36,7 +36,6 @@ struct Memory {
   bool counts_here() const { return !counted && !recorded; }
 
  private:
-  bool has_grads(const StepCall& call) const;
   void plan(const StepCall& call);
   void cut(cuda::Cutter& cutter);
   void fill(const Place& place);
@@ -46,7 +45,7 @@ struct Memory {
   ClipScope scope_;
   std::vector<cuda::StepEntry> entries_;
   std::vector<int64_t> chunks_, doubles_;
-  std::vector<Source> grads_;  // as sent
+  bool has_grads_ = false;
   std::vector<Hyper> hypers_;  // as sent: the whole list's, then each run's
   cuda::Room room_, walks_;
 };
