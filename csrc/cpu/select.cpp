@@ -11,17 +11,14 @@ struct Built {
 };
 
 #if defined(__x86_64__)
-const Built built[] = {
-    {{"v4", steps_v4, batch_norm_v4, dropout_v4},
-     [] { return bool(__builtin_cpu_supports("x86-64-v4")); }},
-    {{"v3", steps_v3, batch_norm_v3, dropout_v3},
-     [] { return bool(__builtin_cpu_supports("x86-64-v3")); }},
-    {{"v2", steps_v2, batch_norm_v2, dropout_v2},
-     [] { return bool(__builtin_cpu_supports("x86-64-v2")); }},
-};
+#define FASTOPT_SUPPORTS(isa) bool(__builtin_cpu_supports("x86-64-" #isa))
 #elif defined(__aarch64__)
-const Built built[] = {{{"neon", steps_neon, batch_norm_neon, dropout_neon}, [] { return true; }}};
+#define FASTOPT_SUPPORTS(isa) true
 #endif
+#define FASTOPT_BUILT(isa) \
+  {{#isa, steps_##isa, batch_norm_##isa, dropout_##isa}, [] { return FASTOPT_SUPPORTS(isa); }}
+
+const Built built[] = {FASTOPT_ISAS};  // from the build: FASTOPT_BUILT of each, best first
 
 const Kernels* in_use = nullptr;
 
