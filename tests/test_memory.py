@@ -3,12 +3,14 @@ with their size, nor with the number of steps."""
 
 import gc
 import sys
+import weakref
 
 import numpy as np
 import pytest
 
 import fastopt
 from children import output
+from fastopt import functional as F
 from layouts import FOREIGN, OnlyDLPack, spread
 from steps import CASES, values
 
@@ -151,3 +153,46 @@ def test_an_optimizer_and_its_arrays_go_when_they_are_let_go():
     opt.step([np.ones(20, np.float32)])
     del opt
     assert counts([param]) == before
+
+
+class Owner(np.ndarray):
+    """An array that may hold on to others."""
+
+
+def cycle_of_an_optimizer(form):
+    param = np.ones(20).view(Owner)
+    param.holds = fastopt.Adam(form(param))
+    param.holds.step(form(np.ones(20)))
+    return param
+
+
+def cycle_of_a_forward_pass():
+    x = values((4, 3)).view(Owner)
+    _, x.holds = F.batch_norm_forward(x)
+    return x
+
+
+def cycle_of_a_parameter():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    param = torch.nn.Parameter(torch.ones(20))
+    param.holds = fastopt.Adam({"w": param})
+    param.holds.step({"w": torch.ones(20)})
+    return param
+
+
+CYCLES = {
+    "an array": lambda: cycle_of_an_optimizer(lambda a: a),
+    "a list": lambda: cycle_of_an_optimizer(lambda a: [a]),
+    "a dict": lambda: cycle_of_an_optimizer(lambda a: {"w": a}),
+    "a forward pass": cycle_of_a_forward_pass,
+    "a parameter of torch's": cycle_of_a_parameter,
+}
+
+
+@pytest.mark.parametrize("cycle", CYCLES)
+def test_what_holds_what_holds_it_is_collected(cycle):
+    array = CYCLES[cycle]()
+    gone = weakref.ref(array)
+    del array
+    gc.collect()
+    assert gone() is None

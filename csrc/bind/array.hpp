@@ -24,8 +24,8 @@ using Arrays = py::typing::List<py::object>;
 // Which argument is spoken of: "params[3]", "grads['W1']", or "param" alone.
 struct Where {
   std::string role;
-  py::ssize_t index = -1;         // -1: the role is the whole name
-  py::object names = py::none();  // called with both, where they make another name than role[index]
+  py::ssize_t index = -1;      // -1: the role is the whole name
+  py::handle names = Py_None;  // called with both, where they make another name than role[index]
 
   std::string text() const;
 };

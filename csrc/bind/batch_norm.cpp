@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include "bind/collect.hpp"
 #include "rules/moments.hpp"
 
 namespace fastopt::bind {
@@ -213,7 +214,8 @@ void register_batch_norm(py::module_& m) {
       return host;
     };
   };
-  py::class_<BatchNormSaved>(m, "BatchNormSaved", "What a forward pass leaves for the backward pass.")
+  py::class_<BatchNormSaved>(m, "BatchNormSaved", "What a forward pass leaves for the backward pass.",
+                             collectable<BatchNormSaved>())
       .def_property_readonly("mean", column(&BatchNormSaved::mean))
       .def_property_readonly("var", column(&BatchNormSaved::var))
       .def_property_readonly("invstd", column(&BatchNormSaved::invstd))

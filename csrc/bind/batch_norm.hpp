@@ -47,6 +47,11 @@ struct BatchNormSaved {
     kept.used_on(place);
   }
 
+  template <class F>
+  void each_object(F&& f) const {
+    f(x), f(gamma), f(beta), f(stream);
+  }
+
   double* column(int k) const { return numbers.data<double>() + k * channels; }
   double* mean() const { return column(0); }
   double* var() const { return column(1); }

@@ -41,6 +41,11 @@ class Meeting {
   // What keeps the place's stream alive; None if nobody can say.
   const py::object& stream_object() const { return stream_; }
 
+  template <class F>
+  void each_object(F&& f) const {
+    f(owner_), f(stream_);
+  }
+
  private:
   bool lives(void* stream) const;
 

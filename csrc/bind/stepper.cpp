@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "bind/collect.hpp"
+
 namespace fastopt::bind {
 
 // Two threads in one optimizer would both read the old count and the old state; nor may one set what
@@ -142,7 +144,8 @@ void register_stepper(py::module_& m) {
       py::arg("arrays"), py::arg("role"), py::arg("names") = py::none(),
       "Raise what an optimizer would raise of arrays it cannot write to.");
   using States = py::typing::List<Arrays>;
-  py::class_<Stepper>(m, "Stepper", "One optimizer's arrays and hyper-parameters.")
+  py::class_<Stepper>(m, "Stepper", "One optimizer's arrays and hyper-parameters.",
+                      collectable<Stepper>())
       .def(py::init<const std::string&, Arrays, States, std::vector<int64_t>, py::object, std::string,
                     std::string, bool>(),
            py::arg("rule"), py::arg("params"), py::arg("states"), py::arg("group_sizes"),

@@ -36,6 +36,14 @@ class Stepper {
   Counts counts();
   void set_counts(Counts counts);
 
+  template <class F>
+  void each_object(F&& f) const {
+    f(params_), f(states_), f(names_), f(grad_names_);
+    for (const py::object& owner : owners_) f(owner);
+    for (const Array& grad : grads_) f(grad.owner);
+    meeting_.each_object(f);
+  }
+
  private:
   struct Known {  // an array as it was when it was last checked
     const void* data = nullptr;
