@@ -181,17 +181,17 @@ def test_an_element_does_not_know_its_neighbours(rule, length, isa):
         assert row.tobytes() == alone.tobytes() * length
 
 
-LARGE = 1_500_000  # elements: more than 8 MiB to move, from where on a thread fetches ahead
-
-
 @pytest.mark.parametrize("storage", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rule", RULES)
-def test_a_large_array_steps_as_its_parts(rule, storage, isa):
+@pytest.mark.parametrize("fetches_from", [1, 2**62])
+def test_a_large_array_steps_as_its_parts(rule, storage, fetches_from, isa):
+    """Whether a thread asks ahead for it or not."""
+    _core.set_fetches_from(fetches_from)
     dtype, state_dtype = STORAGES[storage]
     fastopt.set_num_threads(1)
     rng = np.random.default_rng(67)
     (part,) = parameters(rng, (10 * TILE + 3,), dtype)
-    count = LARGE // part.size
+    count = 100
     whole, (grad,) = np.tile(part, count), gradients(rng, [part])
     for array, its_grad in ((part, grad), (whole, np.tile(grad, count))):
         opt = PLAIN[rule].make(array, state_dtype)

@@ -16,9 +16,6 @@
 namespace fastopt::cpu {
 namespace {
 
-// A thread that moves more than this finds little of it in a cache of its own.
-constexpr int64_t kNear = 8 << 20;
-
 // Bytes that a step moves for one element: parameter and state twice, the gradient once.
 int64_t step_bytes(const StepRun& run) {
   const auto param = int64_t(bytes_of(stored_as(run.storage)));
@@ -97,7 +94,7 @@ void run_all(const StepCall& call) {
   }
   const Constants* const prepared = constants.data();
   on_threads(threads_for(total), [&](int thread, int threads) {
-    const bool fetches = total / threads > kNear;
+    const bool fetches = total / threads > fetches_from();
     Share share(total, thread, threads);
     for (int64_t i = 0; i < call.count; ++i) {
       const StepRun& run = call.runs[i];

@@ -11,7 +11,7 @@ namespace fastopt::cpu {
 
 struct StepKernel {
   void (*prepare)(const Hyper&, int64_t step, Constants&);
-  // `fetches`: the arrays are in no near cache.
+  // `fetches`: asks ahead for what it will read.
   void (*range)(const Constants&, const StepTensor&, int64_t begin, int64_t end, bool fetches);
 };
 

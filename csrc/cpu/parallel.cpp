@@ -30,6 +30,20 @@ int64_t measured_cache() {
 
 std::atomic<int64_t> llc{measured_cache()};
 
+// Of more than 8 MiB a thread finds little in a cache of its own: there a Xeon was up to 1.4 times as
+// fast for being asked ahead. An EPYC foresees what a step reads: asked, it took 0.97 to 1.8 times as
+// long on arrays of 2^20 to 2^22 elements, and 0.83 to 1.7 times on larger ones, half of them more
+// than 1.05.
+int64_t where_fetching_pays() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_is("amd")) return INT64_MAX;
+#endif
+  return 8 << 20;
+}
+
+std::atomic<int64_t> fetching{where_fetching_pays()};
+
 const int watch_forks = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
 }  // namespace
@@ -46,6 +60,9 @@ void set_parallel_cutoff(int64_t bytes) { cutoff = bytes; }
 
 int64_t last_level_cache() { return llc; }
 void set_last_level_cache(int64_t bytes) { llc = bytes > 0 ? bytes : measured_cache(); }
+
+int64_t fetches_from() { return fetching; }
+void set_fetches_from(int64_t bytes) { fetching = bytes > 0 ? bytes : where_fetching_pays(); }
 
 namespace detail {
 
