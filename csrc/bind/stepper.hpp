@@ -36,6 +36,7 @@ class Stepper {
   Counts counts();
   void set_counts(Counts counts);
 
+  // Of what it keeps alive: collect.hpp.
   template <class F>
   void each_object(F&& f) const {
     f(params_), f(states_), f(names_), f(grad_names_);
