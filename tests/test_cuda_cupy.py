@@ -40,6 +40,26 @@ def values(shape, dtype, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
+def test_a_parameter_may_be_given_another_shape(device, cupy):
+    """In place, which CuPy lets one do; so may its state. Nobody asks a known array for its shape again."""
+    w, grads = values((6, 1), np.float32), [values((6, 1), np.float32, seed) for seed in (1, 2)]
+    there, known = (own(device, cupy, a) for a in (w, grads[0]))
+    host, here = fastopt.Momentum([w]), fastopt.Momentum([there])
+    for _ in range(3):
+        host.step([grads[0]])
+        here.step([known])
+    there.shape = (2, 3)
+    here.velocity[0].shape = (2, 3)
+    for g in grads:
+        host.step([g])
+        here.step([own(device, cupy, g.reshape(2, 3))])
+    assert device.host(there).tobytes() == w.tobytes()
+    with pytest.raises(
+        ValueError, match=re.escape("grads[0] has shape (3, 2), but params[0] has (2, 3)")
+    ):
+        here.step([own(device, cupy, grads[0].reshape(3, 2))])
+
+
 UNALIGNED = {"1 byte off", "3 bytes off", "field of packed structures"}  # of which a device has none
 
 

@@ -106,7 +106,11 @@ bool Stepper::step(py::handle grads, py::object grad_names) {
   const bool as_before = are_as_before(grads);
   const py::tuple held = as_before ? py::tuple() : tuple_of(grads);
   const bool sent = std::exchange(sent_, false);
-  const bool same = as_before || read_grads(held);
+  bool same = as_before || read_grads(held);
+  if (!checked_) {
+    watch_targets();
+    same = read_grads(held);
+  }
   StepCall call = this->call();
   call.same_grads = same && sent;
   StepReport report;

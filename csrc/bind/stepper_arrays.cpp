@@ -204,6 +204,10 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
     const Array p = read_array(params_[i], param_at(i), Recorded::taken);
     require_shape(g, at, p, param_at(i));
     require_dtype(g, at, p, param_at(i));
+    if (!param.layout.is_of(p)) {  // one of CuPy's was given another shape: all are to be read again
+      checked_ = false;
+      return;
+    }
   }
   overlaps_.check_read(g, at);
   const int device = meeting_.place().device;
