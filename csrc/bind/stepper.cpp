@@ -107,7 +107,7 @@ bool Stepper::step(py::handle grads, py::object grad_names) {
   const py::tuple held = as_before ? py::tuple() : tuple_of(grads);
   const bool sent = std::exchange(sent_, false);
   bool same = as_before || read_grads(held);
-  if (!checked_) {
+  while (!checked_) {
     watch_targets();
     same = read_grads(held);
   }
