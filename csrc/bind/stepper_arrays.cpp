@@ -129,7 +129,7 @@ void Stepper::check_targets() {
   checked_ = false;
   tensors_.assign(n, {});
   known_.assign((1 + rule_.slots) * n, {});
-  owners_ = std::vector<py::object>((1 + rule_.slots) * n);  // assign() would end some in their places
+  owners_ = std::vector<py::object>((1 + rule_.slots) * n);  // assign() ends some that it still counts
   overlaps_ = {};
   counts();  // before they are forgotten
   memory_.reset();
