@@ -166,16 +166,20 @@ def test_a_gradient_of_a_step_that_was_refused_is_new_in_the_next(shim, monkeypa
 def test_another_object_at_a_known_gradients_address_is_new(shim, monkeypatch):
     cupys = Cupys(shim, monkeypatch)
     make = lambda value: cupys(np.full(3, value, np.float32))  # noqa: E731
-    w, grads = make(1.0), [make(0.5)]
+    w, other = make(1.0), make(0.25)
     opt = fastopt.SGD([w], lr=1.0)
+    full = [
+        object.__new__(cupys.type) for _ in range(1000)
+    ]  # then the next are made in a place of their own
+    grads = [make(0.5)]
     for _ in range(3):
         opt.step(grads)
-    other = make(0.25)
     address = id(grads.pop())
     new = object.__new__(cupys.type)
     new.__dict__.update(other.__dict__)
     if id(new) != address:
         pytest.skip("this Python puts nothing where the gradient was")
+    del full
     for _ in range(2):
         opt.step([new])
     assert shim.host(w).tolist() == [-1.0] * 3
