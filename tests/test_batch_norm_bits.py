@@ -66,7 +66,7 @@ def test_any_byte_offset(case, form, dtype, isa):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("offset", [0, 1, 8])
+@pytest.mark.parametrize("offset", [0, 1, 2, 4, 8])
 def test_writing_past_the_cache(form, dtype, offset, isa):
     """Where x outgrows the last-level cache, results go past it; to whatever address."""
     case, results = BY_ID["residual-relu"], []

@@ -128,8 +128,8 @@ void batch_norm_forward(const BatchNormForward& call) {
   apply.writes(&ChannelPiece::y, call.y);
   apply.piece.relu = call.relu;
   apply.reversed = measures;
-  apply.piece.streams = outgrows_cache(bytes * apply.arrays()) && call.y.data != call.x.data &&
-                        call.y.data != call.residual.data;
+  apply.piece.streams = outgrows_cache(bytes * apply.arrays()) && apply.writes_words() &&
+                        call.y.data != call.x.data && call.y.data != call.residual.data;
   constants.hand_to(apply.piece);
 
   const int threads = threads_for(bytes);
@@ -168,8 +168,8 @@ void batch_norm_backward(const BatchNormBackward& call) {
   apply.writes(&ChannelPiece::dx, call.dx);
   apply.writes(&ChannelPiece::dresidual, call.dresidual);
   apply.reversed = !call.given;
-  apply.piece.streams = outgrows_cache(bytes * apply.arrays()) && call.dx.data != call.x.data &&
-                        call.dx.data != call.dy.data;
+  apply.piece.streams = outgrows_cache(bytes * apply.arrays()) && apply.writes_words() &&
+                        call.dx.data != call.x.data && call.dx.data != call.dy.data;
   constants.hand_to(apply.piece);
 
   const int threads = threads_for(bytes);

@@ -50,6 +50,16 @@ ChannelPass::ChannelPass(const ChannelSpace& space, DType dtype,
       parts_(parts),
       kept_(reinterpret_cast<char*>(const_cast<uint8_t*>(kept))) {}
 
+bool ChannelPass::writes_words() const {
+  const int64_t row = (space_.rows ? space_.channels : space_.inner) * itemsize_;
+  const auto whole = [](int64_t step) { return step % kWord == 0; };
+  return std::all_of(operands_, operands_ + count_, [&](const Operand& o) {
+    const ChannelArray& a = *o.array;
+    return !o.written || (in_words(a.data, row) && (space_.rows || whole(a.channel)) &&
+                          std::all_of(a.stride, a.stride + space_.ndim, whole));
+  });
+}
+
 ChannelPiece ChannelPass::start(int64_t channel, int64_t begin) const {
   ChannelPiece p = piece;
   for (const double*& constant : p.constants)

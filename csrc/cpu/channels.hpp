@@ -40,6 +40,9 @@ class ChannelPass {
   void writes(Rows ChannelPiece::* place, const ChannelArray& a) { add({place, &a, true}); }
   int arrays() const { return count_; }
 
+  // Whether all rows that are written can be streamed, which one after another share cache lines.
+  bool writes_words() const;
+
   // From the last block to the first: what a reduction has read last is what the cache still holds.
   bool reversed = false;
 
