@@ -102,19 +102,20 @@ void moments_of_one(const ChannelPiece& p) {
   BlockSums& sums = *p.sums;
   if (opens(p)) sums.pivot[0] = double(*tile.open(p.x.data, 0, 1));
   const double pivot = sums.pivot[0];
+  const bool direct = in_place<P>(p.x);
   open_block(p, kLanes);
   each_quarter<kPlaneBlock>(
       p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
         TwoSums lanes(sums, p.from + begin, fresh);
-        each_stretch(
-            in_place<P>(p.x), begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
-              const F* x = tile.open(p.x.data, i, n);
-              lanes.take(n, [=](int j, double& sum, double& square) __attribute__((always_inline)) {
-                const double d = double(x[j]) - pivot;
-                sum += d;
-                square += d * d;
-              });
-            });
+        each_stretch(direct, begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+          if (!direct) fetch_ahead<one, P>(p, p.x, 0, i, n);
+          const F* x = tile.open(p.x.data, i, n);
+          lanes.take(n, [=](int j, double& sum, double& square) __attribute__((always_inline)) {
+            const double d = double(x[j]) - pivot;
+            sum += d;
+            square += d * d;
+          });
+        });
         lanes.put_back(last);
       });
   if (!closes(p, p.n)) return;
@@ -136,11 +137,11 @@ void reduce_one(const ChannelPiece& p) {
       p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
         TwoSums lanes(*p.sums, p.from + begin, fresh);
         each_stretch(direct, begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
-          const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
-          if constexpr (relu) {
-            fetch_ahead<one, P>(p.x, 0, i, n);
-            fetch_ahead<one, P>(p.dy, 0, i, n);
+          if (!direct) {
+            fetch_ahead<one, P>(p, p.x, 0, i, n);
+            fetch_ahead<one, P>(p, p.dy, 0, i, n);
           }
+          const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
           lanes.take(n, [=](int j, double& sum, double& product) __attribute__((always_inline)) {
             sum += double(dy[j]);
             product += double(dy[j]) * double(x[j] - mean);
@@ -195,7 +196,7 @@ void moments_of_many(const ChannelPiece& p) {
       const F* x[count];
       for (int r = 0; r < count; ++r) {
         x[r] = tiles[r].open(row_of(p.x, row + r), i, n);
-        fetch_ahead<many, P>(p.x, row + r, i, n);
+        fetch_ahead<many, P>(p, p.x, row + r, i, n);
       }
 #pragma GCC ivdep
       for (int j = 0; j < n; ++j) {
@@ -233,8 +234,8 @@ void reduce_many(const ChannelPiece& p) {
       for (int r = 0; r < count; ++r) {
         x[r] = tiles[r].open(row_of(p.x, row + r), i, n);
         dy[r] = passed[r].open(p, row + r, i, n);
-        fetch_ahead<many, P>(p.x, row + r, i, n);
-        fetch_ahead<many, P>(p.dy, row + r, i, n);
+        fetch_ahead<many, P>(p, p.x, row + r, i, n);
+        fetch_ahead<many, P>(p, p.dy, row + r, i, n);
       }
 #pragma GCC ivdep
       for (int j = 0; j < n; ++j) {

@@ -59,29 +59,29 @@ class ChannelPass {
     bool written;
   };
 
-  // In planes: value `from` of a channel's segment and n - 1 more, and what lies likewise in the
-  // segments after it or, across, in the channels after it.
+  // In planes: value `from` of a channel's segment and n - 1 more, and what lies likewise in the next
+  // `channels` - 1 channels, and in the next rows - 1 segments.
   struct Stretch {
-    int64_t channel, segment, from, rows, n;
-    bool across;
+    int64_t channel, channels, segment, from, n, rows;
   };
 
   void add(const Operand& o) {
     if (o.array->data) operands_[count_++] = o;
   }
   ChannelPiece start(int64_t channel, int64_t begin) const;
-  void planes(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const;
+  bool side_by_side() const;
+  bool spreads() const;  // neighbouring channels over the rows of a piece
+  void planes_together(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const;
   void plane(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const;
   void take(const Stretch&, BlockSums& sums) const;
   void plane_gathered(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const;
   void rows(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const;
-  bool side_by_side() const;
   void take_wide(ChannelPiece& piece, int64_t together) const;
 
   const ChannelSpace& space_;
   int64_t itemsize_;
-  ChannelKernel kernel_;
-  Parts parts_;  // of a reduction, which takes whole blocks; or nothing
+  ChannelKernel kernels_[2];  // by form
+  Parts parts_;               // of a reduction, which takes whole blocks; or nothing
   char* kept_;
   Operand operands_[4];
   int count_ = 0;

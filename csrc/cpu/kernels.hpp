@@ -51,15 +51,15 @@ struct Rows {
   int64_t step;
 };
 
-// `rows` rows of `n` elements: of n neighbouring channels, or of one channel, or each row of one and
-// the next row of the next. Rows of few channels may be given several as one, with constants as often.
-// A kernel reads and writes those of the members it names; without data, an array takes no part.
+// `rows` rows of `n` elements: of one channel, or of neighbouring ones with `run` elements of each side
+// by side. Rows of few channels may be given several as one, with constants as often. A kernel reads
+// and writes those of the members it names; without data, an array takes no part.
 struct ChannelPiece {
   int64_t rows, n;
+  int64_t run = 1;         // where something is summed
   Rows x, residual, y;     // forward
   Rows dy, dx, dresidual;  // backward
   Rows kept;               // a bit an element, rows of whole bytes
-  bool across;             // each row is of the next channel; of no reduction, kMostChannels at most
   bool relu;
   bool streams;                // results go past the caches
   const double* constants[4];  // of Normalize or NormalizeBackward, the first channel's

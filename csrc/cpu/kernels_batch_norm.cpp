@@ -13,10 +13,10 @@ void normalize_as(const ChannelPiece& p) {
   const ChannelConstants<form, F, 3> constants(p);
   Tile<P> in, addend, out;
   each_row_tile(p, [&](int64_t row, int64_t i, int n) __attribute__((always_inline)) {
-    const int64_t c = channel<form>(i, row);
+    const int64_t c = channel<form>(i);
     const F *mean = constants[0] + c, *scale = constants[1] + c, *shift = constants[2] + c;
-    fetch_ahead<form, P>(p.x, row, i, n);
-    if (residual) fetch_ahead<form, P>(p.residual, row, i, n);
+    fetch_ahead<form, P>(p, p.x, row, i, n);
+    if (residual) fetch_ahead<form, P>(p, p.residual, row, i, n);
     const F* x = in.open(row_of(p.x, row), i, n);
     const F* more = residual ? addend.open(row_of(p.residual, row), i, n) : nullptr;
     F* y = out.place(row_of(p.y, row), i, p.streams);
@@ -35,8 +35,6 @@ void normalize_as(const ChannelPiece& p) {
 
 template <Form form, class P>
 void normalize(const ChannelPiece& p) {
-  if constexpr (form == one)
-    if (p.across) return normalize<each, P>(p);
   if (p.residual.data)
     return p.relu ? normalize_as<form, P, true, true>(p) : normalize_as<form, P, true, false>(p);
   return p.relu ? normalize_as<form, P, false, true>(p) : normalize_as<form, P, false, false>(p);
@@ -49,11 +47,11 @@ void gradient_as(const ChannelPiece& p) {
   Tile<P> in, out, rest;
   Passed<P, relu> passed;
   each_row_tile(p, [&](int64_t row, int64_t i, int n) __attribute__((always_inline)) {
-    const int64_t c = channel<form>(i, row);
+    const int64_t c = channel<form>(i);
     const F *mean = constants[0] + c, *slope = constants[1] + c;
     const F *offset = constants[2] + c, *scale = constants[3] + c;
-    fetch_ahead<form, P>(p.dy, row, i, n);
-    if (p.x.data) fetch_ahead<form, P>(p.x, row, i, n);
+    fetch_ahead<form, P>(p, p.dy, row, i, n);
+    if (p.x.data) fetch_ahead<form, P>(p, p.x, row, i, n);
     const F* dy = passed.open(p, row, i, n);
     F* dx = out.place(row_of(p.dx, row), i, p.streams);
     if (p.dresidual.data) rest.close(dy, row_of(p.dresidual, row), i, n, p.streams);
@@ -74,8 +72,6 @@ void gradient_as(const ChannelPiece& p) {
 
 template <Form form, class P>
 void gradient(const ChannelPiece& p) {
-  if constexpr (form == one)
-    if (p.across) return gradient<each, P>(p);
   p.kept.data ? gradient_as<form, P, true>(p) : gradient_as<form, P, false>(p);
 }
 
