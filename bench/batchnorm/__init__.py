@@ -1,5 +1,6 @@
-"""BatchNorm over ResNet-50's activations, in both layouts, and over an MLP's: training forward and backward,
-evaluation, and a residual block's end, forward and backward: ReLU of BatchNorm plus residual.
+"""BatchNorm over ResNet-50's activations, in both layouts, over other planes, and over an MLP's: training
+forward and backward, evaluation, and a residual block's end, forward and backward: ReLU of BatchNorm plus
+residual.
 
 A competitor is a module here with ``NAME``, ``available()`` and ``make(case)``, which gives a
 :class:`~bench.case.Contestant`, or ``None`` if it cannot do the case. Its results are ``y`` and both
@@ -28,11 +29,20 @@ REREAD = {"forward": 1, "evaluate": 0, "backward": 2, "block": 2}
 FLOPS = {"forward": 7, "evaluate": 3, "backward": 10, "block": 21}
 ARRAYS = {"forward": 2, "evaluate": 2, "backward": 3, "block": 6}
 SMALL_ACTIVATIONS: dict[str, Shape] = {"mlp": (256, 1024), "tiny": (32, 64)}
+#: Planes that end amid a cache line, and short ones: of pictures of odd size, of ResNet-50's last stage in a
+#: large batch, and of the last stages of ResNet-18 and VGG-16 on CIFAR-10's pictures.
+PLANES: dict[str, Shape] = {
+    "odd": (64, 64, 57, 57),
+    "batch": (256, 512, 7, 7),
+    "resnet18": (256, 512, 4, 4),
+    "vgg16": (256, 512, 2, 2),
+}
 
 WHAT = tuple(MOVED)
 DEFAULT = WHAT
 WORKLOADS = (
     *(f"{name}-{layout}" for layout in ("nchw", "nhwc") for name in RESNET50_ACTIVATIONS),
+    *(f"{name}-nchw" for name in PLANES),
     *(f"{name}-nc" for name in SMALL_ACTIVATIONS),
 )
 COMPETITORS = __name__
@@ -48,7 +58,7 @@ class BatchNormCase(Case):
         name, _, layout = self.workload.partition("-")
         if layout == "nc":
             return SMALL_ACTIVATIONS[name]
-        n, c, h, w = RESNET50_ACTIVATIONS[name]
+        n, c, h, w = (RESNET50_ACTIVATIONS | PLANES)[name]
         return (n, c, h, w) if layout == "nchw" else (n, h, w, c)
 
     @property
@@ -181,6 +191,9 @@ def suite(quick: bool, device: str) -> Iterator[BatchNormCase]:
         for what in ("forward", "backward"):
             yield BatchNormCase(what, f"stage1-{layout}", dtype="bfloat16", section="bfloat16")
     if not quick:
+        for name in PLANES if device == "cpu" else ():
+            for what in ("forward", "backward"):
+                yield BatchNormCase(what, f"{name}-nchw", section="planes")
         for name in SMALL_ACTIVATIONS:
             for what in WHAT:
                 yield BatchNormCase(what, f"{name}-nc", section="small")
