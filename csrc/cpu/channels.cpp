@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/lists.hpp"
 #include "cpu/stream.hpp"
 
 namespace fastopt::cpu {
@@ -13,17 +14,6 @@ char* at(const ChannelSpace& s, const ChannelArray& a, int64_t channel, int64_t 
   char* p = a.data + channel * a.channel;
   for (int d = s.ndim - 1; d > 0; outer /= s.shape[d--]) p += outer % s.shape[d] * a.stride[d];
   return s.ndim > 0 ? p + outer * a.stride[0] : p;
-}
-
-// Calls visit(index, from, n) for each part of [begin, end) in one of the runs of `length`.
-template <class Visit>
-void each_run(int64_t length, int64_t begin, int64_t end, Visit&& visit) {
-  int64_t index = begin / length, from = begin % length;
-  for (; begin < end; ++index, from = 0) {
-    const int64_t n = std::min(length - from, end - begin);
-    visit(index, from, n);
-    begin += n;
-  }
 }
 
 // How many rows or segments follow each other at one distance, and what distance that is.

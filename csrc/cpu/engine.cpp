@@ -7,6 +7,7 @@
 
 #include "cpu/batch_norm.hpp"
 #include "cpu/dropout.hpp"
+#include "cpu/gathered.hpp"
 #include "cpu/lists.hpp"
 #include "cpu/norm.hpp"
 #include "cpu/parallel.hpp"
@@ -96,12 +97,21 @@ void run_all(const StepCall& call) {
   on_threads(threads_for(total), [&](int thread, int threads) {
     const bool fetches = total / threads > fetches_from();
     Share share(total, thread, threads);
+    Gathered gathered;
     for (int64_t i = 0; i < call.count; ++i) {
       const StepRun& run = call.runs[i];
       const auto range = kernels().steps.step[run.rule][int(run.storage)].range;
+      const auto grad_size = int64_t(bytes_of(stored_as(run.storage)));
       for (const StepTensor* t = run.tensors; t < run.tensors + run.count; ++t)
-        share.take(t->size, step_bytes(run),
-                   [&](int64_t begin, int64_t end) { range(prepared[i], *t, begin, end, fetches); });
+        share.take(t->size, step_bytes(run), [&](int64_t begin, int64_t end) {
+          if (!t->grad.walk) return range(prepared[i], *t, begin, end, fetches);
+          gathered.each(t->grad, grad_size, end, begin, end,
+                        [&](const Source& grad, int64_t b, int64_t e) {
+                          StepTensor own = *t;
+                          own.grad = grad;
+                          range(prepared[i], own, b, e, fetches);
+                        });
+        });
     }
   });
 }

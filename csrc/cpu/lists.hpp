@@ -1,4 +1,5 @@
-// Sharing a list of tensors among threads, by bytes over the whole list rather than tensor by tensor.
+// Sharing a list of tensors among threads, by bytes over the whole list rather than tensor by tensor,
+// and going through a stretch run by run.
 #pragma once
 
 #include <algorithm>
@@ -39,5 +40,16 @@ class Share {
 
   int64_t at_ = 0, first_, last_;
 };
+
+// Calls visit(index, from, n) for each part of [begin, end) in one of the runs of `length`.
+template <class Visit>
+void each_run(int64_t length, int64_t begin, int64_t end, Visit&& visit) {
+  int64_t index = begin / length, from = begin % length;
+  for (; begin < end; ++index, from = 0) {
+    const int64_t n = std::min(length - from, end - begin);
+    visit(index, from, n);
+    begin += n;
+  }
+}
 
 }  // namespace fastopt::cpu

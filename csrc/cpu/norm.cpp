@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "cpu/gathered.hpp"
 #include "cpu/lists.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/select.hpp"
@@ -21,6 +22,7 @@ static_assert((kGroup & (kGroup - 1)) == 0, "groups must be whole subtrees");
 struct Cursor {
   const NormTensor* tensor;
   int64_t at = 0;  // in this tensor
+  Gathered gathered;
 
   Cursor(const NormTensor* first, int64_t element) : tensor(first) {
     for (at = element; at > 0 && at >= tensor->size; ++tensor) at -= tensor->size;
@@ -33,7 +35,14 @@ double block(Cursor& c, int64_t size, ClipNorm kind) {
   double lanes[kNormLanes] = {};
   for (int64_t done = 0; done < size;) {
     const int64_t n = std::min(size - done, c.tensor->size - c.at);
-    if (n > 0) add[int(c.tensor->dtype)].add(*c.tensor, c.at, c.at + n, int(done % kNormLanes), lanes);
+    const NormTensor& t = *c.tensor;
+    c.gathered.each(t.data, int64_t(bytes_of(t.dtype)), t.size, c.at, c.at + n,
+                    [&](const Source& data, int64_t begin, int64_t end) {
+                      NormTensor own = t;
+                      own.data = data;
+                      const int lane = int((done + begin - c.at) % kNormLanes);
+                      add[int(t.dtype)].add(own, begin, end, lane, lanes);
+                    });
     done += n;
     c.at += n;
     if (c.at == c.tensor->size && done < size) ++c.tensor, c.at = 0;

@@ -37,18 +37,21 @@ inline __attribute__((always_inline)) void fetch_ahead(const void* base, int64_t
   fetch(at(base, begin * int64_t(sizeof(P)) + kAhead), n * int64_t(sizeof(P)));
 }
 
-// Calls visit(i, offset) for elements [begin, begin + n) of a strided array, in the order of its walk.
+// Calls visit(i, offset, m) for elements [begin, begin + n) of a strided array, in the order of its
+// walk: m from the i-th on stand along the fastest axis, the first of them at `offset`.
 template <class Visit>
 inline __attribute__((always_inline)) void each_strided(const Walk& walk, int64_t begin, int n,
                                                         Visit&& visit) {
   const int last = int(walk.ndim) - 1;
   int64_t index[kMaxDims];
   for (int d = last; d >= 0; begin /= walk.shape[d--]) index[d] = begin % walk.shape[d];
-  for (int i = 0; i < n;) {
+  for (int i = 0, m; i < n; i += m) {
     int64_t offset = 0;
     for (int d = 0; d <= last; ++d) offset += index[d] * walk.stride[d];
-    for (; i < n && index[last] < walk.shape[last]; ++i, ++index[last], offset += walk.stride[last])
-      visit(i, offset);
+    const int64_t left = walk.shape[last] - index[last];
+    m = left < n - i ? int(left) : n - i;
+    visit(i, offset, m);
+    index[last] += m;
     for (int d = last; d > 0 && index[d] == walk.shape[d]; --d) {
       index[d] = 0;
       ++index[d - 1];
@@ -56,17 +59,32 @@ inline __attribute__((always_inline)) void each_strided(const Walk& walk, int64_
   }
 }
 
+// Elements between places that are `from_step` and `to_step` bytes apart.
+template <class P>
+inline void copy_strided(char* to, int64_t to_step, const char* from, int64_t from_step, int n) {
+  constexpr int64_t dense = sizeof(P);
+  if (to_step == dense && from_step == dense) {
+    memcpy(to, from, n * dense);
+    return;
+  }
+  for (int k = 0; k < n; ++k) memcpy(to + k * to_step, from + k * from_step, dense);
+}
+
 template <class P>
 void gather(const Source& source, int64_t begin, int n, P* out) {
-  each_strided(*source.walk, begin, n, [&](int i, int64_t offset) __attribute__((always_inline)) {
-    memcpy(out + i, at(source.data, offset), sizeof(P));
+  const Walk& walk = *source.walk;
+  each_strided(walk, begin, n, [&](int i, int64_t offset, int m) __attribute__((always_inline)) {
+    copy_strided<P>(reinterpret_cast<char*>(out + i), sizeof(P), at(source.data, offset),
+                    walk.stride[walk.ndim - 1], m);
   });
 }
 
 template <class P>
 void scatter(const P* values, const Target& target, int64_t begin, int n) {
-  each_strided(*target.walk, begin, n, [&](int i, int64_t offset) __attribute__((always_inline)) {
-    memcpy(const_cast<char*>(at(target.data, offset)), values + i, sizeof(P));
+  const Walk& walk = *target.walk;
+  each_strided(walk, begin, n, [&](int i, int64_t offset, int m) __attribute__((always_inline)) {
+    copy_strided<P>(const_cast<char*>(at(target.data, offset)), walk.stride[walk.ndim - 1],
+                    reinterpret_cast<const char*>(values + i), sizeof(P), m);
   });
 }
 

@@ -1,0 +1,90 @@
+"""Gradients whose neighbours lie far apart in the order of their parameter, like a transposed one: brought side
+by side some rows at a time (csrc/cpu/gathered.cpp), and with the bits of a copy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastopt
+from cases import image
+from fastopt import _core
+from layouts import permuted, spread
+from tolerance import DTYPES
+
+ROOM = 128 << 10  # bytes that are brought at a time
+
+
+def across(shape: tuple[int, ...], order: tuple[int, ...]):
+    return lambda rng, dtype: permuted(rng.standard_normal(shape).astype(dtype), order)
+
+
+def turned_back(rng, dtype):
+    return spread(across((150, 270), (1, 0))(rng, dtype).T, (-1, 1)).T[:, ::-1]
+
+
+def column(rng, dtype):
+    return np.broadcast_to(rng.standard_normal((3, 1, 90)).astype(dtype).T, (90, 500, 3))
+
+
+FAR = {
+    "transposed": across((301, 257), (1, 0)),
+    "by powers of two": across((128, 1024), (1, 0)),
+    "one room to the element": across((256, 128), (1, 0)),
+    "two rows a room": across((5, 15_000), (1, 0)),
+    "rows beyond half a room": across((3, ROOM // 4 + 1), (1, 0)),
+    "channels last": across((6, 30, 21, 20), (0, 2, 3, 1)),
+    "axes reversed": across((33, 20, 70), (2, 1, 0)),
+    "the middle one last": across((40, 7, 200), (2, 0, 1)),
+    "backwards": turned_back,
+    "a column for all": column,
+    "two columns": lambda rng, dtype: across((9000, 2), (1, 0))(rng, dtype),
+    "two rows": lambda rng, dtype: across((2, 9000), (1, 0))(rng, dtype),
+}
+AROUND = [{}, {"clip_norm": 1.0}, {"clip_norm": 1.0, "clip_norm_type": 1, "clip_scope": "tensor"}]
+
+
+def after(grads: list[np.ndarray], dtype, options) -> str:
+    """The bits of parameters and state after two steps with these."""
+    params = [np.full(g.shape, 0.5, dtype) for g in grads]
+    opt = fastopt.Adam(params, **options)
+    opt.step(grads)
+    opt.step(grads)
+    return image(params, opt.m, opt.v)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("how", FAR)
+@pytest.mark.parametrize("options", AROUND, ids=str)
+def test_a_far_gradient_has_the_bits_of_its_copy(options, how, dtype, isa):
+    kind = DTYPES[dtype]
+    near = np.linspace(-1, 1, 777).astype(kind)
+    far = FAR[how](np.random.default_rng(7), kind)
+    expected = after([near, np.ascontiguousarray(far), near], kind, options)
+    _core.set_parallel_cutoff(0)
+    for threads in (1, 2, 3):
+        fastopt.set_num_threads(threads)
+        assert after([near, far, near], kind, options) == expected, threads
+
+
+@pytest.mark.parametrize("on_nonfinite", ["skip", "raise"])
+def test_what_is_not_finite_is_found_there(on_nonfinite):
+    param = np.ones((700, 300), np.float32)
+    grad = np.zeros((300, 700), np.float32)
+    grad[299, 698] = np.inf
+    opt = fastopt.SGD([param], lr=0.1, on_nonfinite=on_nonfinite)
+    if on_nonfinite == "raise":
+        with pytest.raises(FloatingPointError):
+            opt.step([grad.T])
+    else:
+        opt.step([grad.T])
+    assert (param == 1).all()
+
+
+@pytest.mark.parametrize("options", AROUND, ids=str)
+def test_each_of_several_is_read_by_its_own_walk(options):
+    """At one place in memory, in other orders, each within what is brought at a time."""
+    grad = np.random.default_rng(3).standard_normal((100, 100)).astype(np.float32)
+    views = [grad.T, grad[::-1].T, grad[:, ::-1].T, (2 * grad).T]
+    copies = [np.ascontiguousarray(v) for v in views]
+    assert after(views, np.float32, options) == after(copies, np.float32, options)
