@@ -16,14 +16,22 @@ template <Form form, class F, int count>
 class ChannelConstants {
  public:
   ChannelConstants(const ChannelPiece& p) {
-    const int64_t channels = form == many ? p.n / p.run : 1, run = form == many ? p.run : 1;
+    const int64_t run = form == many ? p.run : 1, channels = form == many ? p.n / run : 1;
     for (int k = 0; k < count; ++k)
-      for (int64_t c = 0; c < channels; ++c)
-        for (int64_t i = 0; i < run; ++i) values_[k][c * run + i] = F(p.constants[k][c]);
+      run == 1 ? convert(p.constants[k], channels, values_[k])
+               : spread(p.constants[k], channels, run, values_[k]);
   }
   const F* operator[](int k) const { return values_[k]; }
 
  private:
+  static void convert(const double* from, int64_t channels, F* to) {
+    for (int64_t c = 0; c < channels; ++c) to[c] = F(from[c]);
+  }
+  static void spread(const double* from, int64_t channels, int64_t run, F* to) {
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t i = 0; i < run; ++i) *to++ = F(from[c]);
+  }
+
   alignas(64) F values_[count][form == one ? 1 : kMostChannels];
 };
 
