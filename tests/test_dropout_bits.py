@@ -190,6 +190,34 @@ def test_more_than_2_to_the_32_elements():
     np.testing.assert_array_equal(y[-more:] > 0, mask[many // 2 : many // 2 + more])
 
 
+# ---- past the cache ----
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("start", [0, 1])  # where groups of words begin, and so a tile, is up to it
+def test_writing_past_the_cache(start, dtype, isa):
+    """Where x outgrows the last-level cache, results go past it: the same ones, and nothing around them."""
+    x = values(1001, DTYPES[dtype])
+    _, saved = F.dropout_forward(x, 0.3, **SEED, start=start)
+    runs = [
+        lambda out: F.dropout_forward(x, 0.3, **SEED, start=start, out=out)[0],
+        lambda out: F.dropout_backward(x, saved, out=out),
+    ]
+    expected = [bits(run(np.empty_like(x))) for run in runs]
+    _core.set_last_level_cache(1)
+    try:
+        for offset in (0, 1, 2, 4, 6, 8):
+            room = np.full(64 + x.nbytes + 64, 0xA5, np.uint8)
+            at = 64 + offset - room.ctypes.data % 64
+            out = room[at : at + x.nbytes].view(x.dtype)
+            for run, result in zip(runs, expected, strict=True):
+                assert bits(run(out)) == result, offset
+                assert (room[:at] == 0xA5).all(), offset
+                assert (room[at + x.nbytes :] == 0xA5).all(), offset
+    finally:
+        _core.set_last_level_cache(0)
+
+
 # ---- memory ----
 
 PEAK = """
