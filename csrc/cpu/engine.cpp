@@ -101,11 +101,10 @@ void run_all(const StepCall& call) {
     for (int64_t i = 0; i < call.count; ++i) {
       const StepRun& run = call.runs[i];
       const auto range = kernels().steps.step[run.rule][int(run.storage)].range;
-      const auto grad_size = int64_t(bytes_of(stored_as(run.storage)));
+      const auto itemsize = int64_t(bytes_of(stored_as(run.storage)));
       for (const StepTensor* t = run.tensors; t < run.tensors + run.count; ++t)
         share.take(t->size, step_bytes(run), [&](int64_t begin, int64_t end) {
-          if (!t->grad.walk) return range(prepared[i], *t, begin, end, fetches);
-          gathered.each(t->grad, grad_size, end, begin, end,
+          gathered.each(t->grad, itemsize, end, begin, end,
                         [&](const Source& grad, int64_t b, int64_t e) {
                           StepTensor own = *t;
                           own.grad = grad;

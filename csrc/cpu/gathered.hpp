@@ -20,6 +20,7 @@ class Gathered {
   template <class Visit>
   void each(const Source& array, int64_t itemsize, int64_t size, int64_t begin, int64_t end,
             Visit&& visit) {
+    if (!array.walk) return visit(array, begin, end);
     while (begin < end) {
       if (!holds(array, begin) && !fill(array, itemsize, size, begin)) return visit(array, begin, end);
       const int64_t stop = std::min(end, end_);
@@ -33,7 +34,7 @@ class Gathered {
     return array.walk == walk_ && begin_ <= element && element < end_;
   }
 
-  // Brings elements from `begin` on there, if that pays.
+  // Brings elements from `begin` on there, if that pays for this walk.
   bool fill(const Source& array, int64_t itemsize, int64_t size, int64_t begin);
 
   std::unique_ptr<char[]> room_;

@@ -52,11 +52,12 @@ struct Rows {
 };
 
 // `rows` rows of `n` elements: of one channel, or of neighbouring ones with `run` elements of each side
-// by side. Rows of few channels may be given several as one, with constants as often. A kernel reads
-// and writes those of the members it names; without data, an array takes no part.
+// by side, kMostChannels elements at most. Rows of few channels may be given several as one, with
+// constants as often. A kernel reads and writes those of the members it names; without data, an array
+// takes no part.
 struct ChannelPiece {
   int64_t rows, n;
-  int64_t run = 1;         // where something is summed
+  int64_t run = 1;         // never more where something is summed
   Rows x, residual, y;     // forward
   Rows dy, dx, dresidual;  // backward
   Rows kept;               // a bit an element, rows of whole bytes
