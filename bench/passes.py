@@ -112,6 +112,7 @@ def _dropouts() -> Iterator[Work]:
         kernel = f"drop_allI{TYPES[dtype]}Li{count}ELb1E"
         # Twenty products for four words, less those of the first two rounds that all threads share.
         needs = {LOAD: 2, STORE: 2, r"IMAD\.WIDE\.U32": 2 * 18 * count // 4}
-        division = r"IMAD\.WIDE\.U32\.X"  # of an index, by which a bias is found
-        one = Pass("dropout", kernel, 256, 2 * count, SIZES[dtype], SIZES[dtype], needs, division)
+        # Not by way of a bias, for which an index is divided, nor of an array's end, asked for within.
+        never = r"IMAD\.WIDE\.U32\.X|BSSY"
+        one = Pass("dropout", kernel, 256, 2 * count, SIZES[dtype], SIZES[dtype], needs, never)
         yield Work(f"dropout, {dtype}", 0.9, (one,))
