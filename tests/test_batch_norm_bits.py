@@ -32,6 +32,9 @@ SHORT += [Form((90, 23, 7, 7)), Form((600, 20, 8))]
 # Rows of so few channels that several are taken as one: a block's last ones and the last block's are left over,
 # and of 17 channels ReLU's bits are lines of their own.
 NARROW = [Form((1100, 8)), Form((600, 16)), Form((333, 24)), Form((201, 64)), Form((650, 17))]
+# Of so few that a block's quarters are summed side by side: two blocks and the beginning of one, of rows of one
+# to four registers of either length, and more.
+FEWER = [Form((261, c)) for c in (2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 20, 24, 25, 31, 32, 33)]
 BOTH = [BY_ID["residual-relu"], BY_ID["affine"], BY_ID["eval-residual-relu"]]
 
 
@@ -187,7 +190,7 @@ def test_a_pass_by_hand_gives_the_same_bits(case, form, dtype, isa):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("form", SHORT + NARROW, ids=str)
+@pytest.mark.parametrize("form", SHORT + NARROW + FEWER, ids=str)
 @pytest.mark.parametrize("case", [*BOTH, BY_ID["eval"]], ids=str)
 def test_short_planes_and_rows_by_hand_give_the_same_bits(case, form, dtype, isa):
     check_by_hand(case, form, dtype)
@@ -210,5 +213,25 @@ def test_short_planes_in_any_layout(view, case, dtype, isa):
     form = Form((5, 90, 5, 8))
     plain, b = batch(form, dtype), batch(form, dtype)
     for name in ("x", "residual", "dy"):
+        setattr(b, name, view(getattr(b, name)))
+    assert result_image(b, *b.run(case)) == result_image(plain, *plain.run(case))
+
+
+ROWS = {
+    "part of longer rows": lambda a: np.hstack([a, a])[:, : a.shape[1]],
+    "every other": lambda a: spread(a, (2, 1)),
+    "backwards": lambda a: spread(a, (-1, 1)),
+    "1 byte off": lambda a: shifted(a, 1),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("names", [("x",), ("dy",), ("x", "residual", "dy")], ids=" ".join)
+@pytest.mark.parametrize("view", ROWS.values(), ids=ROWS)
+@pytest.mark.parametrize("channels", [3, 12, 30])
+def test_rows_of_few_channels_in_any_layout(channels, view, names, dtype, isa):
+    form, case = Form((261, channels)), BY_ID["residual-relu"]
+    plain, b = batch(form, dtype), batch(form, dtype)
+    for name in names:
         setattr(b, name, view(getattr(b, name)))
     assert result_image(b, *b.run(case)) == result_image(plain, *plain.run(case))

@@ -2,11 +2,25 @@
 // namespace, as tile.hpp says.
 #pragma once
 
-#include "cpu/channel_piece.hpp"
-#include "rules/moments.hpp"
+#include "cpu/channel_few.hpp"
 
 namespace fastopt::cpu {
 namespace {
+
+// ---- what a value adds to either sum, a double or a vector of them ----
+
+template <class D>
+inline __attribute__((always_inline)) void add_moment(const D& x, const D& pivot, D& sum, D& square) {
+  const D d = x - pivot;
+  sum += d;
+  square += d * d;
+}
+
+template <class D>
+inline __attribute__((always_inline)) void add_gradient(const D& dy, const D& x, D& sum, D& product) {
+  sum += dy;
+  product += dy * x;
+}
 
 // ---- a block's quarters ----
 
@@ -111,9 +125,7 @@ void moments_of_one(const ChannelPiece& p) {
           if (!direct) fetch_ahead<one, P>(p, p.x, 0, i, n);
           const F* x = tile.open(p.x.data, i, n);
           lanes.take(n, [=](int j, double& sum, double& square) __attribute__((always_inline)) {
-            const double d = double(x[j]) - pivot;
-            sum += d;
-            square += d * d;
+            add_moment(double(x[j]), pivot, sum, square);
           });
         });
         lanes.put_back(last);
@@ -143,8 +155,7 @@ void reduce_one(const ChannelPiece& p) {
           }
           const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
           lanes.take(n, [=](int j, double& sum, double& product) __attribute__((always_inline)) {
-            sum += double(dy[j]);
-            product += double(dy[j]) * double(x[j] - mean);
+            add_gradient(double(dy[j]), double(x[j] - mean), sum, product);
           });
         });
         lanes.put_back(last);
@@ -180,6 +191,17 @@ inline __attribute__((always_inline)) void take_quarters(const ChannelPiece& p, 
       });
 }
 
+// Whole blocks of few channels.
+template <class P>
+void moments_of_few(const ChannelPiece& p) {
+  FewRows<P> rows(p, p.x);
+  const auto add = [&]<int wide>(Vector<double, wide>& sum, Vector<double, wide>& square, int c,
+                                 const Compute<P>* x) __attribute__((always_inline)) {
+    add_moment(as_doubles<wide>(vector_at<wide>(x)), vector_at<wide>(p.sums->pivot + c), sum, square);
+  };
+  take_few(p, add, rows);
+}
+
 // Each channel from its first row to its last.
 template <class P>
 void moments_of_many(const ChannelPiece& p) {
@@ -201,17 +223,13 @@ void moments_of_many(const ChannelPiece& p) {
 #pragma GCC ivdep
       for (int j = 0; j < n; ++j) {
         double sum = sums.first[i + j], square = sums.second[i + j];
-        for (int r = 0; r < count; ++r) {
-          const double d = double(x[r][j]) - sums.pivot[i + j];
-          sum += d;
-          square += d * d;
-        }
+        for (int r = 0; r < count; ++r) add_moment(double(x[r][j]), sums.pivot[i + j], sum, square);
         sums.first[i + j] = sum;
         sums.second[i + j] = square;
       }
     });
   };
-  take_quarters(p, take);
+  is_few<P>(p, p.x) ? moments_of_few<P>(p) : take_quarters(p, take);
   if (!closes(p, p.rows)) return;
   for (int64_t c = 0; c < p.n; ++c) {
     const Moments m =
@@ -219,6 +237,19 @@ void moments_of_many(const ChannelPiece& p) {
     p.first[c] = m.mean;
     p.second[c] = m.m2;
   }
+}
+
+template <class P, bool relu>
+void reduce_few(const ChannelPiece& p, const Compute<P>* mean) {
+  using F = Compute<P>;
+  FewRows<P> x_rows(p, p.x);
+  FewRows<P, relu> dy_rows(p, p.dy);
+  const auto add = [&]<int wide>(Vector<double, wide>& sum, Vector<double, wide>& product, int c,
+                                 const F* x, const F* dy) __attribute__((always_inline)) {
+    add_gradient(as_doubles<wide>(vector_at<wide>(dy)),
+                 as_doubles<wide>(vector_at<wide>(x) - vector_at<wide>(mean + c)), sum, product);
+  };
+  take_few(p, add, x_rows, dy_rows);
 }
 
 template <class P, bool relu>
@@ -240,16 +271,15 @@ void reduce_many(const ChannelPiece& p) {
 #pragma GCC ivdep
       for (int j = 0; j < n; ++j) {
         double sum = sums.first[i + j], product = sums.second[i + j];
-        for (int r = 0; r < count; ++r) {
-          sum += double(dy[r][j]);
-          product += double(dy[r][j]) * double(x[r][j] - mean[j]);
-        }
+        for (int r = 0; r < count; ++r)
+          add_gradient(double(dy[r][j]), double(x[r][j] - mean[j]), sum, product);
         sums.first[i + j] = sum;
         sums.second[i + j] = product;
       }
     });
   };
-  take_quarters(p, take);
+  is_few<P>(p, p.x) && is_few<P>(p, p.dy) ? reduce_few<P, relu>(p, constants[0])
+                                          : take_quarters(p, take);
   if (!closes(p, p.rows)) return;
   memcpy(p.first, sums.first_before, p.n * sizeof(double));
   memcpy(p.second, sums.second_before, p.n * sizeof(double));
