@@ -33,8 +33,9 @@ SHORT += [Form((90, 23, 7, 7)), Form((600, 20, 8))]
 # and of 17 channels ReLU's bits are lines of their own.
 NARROW = [Form((1100, 8)), Form((600, 16)), Form((333, 24)), Form((201, 64)), Form((650, 17))]
 # Of so few that a block's quarters are summed side by side: two blocks and the beginning of one, of rows of one
-# to four registers of either length, and more.
+# to four registers of either length, and more. And whole blocks, beyond which nothing may be read.
 FEWER = [Form((261, c)) for c in (2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 20, 24, 25, 31, 32, 33)]
+FEWER += [Form((256, c)) for c in (3, 7, 12, 20, 30)]
 BOTH = [BY_ID["residual-relu"], BY_ID["affine"], BY_ID["eval-residual-relu"]]
 
 
@@ -229,8 +230,9 @@ ROWS = {
 @pytest.mark.parametrize("names", [("x",), ("dy",), ("x", "residual", "dy")], ids=" ".join)
 @pytest.mark.parametrize("view", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize("channels", [3, 12, 30])
-def test_rows_of_few_channels_in_any_layout(channels, view, names, dtype, isa):
-    form, case = Form((261, channels)), BY_ID["residual-relu"]
+@pytest.mark.parametrize("case", [BY_ID["affine"], BY_ID["residual-relu"]], ids=str)
+def test_rows_of_few_channels_in_any_layout(case, channels, view, names, dtype, isa):
+    form = Form((261, channels))
     plain, b = batch(form, dtype), batch(form, dtype)
     for name in names:
         setattr(b, name, view(getattr(b, name)))
