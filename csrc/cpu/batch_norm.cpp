@@ -27,6 +27,7 @@ void each_share(const ChannelSpace& s, int thread, int threads, Visit&& visit) {
     const int64_t stripes = (s.channels + kMostChannels - 1) / kMostChannels;
     const int64_t first = Share::cut(blocks * stripes, thread, threads);
     const int64_t last = Share::cut(blocks * stripes, thread + 1, threads);
+    if (stripes == 1) return visit(0, s.channels, first, last);
     for (int64_t unit = first; unit < last; ++unit) {
       const int64_t c0 = unit % stripes * kMostChannels, b = unit / stripes;
       visit(c0, std::min(c0 + kMostChannels, s.channels), b, b + 1);
@@ -124,7 +125,7 @@ void batch_norm_forward(const BatchNormForward& call) {
   apply.reads(&ChannelPiece::residual, call.residual);
   apply.writes(&ChannelPiece::y, call.y);
   apply.piece.relu = call.relu;
-  apply.reversed = measures;
+  apply.reversed = measures && !s.rows;
   apply.piece.streams = outgrows_cache(bytes * apply.arrays()) && apply.writes_words() &&
                         call.y.data != call.x.data && call.y.data != call.residual.data;
   constants.hand_to(apply.piece);
@@ -164,7 +165,7 @@ void batch_norm_backward(const BatchNormBackward& call) {
   apply.reads(&ChannelPiece::dy, call.dy);
   apply.writes(&ChannelPiece::dx, call.dx);
   apply.writes(&ChannelPiece::dresidual, call.dresidual);
-  apply.reversed = !call.given;
+  apply.reversed = !call.given && !s.rows;
   apply.piece.streams = outgrows_cache(bytes * apply.arrays()) && apply.writes_words() &&
                         call.dx.data != call.x.data && call.dx.data != call.dy.data;
   constants.hand_to(apply.piece);

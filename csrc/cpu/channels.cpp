@@ -103,12 +103,19 @@ ChannelPiece ChannelPass::start(int64_t channel, int64_t begin) const {
   return p;
 }
 
+// Where nothing is summed a piece may be longer than a block. Each piece converts its constants.
+int64_t ChannelPass::blocks_at_once() const {
+  constexpr int64_t elements = 32768;
+  return parts_.first || !space_.rows ? 1 : 1 + elements / (block_of(space_) * space_.channels);
+}
+
 void ChannelPass::operator()(int64_t c0, int64_t c1, int64_t b0, int64_t b1) const {
   BlockSums sums;
   const bool together = c1 - c0 > 1 && spreads();
-  for (int64_t i = 0; i < b1 - b0; ++i) {
-    const int64_t begin = (reversed ? b1 - 1 - i : b0 + i) * block_of(space_);
-    const int64_t end = std::min(begin + block_of(space_), space_.count());
+  for (int64_t done = 0, blocks; done < b1 - b0; done += blocks) {
+    blocks = std::min(blocks_at_once(), b1 - b0 - done);
+    const int64_t begin = (reversed ? b1 - done - blocks : b0 + done) * block_of(space_);
+    const int64_t end = std::min(begin + blocks * block_of(space_), space_.count());
     if (space_.rows) {
       for (int64_t c = c0; c < c1; c += kMostChannels)
         rows(c, std::min(c + kMostChannels, c1), begin, end, sums);
