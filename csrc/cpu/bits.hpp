@@ -59,5 +59,17 @@ inline __attribute__((always_inline)) void mask(const F* values, const char* bit
   });
 }
 
+// The same of `lines` lines of n values each. A line's bits are whole bytes, `step` of them apart; what
+// mask() writes beyond it, the next line's values replace.
+template <class F>
+inline void pack_lines(const F* values, int64_t lines, int n, char* bits, int64_t step) {
+  for (int64_t line = 0; line < lines; ++line) pack(values + line * n, n, bits + line * step);
+}
+template <class F>
+inline void mask_lines(const F* values, const char* bits, int64_t step, int64_t lines, int n, F* out) {
+  for (int64_t line = 0; line < lines; ++line)
+    mask(values + line * n, bits + line * step, n, out + line * n);
+}
+
 }  // namespace
 }  // namespace fastopt::cpu

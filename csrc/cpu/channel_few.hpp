@@ -82,7 +82,9 @@ class FewRows {
       values_ = reinterpret_cast<const F*>(row_of(a_, begin));
       return;
     }
-    relu ? mask_rows(begin, end) : copy(row_of(a_, begin), (end - begin) * p_.n);
+    copy_row(row_of(a_, begin), (end - begin) * p_.n, tile_, relu ? unmasked_ : room_);
+    if constexpr (relu)
+      mask_lines(unmasked_, row_of(p_.kept, begin), p_.kept.step, end - begin, int(p_.n), room_);
     memset(room_ + (end - begin) * p_.n, 0, kFewChannels * sizeof(F));
     values_ = room_;
   }
@@ -92,18 +94,6 @@ class FewRows {
   void fetch_next(int row) const { fetch(behind_ + row * step_, step_); }
 
  private:
-  void copy(const char* from, int64_t n) {
-    each_tile(0, n, [&](int64_t i, int m) __attribute__((always_inline)) {
-      memcpy(room_ + i, tile_.open(from, i, m), m * sizeof(F));
-    });
-  }
-  // What mask() writes beyond a row, the next one's values replace.
-  void mask_rows(int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row)
-      mask(tile_.open(row_of(a_, row), 0, int(p_.n)), row_of(p_.kept, row), int(p_.n),
-           room_ + (row - begin) * p_.n);
-  }
-
   const ChannelPiece& p_;
   const Rows& a_;
   const F* values_;
@@ -111,6 +101,7 @@ class FewRows {
   int64_t step_;
   Tile<P> tile_;
   alignas(64) F room_[kQuarterRows * kFewChannels + kFewChannels];
+  alignas(64) F unmasked_[relu ? kQuarterRows * kFewChannels : 1];
 };
 
 // Sums of a block whose rows take `parts` registers of `wide` doubles, as many quarters at a time as

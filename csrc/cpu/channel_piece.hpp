@@ -74,6 +74,29 @@ inline __attribute__((always_inline)) void fetch_ahead(const ChannelPiece& p, co
   fetch(from + i * int64_t(sizeof(P)), n * int64_t(sizeof(P)));
 }
 
+// Elements as values, side by side.
+template <class P>
+void copy_row(const char* from, int64_t n, Tile<P>& tile, Compute<P>* to) {
+  each_tile(0, n, [&](int64_t i, int m) __attribute__((always_inline)) {
+    memcpy(to + i, tile.open(from, i, m), m * sizeof(Compute<P>));
+  });
+}
+
+// Puts down which values of a row's tiles are above zero.
+template <class F>
+class Keeper {
+ public:
+  void put(const ChannelPiece& p, int64_t row, int64_t i, int n, const F* values) {
+    char* bits = row_of(p.kept, row);
+    if (p.lines == 1) return pack(values, n, bits + i / 8);
+    memcpy(row_ + i, values, n * sizeof(F));
+    if (i + n == p.n) pack_lines(row_, p.lines, int(p.n / p.lines), bits, p.kept.step / p.lines);
+  }
+
+ private:
+  alignas(64) F row_[kMostChannels];
+};
+
 // Tiles of dy, with zeros where ReLU let nothing pass, if there was one.
 template <class P, bool relu>
 class Passed {
@@ -89,6 +112,30 @@ class Passed {
  private:
   Tile<P> tile_;
   alignas(64) F masked_[relu ? kTile : 1];
+};
+
+// The same of rows whose bits may be several lines; tiles are opened from a row's first to its last.
+template <class P, bool relu>
+class PassedRow {
+  using F = Compute<P>;
+
+ public:
+  const F* open(const ChannelPiece& p, int64_t row, int64_t i, int n) {
+    if (!relu || p.lines == 1) return tiles_.open(p, row, i, n);
+    if (i == 0) open_lines(p, row);
+    return masked_ + i;
+  }
+
+ private:
+  void open_lines(const ChannelPiece& p, int64_t row) {
+    copy_row(row_of(p.dy, row), p.n, tile_, row_);
+    mask_lines(row_, row_of(p.kept, row), p.kept.step / p.lines, p.lines, int(p.n / p.lines), masked_);
+  }
+
+  static constexpr int room = relu ? kMostChannels : 1;
+  Passed<P, relu> tiles_;
+  Tile<P> tile_;
+  alignas(64) F row_[room], masked_[room + 8];
 };
 
 }  // namespace

@@ -228,6 +228,7 @@ void ChannelPass::take_wide(ChannelPiece& p, int64_t together) const {
   };
   for (const Operand* o = operands_; o < operands_ + count_; ++o) move(wide.*(o->place), p.*(o->place));
   if (kept_) move(wide.kept, p.kept);
+  if (space_.channels % 8 != 0) wide.lines = together;
   p.rows -= wide.rows * together;
   kernels_[1](wide);
 }
@@ -240,8 +241,7 @@ void ChannelPass::rows(int64_t c0, int64_t c1, int64_t begin, int64_t end, Block
     p.n = c1 - c0;
     for (const Operand* o = operands_; o < operands_ + count_; ++o)
       p.*(o->place) = {at(space_, *o->array, c0, run * even(space_) + from), step(space_, *o->array)};
-    const bool widens = !parts_.first && (!kept_ || space_.channels % 8 == 0) && side_by_side();
-    const int64_t together = widens ? rows_together(space_) : 1;
+    const int64_t together = !parts_.first && side_by_side() ? rows_together(space_) : 1;
     if (together > 1 && n >= together) take_wide(p, together);
     if (p.rows > 0) kernels_[1](p);
   });

@@ -60,7 +60,8 @@ struct ChannelPiece {
   int64_t run = 1;         // never more where something is summed
   Rows x, residual, y;     // forward
   Rows dy, dx, dresidual;  // backward
-  Rows kept;               // a bit an element, rows of whole bytes
+  Rows kept;               // a bit an element, in `lines` lines of whole bytes a row
+  int64_t lines = 1;
   bool relu;
   bool streams;                // results go past the caches
   const double* constants[4];  // of Normalize or NormalizeBackward, the first channel's

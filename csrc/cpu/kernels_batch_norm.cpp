@@ -12,6 +12,7 @@ void normalize_as(const ChannelPiece& p) {
   using F = Compute<P>;
   const ChannelConstants<form, F, 3> constants(p);
   Tile<P> in, addend, out;
+  Keeper<F> keeper;
   each_row_tile(p, [&](int64_t row, int64_t i, int n) __attribute__((always_inline)) {
     const int64_t c = channel<form>(i);
     const F *mean = constants[0] + c, *scale = constants[1] + c, *shift = constants[2] + c;
@@ -28,7 +29,7 @@ void normalize_as(const ChannelPiece& p) {
       if constexpr (relu) value = value <= kReluFloor<P> ? F(0) : value;
       y[j] = value;
     }
-    if (relu && p.kept.data) pack(y, n, row_of(p.kept, row) + i / 8);
+    if (relu && p.kept.data) keeper.put(p, row, i, n, y);
     out.close(y, row_of(p.y, row), i, n, p.streams);
   });
 }
@@ -45,7 +46,7 @@ void gradient_as(const ChannelPiece& p) {
   using F = Compute<P>;
   const ChannelConstants<form, F, 4> constants(p);
   Tile<P> in, out, rest;
-  Passed<P, relu> passed;
+  PassedRow<P, relu> passed;
   each_row_tile(p, [&](int64_t row, int64_t i, int n) __attribute__((always_inline)) {
     const int64_t c = channel<form>(i);
     const F *mean = constants[0] + c, *slope = constants[1] + c;
