@@ -1,4 +1,4 @@
-"""BatchNorm over ResNet-50's activations, in both layouts, over other planes, and over an MLP's: training
+"""BatchNorm over ResNet-50's activations, in both layouts, over other planes, and over rows: training
 forward and backward, evaluation, and a residual block's end, forward and backward: ReLU of BatchNorm plus
 residual.
 
@@ -37,13 +37,15 @@ PLANES: dict[str, Shape] = {
     "resnet18": (256, 512, 4, 4),
     "vgg16": (256, 512, 2, 2),
 }
+#: Rows of few channels: a table's columns, hidden units, and the colours of a batch of pictures.
+ROWS: dict[str, Shape] = {"table": (100_000, 10), "units": (20_000, 50), "pixels": (32 * 224 * 224, 3)}
 
 WHAT = tuple(MOVED)
 DEFAULT = WHAT
 WORKLOADS = (
     *(f"{name}-{layout}" for layout in ("nchw", "nhwc") for name in RESNET50_ACTIVATIONS),
     *(f"{name}-nchw" for name in PLANES),
-    *(f"{name}-nc" for name in SMALL_ACTIVATIONS),
+    *(f"{name}-nc" for name in (*SMALL_ACTIVATIONS, *ROWS)),
 )
 COMPETITORS = __name__
 SMALL = {"workload": "stage4-nchw"}
@@ -57,7 +59,7 @@ class BatchNormCase(Case):
     def shape(self) -> Shape:
         name, _, layout = self.workload.partition("-")
         if layout == "nc":
-            return SMALL_ACTIVATIONS[name]
+            return (SMALL_ACTIVATIONS | ROWS)[name]
         n, c, h, w = (RESNET50_ACTIVATIONS | PLANES)[name]
         return (n, c, h, w) if layout == "nchw" else (n, h, w, c)
 
