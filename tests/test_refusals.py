@@ -33,11 +33,27 @@ class Cuda:
         self.__cuda_array_interface__ = {"shape": a.shape, "typestr": a.dtype.str, **pointer}
 
 
+def failing(name, error):
+    """An array whose interface raises."""
+
+    def ask(self):
+        raise error
+
+    return type("Freed", (), {name: property(ask)})()
+
+
 # What makes a bad array of a good one, the kind of error, and what is said of it.
 NO_ARRAY = {
     "None": (lambda a: None, f"has type NoneType, expected an array of {ANY_TYPE}"),
     "a list": (lambda a: a.tolist(), f"has type list, expected an array of {ANY_TYPE}"),
     "a number": (lambda a: 1.0, f"has type float, expected an array of {ANY_TYPE}"),
+    **{
+        f"an array whose {name} raises": (
+            lambda a, n=name: failing(n, RuntimeError("it was freed")),
+            "cannot be viewed as an array: it was freed",
+        )
+        for name in ("__array_interface__", "__cuda_array_interface__")
+    },
     "a CUDA array": (Cuda, f"is a CUDA array (Cuda), but {_core.cuda_trouble()}"),
 }
 NO_DTYPE = {
@@ -333,3 +349,10 @@ def test_norms_say_what_they_take(of, role):
     ):
         with pytest.raises(TypeError, match="^" + re.escape(f"{at} has dtype int64, expected")):
             of(x)
+
+
+def test_an_interrupt_is_not_taken_for_a_bad_array():
+    s = scene()
+    s["grads"][LAST] = failing("__array_interface__", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        FACES[next(iter(FACES))](s)

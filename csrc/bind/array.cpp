@@ -65,22 +65,22 @@ void require_plain(py::handle tensor, const Where& where, Recorded recorded) {
                          " requires a gradient, which fastopt would not record: pass its detach()");
 }
 
-// By what an object says of itself.
+// By what an object says of itself. Where it cannot say one thing, it may say another.
 Array read_described(py::handle object, const Where& where) {
-  if (const py::object about = cuda_interface(object); !about.is_none()) {
+  static PyObject* const interface = PyUnicode_InternFromString("__array_interface__");
+  std::string trouble;
+  if (const py::object about = cuda_interface(object, &trouble); !about.is_none()) {
     require_cuda(object, where);
     return read_cuda_array(object, about, where);
   }
   const bool viewable =
-      PyObject_CheckBuffer(object.ptr()) || py::hasattr(object, "__array_interface__");
+      PyObject_CheckBuffer(object.ptr()) || !attribute(object, interface, &trouble).is_none();
   if (viewable) {
     py::object view;
     try {
       view = py::module_::import("numpy").attr("asarray")(object);
     } catch (py::error_already_set& e) {
-      if (!py::hasattr(object, "__dlpack__"))
-        throw py::type_error(where.text() +
-                             " cannot be viewed as an array: " + std::string(py::str(e.value())));
+      trouble = py::str(e.value());
     }
     if (view && py::isinstance<py::array>(view)) {
       Array a = read_numpy(view, where);
@@ -91,11 +91,27 @@ Array read_described(py::handle object, const Where& where) {
     }
   }
   if (py::hasattr(object, "__dlpack__")) return read_dlpack(object, where);
+  if (!trouble.empty())
+    throw py::type_error(where.text() + " cannot be viewed as an array: " + trouble);
   throw py::type_error(where.text() + " has type " + type_name(object) + ", expected an array of " +
                        kTypes);
 }
 
 }  // namespace
+
+py::object attribute(py::handle object, py::handle name, std::string* trouble) {
+  if (PyObject* const found = PyObject_GetAttr(object.ptr(), name.ptr()))
+    return py::reinterpret_steal<py::object>(found);
+  if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+    PyErr_Clear();
+    return py::none();
+  }
+  const bool error = PyErr_ExceptionMatches(PyExc_Exception);  // and no interrupt
+  const py::error_already_set e;
+  if (!error) throw e;
+  if (trouble) *trouble = py::str(e.value());
+  return py::none();
+}
 
 std::string Where::text() const {
   if (index < 0) return role;

@@ -51,6 +51,9 @@ struct Array {
 // record, or taken, as an optimizer must.
 enum class Recorded : bool { refused, taken };
 
+// An attribute; None if there is none, or asking for it raises something else, which is `trouble`.
+py::object attribute(py::handle object, py::handle name, std::string* trouble = nullptr);
+
 // Of NumPy's dtype object, which CuPy's arrays have, too.
 DType dtype_of(py::handle numpys, const Where& where);
 

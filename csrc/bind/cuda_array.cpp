@@ -86,8 +86,8 @@ void require_aligned(const Array& a, const Where& where) {
 
 }  // namespace
 
-py::object cuda_interface(py::handle object) {
-  return py::getattr(object, py::handle(keys().interface), py::none());
+py::object cuda_interface(py::handle object, std::string* trouble) {
+  return attribute(object, keys().interface, trouble);
 }
 
 Array read_cuda_array(py::handle object, const py::dict& about, const Where& where) {

@@ -8,8 +8,9 @@ namespace fastopt::bind {
 // CUDA's own handle of the default stream, which is also what the interface's number 1 says.
 inline void* const kLegacyStream = reinterpret_cast<void*>(uintptr_t(1));
 
-// What an object says of itself through the interface; None if it does not have it.
-py::object cuda_interface(py::handle object);
+// What an object says of itself through the interface; None if it does not have it, or in `trouble` why
+// it cannot say.
+py::object cuda_interface(py::handle object, std::string* trouble = nullptr);
 
 // Reads an object that has said this. Its device is asked for only where it matters.
 Array read_cuda_array(py::handle object, const py::dict& about, const Where& where);

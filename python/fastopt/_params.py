@@ -27,13 +27,22 @@ def is_array(obj: object) -> bool:
         return True
     if isinstance(obj, (list, tuple, Mapping)):
         return False
-    names = ("__dlpack__", "__cuda_array_interface__")
-    return any(hasattr(obj, name) for name in names) or is_viewable(obj)
+    return any(_has(obj, name) for name in ("__dlpack__", "__cuda_array_interface__")) or is_viewable(
+        obj
+    )
+
+
+def _has(obj: object, name: str) -> bool:
+    """Whether ``obj`` has the attribute, be it one that raises: the core says what."""
+    try:
+        return hasattr(obj, name)
+    except Exception:
+        return True
 
 
 def is_viewable(obj: object) -> bool:
     """Whether ``np.asarray`` makes a view of it."""
-    if hasattr(obj, "__array_interface__"):
+    if _has(obj, "__array_interface__"):
         return True
     try:
         memoryview(obj)  # type: ignore[arg-type]
