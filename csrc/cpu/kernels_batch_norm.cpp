@@ -1,9 +1,20 @@
 // The loops of BatchNorm, for one instruction set; see tile.hpp for what may not stand here.
-#include "cpu/channel_sums.hpp"
+#include "cpu/plane_sums.hpp"
+#include "cpu/row_sums.hpp"
 #include "rules/batch_norm.hpp"
 
 namespace fastopt::cpu {
 namespace {
+
+// ---- sums ----
+
+template <Form form, class P>
+void reduce(const ChannelPiece& p) {
+  if constexpr (form == one)
+    p.kept.data ? reduce_one<P, true>(p) : reduce_one<P, false>(p);
+  else
+    p.kept.data ? reduce_many<P, true>(p) : reduce_many<P, false>(p);
+}
 
 // ---- element by element ----
 

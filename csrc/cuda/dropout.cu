@@ -1,15 +1,13 @@
-// A thread draws the words of its elements in registers: a group of four for four neighbours where
-// these begin a group, else one after the other. Nothing but x, what is added and the result is moved.
+// Dropout: nothing but x, what is added and the result is moved.
 //
 // Floors on an H200 (4.3 TB/s of a copy, 132 processors at 1.98 GHz), for 10^9 values of float32: 8 GB,
 // 1.86 ms; 20 products of 32 bits for four values, 64 a cycle, 0.30 ms.
 #include "cuda/dropout.hpp"
 
 #include "core/float_mode.hpp"
+#include "cuda/dropout_kept.hpp"
 #include "cuda/flat.hpp"
 #include "cuda/room.hpp"
-#include "rules/dropout.hpp"
-#include "rules/philox.hpp"
 
 namespace fastopt::cuda {
 namespace {
@@ -23,120 +21,6 @@ constexpr int kInFlight = 2;  // stretches of a thread that are read before the 
 // Neighbouring elements of a thread: a vector, and a group of words.
 template <class P>
 constexpr int kStretch = kPerVector<P> > 4 ? kPerVector<P> : 4;
-
-struct Task {
-  DropoutCall call;
-  uint64_t threshold;
-  uint32_t key[kPhiloxRounds][2];
-  uint64_t by_columns, by_channels, by_repeats, by_inner;
-  bool random;     // whether anything is left to chance
-  bool in_groups;  // the first element of every stretch begins a group of words
-  bool vectors;    // x, residual and the result can be moved as such
-};
-
-// ---- random words ----
-
-__device__ __forceinline__ void draw(const Task& t, int64_t group, uint32_t (&out)[4]) {
-  const uint64_t offset = t.call.mask.offset;
-  uint64_t word[4] = {offset, offset >> 32, uint64_t(group), uint64_t(group) >> 32};
-  philox(word, t.key);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) out[i] = uint32_t(word[i]);
-}
-
-// The indices that decide about one element after the other: their own or, with whole channels, that
-// of the channel they lie in.
-class Indices {
- public:
-  __device__ __forceinline__ Indices(const Task& t, int64_t i) : mask_(t.call.mask), own_(i) {
-    if (mask_.channels == 0) return;
-    const Divided run = divide(i, mask_.inner, t.by_inner);
-    const Divided channel = divide(run.quotient, mask_.channels, t.by_channels);
-    const Divided sample = divide(channel.quotient, mask_.repeats, t.by_repeats);
-    own_ = sample.quotient * mask_.channels + channel.rest;
-    channel_ = channel.rest;
-    repeat_ = sample.rest;
-    inner_ = run.rest;
-  }
-  __device__ __forceinline__ int64_t index() const { return mask_.start + own_; }
-
-  __device__ __forceinline__ void next() {
-    if (mask_.channels > 0 && ++inner_ < mask_.inner) return;
-    inner_ = 0;
-    ++own_;
-    if (mask_.channels == 0 || ++channel_ < mask_.channels) return;
-    channel_ = 0;  // and if the sample is not at its end, its channels once more
-    if (++repeat_ < mask_.repeats)
-      own_ -= mask_.channels;
-    else
-      repeat_ = 0;
-  }
-
- private:
-  const DropoutMask& mask_;
-  int64_t own_, channel_ = 0, repeat_ = 0, inner_ = 0;
-};
-
-// Of elements that begin a group.
-template <int count>
-struct Words {
-  uint32_t limit, word[count];
-
-  __device__ __forceinline__ bool keeps(int k) const { return word[k] >= limit; }
-};
-
-template <int count>
-__device__ __forceinline__ Words<count> words_from(const Task& t, int64_t i) {
-  Words<count> words{uint32_t(t.threshold)};
-#pragma unroll
-  for (int k = 0; k < count; k += 4) {
-    uint32_t four[4];
-    draw(t, ((t.call.mask.start + i) >> 2) + k / 4, four);
-#pragma unroll
-    for (int j = 0; j < 4 && k + j < count; ++j) words.word[k + j] = four[j];
-  }
-  return words;
-}
-
-// A bit for each element.
-struct Bits {
-  unsigned bits;
-
-  __device__ __forceinline__ bool keeps(int k) const { return bits >> k & 1; }
-};
-
-// Of `count` elements from i on, wherever they lie.
-template <int count>
-__device__ __forceinline__ Bits bits_from(const Task& t, int64_t i) {
-  if (!t.random) return {t.threshold == kDropNone ? ~0u : 0u};
-  Bits keep{0};
-  if (t.in_groups) {
-    const auto words = words_from<count>(t, i);
-#pragma unroll
-    for (int k = 0; k < count; ++k) keep.bits |= unsigned(words.keeps(k)) << k;
-    return keep;
-  }
-  Indices at(t, i);
-  int64_t drawn = -1;
-  uint32_t word[4];
-#pragma unroll 1
-  for (int k = 0; k < count; ++k, at.next()) {
-    const int64_t index = at.index();
-    if (index >> 2 != drawn) draw(t, drawn = index >> 2, word);
-    const uint32_t low = index & 1 ? word[1] : word[0], high = index & 1 ? word[3] : word[2];
-    keep.bits |= unsigned((index & 2 ? high : low) >= uint32_t(t.threshold)) << k;
-  }
-  return keep;
-}
-
-// Those of a plain task, below, are compared where they are used, which takes no bits.
-template <bool plain, int count>
-__device__ __forceinline__ auto kept_from(const Task& t, int64_t i) {
-  if constexpr (plain)
-    return words_from<count>(t, i);
-  else
-    return bits_from<count>(t, i);
-}
 
 // ---- elements ----
 

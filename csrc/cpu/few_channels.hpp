@@ -8,8 +8,7 @@
 #include <immintrin.h>
 #endif
 
-#include "cpu/channel_piece.hpp"
-#include "rules/moments.hpp"
+#include "cpu/channel_sums.hpp"
 
 namespace fastopt::cpu {
 namespace {
@@ -133,8 +132,7 @@ inline __attribute__((always_inline)) void sum_few(BlockSums& sums, Add&& add, F
 template <class Add, class... Few>
 inline __attribute__((always_inline)) void take_few(const ChannelPiece& p, Add&& add, Few&... arrays) {
   BlockSums& sums = *p.sums;
-  memset(sums.first_before, 0, kFewChannels * sizeof(double));
-  memset(sums.second_before, 0, kFewChannels * sizeof(double));
+  open_block(p, kFewChannels);
   if (p.n <= kNarrow)
     sum_few<kNarrow, 1>(sums, add, arrays...);
   else if (p.n <= kWide)
@@ -145,6 +143,31 @@ inline __attribute__((always_inline)) void take_few(const ChannelPiece& p, Add&&
     sum_few<kWide, 3>(sums, add, arrays...);
   else
     sum_few<kWide, 4>(sums, add, arrays...);
+}
+
+// ---- the sums of a block that is_few ----
+
+template <class P>
+void moments_of_few(const ChannelPiece& p) {
+  FewRows<P> rows(p, p.x);
+  const auto add = [&]<int wide>(Vector<double, wide>& sum, Vector<double, wide>& square, int c,
+                                 const Compute<P>* x) __attribute__((always_inline)) {
+    add_moment(as_doubles<wide>(vector_at<wide>(x)), vector_at<wide>(p.sums->pivot + c), sum, square);
+  };
+  take_few(p, add, rows);
+}
+
+template <class P, bool relu>
+void reduce_few(const ChannelPiece& p, const Compute<P>* mean) {
+  using F = Compute<P>;
+  FewRows<P> x_rows(p, p.x);
+  FewRows<P, relu> dy_rows(p, p.dy);
+  const auto add = [&]<int wide>(Vector<double, wide>& sum, Vector<double, wide>& product, int c,
+                                 const F* x, const F* dy) __attribute__((always_inline)) {
+    add_gradient(as_doubles<wide>(vector_at<wide>(dy)),
+                 as_doubles<wide>(vector_at<wide>(x) - vector_at<wide>(mean + c)), sum, product);
+  };
+  take_few(p, add, x_rows, dy_rows);
 }
 
 }  // namespace

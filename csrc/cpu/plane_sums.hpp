@@ -1,0 +1,114 @@
+// The sums of BatchNorm over one channel at a time, in lanes.
+#pragma once
+
+#include "cpu/channel_sums.hpp"
+
+namespace fastopt::cpu {
+namespace {
+
+// Lane l of `lanes` becomes lane l - turn of `out`, from 0 to kLanes - 1 and on from there.
+inline void turn_lanes(const double* lanes, int turn, double* out) {
+  if (turn == 0) {
+    memcpy(out, lanes, kLanes * sizeof(double));
+    return;
+  }
+  double twice[2 * kLanes];
+  memcpy(twice, lanes, kLanes * sizeof(double));
+  memcpy(twice + kLanes, lanes, kLanes * sizeof(double));
+  memcpy(out, twice + turn, kLanes * sizeof(double));
+}
+
+// Two sums in lanes over the values of a piece in one quarter, tile by tile. The lanes are turned so
+// that the first value meets the first of them; so does every tile's, for a tile's length is a multiple
+// of theirs.
+class TwoSums {
+ public:
+  TwoSums(BlockSums& sums, int64_t from, bool opens) : home_(sums), turn_(int(from % kLanes)) {
+    if (opens) return;
+    turn_lanes(home_.first, turn_, first_);
+    turn_lanes(home_.second, turn_, second_);
+  }
+
+  // add(j, first, second) adds value j of the next n to one lane of each.
+  template <class Add>
+  inline __attribute__((always_inline)) void take(int n, Add&& add) {
+    int j = 0;
+    for (; j + kLanes <= n; j += kLanes)
+#pragma omp simd
+      for (int l = 0; l < kLanes; ++l) add(j + l, first_[l], second_[l]);
+    for (int l = 0; j < n; ++j, ++l) add(j, first_[l], second_[l]);
+  }
+
+  // Leaves them, or, of a quarter that has come to its end, adds them to those before.
+  void put_back(bool closes) const {
+    const int back = (kLanes - turn_) % kLanes;
+    turn_lanes(first_, back, home_.first);
+    turn_lanes(second_, back, home_.second);
+    if (closes) close_quarter(home_, kLanes);
+  }
+
+ private:
+  static_assert(kTile % kLanes == 0 && kPlaneBlock / kQuarters % kLanes == 0);
+  BlockSums& home_;
+  int turn_;
+  double first_[kLanes] = {}, second_[kLanes] = {};
+};
+
+template <class P>
+void moments_of_one(const ChannelPiece& p) {
+  using F = Compute<P>;
+  Tile<P> tile;
+  BlockSums& sums = *p.sums;
+  if (opens(p)) sums.pivot[0] = double(*tile.open(p.x.data, 0, 1));
+  const double pivot = sums.pivot[0];
+  const bool direct = in_place<P>(p.x);
+  open_block(p, kLanes);
+  each_quarter<kPlaneBlock>(
+      p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
+        TwoSums lanes(sums, p.from + begin, fresh);
+        each_stretch(direct, begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+          if (!direct) fetch_ahead<one, P>(p, p.x, 0, i, n);
+          const F* x = tile.open(p.x.data, i, n);
+          lanes.take(n, [=](int j, double& sum, double& square) __attribute__((always_inline)) {
+            add_moment(double(x[j]), pivot, sum, square);
+          });
+        });
+        lanes.put_back(last);
+      });
+  if (!closes(p, p.n)) return;
+  const Moments m = moments_about(pivot, join_lanes<Sum>(sums.first_before),
+                                  join_lanes<Sum>(sums.second_before), double(p.size));
+  *p.first = m.mean;
+  *p.second = m.m2;
+}
+
+template <class P, bool relu>
+void reduce_one(const ChannelPiece& p) {
+  using F = Compute<P>;
+  const F mean = F(*p.constants[0]);
+  Tile<P> tile;
+  Passed<P, relu> passed;
+  const bool direct = !relu && in_place<P>(p.x) && in_place<P>(p.dy);
+  open_block(p, kLanes);
+  each_quarter<kPlaneBlock>(
+      p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
+        TwoSums lanes(*p.sums, p.from + begin, fresh);
+        each_stretch(direct, begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+          if (!direct) {
+            fetch_ahead<one, P>(p, p.x, 0, i, n);
+            fetch_ahead<one, P>(p, p.dy, 0, i, n);
+          }
+          const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
+          lanes.take(n, [=](int j, double& sum, double& product) __attribute__((always_inline)) {
+            add_gradient(double(dy[j]), double(x[j] - mean), sum, product);
+          });
+        });
+        lanes.put_back(last);
+      });
+  if (!closes(p, p.n)) return;
+  *p.first = join_lanes<Sum>(p.sums->first_before);
+  *p.second = join_lanes<Sum>(p.sums->second_before);
+}
+
+}  // namespace
+}  // namespace fastopt::cpu
