@@ -81,6 +81,7 @@ class ChannelPass {
   void take(const Stretch&, BlockSums& sums) const;
   void plane_gathered(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const;
   void rows(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const;
+  bool widens() const;
   void take_wide(ChannelPiece& piece, int64_t together) const;
 
   const ChannelSpace& space_;
