@@ -196,6 +196,9 @@ def suite(quick: bool, device: str) -> Iterator[BatchNormCase]:
         for name in PLANES if device == "cpu" else ():
             for what in ("forward", "backward"):
                 yield BatchNormCase(what, f"{name}-nchw", section="planes")
+        for name in ROWS if device == "cpu" else ():
+            for what in ("forward", "backward"):
+                yield BatchNormCase(what, f"{name}-nc", section="rows")
         for name in SMALL_ACTIVATIONS:
             for what in WHAT:
                 yield BatchNormCase(what, f"{name}-nc", section="small")
