@@ -59,16 +59,75 @@ inline __attribute__((always_inline)) void mask(const F* values, const char* bit
   });
 }
 
-// The same of `lines` lines of n values each. A line's bits are whole bytes, `step` of them apart; what
-// mask() writes beyond it, the next line's values replace.
-template <class F>
-inline void pack_lines(const F* values, int64_t lines, int n, char* bits, int64_t step) {
-  for (int64_t line = 0; line < lines; ++line) pack(values + line * n, n, bits + line * step);
+// ---- lines: n bits in whole bytes, `step` of them apart ----
+
+inline constexpr int kMostInLines = 1024;  // elements whose lines are taken at a time
+
+// Calls visit<bytes>() with what a line has of them.
+template <class Visit>
+inline __attribute__((always_inline)) void with_line_bytes(int n, Visit&& visit) {
+  n <= 8    ? visit.template operator()<1>()
+  : n <= 16 ? visit.template operator()<2>()
+  : n <= 24 ? visit.template operator()<3>()
+            : visit.template operator()<4>();
 }
+
+// Three bytes by a copy would be written in parts and read as a whole, for which a CPU waits.
+template <int bytes>
+inline __attribute__((always_inline)) uint32_t line_at(const char* p) {
+  if constexpr (bytes == 3) return line_at<2>(p) | line_at<1>(p + 2) << 16;
+  uint32_t line = 0;
+  memcpy(&line, p, bytes);
+  return line;
+}
+
+// Between lines and bits side by side, 32 at a time.
+inline void join_lines(const char* line, int64_t step, int64_t lines, int n, char* bits) {
+  with_line_bytes(n, [&]<int bytes>() __attribute__((always_inline)) {
+    uint64_t waiting = 0;
+    for (int have = 0; lines > 0; --lines, line += step) {
+      waiting |= uint64_t(line_at<bytes>(line)) << have;
+      have += n;
+      if (have < 32) continue;
+      memcpy(bits, &waiting, 4);
+      bits += 4, waiting >>= 32, have -= 32;
+    }
+    memcpy(bits, &waiting, 4);
+  });
+}
+
+inline void split_lines(const char* bits, int64_t lines, int n, char* line, int64_t step) {
+  with_line_bytes(n, [&]<int bytes>() __attribute__((always_inline)) {
+    const auto all = uint32_t((uint64_t(1) << n) - 1);
+    uint64_t waiting = 0;
+    for (int have = 0; lines > 0; --lines, line += step) {
+      if (have < n) {
+        uint32_t next;
+        memcpy(&next, bits, 4);
+        waiting |= uint64_t(next) << have;
+        bits += 4, have += 32;
+      }
+      const uint32_t own = uint32_t(waiting) & all;
+      memcpy(line, &own, bytes);
+      waiting >>= n, have -= n;
+    }
+  });
+}
+
+// pack() and mask() for lines of n values each, which follow each other.
 template <class F>
-inline void mask_lines(const F* values, const char* bits, int64_t step, int64_t lines, int n, F* out) {
-  for (int64_t line = 0; line < lines; ++line)
-    mask(values + line * n, bits + line * step, n, out + line * n);
+void pack_lines(const F* values, int64_t lines, int n, char* line, int64_t step) {
+  char bits[kMostInLines / 8 + 4] = {};
+  pack(values, int(lines) * n, bits);
+  split_lines(bits, lines, n, line, step);
+}
+
+template <class F>
+void mask_lines(const F* values, const char* line, int64_t step, int64_t lines, int n, F* out) {
+  if (n % 8 == 0 && step == n / 8) return mask(values, line, int(lines) * n, out);
+  char bits[kMostInLines / 8 + 4];
+  join_lines(line, step, lines, n, bits);
+  mask(values, bits, int(lines) * n, out);
 }
 
 }  // namespace

@@ -220,9 +220,8 @@ void ChannelPass::plane_gathered(int64_t channel, int64_t begin, int64_t end, Bl
 // Whether short rows may be taken as long ones. Where their bits are lines apart, of more channels that
 // takes up to 1.3 times as long.
 bool ChannelPass::widens() const {
-  constexpr int64_t most = 32;
   const bool lines = kept_ && space_.channels % 8 != 0;
-  return !parts_.first && side_by_side() && (!lines || space_.channels <= most);
+  return !parts_.first && side_by_side() && (!lines || space_.channels <= kLongestLine);
 }
 
 // Takes rows off the piece, `together` at a time, as long as there are so many.

@@ -55,6 +55,7 @@ inline __attribute__((always_inline)) Vector<double, count> as_doubles(
 inline constexpr int kAtWork = 4;
 inline constexpr int kFewChannels = kAtWork * kWide;
 inline constexpr int kQuarterRows = kRowBlock / kQuarters;
+static_assert(kFewChannels <= kLongestLine && kQuarterRows * kFewChannels <= kMostInLines);
 
 // Whether a piece is a whole block of rows of few channels, without gaps.
 template <class P>

@@ -35,6 +35,7 @@ struct StepKernels {
 // ---- BatchNorm ----
 
 inline constexpr int kMostChannels = 512;  // of one piece: their sums fit a first-level cache
+inline constexpr int kLongestLine = 32;    // bits, where a row's are several lines
 
 // What a reduction has summed of a block so far, of the quarter it is at and of those before: kLanes
 // sums of one channel, or one for each of neighbouring ones. Moments are taken about a pivot, the
@@ -60,7 +61,7 @@ struct ChannelPiece {
   int64_t run = 1;         // never more where something is summed
   Rows x, residual, y;     // forward
   Rows dy, dx, dresidual;  // backward
-  Rows kept;               // a bit an element, in `lines` lines of whole bytes a row
+  Rows kept;               // a bit an element, in `lines` lines of whole bytes a row, several if short
   int64_t lines = 1;
   bool relu;
   bool streams;                // results go past the caches
