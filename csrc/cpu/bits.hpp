@@ -124,7 +124,7 @@ void pack_lines(const F* values, int64_t lines, int n, char* line, int64_t step)
 
 template <class F>
 void mask_lines(const F* values, const char* line, int64_t step, int64_t lines, int n, F* out) {
-  if (n % 8 == 0 && step == n / 8) return mask(values, line, int(lines) * n, out);
+  if (8 * step == n) return mask(values, line, int(lines) * n, out);
   char bits[kMostInLines / 8 + 4];
   join_lines(line, step, lines, n, bits);
   mask(values, bits, int(lines) * n, out);
