@@ -62,7 +62,7 @@ class Indices {
   int64_t own_, channel_ = 0, repeat_ = 0, inner_ = 0;
 };
 
-// Of elements that begin a group.
+// Words of `count` elements, the first of which begins a group.
 template <int count>
 struct Words {
   uint32_t limit, word[count];
@@ -114,7 +114,7 @@ __device__ __forceinline__ Bits bits_from(const Task& t, int64_t i) {
   return keep;
 }
 
-// Those of a plain task, below, are compared where they are used, which takes no bits.
+// Words of a plain task (dropout.cu) are compared where they are used, which takes no bits.
 template <bool plain, int count>
 __device__ __forceinline__ auto kept_from(const Task& t, int64_t i) {
   if constexpr (plain)
