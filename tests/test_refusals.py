@@ -52,7 +52,7 @@ NO_ARRAY = {
             lambda a, n=name: failing(n, RuntimeError("it was freed")),
             "cannot be viewed as an array: it was freed",
         )
-        for name in ("__array_interface__", "__cuda_array_interface__")
+        for name in ("__array_interface__", "__cuda_array_interface__", "__dlpack__")
     },
     "a CUDA array": (Cuda, f"is a CUDA array (Cuda), but {_core.cuda_trouble()}"),
 }
@@ -351,8 +351,9 @@ def test_norms_say_what_they_take(of, role):
             of(x)
 
 
-def test_an_interrupt_is_not_taken_for_a_bad_array():
+@pytest.mark.parametrize("face", FACES)
+def test_an_interrupt_is_not_taken_for_a_bad_array(face):
     s = scene()
     s["grads"][LAST] = failing("__array_interface__", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        FACES[next(iter(FACES))](s)
+        FACES[face](s)

@@ -65,9 +65,16 @@ void require_plain(py::handle tensor, const Where& where, Recorded recorded) {
                          " requires a gradient, which fastopt would not record: pass its detach()");
 }
 
+// What an error says; an interrupt is let through.
+std::string said(const py::error_already_set& e) {
+  if (!e.matches(PyExc_Exception)) throw e;
+  return py::str(e.value());
+}
+
 // By what an object says of itself. Where it cannot say one thing, it may say another.
 Array read_described(py::handle object, const Where& where) {
   static PyObject* const interface = PyUnicode_InternFromString("__array_interface__");
+  static PyObject* const dlpack = PyUnicode_InternFromString("__dlpack__");
   std::string trouble;
   if (const py::object about = cuda_interface(object, &trouble); !about.is_none()) {
     require_cuda(object, where);
@@ -79,8 +86,8 @@ Array read_described(py::handle object, const Where& where) {
     py::object view;
     try {
       view = py::module_::import("numpy").attr("asarray")(object);
-    } catch (py::error_already_set& e) {
-      trouble = py::str(e.value());
+    } catch (const py::error_already_set& e) {
+      trouble = said(e);
     }
     if (view && py::isinstance<py::array>(view)) {
       Array a = read_numpy(view, where);
@@ -90,7 +97,7 @@ Array read_described(py::handle object, const Where& where) {
       return a;
     }
   }
-  if (py::hasattr(object, "__dlpack__")) return read_dlpack(object, where);
+  if (!attribute(object, dlpack, &trouble).is_none()) return read_dlpack(object, where);
   if (!trouble.empty())
     throw py::type_error(where.text() + " cannot be viewed as an array: " + trouble);
   throw py::type_error(where.text() + " has type " + type_name(object) + ", expected an array of " +
@@ -106,10 +113,8 @@ py::object attribute(py::handle object, py::handle name, std::string* trouble) {
     PyErr_Clear();
     return py::none();
   }
-  const bool error = PyErr_ExceptionMatches(PyExc_Exception);  // and no interrupt
-  const py::error_already_set e;
-  if (!error) throw e;
-  if (trouble) *trouble = py::str(e.value());
+  const std::string what = said(py::error_already_set());
+  if (trouble) *trouble = what;
   return py::none();
 }
 

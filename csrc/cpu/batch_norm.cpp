@@ -125,7 +125,7 @@ void batch_norm_forward(const BatchNormForward& call) {
   apply.reads(&ChannelPiece::residual, call.residual);
   apply.writes(&ChannelPiece::y, call.y);
   apply.piece.relu = call.relu;
-  apply.reversed = measures && !s.rows;
+  apply.reversed = measures;
   apply.piece.streams = outgrows_cache(bytes * apply.arrays()) && apply.writes_words() &&
                         call.y.data != call.x.data && call.y.data != call.residual.data;
   constants.hand_to(apply.piece);
@@ -165,7 +165,7 @@ void batch_norm_backward(const BatchNormBackward& call) {
   apply.reads(&ChannelPiece::dy, call.dy);
   apply.writes(&ChannelPiece::dx, call.dx);
   apply.writes(&ChannelPiece::dresidual, call.dresidual);
-  apply.reversed = !call.given && !s.rows;
+  apply.reversed = !call.given;
   apply.piece.streams = outgrows_cache(bytes * apply.arrays()) && apply.writes_words() &&
                         call.dx.data != call.x.data && call.dx.data != call.dy.data;
   constants.hand_to(apply.piece);

@@ -4,6 +4,7 @@
 // tile.hpp says.
 #pragma once
 
+#include "cpu/kernels.hpp"
 #include "cpu/tile.hpp"
 
 namespace fastopt::cpu {
@@ -59,9 +60,10 @@ inline __attribute__((always_inline)) void mask(const F* values, const char* bit
   });
 }
 
-// ---- lines: n bits in whole bytes, `step` of them apart ----
+// ---- lines: n bits each in whole bytes, one after the other ----
 
 inline constexpr int kMostInLines = 1024;  // elements whose lines are taken at a time
+static_assert(kMostChannels <= kMostInLines);
 
 // Calls visit<bytes>() with what a line has of them.
 template <class Visit>
@@ -82,10 +84,10 @@ inline __attribute__((always_inline)) uint32_t line_at(const char* p) {
 }
 
 // Between lines and bits side by side, 32 at a time.
-inline void join_lines(const char* line, int64_t step, int64_t lines, int n, char* bits) {
+inline void join_lines(const char* line, int64_t lines, int n, char* bits) {
   with_line_bytes(n, [&]<int bytes>() __attribute__((always_inline)) {
     uint64_t waiting = 0;
-    for (int have = 0; lines > 0; --lines, line += step) {
+    for (int have = 0; lines > 0; --lines, line += bytes) {
       waiting |= uint64_t(line_at<bytes>(line)) << have;
       have += n;
       if (have < 32) continue;
@@ -96,11 +98,11 @@ inline void join_lines(const char* line, int64_t step, int64_t lines, int n, cha
   });
 }
 
-inline void split_lines(const char* bits, int64_t lines, int n, char* line, int64_t step) {
+inline void split_lines(const char* bits, int64_t lines, int n, char* line) {
   with_line_bytes(n, [&]<int bytes>() __attribute__((always_inline)) {
     const auto all = uint32_t((uint64_t(1) << n) - 1);
     uint64_t waiting = 0;
-    for (int have = 0; lines > 0; --lines, line += step) {
+    for (int have = 0; lines > 0; --lines, line += bytes) {
       if (have < n) {
         uint32_t next;
         memcpy(&next, bits, 4);
@@ -116,17 +118,17 @@ inline void split_lines(const char* bits, int64_t lines, int n, char* line, int6
 
 // pack() and mask() for lines of n values each, which follow each other.
 template <class F>
-void pack_lines(const F* values, int64_t lines, int n, char* line, int64_t step) {
+void pack_lines(const F* values, int64_t lines, int n, char* line) {
   char bits[kMostInLines / 8 + 4] = {};
   pack(values, int(lines) * n, bits);
-  split_lines(bits, lines, n, line, step);
+  split_lines(bits, lines, n, line);
 }
 
 template <class F>
-void mask_lines(const F* values, const char* line, int64_t step, int64_t lines, int n, F* out) {
-  if (8 * step == n) return mask(values, line, int(lines) * n, out);
+void mask_lines(const F* values, const char* line, int64_t lines, int n, F* out) {
+  if (n % 8 == 0) return mask(values, line, int(lines) * n, out);
   char bits[kMostInLines / 8 + 4];
-  join_lines(line, step, lines, n, bits);
+  join_lines(line, lines, n, bits);
   mask(values, bits, int(lines) * n, out);
 }
 

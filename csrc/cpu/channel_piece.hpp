@@ -90,7 +90,7 @@ class Keeper {
     char* bits = row_of(p.kept, row);
     if (p.lines == 1) return pack(values, n, bits + i / 8);
     memcpy(row_ + i, values, n * sizeof(F));
-    if (i + n == p.n) pack_lines(row_, p.lines, int(p.n / p.lines), bits, p.kept.step / p.lines);
+    if (i + n == p.n) pack_lines(row_, p.lines, int(p.n / p.lines), bits);
   }
 
  private:
@@ -129,7 +129,7 @@ class PassedRow {
  private:
   void open_lines(const ChannelPiece& p, int64_t row) {
     copy_row(row_of(p.dy, row), p.n, tile_, row_);
-    mask_lines(row_, row_of(p.kept, row), p.kept.step / p.lines, p.lines, int(p.n / p.lines), masked_);
+    mask_lines(row_, row_of(p.kept, row), p.lines, int(p.n / p.lines), masked_);
   }
 
   static constexpr int room = relu ? kMostChannels : 1;

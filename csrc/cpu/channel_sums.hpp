@@ -1,5 +1,5 @@
-// What all sums of BatchNorm have alike, moments and those of the backward pass: what a value adds, and
-// a block's quarters. In an unnamed namespace, as tile.hpp says.
+// What all sums of BatchNorm have alike, moments and those of the backward pass: a block's quarters. In
+// an unnamed namespace, as tile.hpp says.
 #pragma once
 
 #include "cpu/channel_piece.hpp"
@@ -7,23 +7,6 @@
 
 namespace fastopt::cpu {
 namespace {
-
-// ---- what a value adds to either sum, a double or a vector of them ----
-
-template <class D>
-inline __attribute__((always_inline)) void add_moment(const D& x, const D& pivot, D& sum, D& square) {
-  const D d = x - pivot;
-  sum += d;
-  square += d * d;
-}
-
-template <class D>
-inline __attribute__((always_inline)) void add_gradient(const D& dy, const D& x, D& sum, D& product) {
-  sum += dy;
-  product += dy * x;
-}
-
-// ---- a block's quarters ----
 
 inline bool opens(const ChannelPiece& p) { return p.from == 0; }
 inline bool closes(const ChannelPiece& p, int64_t values) { return p.from + values == p.size; }

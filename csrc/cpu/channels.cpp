@@ -111,10 +111,10 @@ int64_t ChannelPass::blocks_at_once() const {
 
 void ChannelPass::operator()(int64_t c0, int64_t c1, int64_t b0, int64_t b1) const {
   BlockSums sums;
-  const bool together = c1 - c0 > 1 && spreads();
+  const bool together = c1 - c0 > 1 && spreads(), backwards = reversed && !space_.rows;
   for (int64_t done = 0, blocks; done < b1 - b0; done += blocks) {
     blocks = std::min(blocks_at_once(), b1 - b0 - done);
-    const int64_t begin = (reversed ? b1 - done - blocks : b0 + done) * block_of(space_);
+    const int64_t begin = (backwards ? b1 - done - blocks : b0 + done) * block_of(space_);
     const int64_t end = std::min(begin + blocks * block_of(space_), space_.count());
     if (space_.rows) {
       for (int64_t c = c0; c < c1; c += kMostChannels)
@@ -217,8 +217,7 @@ void ChannelPass::plane_gathered(int64_t channel, int64_t begin, int64_t end, Bl
 
 // ---- rows ----
 
-// Whether short rows may be taken as long ones. Where their bits are lines apart, of more channels that
-// takes up to 1.3 times as long.
+// Whether short rows may be taken as long ones, whose bits are lines if they do not fill whole bytes.
 bool ChannelPass::widens() const {
   const bool lines = kept_ && space_.channels % 8 != 0;
   return !parts_.first && side_by_side() && (!lines || space_.channels <= kLongestLine);

@@ -88,9 +88,7 @@ struct MomentSums {
     return {reinterpret_cast<const P*>(at.x)[k]};
   }
   __device__ __forceinline__ void add(const Value& v) {
-    const double d = double(widen(v.x)) - pivot;
-    first += d;
-    second += d * d;
+    add_moment(double(widen(v.x)), pivot, first, second);
   }
   __device__ __forceinline__ Pair close(int64_t count) const {
     const Moments m = moments_about(pivot, first, second, double(count));
@@ -126,9 +124,7 @@ struct GradientSums {
             !masked || (r.kept[number >> 3] >> (number & 7) & 1)};
   }
   __device__ __forceinline__ void add(const Value& v) {
-    const double dy = double(v.on ? widen(v.dy) : F(0));
-    first += dy;
-    second += dy * double(widen(v.x) - mean);
+    add_gradient(double(v.on ? widen(v.dy) : F(0)), double(widen(v.x) - mean), first, second);
   }
   __device__ __forceinline__ Pair close(int64_t) const { return {first, second}; }
 };

@@ -27,6 +27,20 @@ struct Moments {
   double m2;
 };
 
+// What a value adds to either sum of a block, a double or a vector of them: of moments, and of the
+// backward pass, where x stands less its mean.
+template <class D>
+FASTOPT_HD void add_moment(const D& x, const D& pivot, D& sum, D& square) {
+  const D d = x - pivot;
+  sum += d;
+  square += d * d;
+}
+template <class D>
+FASTOPT_HD void add_gradient(const D& dy, const D& x, D& sum, D& product) {
+  sum += dy;
+  product += dy * x;
+}
+
 // From the sums of d and d * d over `count` values, d = x - pivot. Rounding may leave m2 a hair below
 // zero; where the squares have left a double's range it is infinite, as they are, and not inf - inf.
 FASTOPT_HD Moments moments_about(double pivot, double sum, double squares, double count) {

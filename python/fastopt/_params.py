@@ -27,9 +27,8 @@ def is_array(obj: object) -> bool:
         return True
     if isinstance(obj, (list, tuple, Mapping)):
         return False
-    return any(_has(obj, name) for name in ("__dlpack__", "__cuda_array_interface__")) or is_viewable(
-        obj
-    )
+    names = ("__dlpack__", "__cuda_array_interface__")
+    return any(_has(obj, name) for name in names) or is_viewable(obj)
 
 
 def _has(obj: object, name: str) -> bool:
