@@ -59,6 +59,9 @@ class Array:
     def __array_namespace__(self) -> Shim:
         return self._device
 
+    def __getitem__(self, key: Any) -> Array:
+        return Array(self._device, self.view[key], self._memory)
+
     def __setitem__(self, key: Any, value: Any) -> None:
         self.view[key] = getattr(value, "view", value)
 

@@ -98,7 +98,7 @@ class Stepper {
   Overlaps overlaps_;
   Meeting meeting_;
   std::unique_ptr<Memory, void (*)(Memory*)> memory_{nullptr, nullptr};
-  std::vector<const void*> grads_before_;  // where they lay: on the device, then
+  std::vector<const void*> grads_before_;  // where they lay if on a device, element by element
   bool sent_ = false;                      // to the engine, in a step that it has finished
   std::vector<PyObject*> last_;            // the objects, which may be others by now
   std::vector<py::object> seen_;           // weak references to those that came twice

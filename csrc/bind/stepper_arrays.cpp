@@ -243,8 +243,9 @@ bool Stepper::read_grads(const py::tuple& grads) {
   bool same = true;
   for (const int64_t i : new_) {
     meeting_.await(grads_[i]);
-    const void* const data = grads_[i].device == kHost ? nullptr : grads_[i].data;
-    same = same && data == grads_before_[i] && !tensors_[i].grad.walk;
+    const bool walks = tensors_[i].grad.walk;
+    const void* const data = walks || grads_[i].device == kHost ? nullptr : grads_[i].data;
+    same = same && !walks && data == grads_before_[i];
     grads_before_[i] = data;
   }
   all_seen_ = std::all_of(seen_.begin(), seen_.end(), [](const py::object& o) { return bool(o); });
