@@ -58,8 +58,10 @@ def works() -> list[Work]:
 def _step(rule: str, dtype: str) -> Pass:
     kernel, loads, stores = RULES[rule]
     size = SIZES[dtype]
-    needs = {LOAD: loads, STORE: stores}
-    return Pass(f"step_{dtype}", kernel, 256, VECTOR // size, loads * size, stores * size, needs)
+    parts = 2 if rule == "sgd" else 1  # vectors of each array in flight for a thread
+    needs = {LOAD: parts * loads, STORE: parts * stores}
+    elements = parts * VECTOR // size
+    return Pass(f"step_{dtype}", kernel, 256, elements, loads * size, stores * size, needs)
 
 
 def _steps() -> Iterator[Work]:

@@ -64,6 +64,14 @@ def test_lists_of_which_a_thread_takes_two_vectors(cuda, storage):
     assert_same_steps(cuda, PLAIN["adam"], *lists(PLAIN["adam"], storage, lengths))
 
 
+@pytest.mark.parametrize("storage", [name for name, (_, wide) in STORAGES.items() if not wide])
+@pytest.mark.parametrize("rest", [1, 700, 1500, 3001])
+def test_an_array_of_which_a_thread_takes_two_vectors_together(cuda, storage, rest):
+    """As above, of a rule that keeps nothing; at the end only some of a block's threads find two."""
+    length = (2**17 if "shim" in cuda.name else 2**23) + rest
+    assert_same_steps(cuda, PLAIN["sgd"], *lists(PLAIN["sgd"], storage, (length,)))
+
+
 @pytest.mark.parametrize("length", [33, 1100])
 def test_lists_of_more_tensors_than_a_warp_looks_at_at_once(cuda, length):
     lengths = [1 + 37 * i % 5 for i in range(length)]

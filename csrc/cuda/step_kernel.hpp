@@ -1,5 +1,6 @@
 // The step on elements. A block of threads takes a chunk of one tensor: vectors of 16 bytes, one of
-// each array in flight for a thread, between a head that brings the parameter to a boundary and a tail.
+// each array in flight for a thread, two of rules that keep nothing, between a head that brings the
+// parameter to a boundary and a tail.
 // Arrays that do not share their distance from such a boundary go element by element, as do strided
 // gradients.
 #pragma once
@@ -38,18 +39,27 @@ struct Stepped {
     return all;
   }
 
-  // `count` elements from i on. All loads come before the first use.
+  // Neighbouring elements of each array, as they are stored.
   template <int count>
-  __device__ __forceinline__ void at(int64_t i) const {
+  struct Part {
     P w[count], g[count];
     S s[Rule::slots + 1][count];
-    load(param + i, w);
+  };
+
+  template <int count>
+  __device__ __forceinline__ void read(int64_t i, Part<count>& part) const {
+    load(param + i, part.w);
     if constexpr (count == 1)
-      g[0] = element<P>(grad, i);
+      part.g[0] = element<P>(grad, i);
     else
-      load(static_cast<const P*>(grad.data) + i, g);
+      load(static_cast<const P*>(grad.data) + i, part.g);
 #pragma unroll
-    for (int k = 0; k < Rule::slots; ++k) load(state[k] + i, s[k]);
+    for (int k = 0; k < Rule::slots; ++k) load(state[k] + i, part.s[k]);
+  }
+
+  template <int count>
+  __device__ __forceinline__ void move(int64_t i, Part<count>& part) const {
+    auto& [w, g, s] = part;
     // Whether anything stands around the rule is asked once: asked for every element, what is not done
     // would take its instructions all the same.
     F value[count], seen[count];
@@ -75,6 +85,17 @@ struct Stepped {
     for (int k = 0; k < Rule::slots; ++k) store(state[k] + i, s[k]);
   }
 
+  // `count` elements from i on; more parts lie a block's vectors apart. All loads come before the first
+  // use.
+  template <int count, int parts = 1>
+  __device__ __forceinline__ void at(int64_t i) const {
+    Part<count> part[parts];
+#pragma unroll
+    for (int p = 0; p < parts; ++p) read(i + p * kStepThreads * count, part[p]);
+#pragma unroll
+    for (int p = 0; p < parts; ++p) move(i + p * kStepThreads * count, part[p]);
+  }
+
   // Elements [before, end): from `first` on as vectors, what is left beside them one by one.
   __device__ __forceinline__ void chunk(int64_t before, int64_t first, int64_t end) const {
     constexpr int count = kPerVector<P>;
@@ -82,10 +103,14 @@ struct Stepped {
     if (first < end && vectors_from(first)) {
       from = first;
       to = end - (end - first) % count;
+      constexpr int apart = kStepThreads * count;
       const int span = int(to - first);
+      int own = int(threadIdx.x) * count;
+      if constexpr (Rule::slots == 0)
 #pragma unroll 1
-      for (int own = int(threadIdx.x) * count; own < span; own += kStepThreads * count)
-        at<count>(first + own);
+        for (; own + apart < span; own += 2 * apart) at<count, 2>(first + own);
+#pragma unroll 1
+      for (; own < span; own += apart) at<count>(first + own);
     }
     const int64_t head = from - before, left = head + end - to;
     for (int64_t j = threadIdx.x; j < left; j += kStepThreads)

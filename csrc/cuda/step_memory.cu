@@ -19,10 +19,10 @@ void each_tensor(const StepCall& call, Visit&& visit) {
       visit(call.runs[r], r, call.runs[r].tensors[i], index++);
 }
 
-int vectors_for(const Place& place, int tensors, int64_t elements) {
+int vectors_for(const Place& place, int tensors, bool stateless, int64_t elements) {
   constexpr int64_t enough = 32 * 1024;  // elements of a processor
   const int processors = asked(place, cudaDevAttrMultiProcessorCount);
-  return tensors > 1 && elements > processors * enough ? 2 : 1;
+  return (tensors > 1 || stateless) && elements > processors * enough ? 2 : 1;
 }
 
 }  // namespace
@@ -42,14 +42,16 @@ Memory::Memory(const StepCall& call, Keep keep) : keep_(keep), scope_(call.whole
 void Memory::plan(const StepCall& call) {
   tables.runs = int(call.count);
   int64_t elements = 0;
+  bool stateless = true;
   if (scope_ == ClipScope::global) norms_.begin_sequence();
   each_tensor(call, [&](const StepRun& run, int r, const StepTensor& t, int) {
     if (scope_ == ClipScope::tensor) norms_.begin_sequence();
     norms_.add(t.size, r, stored_as(run.storage));
     elements += t.size;
+    stateless = stateless && InfoTable<RuleList>::rules[run.rule].slots == 0;
     ++tensors;
   });
-  tables.vectors = vectors_for(call.place, tensors, elements);
+  tables.vectors = vectors_for(call.place, tensors, stateless, elements);
   for (int r = 0; r < tables.runs; ++r) doubles_.push_back(call.runs[r].storage == Storage::float64);
   for (int s = 0; s < kStorages; ++s) {
     Span& span = spans[s];
