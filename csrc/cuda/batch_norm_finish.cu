@@ -179,6 +179,7 @@ __global__ void __launch_bounds__(kFinishers, 1)
 template <class Finish, class Call>
 void queue(const Call& call, Pair* pairs, const RuleArrays& rules) {
   const ChannelSpace& s = call.space;
+  if (s.count() == 0) pairs = nullptr;  // nothing is summed, and so nothing has waited
   Finishing t{pairs, groups_of(s), s.channels, pairs ? s.count() : 0, 0, 1};
   if (!pairs) t.groups.count = 0;
   int64_t rest = t.groups.count;
