@@ -17,7 +17,7 @@ class Attributes(Array):
     """What an array of CuPy's says of itself."""
 
     strides = property(lambda self: self.view.strides)
-    data = property(lambda self: SimpleNamespace(ptr=self.view.ctypes.data, device_id=0))
+    data = property(lambda self: SimpleNamespace(ptr=self.view.ctypes.data, device_id=self.device_id))
 
 
 class Cupys:
@@ -37,15 +37,17 @@ class Cupys:
         self.type = type("ndarray", (Attributes,), names)  # a new one each time, asked for its library
 
     def __call__(self, host: np.ndarray) -> Array:
-        array = self.shim.array(host)
+        array, device = self.shim.array(host), ctypes.c_int()
         array.__class__ = self.type
+        self.shim.lib.cudaGetDevice(ctypes.byref(device))
+        array.device_id = device.value
         return array
 
     def leave(self) -> None:
         """The default stream is the current one again."""
         self.shim.stream = 1
         default = SimpleNamespace(ptr=0)
-        self.get_current_stream = lambda: default
+        self.get_current_stream = lambda device: default
 
 
 class Stream:
@@ -55,7 +57,7 @@ class Stream:
         self.lib, number = cupys.shim.lib, ctypes.c_void_p()
         assert self.lib.cudaStreamCreateWithFlags(ctypes.byref(number), 1) == 0
         self.ptr = cupys.shim.stream = number.value
-        cupys.get_current_stream = lambda: self
+        cupys.get_current_stream = lambda device: self
         self.leave = cupys.leave
 
     def __del__(self) -> None:

@@ -149,7 +149,7 @@ int64_t Array::size() const {
 Array read_array(py::handle object, const Where& where, Recorded recorded) {
   if (Py_TYPE(object.ptr()) == py::detail::npy_api::get().PyArray_Type_)
     return read_numpy(object, where);
-  const Library& library = library_of(object);
+  const Library library = library_of(object);
   if (library.masked) throw py::type_error(where.text() + " has a mask, expected a plain array");
   if (py::isinstance<py::array>(object)) return read_numpy(object, where);
   if (library.torch) require_plain(object, where, recorded);

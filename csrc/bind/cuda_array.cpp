@@ -15,8 +15,9 @@ struct Keys {
            *shape = make("shape"), *strides = make("strides"), *data = make("data"),
            *mask = make("mask"), *stream = make("stream"), *dtype = make("dtype"), *ptr = make("ptr"),
            *device_id = make("device_id"), *c_contiguous = make("_c_contiguous"), *cuda = make("cuda"),
-           *get_current_stream = make("get_current_stream"), *cupy = make("cupy"),
-           *torch = make("torch");
+           *cupy = make("cupy"), *torch = make("torch"),
+           *get_current_stream = make("get_current_stream"), *current_stream = make("current_stream"),
+           *cuda_stream = make("cuda_stream");
 };
 const Keys& keys() {
   static const Keys made;
@@ -129,12 +130,13 @@ Array read_cupy_array(py::handle object, const Where& where) {
 
 namespace {
 
-// Of a library that whoever made an array has imported: an import would take longer than all the rest.
-py::object library_stream(PyObject* library, auto... device) {
+// A device's, by a function of a library that whoever made an array has imported: an import would take
+// longer than all the rest.
+py::object library_stream(PyObject* library, PyObject* function, int device) {
   auto module = py::reinterpret_steal<py::object>(PyImport_GetModule(library));
   if (!module) module = py::reinterpret_steal<py::object>(PyImport_Import(library));
   if (!module) throw py::error_already_set();
-  return module.attr(py::handle(keys().cuda)).attr(py::handle(keys().get_current_stream))(device...);
+  return module.attr(py::handle(keys().cuda)).attr(py::handle(function))(device);
 }
 
 void* handle_of(const py::object& stream) {
@@ -145,14 +147,16 @@ void* handle_of(const py::object& stream) {
 }  // namespace
 
 Stream current_stream(py::handle array, int device) {
-  const Library& library = library_of(array);
+  const Library library = library_of(array);
   if (library.exchange) return {exchanged_stream(*library.exchange, device)};
   if (library.keeps) {
-    const py::object current = library_stream(keys().cupy);
-    return {handle_of(py::getattr(current, py::handle(keys().ptr))), current};
+    const py::object current = library_stream(keys().cupy, keys().get_current_stream, device);
+    return {handle_of(current.attr(py::handle(keys().ptr))), current};
   }
-  if (is_of(array, "torch"))
-    return {handle_of(library_stream(keys().torch, device).attr("cuda_stream"))};
+  if (library.torch) {
+    const py::object current = library_stream(keys().torch, keys().current_stream, device);
+    return {handle_of(current.attr(py::handle(keys().cuda_stream)))};
+  }
   const py::object about = cuda_interface(array);
   return {handle_of(about.is_none() ? about : about.attr("get")(py::handle(keys().stream)))};
 }

@@ -1,7 +1,7 @@
 #include "bind/library.hpp"
 
-#include <cstring>
 #include <string>
+#include <utility>
 
 namespace fastopt::bind {
 namespace {
@@ -30,8 +30,9 @@ Library asked(PyTypeObject* type) {
 
 }  // namespace
 
-// The last answers are kept, by identity.
-const Library& library_of(py::handle array) {
+// The last answers are kept, by identity. To ask, and to let go of a type, may run Python code, and so
+// another thread: an answer is whole before it is kept, and is handed out as a copy.
+Library library_of(py::handle array) {
   struct Answer {
     PyTypeObject* type = nullptr;
     Library library;
@@ -39,19 +40,11 @@ const Library& library_of(py::handle array) {
   static Answer answers[8];
   PyTypeObject* const type = Py_TYPE(array.ptr());
   Answer& answer = answers[reinterpret_cast<uintptr_t>(type) / 64 % 8];
-  if (answer.type != type) {
-    const Library library = asked(type);
-    Py_INCREF(type);  // so that no other type can come to lie at its address
-    Py_XDECREF(answer.type);
-    answer = {type, library};
-  }
-  return answer.library;
-}
-
-bool is_of(py::handle object, const char* library) {
-  const std::string module = py::str(py::type::handle_of(object).attr("__module__"));
-  const size_t n = strlen(library);
-  return module.compare(0, n, library) == 0 && (module.size() == n || module[n] == '.');
+  if (answer.type == type) return answer.library;
+  const Answer now{type, asked(type)};
+  Py_INCREF(type);  // so that no other type can come to lie at its address
+  Py_XDECREF(std::exchange(answer, now).type);
+  return now.library;
 }
 
 }  // namespace fastopt::bind

@@ -13,9 +13,6 @@ struct Library {
 };
 
 // Asked once a type.
-const Library& library_of(py::handle array);
-
-// Whether the object's type is of this library, a subclass among its own modules included.
-bool is_of(py::handle object, const char* library);
+Library library_of(py::handle array);
 
 }  // namespace fastopt::bind

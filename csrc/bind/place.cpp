@@ -16,23 +16,23 @@ struct Cuda {
   const Backend* backend = nullptr;
   std::string trouble = "";
   bool looked = false;
-
-  void look() {
-    if (looked) return;
-    looked = true;
-    try {
-      const py::module_ module = py::module_::import("fastopt._cuda");
-      backend =
-          py::reinterpret_borrow<py::capsule>(module.attr("backend")).get_pointer<const Backend>();
-      trouble = py::str(module.attr("trouble")());
-      if (!trouble.empty()) trouble = "fastopt cannot use CUDA here: " + trouble;
-    } catch (py::error_already_set& e) {
-      trouble = e.matches(PyExc_ModuleNotFoundError)
-                    ? "this build of fastopt has no CUDA part"
-                    : "fastopt's CUDA part cannot be loaded: " + std::string(py::str(e.value()));
-    }
-  }
 };
+
+Cuda found() {
+  Cuda now{.looked = true};
+  try {
+    const py::module_ module = py::module_::import("fastopt._cuda");
+    now.backend =
+        py::reinterpret_borrow<py::capsule>(module.attr("backend")).get_pointer<const Backend>();
+    now.trouble = py::str(module.attr("trouble")());
+    if (!now.trouble.empty()) now.trouble = "fastopt cannot use CUDA here: " + now.trouble;
+  } catch (py::error_already_set& e) {
+    now.trouble = e.matches(PyExc_ModuleNotFoundError)
+                      ? "this build of fastopt has no CUDA part"
+                      : "fastopt's CUDA part cannot be loaded: " + std::string(py::str(e.value()));
+  }
+  return now;
+}
 
 Cuda cuda;
 
@@ -43,7 +43,8 @@ std::string device_text(int device) {
 }  // namespace
 
 std::string cuda_trouble() {
-  cuda.look();
+  // An import lets other threads run, which shall see nothing half found; to look twice does no harm.
+  if (!cuda.looked) cuda = found();
   return cuda.trouble;
 }
 
@@ -87,7 +88,7 @@ void Meeting::restream() {
 // Whether an earlier call's stream is there still: a default one, torch's, or one whose object is held.
 bool Meeting::lives(void* stream) const {
   const bool is_default = reinterpret_cast<uintptr_t>(stream) <= 2;
-  return stream && (is_default || !stream_.is_none() || is_of(owner_, "torch"));
+  return stream && (is_default || !stream_.is_none() || library_of(owner_).torch);
 }
 
 const Exchange* Meeting::exchange() const { return owner_ ? library_of(owner_).exchange : nullptr; }

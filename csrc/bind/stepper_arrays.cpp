@@ -59,7 +59,7 @@ bool Stepper::unchanged() {
     const auto object = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(list, i));
     const bool held = object.is(owners_[target]);
     const Known& was = known_[target];
-    if (const Library& library = library_of(object); held && (library.keeps || library.exchange))
+    if (const Library library = library_of(object); held && (library.keeps || library.exchange))
       return library.keeps || lies_so(*library.exchange, object, was.data, was.dtype, was.layout);
     const Array a = read_array(object, anywhere, Recorded::taken);
     return a.data == was.data && a.dtype == was.dtype && a.writable && was.layout.is_of(a);
