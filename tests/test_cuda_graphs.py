@@ -107,6 +107,45 @@ def test_a_graph_skips_what_is_not_finite(cuda):
         assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
 
 
+def test_a_graph_clips_by_the_norm_it_was_captured_with(cuda):
+    """By how much is the optimizer's to say."""
+    params, grads, there, device_grads = lists(cuda)
+    host, device = (fastopt.SGD(p, clip_norm=1.0) for p in (params, there))
+    with cuda.new_stream():
+        device.step(device_grads)
+        replay = cuda.capture(lambda: device.step(device_grads))
+        host.step(grads)
+        for norm, kind in ((0.5, "1"), (0.25, "max"), (None, "2"), (2.0, "1")):
+            host.clip_norm = device.clip_norm = norm
+            device.clip_norm_type = kind
+            replay()
+            host.step(grads)
+        assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
+
+
+@pytest.mark.parametrize("scope", ["global", "tensor"])
+def test_a_scope_may_change_until_a_graph_was_captured(cuda, scope):
+    """A graph has the addresses of the tables that are made for a scope."""
+    params, grads, there, device_grads = lists(cuda)
+    host, device = (fastopt.Adam(p, clip_norm=1.0, clip_scope=scope) for p in (params, there))
+    other = {"global": "tensor", "tensor": "global"}[scope]
+
+    def steps(device_step):
+        for _ in range(2):
+            device_step()
+            host.step(grads)
+
+    with cuda.new_stream():
+        steps(lambda: device.step(device_grads))
+        host.clip_scope = device.clip_scope = other
+        steps(lambda: device.step(device_grads))
+        replay = cuda.capture(lambda: device.step(device_grads))
+        with pytest.raises(RuntimeError, match="clip_scope cannot be changed any more"):
+            device.clip_scope = scope
+        steps(replay)
+        assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
+
+
 def test_what_waits_for_the_device_cannot_be_captured(cuda):
     _, _, there, device_grads = lists(cuda)
     device = fastopt.Adam(there, on_nonfinite="raise")

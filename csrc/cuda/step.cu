@@ -36,12 +36,13 @@ StepReport run(Memory& m, const StepCall& call) {
   m.send_hypers(call);
   m.send_grads(call, recording);
   const bool clips = whole.clip_norm != kNone, watches = policy != OnNonfinite::propagate;
-  if (clips || watches) m.queue_norms(place, clips ? whole.clip_norm_type : ClipNorm::max, watches);
+  const StepNeeds needs{clips, whole.clip_scope == ClipScope::tensor, watches,
+                        clips ? whole.clip_norm_type : ClipNorm::max};
+  if (clips || watches) m.queue_norms(place, needs.kind, watches);
   if (policy == OnNonfinite::raise)
     if (const int64_t found = wait_for_nonfinite(m, place); found >= 0) return {found};
 
   const int rule = call.runs[0].rule;
-  const StepNeeds needs{clips, whole.clip_scope == ClipScope::tensor, watches};
   Given given;
   if (!clips && !watches) given = m.give(call);
   if (given.step == 0) step_begins[rule].launch(place, m.tables, needs, m.tensors);

@@ -78,6 +78,7 @@ struct Given {
 // What a step does besides, as it was when the step was queued.
 struct StepNeeds {
   bool clips, clips_each, watches;
+  ClipNorm kind;
 };
 
 // Queues the kernel of one rule, for entries [first, first + count) and all their chunks.

@@ -8,9 +8,9 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__device__ Clip clip_to(const StepTables& t, int sequence) {
+__device__ Clip clip_to(const StepTables& t, ClipNorm kind, int sequence) {
   const Sequence& q = t.norms.sequences[sequence];
-  const double size = norm_of(t.norms.states[sequence], t.whole->clip_norm_type, q.doubles);
+  const double size = norm_of(t.norms.states[sequence], kind, q.doubles);
   const double c = clip_coefficient(size, t.whole->clip_norm, t.whole->clip_eps);
   return {c, float(c)};
 }
@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int r = int(threadIdx.x); r < t.runs; r += kThreads)
     prepare_run<Rule>(t.hypers[r], t.doubles[r], step, t.constants[r]);
   for (int i = int(threadIdx.x); i < tensors; i += kThreads)
-    t.clips[i] = needs.clips ? clip_to(t, needs.clips_each ? i : 0) : Clip{1.0, 1.0f};
+    t.clips[i] = needs.clips ? clip_to(t, needs.kind, needs.clips_each ? i : 0) : Clip{1.0, 1.0f};
   __syncthreads();  // all have read what was before
   if (threadIdx.x == 0) *t.control = {{step, before.counts.skipped + skip}, kAllFinite, skip};
 }

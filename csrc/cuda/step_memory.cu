@@ -96,20 +96,26 @@ void Memory::send_counts(const Place& place, Counts counts) {
   known = counts;
 }
 
+// Another scope has other sequences to sum: other tables.
+void Memory::change_scope(const StepCall& call) {
+  if (recorded)
+    throw std::runtime_error(
+        "clip_scope cannot be changed any more: a graph was captured, whose norms are of the other "
+        "scope; make another optimizer");
+  const Counts counts = cuda::counts(this, call.place);
+  Memory other(call, keep_);
+  other.send_counts(call.place, counts);
+  *this = static_cast<Memory&&>(other);
+}
+
 void Memory::send_hypers(const StepCall& call) {
-  if (call.whole->clip_scope != scope_) {  // other sequences: other tables
-    const Counts counts = cuda::counts(this, call.place);
-    Memory other(call, keep_);
-    other.send_counts(call.place, counts);
-    *this = static_cast<Memory&&>(other);
-    return;
-  }
   std::vector<Hyper> now{*call.whole};
   for (int r = 0; r < tables.runs; ++r) now.push_back(*call.runs[r].hyper);
   if (hypers_ == now) return;
   if (keep_ == Keep::lasting && capturing(call.place))
     throw std::runtime_error(
         "a hyper-parameter was changed on a stream that is being captured: change it before or after");
+  if (call.whole->clip_scope != scope_) return change_scope(call);
   const IeeeMode mode;
   std::vector<NormShape> shapes;
   for (int r = 0; r < tables.runs; ++r)

@@ -39,6 +39,7 @@ struct Memory {
   void plan(const StepCall& call);
   void cut(cuda::Cutter& cutter);
   void fill(const Place& place);
+  void change_scope(const StepCall& call);
 
   cuda::Keep keep_;
   cuda::NormPlan norms_;
