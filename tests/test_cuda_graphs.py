@@ -146,6 +146,24 @@ def test_a_scope_may_change_until_a_graph_was_captured(cuda, scope):
         assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
 
 
+def test_a_graph_outlives_a_step_that_was_refused(cuda):
+    """For a parameter that does not fit the state. With the old one back, all is as before."""
+    params, grads, there, device_grads = lists(cuda)
+    host, device = (fastopt.Adam(p, clip_norm=1.0) for p in (params, there))
+    own = there[1]
+    with cuda.new_stream():
+        replay = cuda.capture(lambda: device.step(device_grads))
+        device.params[1] = cuda.array(np.ones(4, np.float32))
+        with pytest.raises(ValueError, match=r"m\[1\] has shape \(3,\)"):
+            device.step(device_grads)
+        device.params[1] = own
+        for step in (replay, lambda: device.step(device_grads), replay):
+            step()
+            host.step(grads)
+        assert device.step_count == 3
+        assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
+
+
 def test_what_waits_for_the_device_cannot_be_captured(cuda):
     _, _, there, device_grads = lists(cuda)
     device = fastopt.Adam(there, on_nonfinite="raise")

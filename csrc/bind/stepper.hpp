@@ -12,7 +12,21 @@
 
 namespace fastopt::bind {
 
-class Stepper {
+// Parameters and each state's arrays as they were when they were last checked, the parameters first.
+struct Targets {
+  struct Known {
+    const void* data = nullptr;
+    DType dtype = DType::float32;
+    Layout layout;
+  };
+  std::vector<StepTensor> tensors_;
+  std::vector<Known> known_;
+  std::vector<py::object> owners_;
+  Overlaps overlaps_;
+  Meeting meeting_;
+};
+
+class Stepper : Targets {
  public:
   // `states` holds one list for each slot of the rule, each as long as `params`; `group_sizes` cuts the
   // lists into groups. The lists are kept and looked at again in every step, so that an array replaced
@@ -46,11 +60,6 @@ class Stepper {
   }
 
  private:
-  struct Known {  // an array as it was when it was last checked
-    const void* data = nullptr;
-    DType dtype = DType::float32;
-    Layout layout;
-  };
   struct Busy;
   struct Borrowed;
 
@@ -64,6 +73,7 @@ class Stepper {
   bool unchanged();
   void watch_targets();
   void check_targets();
+  void look_at_targets(std::vector<Storage>& storages);
   void check_target(int64_t i, std::vector<Storage>& storages);
   void cut_runs(const std::vector<Storage>& storages);
   py::tuple tuple_of(py::handle grads) const;
@@ -86,17 +96,11 @@ class Stepper {
 
   Hyper whole_;
   std::vector<Hyper> hypers_;
-  std::vector<StepTensor> tensors_;
   std::vector<StepRun> runs_;
-  // Targets: the parameters, then each state's arrays.
-  std::vector<Known> known_;
-  std::vector<py::object> owners_;
   bool all_keep_ = false;     // their memory where it is, for good
   std::vector<Array> grads_;  // as long as a step lasts
   std::vector<int64_t> new_;  // those that are not as before
   std::vector<std::unique_ptr<Walk>> walks_;
-  Overlaps overlaps_;
-  Meeting meeting_;
   std::unique_ptr<Memory, void (*)(Memory*)> memory_{nullptr, nullptr};
   std::vector<const void*> grads_before_;  // where they lay if on a device, element by element
   bool sent_ = false;                      // to the engine, in a step that it has finished

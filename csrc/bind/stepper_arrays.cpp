@@ -1,6 +1,7 @@
 // The arrays of a Stepper: parameters and states, looked at again in every step, and gradients.
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "bind/library.hpp"
 #include "bind/stepper.hpp"
@@ -120,31 +121,41 @@ void Stepper::cut_runs(const std::vector<Storage>& storages) {
     }
 }
 
-void Stepper::check_targets() {
+void Stepper::look_at_targets(std::vector<Storage>& storages) {
   const int64_t n = int64_t(params_.size());
   const int64_t made_with = std::accumulate(group_sizes_.begin(), group_sizes_.end(), int64_t{0});
   if (n != made_with)
     throw py::value_error(param_role_ + " has " + std::to_string(n) +
                           " arrays, but the optimizer was made with " + std::to_string(made_with));
-  checked_ = false;
-  tensors_.assign(n, {});
-  known_.assign((1 + rule_.slots) * n, {});
-  owners_ = std::vector<py::object>((1 + rule_.slots) * n);  // assign() ends some that it still counts
-  overlaps_ = {};
-  counts();  // before they are forgotten
-  memory_.reset();
-  meeting_ = {};
+  tensors_.resize(n);
+  known_.resize((1 + rule_.slots) * n);
+  owners_.resize((1 + rule_.slots) * n);
   for (int k = 0; k < rule_.slots; ++k)
     if (int64_t(py::len(states_[k])) != n)
       throw py::value_error(std::string(rule_.states[k]) + " has " +
                             std::to_string(py::len(states_[k])) + " arrays, but " + param_role_ +
                             " has " + std::to_string(n));
-  std::vector<Storage> storages;
   for (int64_t i = 0; i < n; ++i) check_target(i, storages);
   overlaps_.check_writes();
+}
+
+// What is refused changes nothing: with the old arrays back, an engine's memory of them, of which a
+// graph may know the address, is there still.
+void Stepper::check_targets() {
+  counts();  // before they are forgotten
+  std::vector<Storage> storages;
+  Targets before = std::exchange(static_cast<Targets&>(*this), {});
+  try {
+    look_at_targets(storages);
+  } catch (...) {
+    static_cast<Targets&>(*this) = std::move(before);
+    throw;
+  }
+  memory_.reset();
   all_keep_ = std::all_of(owners_.begin(), owners_.end(),
                           [](const py::object& owner) { return library_of(owner).keeps; });
   cut_runs(storages);
+  const size_t n = tensors_.size();
   grads_.resize(n);
   walks_.resize(n);
   grads_before_.assign(n, nullptr);
