@@ -3,8 +3,12 @@ refuses a stream that is gone and knows what spoils a capture."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
+import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -124,6 +128,46 @@ def test_what_forward_saves_keeps_its_stream(shim, as_cupys, goes_back):
     assert bits(saved.mean) == bits(host_saved.mean)
     del saved
     assert held(shim) == before
+
+
+@contextlib.contextmanager
+def waits_for_python(shim):
+    """The device is done when another thread of Python was let run, as a function is that a stream calls."""
+    read, write = os.pipe()
+    other = threading.Thread(target=lambda: (time.sleep(0.05), os.write(write, b"done")))
+    shim.lib.shim_wait_on(read)
+    other.start()
+    try:
+        yield
+    finally:
+        other.join()
+        shim.lib.shim_wait_on(-1)
+        os.close(read), os.close(write)
+
+
+WAITS = {
+    "a count": lambda opt, **_: opt.skipped_steps,
+    "a scope": lambda opt, **_: setattr(opt, "clip_scope", "tensor"),
+    "an optimizer that goes": lambda optimizers, **_: optimizers.clear(),
+    "saved statistics": lambda saved, **_: saved.mean,
+    "sums backward": lambda x, saved, **_: F.batch_norm_backward_reduce(x, saved),
+    "moments": lambda x, **_: F.batch_norm_moments(x),
+    "a norm": lambda x, **_: F.global_norm([x]),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_who_waits_for_the_device_lets_python_go_on(shim, wait):
+    x = shim.array(np.ones((6, 4), np.float32))
+    optimizers = [fastopt.SGD(shim.array(np.ones((6, 4), np.float32)), on_nonfinite="skip")]
+    optimizers[0].step(x)
+    _, saved = F.batch_norm_forward(x)
+    shim.counts()
+    with waits_for_python(shim):
+        WAITS[wait](x=x, saved=saved, opt=optimizers[0], optimizers=optimizers)
+        gc.collect()
+    assert shim.counts()["synchronisations"] > 0
+    assert shim.lib.shim_waited_in_vain() == 0
 
 
 def test_what_cannot_be_given_back_ends_no_process(shim):

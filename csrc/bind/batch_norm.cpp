@@ -10,6 +10,16 @@ namespace {
 
 bool coincide(const Array& a, const Array& b) { return a.data == b.data && Layout(a).is_of(b); }
 
+// An engine's numbers. It may wait for the device, and that for Python.
+Numbers fetched(const Place& place, const double* from, int64_t count) {
+  Numbers host(count);
+  double* const to = host.mutable_data();
+  const Backend& engine = engine_of(place);
+  py::gil_scoped_release unlocked;
+  engine.fetch(place, to, from, count * int64_t(sizeof(double)));
+  return host;
+}
+
 }  // namespace
 
 Array read_like(py::handle object, const char* role, const Array& x) {
@@ -40,11 +50,7 @@ Column::Column(const Place& place, Numbers& host, int64_t count) : Column(place,
   engine_of(place).send(place, data(), host.data(), count * int64_t(sizeof(double)));
 }
 
-Numbers Column::fetch() const {
-  Numbers host(count_);
-  engine_of(place_).fetch(place_, host.mutable_data(), data(), count_ * int64_t(sizeof(double)));
-  return host;
-}
+Numbers Column::fetch() const { return fetched(place_, data(), count_); }
 
 namespace {
 
@@ -207,12 +213,7 @@ void register_batch_norm(py::module_& m) {
           "Without keep and take, running statistics are the average of all batches.");
 
   const auto column = [](double* (BatchNormSaved::*which)() const) {
-    return [which](const BatchNormSaved& s) {
-      Numbers host(s.channels);
-      const int64_t bytes = s.channels * int64_t(sizeof(double));
-      engine_of(s.place).fetch(s.place, host.mutable_data(), (s.*which)(), bytes);
-      return host;
-    };
+    return [which](const BatchNormSaved& s) { return fetched(s.place, (s.*which)(), s.channels); };
   };
   py::class_<BatchNormSaved>(m, "BatchNormSaved", "What a forward pass leaves for the backward pass.",
                              collectable<BatchNormSaved>())

@@ -55,13 +55,23 @@ void Stepper::set_whole(const Values& values) {
   whole_ = read_hyper(rule_, values);
   if (!memory_) return;
   meeting_.restream();
-  meeting_.engine().set_hypers(memory_.get(), call());
+  const Backend& engine = meeting_.engine();
+  py::gil_scoped_release unlocked;
+  engine.set_hypers(memory_.get(), call());
 }
 
 Counts Stepper::counts() {
+  if (!memory_) return counts_;  // which may be asked for during a step
+  const Busy busy(busy_);
+  return known_counts();
+}
+
+Counts Stepper::known_counts() {
   if (!memory_) return counts_;
   meeting_.restream();  // a graph may have been replayed on another than the last step's
-  return counts_ = meeting_.engine().counts(memory_.get(), meeting_.place());
+  const Backend& engine = meeting_.engine();
+  py::gil_scoped_release unlocked;  // it may wait for the device, and that for Python
+  return counts_ = engine.counts(memory_.get(), meeting_.place());
 }
 
 void Stepper::set_counts(Counts counts) {
@@ -79,7 +89,7 @@ StepCall Stepper::call() {
 void Stepper::remember() {
   const Backend& engine = meeting_.engine();
   if (memory_ || !engine.remember) return;  // a host needs nothing
-  memory_ = {engine.remember(call()), engine.forget};
+  memory_ = {engine.remember(call()), Forget{engine.forget}};
   engine.set_counts(memory_.get(), meeting_.place(), counts_);
 }
 

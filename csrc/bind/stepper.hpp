@@ -26,6 +26,15 @@ struct Targets {
   Meeting meeting_;
 };
 
+// Ends what an engine keeps, which may wait for the device, and that for Python.
+struct Forget {
+  void (*how)(Memory*) = nullptr;
+  void operator()(Memory* memory) const {
+    py::gil_scoped_release unlocked;
+    how(memory);
+  }
+};
+
 class Stepper : Targets {
  public:
   // `states` holds one list for each slot of the rule, each as long as `params`; `group_sizes` cuts the
@@ -46,7 +55,7 @@ class Stepper : Targets {
 
   // Whether a device keeps hyper-parameters and counts of its own.
   bool on_device() const { return memory_ != nullptr; }
-  // On a device that has counted by itself, these wait for it.
+  // On a device that has counted by itself, this waits for it.
   Counts counts();
   void set_counts(Counts counts);
 
@@ -68,6 +77,7 @@ class Stepper : Targets {
   Where state_at(int slot, int64_t i) const { return {rule_.states[slot], single_ ? -1 : i, names_}; }
 
   StepCall call();
+  Counts known_counts();
   void remember();
   bool are_held() const;
   bool unchanged();
@@ -101,7 +111,7 @@ class Stepper : Targets {
   std::vector<Array> grads_;  // as long as a step lasts
   std::vector<int64_t> new_;  // those that are not as before
   std::vector<std::unique_ptr<Walk>> walks_;
-  std::unique_ptr<Memory, void (*)(Memory*)> memory_{nullptr, nullptr};
+  std::unique_ptr<Memory, Forget> memory_;
   std::vector<const void*> grads_before_;  // where they lay if on a device, element by element
   bool sent_ = false;                      // to the engine, in a step that it has finished
   std::vector<PyObject*> last_;            // the objects, which may be others by now

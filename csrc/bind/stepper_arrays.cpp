@@ -142,7 +142,7 @@ void Stepper::look_at_targets(std::vector<Storage>& storages) {
 // What is refused changes nothing: with the old arrays back, an engine's memory of them, of which a
 // graph may know the address, is there still.
 void Stepper::check_targets() {
-  counts();  // before they are forgotten
+  known_counts();  // before they are forgotten
   std::vector<Storage> storages;
   Targets before = std::exchange(static_cast<Targets&>(*this), {});
   try {

@@ -1,4 +1,6 @@
 // Errors, devices and counters.
+#include <poll.h>
+
 #include <iterator>
 #include <utility>
 
@@ -15,6 +17,8 @@ thread_local int device = 0;
 namespace {
 
 int devices = 2;
+int waits_on = -1;
+int64_t waited_in_vain = 0;
 int processors = 4;  // few, so that little work fills a device; the other one has another number
 thread_local cudaError_t last_error = cudaSuccess;
 
@@ -60,6 +64,12 @@ const Text& text_of(cudaError_t error) {
 }
 
 }  // namespace
+
+void synchronise() {
+  ++counts.synchronisations;
+  pollfd file{waits_on, POLLIN, 0};
+  if (waits_on >= 0 && poll(&file, 1, 2000) != 1) ++waited_in_vain;
+}
 
 cudaError_t report(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
@@ -168,3 +178,5 @@ int64_t shim_waits() { return counts.waits; }
 void shim_reset_counts() { counts = {}; }
 void shim_set_devices(int count) { devices = count; }
 void shim_set_processors(int count) { processors = count; }
+void shim_wait_on(int file) { waits_on = file; }
+int64_t shim_waited_in_vain() { return waited_in_vain; }

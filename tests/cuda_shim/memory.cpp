@@ -93,7 +93,7 @@ cudaError_t cudaFree(void* p) {
   const Guard guard(mutex);
   if (!p) return cudaSuccess;
   if (const cudaError_t error = uncapturable()) return report(error);
-  ++counts.synchronisations;
+  synchronise();
   release(p);
   return cudaSuccess;
 }
@@ -124,7 +124,7 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t size, cudaMemcpyKind k
   if (const cudaError_t error = uncapturable()) return report(error);
   if (const cudaError_t error = check_copy(to, from, size, kind)) return report(error);
   ++counts.copies;
-  ++counts.synchronisations;
+  synchronise();
   return report(enqueue(nullptr, [=] { std::memmove(to, from, size); }));
 }
 

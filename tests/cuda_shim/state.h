@@ -25,6 +25,7 @@ extern thread_local int device;  // the current one
 inline constexpr int kShared = 48 << 10, kMostShared = 227 << 10;
 extern std::map<const void*, size_t> allowed_shared;
 
+void synchronise();               // counts, and waits if shim_wait_on says so
 cudaError_t report(cudaError_t);  // keeps an error for cudaGetLastError
 cudaError_t present();            // or why there is no device
 bool exists(int device);

@@ -144,12 +144,12 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const Guard guard(mutex);
-  ++counts.synchronisations;
+  synchronise();
   return report(check_uncaptured(find(stream)));
 }
 cudaError_t cudaDeviceSynchronize() {
   const Guard guard(mutex);
-  ++counts.synchronisations;
+  synchronise();
   if (const cudaError_t error = present()) return report(error);
   for (const auto& capture : captures)
     return report(spoil(*capture, cudaErrorStreamCaptureUnsupported));

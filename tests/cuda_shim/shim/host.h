@@ -168,6 +168,10 @@ SHIM_API void shim_fail_allocation(int64_t successes);
 SHIM_API void shim_set_devices(int count);
 // Of the first device, 4 at first.
 SHIM_API void shim_set_processors(int count);
+// From now on the host waits for a device until this can be read from, but not for ever; -1: it need
+// not wait.
+SHIM_API void shim_wait_on(int file);
+SHIM_API int64_t shim_waited_in_vain();  // how often that came to nothing
 }
 
 template <class T>
