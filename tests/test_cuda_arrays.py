@@ -108,7 +108,8 @@ def test_what_another_stream_still_writes_is_waited_for(shim):
     shim.lib.cudaStreamBeginCapture(other, 2)
     with shim.new_stream():
         F.sgd_step(w, changed(grad, stream=other.value), lr=0.5)
-    shim.lib.cudaStreamEndCapture(other, ctypes.byref(ctypes.c_void_p()))
+    # Which it could not end if that stream did not wait in turn for the step.
+    assert shim.lib.cudaStreamEndCapture(other, ctypes.byref(ctypes.c_void_p())) == 0
     assert shim.host(w).tolist() == [0.5] * 3
 
 

@@ -19,7 +19,7 @@ BatchNormBackward backward_call(const BatchNormSaved& s, const Place& place) {
 // Where a call's arrays lie, which is where the forward pass has left its numbers. Arrays without
 // elements lie nowhere.
 Meeting meet(BatchNormSaved& s, std::initializer_list<std::pair<Array*, const char*>> arrays) {
-  const Meeting meeting = bind::meet(arrays);
+  Meeting meeting = bind::meet(arrays);
   if (meeting.empty()) return Meeting(s.place);
   if (meeting.place().device != s.place.device)
     throw py::value_error("x lies on another device than when it went forward");

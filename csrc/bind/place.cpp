@@ -2,6 +2,8 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "bind/cuda_array.hpp"
 #include "bind/library.hpp"
 #include "cpu/engine.hpp"
@@ -100,11 +102,24 @@ bool Meeting::is_of_library(py::handle array) const {
   return Py_TYPE(array.ptr()) == Py_TYPE(owner_.ptr()) || (own && own == library_of(array).exchange);
 }
 
-void Meeting::await(const Array& a) const {
+void Meeting::await(const Array& a) {
   if (a.device == kHost || a.size() == 0) return;
   const bool asks = !a.stream && !is_of_library(a.owner);
   void* const stream = asks ? current_stream(a.owner, a.device).handle : a.stream;
-  if (stream && stream != place_.stream) engine().wait_for(place_, stream);
+  if (!stream || std::find(awaited_.begin(), awaited_.end(), stream) != awaited_.end()) return;
+  if (engine().wait_for(place_, stream)) awaited_.push_back(stream);
+}
+
+void Meeting::let_go() {
+  for (void* const stream : awaited_) engine().wait_for({place_.device, stream}, place_.stream);
+  awaited_.clear();
+}
+
+Meeting::~Meeting() {
+  try {
+    let_go();
+  } catch (const std::runtime_error&) {  // the device is lost, say: whoever asks it next is told
+  }
 }
 
 Meeting meet(std::initializer_list<std::pair<Array*, const char*>> arrays) {

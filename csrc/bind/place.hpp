@@ -3,6 +3,7 @@
 
 #include <initializer_list>
 #include <utility>
+#include <vector>
 
 #include "bind/array.hpp"
 
@@ -24,6 +25,9 @@ class Meeting {
  public:
   Meeting() = default;
   explicit Meeting(const Place& place) : place_(place) {}  // without arrays
+  Meeting(Meeting&&) = default;
+  Meeting& operator=(Meeting&&) = default;
+  ~Meeting();  // lets go
   bool empty() const { return !owner_; }
 
   void add(Array& a, const Where& where);
@@ -35,7 +39,10 @@ class Meeting {
   bool is_of_library(py::handle array) const;
   const Exchange* exchange() const;  // of that library; null if it has none
 
-  void await(const Array& a) const;  // before work is queued
+  void await(const Array& a);  // before work is queued
+  // When it has been: streams that were waited for wait in turn, as what they do next may write or free
+  // these arrays.
+  void let_go();
   // In a later call: the stream that is current by then, which waits for what was queued on the last.
   void restream();
   // What keeps the place's stream alive; None if nobody can say.
@@ -53,6 +60,7 @@ class Meeting {
   py::object stream_ = py::none();
   Where first_;
   Place place_;
+  std::vector<void*> awaited_;  // streams
 };
 
 // Of arrays that are to be worked on now; those without an owner are not there.

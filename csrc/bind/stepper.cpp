@@ -127,12 +127,13 @@ bool Stepper::step(py::handle grads, py::object grad_names) {
   {
     // Safe without the lock: on a host the buffers' owners are in owners_, held and grads_, and Busy
     // keeps every other thread out of what this call points at. On a device what is queued comes before
-    // whatever the arrays' library may queue there later, on the same stream, even if it reuses their
-    // memory.
+    // whatever the arrays' library may queue there later, on the same stream or on one that has waited
+    // for it (let_go), even if it reuses their memory.
     py::gil_scoped_release unlocked;
     report = meeting_.engine().step(call);
   }
   sent_ = true;
+  meeting_.let_go();
   if (report.nonfinite < 0) {
     if (!report.queued) ++counts_.step;
     return true;

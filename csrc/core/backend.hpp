@@ -109,8 +109,9 @@ struct Backend {
 
   // The device of a buffer; kHost for one in host memory.
   int (*device_of)(const void*);
-  // Lets work queued on `place` wait for what is queued on another stream of its device by now.
-  void (*wait_for)(const Place& place, void* stream);
+  // Lets work queued on `place` wait for what is queued on another stream of its device by now; false
+  // where there is nothing to wait for.
+  bool (*wait_for)(const Place& place, void* stream);
   // Whether what is queued there is only written down, in a graph.
   bool (*captured)(const Place&);
 };

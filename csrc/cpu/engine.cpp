@@ -177,7 +177,7 @@ const Backend backend = {
     .fetch = copy,
     .send = copy,
     .device_of = [](const void*) { return kHost; },
-    .wait_for = [](const Place&, void*) {},
+    .wait_for = [](const Place&, void*) { return false; },
     .captured = [](const Place&) { return false; },
 };
 

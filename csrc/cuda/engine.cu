@@ -26,8 +26,8 @@ bool captured(const Place& place) {
 
 // A capture cannot wait for what is not captured, and need not: that is done when the graph is
 // replayed.
-void wait_for(const Place& place, void* stream) {
-  if (stream == place.stream || (captured(place) && !captured({place.device, stream}))) return;
+bool wait_for(const Place& place, void* stream) {
+  if (stream == place.stream || (captured(place) && !captured({place.device, stream}))) return false;
   const OnDevice current(place);
   cudaEvent_t event;
   check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cannot make an event");
@@ -35,6 +35,7 @@ void wait_for(const Place& place, void* stream) {
   if (error == cudaSuccess) error = cudaStreamWaitEvent(stream_of(place), event, 0);
   cudaEventDestroy(event);  // once it has happened
   check(error, "cannot wait for another stream");
+  return true;
 }
 
 std::string version(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }

@@ -45,6 +45,7 @@ constexpr Text kTexts[] = {
     SHIM_ERROR(cudaErrorStreamCaptureInvalidated,
                "operation failed due to a previous error during capture"),
     SHIM_ERROR(cudaErrorStreamCaptureUnmatched, "capture was not ended in the same stream as it began"),
+    SHIM_ERROR(cudaErrorStreamCaptureUnjoined, "capturing stream has unjoined work"),
     SHIM_ERROR(cudaErrorStreamCaptureIsolation,
                "dependency created on uncaptured work in another stream"),
     SHIM_ERROR(cudaErrorStreamCaptureImplicit,

@@ -20,11 +20,14 @@ struct CUstream_st {
   int device;
   bool blocking = true;  // work on the legacy stream waits for it
   std::shared_ptr<Capture> capture = nullptr;
+  int64_t given = 0, joined = 0;  // pieces of work to a capture that it has joined; those waited for
 };
 
 struct CUevent_st {
   int device;
   std::shared_ptr<Capture> capture = nullptr;  // in which it was last recorded
+  CUstream_st* stream = nullptr;
+  int64_t given = 0;
 };
 
 struct CUgraph_st {
@@ -87,7 +90,7 @@ cudaError_t enqueue(cudaStream_t handle, Work work) {
   else if (stream->capture->spoilt)
     return cudaErrorStreamCaptureInvalidated;
   else
-    stream->capture->work.push_back(std::move(work));
+    stream->capture->work.push_back(std::move(work)), ++stream->given;
   return cudaSuccess;
 }
 
@@ -172,11 +175,12 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
   if (!stream || stream->device != event->device) return report(cudaErrorInvalidResourceHandle);
   if (const cudaError_t error = enqueue(handle, [] {})) return report(error);
   event->capture = stream->capture;
+  event->stream = find(handle);
+  event->given = stream->given;
   return cudaSuccess;
 }
 
-// A stream that waits for a captured event joins its capture. That it is joined back before the capture
-// ends is not checked.
+// A stream that waits for a captured event joins its capture, and must be waited for before that ends.
 cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned) {
   const Guard guard(mutex);
   CUstream_st* const stream = find(handle);
@@ -187,7 +191,10 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
     return report(spoil(*stream->capture, cudaErrorStreamCaptureIsolation));
   if (going_on && is_legacy(stream))
     return report(spoil(*event->capture, cudaErrorStreamCaptureImplicit));
-  if (going_on) stream->capture = event->capture;
+  if (!going_on) return cudaSuccess;
+  if (!stream->capture) stream->given = stream->joined = 0;
+  stream->capture = event->capture;
+  event->stream->joined = event->given;
   return cudaSuccess;
 }
 
@@ -210,8 +217,13 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
   if (capture->origin != stream) return report(spoil(*capture, cudaErrorStreamCaptureUnmatched));
   captures.erase(capture);
   stream->capture = nullptr;
+  bool joined = true;
   for (const auto& other : streams)
-    if (other->capture == capture) other->capture = nullptr;
+    if (other->capture == capture) {
+      other->capture = nullptr;
+      joined = joined && other->joined == other->given;
+    }
+  if (!joined) return report(cudaErrorStreamCaptureUnjoined);
   if (capture->spoilt) return report(cudaErrorStreamCaptureInvalidated);
   *graph = new CUgraph_st{std::move(capture->work)};
   return cudaSuccess;
