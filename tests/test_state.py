@@ -337,7 +337,7 @@ class Meddling:
 
 def test_state_is_not_replaced_nor_loaded_amid_a_step():
     opt = fastopt.Adam([np.ones(2)])
-    state, refused = opt.state_dict(), []
+    state, before, refused = opt.state_dict(), opt.m, []
 
     def meddle():
         for what in (lambda: setattr(opt, "m", [np.zeros(2)]), lambda: opt.load_state_dict(state)):
@@ -347,4 +347,5 @@ def test_state_is_not_replaced_nor_loaded_amid_a_step():
 
     opt.step([Meddling(meddle)])
     assert len(refused) >= 2
+    assert opt.m is before
     assert opt.step_count == 1

@@ -105,12 +105,12 @@ class Optimizer(Shared):
             except (TypeError, ValueError) as e:
                 raise type(e)(f"params[{i}]: {e}") from None
         keep["groups"] = tuple(groups)
-        self._assemble()
+        self._assemble(states)
         self._stepper.check()
         self._hyper_changed()
 
-    def _assemble(self) -> None:
-        """A new stepper over the lists as they are now; it notices later changes *in* them itself."""
+    def _assemble(self, states: dict[str, list[Array]]) -> None:
+        """A new stepper over these lists; it notices later changes *in* them itself."""
         layout, old = self._layout, self.__dict__.get("_stepper")
         if old is not None:
             old.step_count = (
@@ -120,7 +120,7 @@ class Optimizer(Shared):
         stepper = _core.Stepper(
             self._rule,
             layout.arrays,
-            list(self._states.values()),
+            list(states.values()),
             layout.group_sizes,
             layout.place,
             "param" if single else "params",
@@ -129,7 +129,7 @@ class Optimizer(Shared):
         )
         if old is not None:
             stepper.step_count, stepper.skipped_steps = old.step_count, old.skipped_steps
-        self.__dict__.update(_stepper=stepper, _stale=True)
+        self.__dict__.update(_states=states, _stepper=stepper, _stale=True)
 
     def _replace_state(self, name: str, arrays: list[Array]) -> None:
         """Shapes and types are for the next step to check: other arrays may be about to follow."""
@@ -137,8 +137,7 @@ class Optimizer(Shared):
         if len(arrays) != expected:
             raise ValueError(f"{name} has {len(arrays)} arrays, but params has {expected}")
         _core.check_targets(arrays, name, self._layout.place)
-        self._states[name] = arrays
-        self._assemble()
+        self._assemble({**self._states, name: arrays})
 
     def _is_hyper(self, name: str) -> bool:
         return name in self._hyper or (name == BETAS and "beta1" in self._hyper)
