@@ -349,3 +349,19 @@ def test_state_is_not_replaced_nor_loaded_amid_a_step():
     assert len(refused) >= 2
     assert opt.m is before
     assert opt.step_count == 1
+
+
+def test_a_rate_set_amid_a_step_is_that_of_the_next_one():
+    w, refused = np.zeros(2), []
+    opt = fastopt.SGD([w], lr=1.0)
+
+    def meddle():
+        opt.lr = 0.5
+        with pytest.raises(RuntimeError, match="is being stepped") as error:
+            opt.step([np.ones(2)])
+        refused.append(error)
+
+    opt.step([Meddling(meddle)])
+    assert refused
+    opt.step([np.ones(2)])
+    assert w.tolist() == [-1.5] * 2

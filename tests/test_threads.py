@@ -85,6 +85,28 @@ def test_one_optimizer_is_for_one_thread_at_a_time():
     assert state_bits(opt) == state_bits(alone)
 
 
+def test_a_rate_set_while_the_one_before_is_handed_down_is_not_lost():
+    """What another thread might do between any two lines is done where the values have just been taken."""
+    w = np.zeros(3)
+    opt = fastopt.SGD(w, lr=1.0)
+
+    class Interrupted:
+        def __init__(self, stepper):
+            self.stepper = stepper
+
+        def __getattr__(self, name):
+            return getattr(self.stepper, name)
+
+        def set_whole(self, values):
+            self.stepper.set_whole(values)
+            opt.lr = 0.5
+
+    vars(opt)["_stepper"] = Interrupted(opt._stepper)
+    opt.step(np.ones(3))
+    opt.step(np.ones(3))
+    assert w.tolist() == [-1.5] * 3
+
+
 def test_an_optimizer_is_not_stepped_from_within_its_own_step():
     opt = fastopt.SGD(values(10))
 

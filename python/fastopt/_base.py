@@ -226,10 +226,14 @@ class Optimizer(Shared):
 
     def _push(self) -> None:
         """Hand the hyper-parameters down; they were checked when they were set."""
-        for i, group in enumerate(self.groups):
-            self._stepper.set_hyper(i, {**self._hyper, **group._own})
-        self._stepper.set_whole(self._hyper)
-        self.__dict__["_stale"] = False
+        self.__dict__["_stale"] = False  # first: another thread may set one meanwhile
+        try:
+            for i, group in enumerate(self.groups):
+                self._stepper.set_hyper(i, {**self._hyper, **group._own})
+            self._stepper.set_whole(self._hyper)
+        except BaseException:
+            self.__dict__["_stale"] = True
+            raise
 
     def _hyper_changed(self) -> None:
         """The next step hands them down. A device is told at once: what comes next may be a graph's replay."""
