@@ -123,6 +123,27 @@ def test_a_graph_clips_by_the_norm_it_was_captured_with(cuda):
         assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
 
 
+@pytest.mark.parametrize("owner", ["optimizer", "group"])
+def test_a_rate_that_cannot_be_set_amid_a_capture_is_not_set(cuda, owner):
+    params, grads, there, device_grads = lists(cuda)
+    host, device = (fastopt.SGD([{"params": p}], lr=0.5) for p in (params, there))
+
+    def step():
+        with pytest.raises(RuntimeError, match="change it before or after"):
+            (device if owner == "optimizer" else device.groups[0]).lr = 0.25
+        device.step(device_grads)
+
+    with cuda.new_stream():
+        device.step(device_grads)
+        replay = cuda.capture(step)
+        assert (device.lr, device.groups[0].lr, repr(device.groups[0])) == (0.5, 0.5, "Group()")
+        replay()
+        device.step(device_grads)
+        for _ in range(3):
+            host.step(grads)
+        assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
+
+
 @pytest.mark.parametrize("scope", ["global", "tensor"])
 def test_a_scope_may_change_until_a_graph_was_captured(cuda, scope):
     """A graph has the addresses of the tables that are made for a scope."""

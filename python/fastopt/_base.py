@@ -167,8 +167,8 @@ class Optimizer(Shared):
 
         def __setattr__(self, name: str, value: Any) -> None:
             if self._is_hyper(name):
-                self._hyper.update(self._checked({name: value}))
-                self._hyper_changed()
+                with _hyper.added(self._hyper, self._checked({name: value})):
+                    self._hyper_changed()
             elif name in self._states:
                 self._replace_state(name, list(value))
             elif name in _COUNTS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt._hyper import BETAS, Shared
+from fastopt._hyper import BETAS, Shared, added
 from fastopt._params import Array
 
 
@@ -45,8 +45,8 @@ class Group(Shared):
     def __setattr__(self, name: str, value: Any) -> None:
         if not self._opt._is_hyper(name):
             raise AttributeError(f"a group of {type(self._opt).__name__} has no attribute '{name}'")
-        self._own.update(self._opt._checked_own({name: value}))
-        self._opt._hyper_changed()
+        with added(self._own, self._opt._checked_own({name: value})):
+            self._opt._hyper_changed()
 
     def __repr__(self) -> str:
         return f"Group({', '.join(f'{k}={v!r}' for k, v in self._own.items())})"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from fastopt import _checks, _core
@@ -47,6 +48,20 @@ def checked(rule: str, values: dict[str, Any]) -> dict[str, Any]:
     values = spelled_out(values)
     _core.check_hyper(rule, values)
     return {name: _checks.plain(value) for name, value in values.items()}
+
+
+@contextmanager
+def added(kept: dict[str, Any], values: dict[str, Any]) -> Iterator[None]:
+    """Take up values, unless a device that is told of them within cannot be told: then all is as before."""
+    before = dict(kept)
+    kept.update(values)
+    try:
+        yield
+    except BaseException:
+        for name in values.keys() - before.keys():
+            del kept[name]
+        kept.update(before)
+        raise
 
 
 def check_own(owner: str, rule: str, values: dict[str, Any], fixed: Iterable[str]) -> None:
