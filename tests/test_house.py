@@ -53,6 +53,7 @@ MODULES = (
     "functional",
     "layers",
     "_group",
+    "_guard",
     "_base",
     "optim",
     "penalties",

@@ -335,12 +335,18 @@ class Meddling:
         return np.ones(2).__array_interface__
 
 
-def test_state_is_not_replaced_nor_loaded_amid_a_step():
+def test_state_is_not_replaced_nor_loaded_nor_copied_amid_a_step():
     opt = fastopt.Adam([np.ones(2)])
     state, before, refused = opt.state_dict(), opt.m, []
 
     def meddle():
-        for what in (lambda: setattr(opt, "m", [np.zeros(2)]), lambda: opt.load_state_dict(state)):
+        for what in (
+            lambda: setattr(opt, "m", [np.zeros(2)]),
+            lambda: opt.load_state_dict(state),
+            opt.state_dict,
+            lambda: copy.deepcopy(opt),
+            lambda: pickle.dumps(opt),
+        ):
             with pytest.raises(RuntimeError, match="is being stepped") as error:
                 what()
             refused.append(error)
@@ -349,6 +355,28 @@ def test_state_is_not_replaced_nor_loaded_amid_a_step():
     assert len(refused) >= 2
     assert opt.m is before
     assert opt.step_count == 1
+
+
+@pytest.mark.parametrize(
+    "copied", [fastopt.Adam.state_dict, copy.deepcopy], ids=["state_dict", "deepcopy"]
+)
+def test_a_step_while_the_state_is_copied_is_noticed(copied):
+    class Stepping(np.ndarray):
+        def __deepcopy__(self, memo):
+            opt.step([np.ones(2)])
+            return np.array(self)
+
+    opt = fastopt.Adam([np.ones(2)])
+    opt.m = [np.zeros(2).view(Stepping)]
+    with pytest.raises(RuntimeError, match=r"^this optimizer was stepped by another thread while"):
+        copied(opt)
+
+
+def test_what_cannot_be_stepped_can_be_saved():
+    opt = fastopt.Adam([np.ones(2)])
+    opt.params[0].flags.writeable = False
+    opt.m = [np.ones(3)]
+    assert opt.state_dict()["state"]["m"][0].shape == (3,)
 
 
 def test_a_rate_set_amid_a_step_is_that_of_the_next_one():

@@ -10,6 +10,7 @@ from fastopt import _checks, _core, _hyper, _states
 from fastopt._around import DEFAULTS, Around
 from fastopt._arrays import beside
 from fastopt._group import Group
+from fastopt._guard import refuse_amid_a_step, undisturbed
 from fastopt._hyper import BETAS, Shared
 from fastopt._params import Array, Params, full_like
 from fastopt._typing import Self
@@ -113,9 +114,7 @@ class Optimizer(Shared):
         """A new stepper over these lists; it notices later changes *in* them itself."""
         layout, old = self._layout, self.__dict__.get("_stepper")
         if old is not None:
-            old.step_count = (
-                old.step_count
-            )  # refused while another thread steps: its count would be lost
+            refuse_amid_a_step(old)  # its count would be lost
         single = layout.form == "array"
         stepper = _core.Stepper(
             self._rule,
@@ -245,15 +244,20 @@ class Optimizer(Shared):
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later :meth:`load_state_dict` needs to go on to the bit: state (copied), counts,
-        hyper-parameters. The parameters themselves are the caller's to save."""
-        return {
-            **self._identity(),
-            "hyper": dict(self._hyper),
-            "groups": [dict(group._own) for group in self.groups],
-            "step_count": self.step_count,
-            "skipped_steps": self.skipped_steps,
-            "state": {name: copy.deepcopy(arrays) for name, arrays in self._states.items()},
-        }
+        hyper-parameters. The parameters themselves are the caller's to save.
+
+        A step of another thread while they are copied raises ``RuntimeError``, here and in ``copy.deepcopy``.
+        A pickle is refused in the middle of a step, but does not notice one that begins while it is written.
+        """
+        with undisturbed(self._stepper):
+            return {
+                **self._identity(),
+                "hyper": dict(self._hyper),
+                "groups": [dict(group._own) for group in self.groups],
+                "step_count": self.step_count,
+                "skipped_steps": self.skipped_steps,
+                "state": {name: copy.deepcopy(arrays) for name, arrays in self._states.items()},
+            }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's, as :mod:`fastopt.checkpoint` reads
@@ -297,6 +301,7 @@ class Optimizer(Shared):
         }
 
     def __getstate__(self) -> dict[str, Any]:
+        refuse_amid_a_step(self._stepper)
         keep = ("_layout", "_rule", "_states", "_hyper", "_constants")
         return {
             **{name: self.__dict__[name] for name in keep},
@@ -305,15 +310,15 @@ class Optimizer(Shared):
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._build(
-            state["_layout"],
-            state["_rule"],
-            state["_states"],
-            state["_hyper"],
-            state["own"],
-            state["_constants"],
-        )
+        parts = ("_layout", "_rule", "_states", "_hyper", "own", "_constants")
+        self._build(*(state[name] for name in parts))
         self.step_count, self.skipped_steps = state["counts"]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = memo[id(self)] = type(self).__new__(type(self))
+        with undisturbed(self._stepper):
+            twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return twin
 
     def __copy__(self) -> Self:
         raise TypeError(
