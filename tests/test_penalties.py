@@ -53,6 +53,16 @@ def test_groups_have_strengths_of_their_own():
     assert penalties.of(opt) == pytest.approx(expected, rel=1e-15)
 
 
+def test_parameters_of_torch_are_read_as_an_optimizer_takes_them(torch):
+    params = {"a": torch.nn.Parameter(torch.tensor(A)), "b": torch.tensor(B)}
+    plain = {"a": A, "b": B}
+    assert penalties.l1(params, 0.3) == penalties.l1(plain, 0.3)
+    assert penalties.l2(params, 0.3) == penalties.l2(plain, 0.3)
+    options = {"l1": 0.3, "l2": 0.4}
+    assert penalties.of(fastopt.SGD(params, **options)) == penalties.of(fastopt.SGD(plain, **options))
+    assert params["a"].requires_grad
+
+
 def test_nothing_costs_nothing():
     assert penalties.l1([], 1.0) == penalties.l2([], 1.0) == penalties.of(fastopt.SGD(A)) == 0.0
 

@@ -23,6 +23,11 @@ def computable(name: str, array: Any) -> Array:
     raise TypeError(f"{name} has type {type(array).__name__}, expected an array")
 
 
+def without_graph(array: Array) -> Array:
+    """``array`` to be read only: what requires a gradient of torch's gets none from here."""
+    return array.detach() if getattr(array, "requires_grad", False) else array
+
+
 def namespace(array: Array) -> Any:
     """The functions that compute with ``array``, which :func:`computable` gave."""
     if isinstance(array, np.ndarray):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastopt import _checks
+from fastopt._arrays import without_graph
 from fastopt._base import Optimizer
 from fastopt._norms import global_norm
 from fastopt._params import Params
@@ -70,4 +71,4 @@ def of(opt: Optimizer) -> float:
 
 
 def _arrays(params: Any) -> list[Any]:
-    return Params.read(params).arrays
+    return [without_graph(array) for array in Params.read(params).arrays]
