@@ -283,6 +283,31 @@ def test_wide_state_is_float32_and_keeps_what_16_bits_lose(rule, dtype):
         assert bits(wide) != bits(narrow.astype(np.float32))
 
 
+@pytest.mark.parametrize("rule", [rule for rule, case in CASES.items() if case.states])
+def test_state_dtype_is_for_16_bit_parameters_alone(rule):
+    params = [values(3, dtype) for dtype in DTYPES.values()]
+    opt = CASES[rule].make(params, state_dtype="float32")
+    for name in CASES[rule].states:
+        dtypes = [str(state.dtype) for state in getattr(opt, name)]
+        assert dtypes == ["float32", "float32", "float32", "float64"]
+    opt.step([p.copy() for p in params])
+    assert opt.step_count == 1
+
+
+def test_state_dtype_is_for_16_bit_buffers_and_tensors_too(torch):
+    opt = fastopt.Adam(
+        [
+            memoryview(values(3, np.float16)),
+            torch.ones(3, dtype=torch.bfloat16),
+            memoryview(values(3, np.float64)),
+            torch.ones(3, dtype=torch.float64),
+        ],
+        state_dtype="float32",
+    )
+    found = [str(m.dtype).removeprefix("torch.") for m in opt.m]
+    assert found == ["float32", "float32", "float64", "float64"]
+
+
 @pytest.mark.parametrize("cls", [fastopt.AdaGrad, fastopt.RMSprop])
 def test_the_accumulator_starts_where_it_is_told(cls):
     opt = cls(

@@ -12,7 +12,7 @@ from fastopt._arrays import beside
 from fastopt._group import Group
 from fastopt._guard import refuse_amid_a_step, undisturbed
 from fastopt._hyper import BETAS, Shared
-from fastopt._params import Array, Params, full_like
+from fastopt._params import Array, Params, state_like
 from fastopt._typing import Self
 
 _COUNTS = ("step_count", "skipped_steps")
@@ -82,7 +82,7 @@ class Optimizer(Shared):
             raise ValueError(f"state_dtype must be None or 'float32', got {state_dtype!r}")
         initial = fixed.get("initial_accumulator", 0.0)
         states = {
-            name: [full_like(p, initial if i == 0 else 0.0, state_dtype) for p in layout.arrays]
+            name: [state_like(p, initial if i == 0 else 0.0, state_dtype) for p in layout.arrays]
             for i, name in enumerate(slots)
         }
         self._build(layout, rule, states, {**DEFAULTS, **hyper, **around}, layout.overrides, fixed)

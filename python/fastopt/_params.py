@@ -205,8 +205,21 @@ def _new_like(make: str, array: Array, *fill: float, dtype: str | None = None) -
             return getattr(sys.modules["cupy"], make)(array, *fill, dtype=dtype)
     if not isinstance(array, np.ndarray) and hasattr(array, "__array_namespace__"):
         return getattr(array.__array_namespace__(), make)(array, *fill, dtype=dtype)
-    view = np.asarray(array) if is_viewable(array) else np.from_dlpack(array)
-    return getattr(np, make)(view, *fill, dtype=dtype, order="K", subok=False)
+    return getattr(np, make)(_view(array), *fill, dtype=dtype, order="K", subok=False)
+
+
+def _view(array: Array) -> Any:
+    return np.asarray(array) if is_viewable(array) else np.from_dlpack(array)
+
+
+def state_like(param: Array, fill: float, dtype: str | None) -> Array:
+    """A state of a parameter, of ``dtype`` if that is of 16 bits."""
+    return full_like(param, fill, dtype if dtype and _is_16_bit(param) else None)
+
+
+def _is_16_bit(array: Array) -> bool:
+    own = array if hasattr(array, "dtype") else _view(array)
+    return str(own.dtype).endswith("float16")  # bfloat16, too
 
 
 def result_like(array: Array, role: str, out: Array | None = None) -> Array:
