@@ -1,6 +1,7 @@
 """An optimizer takes parameters and gradients in any form its users write them in, its hyper-parameters
 are attributes that act from the next step on, and it counts its steps once."""
 
+import array
 import re
 from fractions import Fraction
 
@@ -118,6 +119,27 @@ def test_lookahead_is_where_momentum_carries(form, lr_in_velocity):
 def test_lookahead_of_one_array_is_an_array():
     w = values(9)
     assert bits(fastopt.Nesterov(w).lookahead()) == bits(w)
+
+
+@pytest.mark.parametrize("buffer", [memoryview, lambda a: array.array("f", a)])
+def test_lookahead_of_a_buffer_is_an_array_or_one_more_of_its_kind(buffer):
+    w, g = values(9), values(9, seed=1)
+    opt, twin = (fastopt.Nesterov(p, lr=0.25) for p in (buffer(w.copy()), w))
+    for o in (opt, twin):
+        o.step(g)
+    before = bits(np.asarray(opt.params))
+    point = opt.lookahead()
+    assert isinstance(point, (np.ndarray, array.array))
+    assert bits(np.asarray(point)) == bits(twin.lookahead()) != before
+    assert bits(np.asarray(opt.params)) == before
+
+
+def test_a_buffer_may_be_state_and_is_saved():
+    opt = fastopt.Momentum([np.zeros(3)])
+    opt.velocity = [memoryview(np.ones(3))]
+    saved = opt.state_dict()["state"]["velocity"][0]
+    opt.step([np.ones(3)])
+    assert saved.tolist() == [1.0, 1.0, 1.0]
 
 
 # ---- hyper-parameters ----

@@ -12,7 +12,7 @@ from fastopt._arrays import beside
 from fastopt._group import Group
 from fastopt._guard import refuse_amid_a_step, undisturbed
 from fastopt._hyper import BETAS, Shared
-from fastopt._params import Array, Params, state_like
+from fastopt._params import Array, Params, duplicates, state_like
 from fastopt._typing import Self
 
 _COUNTS = ("step_count", "skipped_steps")
@@ -256,7 +256,7 @@ class Optimizer(Shared):
                 "groups": [dict(group._own) for group in self.groups],
                 "step_count": self.step_count,
                 "skipped_steps": self.skipped_steps,
-                "state": {name: copy.deepcopy(arrays) for name, arrays in self._states.items()},
+                "state": {name: duplicates(arrays) for name, arrays in self._states.items()},
             }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ hyper-parameters of its own.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -220,6 +221,13 @@ def state_like(param: Array, fill: float, dtype: str | None) -> Array:
 def _is_16_bit(array: Array) -> bool:
     own = array if hasattr(array, "dtype") else _view(array)
     return str(own.dtype).endswith("float16")  # bfloat16, too
+
+
+def duplicates(arrays: Arrays) -> Arrays:
+    """Copies of their kind; of a ``memoryview``, which has none, an array of NumPy's."""
+    if isinstance(arrays, (list, tuple)):
+        return [duplicates(array) for array in arrays]
+    return np.array(arrays) if isinstance(arrays, memoryview) else copy.deepcopy(arrays)
 
 
 def result_like(array: Array, role: str, out: Array | None = None) -> Array:

@@ -10,7 +10,6 @@ in :mod:`fastopt.optim`.
 
 from __future__ import annotations
 
-import copy
 from typing import Literal
 
 from fastopt._around import Around
@@ -35,7 +34,7 @@ from fastopt._dropout import (
     philox4x32,
 )
 from fastopt._norms import clip_grad_norm, clip_grad_value, global_norm
-from fastopt._params import Arrays, full_like, is_array
+from fastopt._params import Arrays, duplicates, full_like, is_array
 from fastopt._steps import make_step, nesterov_rule, rmsprop_rule, velocity_hyper, velocity_step
 from fastopt._typing import Unpack
 
@@ -157,8 +156,8 @@ def nesterov_lookahead(
     lr_in_velocity: bool = True,
 ) -> Arrays:
     r"""The point :math:`\theta - \gamma v` (with ``lr_in_velocity=False`` :math:`\theta - \eta \gamma v`) where
-    ``form="lookahead"`` takes its gradient: a new array, or a list of them. Nothing is written. ``lr`` is
-    needed with ``lr_in_velocity=False`` only.
+    ``form="lookahead"`` takes its gradient: a new array, or a list of them (NumPy's for a ``memoryview``).
+    Nothing is written. ``lr`` is needed with ``lr_in_velocity=False`` only.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -175,9 +174,8 @@ def nesterov_lookahead(
             at = "param" if single else f"params[{i}]"
             raise TypeError(f"{at} has type {type(p).__name__}, expected an array")
     # Where momentum carries the parameters when there is no gradient.
-    points = copy.deepcopy(param) if single else [copy.deepcopy(p) for p in param]
+    points, carried = duplicates(param), duplicates(velocity)
     still = full_like(param, 0.0) if single else [full_like(p, 0.0) for p in param]
-    carried = copy.deepcopy(velocity)
     momentum_step(points, still, carried, lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity)
     return points
 
