@@ -108,6 +108,26 @@ LINES = [
     (setting(adam, "amsgrad", True), AttributeError, "amsgrad is fixed when the optimizer is made"),
     (setting(adam, "step_count", -1), ValueError, "step_count must be 0 or more, got -1"),
     (setting(adam, "step_count", 1.5), TypeError, "step_count must be a whole number, got 1.5"),
+    (
+        setting(adam, "params", [W]),
+        AttributeError,
+        "params of Adam cannot be set: make another optimizer for",
+    ),
+    (setting(adam, "groups", []), AttributeError, "groups of Adam cannot be set: set an attribute of"),
+    (setting(adam, "step", 1), AttributeError, "step of Adam cannot be set$"),
+    (
+        setting(lambda: grouped().groups[0], "params", [W]),
+        AttributeError,
+        "params of a group of SGD cannot be set: make another optimizer for",
+    ),
+    *(
+        (
+            setting(adam, "m", value),
+            TypeError,
+            f"m has type {type(value).__name__}, expected a list of arrays",
+        )
+        for value in (5, None, "x", {"w": W}, W, np.ones((1, *W.shape)))
+    ),
     (setting(adam, "m", []), ValueError, "m has 0 arrays, but params has 1"),
     (setting(adam, "m", ["x"]), TypeError, r"m\[0\] has type str, expected an array of"),
     (lambda: adam(amsgrad="no"), TypeError, "amsgrad must be True or False, got 'no'"),

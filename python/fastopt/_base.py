@@ -169,13 +169,13 @@ class Optimizer(Shared):
                 with _hyper.added(self._hyper, self._checked({name: value})):
                     self._hyper_changed()
             elif name in self._states:
-                self._replace_state(name, list(value))
+                self._replace_state(name, _states.given(name, value))
             elif name in _COUNTS:
                 setattr(self._stepper, name, _checks.count(name, value))
             elif name in self._constants:
                 raise AttributeError(f"{name} is fixed when the optimizer is made")
             else:
-                raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
+                _hyper.refuse_to_set(type(self).__name__, self, name)
 
     def __dir__(self) -> list[str]:
         betas = [BETAS] if self._is_hyper(BETAS) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt._hyper import BETAS, Shared, added
+from fastopt._hyper import BETAS, Shared, added, refuse_to_set
 from fastopt._params import Array
 
 
@@ -44,7 +44,7 @@ class Group(Shared):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not self._opt._is_hyper(name):
-            raise AttributeError(f"a group of {type(self._opt).__name__} has no attribute '{name}'")
+            refuse_to_set(f"a group of {type(self._opt).__name__}", self, name)
         with added(self._own, self._opt._checked_own({name: value})):
             self._opt._hyper_changed()
 

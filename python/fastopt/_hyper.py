@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from fastopt import _checks, _core
 
@@ -62,6 +62,19 @@ def added(kept: dict[str, Any], values: dict[str, Any]) -> Iterator[None]:
             del kept[name]
         kept.update(before)
         raise
+
+
+_INSTEAD = {
+    "params": ": make another optimizer for other parameters",
+    "groups": ": set an attribute of one of them, as in opt.groups[0].lr = 0.1",
+}
+
+
+def refuse_to_set(owner: str, obj: object, name: str) -> NoReturn:
+    """It is no attribute, or none to be set."""
+    if hasattr(obj, name):
+        raise AttributeError(f"{name} of {owner} cannot be set{_INSTEAD.get(name, '')}")
+    raise AttributeError(f"{owner} has no attribute '{name}'")
 
 
 def check_own(owner: str, rule: str, values: dict[str, Any], fixed: Iterable[str]) -> None:

@@ -1,13 +1,13 @@
-"""What a ``load_state_dict`` is given, looked at before anything takes it up."""
+"""What takes the place of a state, by ``load_state_dict`` or as an attribute, looked at before it does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastopt import _checks
 from fastopt._arrays import computable
-from fastopt._params import Array
+from fastopt._params import Array, is_array
 
 
 def entries(state: dict[str, Any], names: Iterable[str]) -> None:
@@ -51,6 +51,13 @@ def arrays_in(state: dict[str, Any], name: str) -> list[Array]:
     """The entry, a list of arrays."""
     arrays = _listed(name, state[name])
     return [computable(f"state_dict's {name}[{i}]", array) for i, array in enumerate(arrays)]
+
+
+def given(name: str, value: Any) -> list[Array]:
+    """What an attribute is set to, as a list of arrays. One array is no list, though its rows could be."""
+    if isinstance(value, (str, Mapping)) or is_array(value) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} has type {type(value).__name__}, expected a list of arrays")
+    return list(value)
 
 
 def same_arrays(name: str, theirs: Any, mine: list[Array]) -> None:
