@@ -106,6 +106,15 @@ LINES = [
     (lambda: grouped().groups[0].step, AttributeError, "a group of SGD has no attribute 'step'"),
     # what is fixed, and what is counted
     (setting(adam, "amsgrad", True), AttributeError, "amsgrad is fixed when the optimizer is made"),
+    (setting(adam, "state_dtype", None), AttributeError, "state_dtype is fixed when the optimizer is"),
+    *(
+        (
+            setting(lambda: fastopt.Adam([{"params": W}]).groups[0], name, None),
+            TypeError,
+            f"{name} belongs to the whole optimizer, not to one of its groups",
+        )
+        for name in ("amsgrad", "state_dtype", "clip_norm")
+    ),
     (setting(adam, "step_count", -1), ValueError, "step_count must be 0 or more, got -1"),
     (setting(adam, "step_count", 1.5), TypeError, "step_count must be a whole number, got 1.5"),
     (

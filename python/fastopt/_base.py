@@ -70,12 +70,12 @@ class Optimizer(Shared):
         fixed: dict[str, Any] | None = None,
         state_dtype: str | None = None,
     ) -> None:
-        layout, fixed = Params.read(params), fixed or {}
+        layout = Params.read(params)
         if callable(rule):
             rule = rule([{**hyper, **own} for own in layout.overrides])
         slots = _core.RULES[rule]["states"]
-        options = [*hyper, *fixed, *(["state_dtype"] if slots else ()), *DEFAULTS]
-        _checks.options(type(self).__name__, around, options)
+        fixed = {**(fixed or {}), **({"state_dtype": state_dtype} if slots else {})}
+        _checks.options(type(self).__name__, around, [*hyper, *fixed, *DEFAULTS])
         role = "param" if layout.form == "array" else "params"
         _core.check_targets(layout.arrays, role, layout.place)
         if state_dtype not in (None, "float32"):

@@ -43,7 +43,7 @@ class Group(Shared):
         return [*super().__dir__(), *self._opt._hyper, *betas]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not self._opt._is_hyper(name):
+        if not self._opt._is_hyper(name) and name not in self._opt._constants:
             refuse_to_set(f"a group of {type(self._opt).__name__}", self, name)
         with added(self._own, self._opt._checked_own({name: value})):
             self._opt._hyper_changed()

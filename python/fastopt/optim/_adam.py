@@ -64,6 +64,7 @@ class Adam(Optimizer):
     nesterov: bool
     amsgrad: bool
     amsgrad_max: Literal["raw", "corrected"]
+    state_dtype: str | None
 
     def __init__(
         self,

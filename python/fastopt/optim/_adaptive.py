@@ -45,6 +45,7 @@ class AdaGrad(Optimizer):
     eps_mode: Literal["outside", "inside"]
     lr_decay: float
     initial_accumulator: float
+    state_dtype: str | None
 
     def __init__(
         self,
@@ -123,6 +124,7 @@ class RMSprop(Optimizer):
     lr_in_velocity: bool
     centered: bool
     initial_accumulator: float
+    state_dtype: str | None
 
     def __init__(
         self,

@@ -73,6 +73,7 @@ class Momentum(Optimizer):
     dampening: float
     first_step: Literal["grad", "zero"]
     lr_in_velocity: bool
+    state_dtype: str | None
 
     def __init__(
         self,
@@ -134,6 +135,7 @@ class Nesterov(Optimizer):
     first_step: Literal["grad", "zero"]
     lr_in_velocity: bool
     form: Literal["lookahead", "applied"]
+    state_dtype: str | None
 
     def __init__(
         self,
