@@ -200,6 +200,16 @@ def test_what_is_pythons_own_stays_as_it_is():
     assert [type(value) for value in kept] == [int, str, str, bool, type(None)]
 
 
+@pytest.mark.parametrize(("eps_mode", "differ"), [("outside", True), ("hat", False)])
+def test_amsgrad_max_is_of_raw_v_where_the_rate_is_corrected(eps_mode, differ):
+    ours = [values(50) for _ in range(2)]
+    for w, largest in zip(ours, ("raw", "corrected"), strict=True):
+        opt = fastopt.Adam(w, amsgrad=True, amsgrad_max=largest, eps_mode=eps_mode)
+        for seed in (1, 2, 3):
+            opt.step(values(50, seed=seed))
+    assert (bits(ours[0]) != bits(ours[1])) == differ
+
+
 def test_betas_are_beta1_and_beta2():
     opt = fastopt.Adam([{"params": values(3)}, {"params": values(3), "betas": (0.1, 0.2)}])
     opt.beta1 = 0.5

@@ -32,7 +32,8 @@ class Adam(Optimizer):
         nesterov: Nesterov's momentum (Dozat 2016; optax).
         amsgrad: the largest :math:`v` so far under the root; fixed once made.
         amsgrad_max: whether that maximum is of ``"raw"`` :math:`v`, corrected afterwards (torch), or of the
-            ``"corrected"`` one (optax).
+            ``"corrected"`` one (optax). With ``eps_mode="hat"``, whose correction is part of the rate, it is
+            of raw :math:`v` either way.
         state_dtype: ``"float32"`` for float32 moments of 16-bit parameters. Advisable for float16: squares
             of gradients below 2e-4 vanish in it.
         **around: penalties, decay and clipping, see :class:`fastopt.Around`.
