@@ -283,6 +283,15 @@ def test_wide_state_is_float32_and_keeps_what_16_bits_lose(rule, dtype):
         assert bits(wide) != bits(narrow.astype(np.float32))
 
 
+def test_a_float16_second_moment_loses_the_gradients_that_it_is_said_to():
+    grads = np.arange(2**10, 2**14, dtype=np.uint16).view(np.float16)  # all from 6e-5 to 2
+    opt = fastopt.Adam(np.zeros_like(grads))
+    opt.step(grads)
+    lost = opt.v[0] == 0
+    assert float(grads[lost].max()) < (2.0**-25 / (1 - opt.beta2)) ** 0.5 < float(grads[~lost].min())
+    assert float(grads[lost].max()) == pytest.approx(5.5e-3, rel=0.01)
+
+
 @pytest.mark.parametrize("rule", [rule for rule, case in CASES.items() if case.states])
 def test_state_dtype_is_for_16_bit_parameters_alone(rule):
     params = [values(3, dtype) for dtype in DTYPES.values()]

@@ -34,8 +34,9 @@ class Adam(Optimizer):
         amsgrad_max: whether that maximum is of ``"raw"`` :math:`v`, corrected afterwards (torch), or of the
             ``"corrected"`` one (optax). With ``eps_mode="hat"``, whose correction is part of the rate, it is
             of raw :math:`v` either way.
-        state_dtype: ``"float32"`` for float32 moments of 16-bit parameters. Advisable for float16: squares
-            of gradients below 2e-4 vanish in it.
+        state_dtype: ``"float32"`` for float32 moments of 16-bit parameters. Advisable for float16, in which
+            :math:`(1 - \beta_2) g^2` is 0 up to :math:`2^{-25}`: what a gradient below 5.5e-3 adds is lost if
+            :math:`\beta_2` is 0.999.
         **around: penalties, decay and clipping, see :class:`fastopt.Around`.
 
     State: ``m``, ``v``, and with AMSGrad ``v_max``.
