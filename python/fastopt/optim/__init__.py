@@ -15,6 +15,16 @@ Wrong values raise ``ValueError``, wrong kinds ``TypeError``, before anything is
 >>> opt.step([np.ones(2), np.ones(2)])
 >>> w, b
 (array([0.5, 0.5]), array([-1., -1.]))
+
+A sum or mean of squares below the least normal number, 1.2e-38 in float32, counts as 0: subnormal numbers would
+slow steps down. With ``eps=0`` a tiny gradient is then divided by 0: in float32 and with their other defaults
+:class:`fastopt.AdaGrad` does so to a first one below 1.1e-19, :class:`fastopt.RMSprop` below 3.4e-19 and
+:class:`fastopt.Adam` below 3.4e-18.
+
+>>> w = np.zeros(2, np.float32)
+>>> fastopt.AdaGrad(w, eps=0.0).step(np.array([1e-18, 1e-19], np.float32))
+>>> w
+array([-0.01,  -inf], dtype=float32)
 """
 
 from fastopt.optim._adam import Adam, AdamW

@@ -24,7 +24,7 @@ class Adam(Optimizer):
         params: what to train; written in place by :meth:`Optimizer.step`.
         lr: the rate :math:`\eta`, 0 or more.
         betas: :math:`\beta_1, \beta_2`, each from 0 to below 1; also ``opt.beta1``, ``opt.beta2``.
-        eps: :math:`\epsilon`, 0 or more.
+        eps: :math:`\epsilon`, 0 or more; for 0 see :mod:`fastopt.optim`.
         eps_mode: ``"outside"``, or ``"hat"``, the paper's "epsilon hat" that Keras, ONNX and scikit-learn
             use: :math:`\eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \frac{m}{\sqrt v + \epsilon}`.
         eps_root: a second epsilon under the root (optax), 0 or more.

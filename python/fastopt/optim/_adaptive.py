@@ -22,7 +22,7 @@ class AdaGrad(Optimizer):
     Args:
         params: what to train; written in place by :meth:`Optimizer.step`.
         lr: the rate :math:`\eta`, 0 or more.
-        eps: :math:`\epsilon`, 0 or more.
+        eps: :math:`\epsilon`, 0 or more; for 0 see :mod:`fastopt.optim`.
         eps_mode: ``"outside"`` the root, or ``"inside"``: :math:`\sqrt{G + \epsilon}` (optax, Keras).
         initial_accumulator: what :math:`G` starts from, 0 or more (optax and Keras: 0.1).
         lr_decay: torch's decay of the rate, 0 or more.
@@ -85,7 +85,7 @@ class RMSprop(Optimizer):
         params: what to train; written in place by :meth:`Optimizer.step`.
         lr: the rate :math:`\eta`, 0 or more.
         rho: :math:`\rho`, from 0 to 1.
-        eps: :math:`\epsilon`, 0 or more.
+        eps: :math:`\epsilon`, 0 or more; for 0 see :mod:`fastopt.optim`.
         eps_mode: ``"outside"`` the root, or ``"inside"``: :math:`\sqrt{E + \epsilon}` (optax, Keras, TF).
         centered: fixed once made.
         momentum: :math:`\mu`, from 0 to 1; it must be above 0 from the start, in one group at least, to
