@@ -148,6 +148,23 @@ def test_without_an_activation_the_residuals_gradient_is_dy_itself():
     assert grads.dresidual is b.dy
 
 
+SAME = {"itself": lambda a: a, "another view of its memory": lambda a: a[:]}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", [ROWS, PLANES, Form((700, 3, 5))], ids=str)
+@pytest.mark.parametrize("name", ["residual", "eval-residual"])
+@pytest.mark.parametrize("same", SAME)
+def test_the_residuals_gradient_outlives_a_dx_that_is_written_over_dy(same, name, form, dtype):
+    b = batch(form, dtype)
+    _, saved, grads = b.run(BY_ID[name])
+    sums = F.batch_norm_backward_reduce(b.dy, saved)
+    for backward, given in ((F.batch_norm_backward, []), (F.batch_norm_backward_apply, [sums])):
+        dy = b.dy.copy(order="K")
+        again = backward(dy, saved, *given, out=SAME[same](dy))
+        assert image([dy, *again[1:]]) == image(grads)
+
+
 def test_the_result_lies_in_memory_as_x_does():
     for order in ((0, 2, 3, 1), (3, 2, 1, 0)):
         b = batch(Form((4, 5, 6, 7), order=order))

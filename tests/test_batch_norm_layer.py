@@ -131,6 +131,15 @@ def test_out_is_written_forward_and_backward():
     assert layer.backward(dy, out=dy) is dy
 
 
+def test_a_skip_connection_keeps_its_gradient_when_dx_is_written_over_dy():
+    layer, x, skip, dy = fastopt.BatchNorm(3), *(values((4, 3), seed=s) for s in range(3))
+    given = dy.copy()
+    layer(x, residual=skip)
+    dx, dskip = layer.backward(dy, out=dy)
+    assert dx is dy
+    assert bits(dskip) == bits(given)
+
+
 def test_arrays_are_like_the_given_one(torch):
     layer = fastopt.BatchNorm(3, like=torch.empty(3, dtype=torch.float64))
     assert {type(layer.gamma), type(layer.running_var)} == {torch.Tensor}

@@ -213,12 +213,20 @@ def test_in_place(cuda, form, name):
     for of in (b, c):
         F.batch_norm_forward(of.x, **of.given(case), out=getattr(of, name))
     agree(cuda, getattr(b, name), getattr(c, name))
+
+
+@pytest.mark.usefixtures("ways")
+@pytest.mark.parametrize("case", ["residual", "residual-relu"])
+@pytest.mark.parametrize("form", FEW, ids=str)
+def test_dx_over_dy(cuda, form, case):
     b = batch(form)
     c = there(cuda, b)
+    grads = []
     for of in (b, c):
-        _, saved = F.batch_norm_forward(of.x, **of.given(case))
-        F.batch_norm_backward(of.dy, saved, out=of.dy)
+        _, saved = F.batch_norm_forward(of.x, **of.given(BY_ID[case]))
+        grads.append(F.batch_norm_backward(of.dy, saved, out=of.dy))
     agree(cuda, b.dy, c.dy)
+    agree(cuda, *(g.dresidual for g in grads))
 
 
 @pytest.mark.parametrize("form", FEW, ids=str)

@@ -6,9 +6,8 @@
 #include "rules/moments.hpp"
 
 namespace fastopt::bind {
-namespace {
 
-bool coincide(const Array& a, const Array& b) { return a.data == b.data && Layout(a).is_of(b); }
+namespace {
 
 // An engine's numbers. It may wait for the device, and that for Python.
 Numbers fetched(const Place& place, const double* from, int64_t count) {
@@ -22,6 +21,10 @@ Numbers fetched(const Place& place, const double* from, int64_t count) {
 
 }  // namespace
 
+bool overwrites(const Array& result, const Array& input) {
+  return result.size() > 0 && result.data == input.data && Layout(result).is_of(input);
+}
+
 Array read_like(py::handle object, const char* role, const Array& x) {
   Array a = read_array(object, {role});
   require_shape(a, {role}, x, {"x"});
@@ -34,7 +37,7 @@ Array read_like_if_any(py::handle object, const char* role, const Array& x) {
 }
 
 void require_apart(const Overlaps& written, const Array& result, const Array& input, const char* role) {
-  if (input.owner && !coincide(result, input)) written.check_read(input, {role});
+  if (input.owner && !overwrites(result, input)) written.check_read(input, {role});
 }
 
 void require_statistics(const Numbers& a, const char* role, int64_t channels) {
@@ -149,8 +152,8 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
   }
 
   std::unique_ptr<BatchNormSaved> saved(new BatchNormSaved{
-      x, gamma, beta, a.x.size() > 0 && coincide(a.x, a.y), !residual.is_none(), a.axis, Layout(a.x),
-      a.x.dtype, o.evaluate ? 0.0 : count, channels, call.place, meeting.stream_object(),
+      x, gamma, beta, overwrites(a.y, a.x), !residual.is_none(), a.axis, Layout(a.x), a.x.dtype,
+      o.evaluate ? 0.0 : count, channels, call.place, meeting.stream_object(),
       Room(call.place, 4 * channels * int64_t(sizeof(double))), Room()});
   if (saved->overwritten) saved->x = py::none();
   if (o.relu) saved->kept = Room(call.place, kept_bytes(call.space));
@@ -234,6 +237,13 @@ void register_batch_norm(py::module_& m) {
   m.def("batch_norm_backward", batch_norm_backward, py::arg("dy"), py::arg("saved"), py::arg("out"),
         py::arg("dgamma"), py::arg("dbeta"), py::arg("dresidual"), py::arg("sums"),
         "Write the gradients, with the sums over x and dy or those given.");
+  m.def(
+      "batch_norm_overwrites",
+      [](py::handle dy, py::handle out) {
+        const Array input = read_array(dy, {"dy"});
+        return overwrites(read_array(out, {"out"}), input);
+      },
+      py::arg("dy"), py::arg("out"), "Whether a backward pass into out writes over dy.");
   m.def("batch_norm_reduce", batch_norm_reduce, py::arg("dy"), py::arg("saved"),
         "The sums of dy and of dy (x - mean), channel by channel.");
   m.def("batch_moments", moments, py::arg("x"), py::arg("axis"),

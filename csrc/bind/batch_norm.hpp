@@ -73,6 +73,9 @@ class Column {
   Room room_;
 };
 
+// Whether each element of a result lies where the input's does.
+bool overwrites(const Array& result, const Array& input);
+
 // A result may lie exactly where an input does, and not otherwise on it.
 void require_apart(const Overlaps& written, const Array& result, const Array& input, const char* role);
 

@@ -167,6 +167,11 @@ def batch_norm_forward(
     Normalise x into out, with its own statistics or those of `moments`.
     """
 
+def batch_norm_overwrites(dy: typing.Any, out: typing.Any) -> bool:
+    """
+    Whether a backward pass into out writes over dy.
+    """
+
 def batch_norm_reduce(
     dy: typing.Any, saved: BatchNormSaved
 ) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]:

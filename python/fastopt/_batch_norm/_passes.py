@@ -139,16 +139,24 @@ def backward_with(
 ) -> Grads:
     """The backward pass with these sums or, if there are none, dy's own."""
     check_saved(saved)
-    x, gamma, beta, has_residual = saved.x, saved.gamma, saved.beta, saved.has_residual
+    x, gamma, beta = saved.x, saved.gamma, saved.beta
     like = dy if x is None else x
     dx = result_like(like, "dy", out)
     dgamma = None if gamma is None else empty_like(gamma)
     dbeta = None if beta is None else empty_like(beta)
-    masked = result_like(like, "dy") if has_residual and saved.has_relu else None
-    _core.batch_norm_backward(dy, saved, dx, dgamma, dbeta, masked, sums)
-    if not has_residual:
+    dresidual = _for_residual(dy, saved, like, out) if saved.has_residual else None
+    to_write = None if dresidual is dy else dresidual
+    _core.batch_norm_backward(dy, saved, dx, dgamma, dbeta, to_write, sums)
+    if dresidual is None:
         return BatchNormGrads(dx, dgamma, dbeta)
-    return BatchNormResidualGrads(dx, dgamma, dbeta, dy if masked is None else masked)
+    return BatchNormResidualGrads(dx, dgamma, dbeta, dresidual)
+
+
+def _for_residual(dy: Array, saved: _core.BatchNormSaved, like: Array, out: Array | None) -> Array:
+    """The residual's gradient: ``dy``, unless ReLU let not all of it pass or ``dx`` will lie on it."""
+    if saved.has_relu or (out is not None and _core.batch_norm_overwrites(dy, out)):
+        return result_like(like, "dy")
+    return dy
 
 
 def check_saved(saved: Any) -> None:

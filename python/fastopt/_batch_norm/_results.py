@@ -58,7 +58,8 @@ class BatchNormGrads(NamedTuple):
 
 
 class BatchNormResidualGrads(NamedTuple):
-    """Gradients of a BatchNorm with a residual. Without an activation ``dresidual`` is ``dy`` itself.
+    """Gradients of a BatchNorm with a residual. Without an activation ``dresidual`` is ``dy`` itself or,
+    where ``dx`` has been written over that, a copy.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
