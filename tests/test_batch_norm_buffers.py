@@ -148,6 +148,22 @@ def test_without_an_activation_the_residuals_gradient_is_dy_itself():
     assert grads.dresidual is b.dy
 
 
+@pytest.mark.parametrize("view", [lambda a: a, lambda a: a[:]], ids=["itself", "a view"])
+def test_a_dx_that_is_written_over_x_is_the_last_of_its_forward_pass(view):
+    b = batch(ROWS)
+    _, saved, grads = b.run(BY_ID["affine"])
+    assert image([F.batch_norm_backward(b.dy, saved, out=view(b.x)).dx]) == image([grads.dx])
+    assert saved.x is None
+    sums = F.BatchNormSums(np.zeros(65), np.zeros(65))
+    for refuse in (
+        lambda: F.batch_norm_backward(b.dy, saved),
+        lambda: F.batch_norm_backward_reduce(b.dy, saved),
+        lambda: F.batch_norm_backward_apply(b.dy, saved, sums),
+    ):
+        with refused(ValueError, "^out was x itself: .* which backward needs", [b.x, b.dy]):
+            refuse()
+
+
 SAME = {"itself": lambda a: a, "another view of its memory": lambda a: a[:]}
 
 

@@ -151,11 +151,11 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
     call.given = {given_mean->data(), given_m2->data(), n};
   }
 
-  std::unique_ptr<BatchNormSaved> saved(new BatchNormSaved{
-      x, gamma, beta, overwrites(a.y, a.x), !residual.is_none(), a.axis, Layout(a.x), a.x.dtype,
-      o.evaluate ? 0.0 : count, channels, call.place, meeting.stream_object(),
-      Room(call.place, 4 * channels * int64_t(sizeof(double))), Room()});
-  if (saved->overwritten) saved->x = py::none();
+  std::unique_ptr<BatchNormSaved> saved(
+      new BatchNormSaved{x, gamma, beta, false, !residual.is_none(), a.axis, Layout(a.x), a.x.dtype,
+                         o.evaluate ? 0.0 : count, channels, call.place, meeting.stream_object(),
+                         Room(call.place, 4 * channels * int64_t(sizeof(double))), Room()});
+  if (overwrites(a.y, a.x)) saved->forget_x();
   if (o.relu) saved->kept = Room(call.place, kept_bytes(call.space));
   call.kept = saved->kept.data<uint8_t>();
   call.mean = saved->mean();
@@ -223,7 +223,7 @@ void register_batch_norm(py::module_& m) {
       .def_property_readonly("mean", column(&BatchNormSaved::mean))
       .def_property_readonly("var", column(&BatchNormSaved::var))
       .def_property_readonly("invstd", column(&BatchNormSaved::invstd))
-      .def_readonly("x", &BatchNormSaved::x, "None if the forward pass has overwritten it.")
+      .def_readonly("x", &BatchNormSaved::x, "None if a pass has overwritten it.")
       .def_readonly("gamma", &BatchNormSaved::gamma)
       .def_readonly("beta", &BatchNormSaved::beta)
       .def_readonly("has_residual", &BatchNormSaved::residual)

@@ -47,6 +47,11 @@ struct BatchNormSaved {
     kept.used_on(place);
   }
 
+  void forget_x() {
+    overwritten = true;
+    x = py::none();
+  }
+
   template <class F>
   void each_object(F&& f) const {
     f(x), f(gamma), f(beta), f(stream);

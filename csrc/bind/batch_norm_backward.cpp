@@ -29,7 +29,7 @@ Meeting meet(BatchNormSaved& s, std::initializer_list<std::pair<Array*, const ch
 
 Array read_x(const BatchNormSaved& s) {
   if (s.overwritten)
-    throw py::value_error("out was x itself: the forward pass has overwritten x, which backward needs");
+    throw py::value_error("out was x itself: an earlier pass has overwritten x, which backward needs");
   Array x = read_array(s.x, {"x"});
   if (x.dtype != s.dtype || !s.layout.is_of(x))
     throw py::value_error("x has another shape, layout or dtype than when it went forward");
@@ -92,8 +92,11 @@ void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const p
   const Column centred = column(sums ? &std::get<1>(*sums) : nullptr);
   call.sums = {dy_sum.data(), centred.data()};
   call.given = sums.has_value();
-  py::gil_scoped_release unlocked;
-  meeting.engine().batch_norm_backward(call);
+  {
+    py::gil_scoped_release unlocked;
+    meeting.engine().batch_norm_backward(call);
+  }
+  if (overwrites(dx, x)) s.forget_x();
 }
 
 }  // namespace fastopt::bind

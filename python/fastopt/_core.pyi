@@ -106,7 +106,7 @@ class BatchNormSaved:
     @property
     def x(self) -> typing.Any:
         """
-        None if the forward pass has overwritten it.
+        None if a pass has overwritten it.
         """
 
 def batch_moments(

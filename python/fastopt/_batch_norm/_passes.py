@@ -108,7 +108,7 @@ def batch_norm_backward(dy: Array, saved: _core.BatchNormSaved, *, out: Array | 
 
     Args:
         dy: of x's shape and dtype, in its order in memory; only read.
-        saved: from the forward pass; may be used again.
+        saved: from the forward pass; may be used again, unless ``out`` was ``x``.
         out: where to write ``dx``; it may be ``dy`` or ``x``.
 
     Returns:
@@ -116,7 +116,7 @@ def batch_norm_backward(dy: Array, saved: _core.BatchNormSaved, *, out: Array | 
         None. With a residual, a :class:`BatchNormResidualGrads`: ``dresidual`` too.
 
     Raises:
-        TypeError, ValueError: an array that does not fit, or an ``x`` that the forward pass has overwritten.
+        TypeError, ValueError: an array that does not fit, or an ``x`` that an earlier pass has overwritten.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
