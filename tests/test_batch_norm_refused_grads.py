@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import numpy as np
 import pytest
 
@@ -73,7 +76,8 @@ NO_MOMENTS = {
     "none": (None, " has type NoneType, expected BatchMoments"),
     "a number": (1, " has type int, expected BatchMoments"),
     "too few": ((4.0, np.zeros(25)), " has type tuple, expected BatchMoments"),
-    "text": ((4.0, np.zeros(25), ["a"] * 25), ".m2 must hold numbers, got"),
+    "text": ((4.0, np.zeros(25), ["a"] * 25), ".m2 must hold real numbers, got"),
+    "a complex mean": ((4.0, np.zeros(25) + 1j, np.zeros(25)), ".mean must hold real numbers, got"),
     "no count": ((None, np.zeros(25), np.zeros(25)), ".n must be a number, got None"),
     "counts": ((np.ones(25), np.zeros(25), np.zeros(25)), ".n must be a number, got array"),
 }
@@ -91,6 +95,26 @@ def test_what_is_no_moments_is_refused(moments, says):
         F.batch_norm_join(good)
     with pytest.raises(TypeError, match=r"^parts has type NoneType, expected a list of BatchMoments"):
         F.batch_norm_join(None)
+
+
+@pytest.mark.parametrize("n", [math.nan, math.inf, -math.inf, -1, 0.5, np.float64(-4.0)])
+def test_statistics_are_of_a_whole_number_of_values(n):
+    b = batch(FORM)
+    moments = F.batch_norm_moments(b.x)._replace(n=n)
+    says = r"\.n must be a number of values, whole and 0 or more, got " + re.escape(repr(n))
+    with refused(ValueError, "^moments" + says, parts(b)):
+        F.batch_norm_apply(b.x, moments, None, None, b.running_mean, b.running_var)
+    with pytest.raises(ValueError, match=r"^parts\[1\]" + says):
+        F.batch_norm_join([F.batch_norm_moments(b.x), moments])
+
+
+def test_a_batch_is_not_normalised_by_statistics_of_nothing():
+    b = batch(FORM)
+    nothing = F.batch_norm_moments(b.x[:0])
+    with refused(ValueError, r"^moments\.n is 0, but x has shape \(4, 25\): expected", parts(b)):
+        F.batch_norm_apply(b.x, nothing, None, None, b.running_mean, b.running_var)
+    y, _ = F.batch_norm_apply(b.x[:0], nothing)
+    assert y.shape == (0, 25)
 
 
 @pytest.mark.parametrize("sums", [None, (1.0,), [np.zeros(25)] * 2])

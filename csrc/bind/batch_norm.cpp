@@ -99,6 +99,9 @@ Running running_of(const BatchNormOptions& o, const ForwardArrays& a, int64_t ba
 }
 
 void require_enough(const BatchNormOptions& o, double count, const Array& x) {
+  if (count == 0.0 && x.size() > 0)
+    throw py::value_error("moments.n is 0, but x has shape " + tuple_text(x.shape, x.ndim) +
+                          ": expected statistics of some values");
   if (o.evaluate || o.single_value || count != 1.0) return;
   throw py::value_error("x has shape " + tuple_text(x.shape, x.ndim) +
                         ": one value for each channel, which has no variance to train with; "

@@ -21,16 +21,27 @@ def _read(kind: type[Statistics], name: str, given: Any) -> Statistics:
     if not isinstance(given, tuple) or len(given) != len(kind._fields):
         raise TypeError(f"{name} has type {type(given).__name__}, expected {kind.__name__}")
     return kind._make(
-        _checks.number(f"{name}.n", value) if field == "n" else _column(f"{name}.{field}", value)
+        _amount(f"{name}.n", value) if field == "n" else _column(f"{name}.{field}", value)
         for field, value in zip(kind._fields, given, strict=True)
     )
 
 
+def _amount(name: str, value: Any) -> float:
+    """A number of values, as statistics have it: a float, for a sum of floats to carry it along."""
+    n = _checks.number(name, value)
+    if not (n >= 0.0 and n.is_integer()):
+        raise ValueError(f"{name} must be a number of values, whole and 0 or more, got {value!r}")
+    return n
+
+
 def _column(name: str, values: Any) -> np.ndarray:
     try:
-        return np.asarray(values, np.float64)
+        column = np.asarray(values)
+        if not np.iscomplexobj(column):  # NumPy would only warn that it drops a part
+            return column.astype(np.float64, copy=False)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must hold numbers, got {values!r}") from None
+        pass
+    raise TypeError(f"{name} must hold real numbers, got {values!r}")
 
 
 def batch_norm_moments(x: Array, *, axis: int = 1) -> BatchMoments:
