@@ -193,6 +193,18 @@ def test_another_layers_checkpoint_is_refused(change, message):
     assert not layer.running_mean.any()
 
 
+@pytest.mark.parametrize("name", ["gamma", "beta", "running_mean", "running_var"])
+def test_a_checkpoint_is_loaded_whole_or_not_at_all(name):
+    layer, state = fastopt.BatchNorm(3), fastopt.BatchNorm(3).state_dict()
+    for key in ("gamma", "beta", "running_mean", "running_var"):
+        state[key] += 5.0
+    getattr(layer, name).flags.writeable = False
+    before = bits(layer.gamma), bits(layer.running_mean)
+    with pytest.raises(ValueError, match=f"^{name} is read-only, expected an array to write to$"):
+        layer.load_state_dict(state)
+    assert (bits(layer.gamma), bits(layer.running_mean)) == before
+
+
 def test_what_is_no_checkpoint_is_refused():
     for state in (None, [], 3):
         with pytest.raises(TypeError, match=r"^state has type \w+, expected a dict"):

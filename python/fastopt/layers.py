@@ -194,6 +194,7 @@ class BatchNorm(Layer):
             if array is not None:
                 _states.require_like(name, state[name], array)
                 values[name] = beside(array, state[name])
+        _core.check_targets([mine[name] for name in values], "", lambda _, i: [*values][i])
         for name, value in values.items():
             mine[name][...] = value
         self.num_batches_tracked = count
