@@ -65,7 +65,7 @@ def test_batches_are_counted_in_training_only():
 def test_a_refused_batch_changes_nothing():
     layer = fastopt.BatchNorm(3)
     before = bits(layer.running_mean), layer.num_batches_tracked
-    with pytest.raises(ValueError, match=r"gamma has shape \(3,\), expected \(4,\)"):
+    with pytest.raises(ValueError, match=r"^x has shape \(4, 4\), expected num_features=3"):
         layer(values((4, 4)))
     assert (bits(layer.running_mean), layer.num_batches_tracked) == before
 
@@ -91,8 +91,10 @@ def test_a_refused_single_sample_has_no_share_and_a_taken_one_has():
 @pytest.mark.parametrize(
     ("axis", "shape"), [(1, (4, 2)), (-1, (4, 3, 2)), (-2, (3, 2, 3)), (0, (2, 3))]
 )
-def test_without_arrays_of_its_own_it_still_counts_the_channels(axis, shape):
-    layer = fastopt.BatchNorm(3, axis=axis, affine=False, track_running_stats=False)
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("tracks", [True, False])
+def test_a_layer_counts_the_channels_whatever_arrays_it_has(axis, shape, affine, tracks):
+    layer = fastopt.BatchNorm(3, axis=axis, affine=affine, track_running_stats=tracks)
     x, says = (
         np.ones(shape),
         rf"x has shape {re.escape(str(shape))}, expected num_features=3 along axis {axis}",
@@ -102,6 +104,9 @@ def test_without_arrays_of_its_own_it_still_counts_the_channels(axis, shape):
         with pytest.raises(ValueError, match=f"^{says}$"):
             layer(refused, out=out)
         assert not out.any()
+    layer.eval()
+    with pytest.raises(ValueError, match=f"^{says}$"):
+        layer(x)
     good = np.moveaxis(values((4, 5, 3)), 2, axis)
     assert layer(good).shape == good.shape
 
@@ -112,6 +117,15 @@ class Opaque:
     def __init__(self, array):
         self.__array_interface__ = array.__array_interface__
         self.array = array
+
+
+def test_of_right_channels_what_else_is_wrong_is_said():
+    layer = fastopt.BatchNorm(3)
+    with pytest.raises(ValueError, match=r"^out has shape \(4, 2\), but x has \(4, 3\)"):
+        layer(np.ones((4, 3)), out=np.ones((4, 2)))
+    layer.gamma = np.ones(4)
+    with pytest.raises(ValueError, match=r"^gamma has shape \(4,\), expected \(3,\)"):
+        layer(np.ones((4, 3)))
 
 
 def test_backward_needs_a_forward_for_each_call():

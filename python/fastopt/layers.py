@@ -134,26 +134,30 @@ class BatchNorm(Layer):
         and errors are those of :func:`fastopt.functional.batch_norm_forward`.
         """
         tracks = self.running_mean is not None
-        if self.gamma is None and not tracks:  # else they say how many channels there are
+        if self.gamma is None and not tracks:  # else x is found not to fit them
             self._check_channels(x)
-        y, self._saved = F.batch_norm_forward(
-            x,
-            self.gamma,
-            self.beta,
-            self.running_mean,
-            self.running_var,
-            training=self.training or not tracks,
-            momentum=self.momentum,
-            momentum_mode=self.momentum_mode,
-            eps=self.eps,
-            axis=self.axis,
-            unbiased=self.unbiased,
-            single_value=self.single_value,
-            batch=self.num_batches_tracked + 1,
-            residual=residual,
-            activation=self.activation,
-            out=out,
-        )
+        try:
+            y, self._saved = F.batch_norm_forward(
+                x,
+                self.gamma,
+                self.beta,
+                self.running_mean,
+                self.running_var,
+                training=self.training or not tracks,
+                momentum=self.momentum,
+                momentum_mode=self.momentum_mode,
+                eps=self.eps,
+                axis=self.axis,
+                unbiased=self.unbiased,
+                single_value=self.single_value,
+                batch=self.num_batches_tracked + 1,
+                residual=residual,
+                activation=self.activation,
+                out=out,
+            )
+        except ValueError:
+            self._check_channels(x)
+            raise
         if self.training and tracks and self._saved.count:  # an empty batch has no share in an average
             self.num_batches_tracked += 1
         return y
@@ -164,7 +168,7 @@ class BatchNorm(Layer):
         if found and found[0] != self.num_features:
             raise ValueError(
                 f"x has shape {shape}, expected num_features={self.num_features} along axis {self.axis}"
-            )
+            ) from None
 
     def backward(self, dy: Array, *, out: Array | None = None) -> Any:
         """``dx`` of the last forward, or with a residual ``(dx, dresidual)``; leaves ``dgamma`` and ``dbeta``.
