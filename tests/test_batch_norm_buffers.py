@@ -70,6 +70,30 @@ def test_one_of_them_may_be_strided_alone(how, one):
     assert result_image(c, *c.run(case)) == result_image(b, *b.run(case))
 
 
+WINDOWS = {
+    "of a row": ((10,), 5, 0, 1),
+    "of rows": ((4, 10), 5, 1, 1),
+    "of rows, channels last": ((4, 10), 5, 1, -1),
+    "of images": ((2, 3, 9, 8), (3, 3), (2, 3), 1),
+    "of images, a place a channel": ((2, 3, 9, 8), (3, 3), (2, 3), -1),
+}
+
+
+@pytest.mark.parametrize("what", WINDOWS)
+def test_sliding_windows_give_the_bits_of_their_copy(what):
+    """Of their axes two and two have the same stride; results lie in an order that passes walk."""
+    shape, window, axes, axis = WINDOWS[what]
+    a, dy = np.random.default_rng(23).standard_normal((2, *shape))
+    x, dy = (np.lib.stride_tricks.sliding_window_view(v, window, axes) for v in (a, dy))
+    found = []
+    for each, back in ((x, dy), (x.copy(order="K"), dy.copy(order="K"))):
+        y, saved = F.batch_norm_forward(each, axis=axis, residual=back, activation="relu")
+        grads = F.batch_norm_backward(back, saved)
+        moments = F.batch_norm_moments(each, axis=axis)
+        found.append(image([y, grads.dx, grads.dresidual, *moments[1:]]))
+    assert found[0] == found[1]
+
+
 FAST = "expected the elements along its last axis in memory to lie side by side"
 REFUSED = {
     "gaps between neighbours": lambda a: spread(a, (1, 1, 1, 2)),

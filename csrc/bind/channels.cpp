@@ -6,13 +6,19 @@
 namespace fastopt::bind {
 namespace {
 
-// The axes longer than 1 without the channels', from the largest stride to the smallest.
+// Whether x's elements lie closer along one axis than along another. Of equal strides, as sliding
+// windows have, the later axis is the faster: so they lie in what a library makes like x.
+bool is_faster(const Array& x, int a, int b) {
+  const auto stride_a = std::abs(x.strides[a]), stride_b = std::abs(x.strides[b]);
+  return stride_a != stride_b ? stride_a < stride_b : a > b;
+}
+
+// The axes longer than 1 without the channels', from the slowest to the fastest.
 std::vector<int> walked_axes(const Array& x, int axis) {
   std::vector<int> axes;
   for (int d = 0; d < x.ndim; ++d)
     if (d != axis && x.shape[d] > 1) axes.push_back(d);
-  std::stable_sort(axes.begin(), axes.end(),
-                   [&](int a, int b) { return std::abs(x.strides[a]) > std::abs(x.strides[b]); });
+  std::sort(axes.begin(), axes.end(), [&](int a, int b) { return is_faster(x, b, a); });
   return axes;
 }
 
@@ -69,8 +75,7 @@ ChannelSpace read_space(int axis, std::initializer_list<Member> members) {
   }
 
   const std::vector<int> axes = walked_axes(x, axis);
-  s.rows =
-      s.channels > 1 && (axes.empty() || std::abs(x.strides[axis]) < std::abs(x.strides[axes.back()]));
+  s.rows = s.channels > 1 && (axes.empty() || is_faster(x, axis, axes.back()));
   for (const int d : axes) {
     for (const Member& m : members) m.place.stride[s.ndim] = m.array.strides[d];
     s.shape[s.ndim++] = x.shape[d];
