@@ -226,10 +226,12 @@ def test_an_option_is_refused_in_these_words(name, value, kind, says):
 @pytest.mark.parametrize(
     ("number", "kind"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError)]
 )
-def test_the_number_of_a_batch_counts_from_one(number, kind):
-    b = batch(FORM)
-    with refused(kind, "^batch must be", parts(b)):
-        forward(b, momentum=None, batch=number)
+def test_the_number_of_a_batch_counts_from_one_also_where_none_is_needed(number, kind):
+    for face in FACES.values():
+        for more in ({"momentum": None}, {}, {"running_mean": None, "running_var": None}):
+            b = batch(FORM)
+            with refused(kind, "^batch must be", parts(b)):
+                face(b, batch=number, **more)
 
 
 def test_evaluation_takes_statistics_and_a_batch_takes_two_axes():

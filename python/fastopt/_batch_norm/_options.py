@@ -51,11 +51,11 @@ def _checked_options(
 def number_of(
     batch: int | None, momentum: float | None, running_mean: Array | None, running_var: Array | None
 ) -> int:
-    """The number of this batch, where running statistics need it."""
+    """The number of this batch; 1 where none is given, and running statistics need none."""
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var go together: give both or neither")
-    if momentum is not None or running_mean is None:
-        return 1
-    if batch is None:
+    if batch is not None:
+        return _checks.count("batch", batch, least=1)
+    if momentum is None and running_mean is not None:
         raise ValueError("momentum=None averages over all batches and needs batch=, their number")
-    return _checks.count("batch", batch, least=1)
+    return 1
