@@ -229,6 +229,7 @@ def test_what_is_no_checkpoint_is_refused():
     ("arguments", "error", "message"),
     [
         ({"num_features": -1}, ValueError, "num_features must be 0 or more, got -1"),
+        ({"num_features": True}, TypeError, "num_features must be a whole number, got True"),
         ({"eps": -1.0}, ValueError, r"eps must lie in \[0, inf\), got -1.0"),
         ({"momentum": 2.0}, ValueError, r"momentum must lie in \[0, 1\], got 2.0"),
         ({"affine": 1}, TypeError, "affine must be True or False, got 1"),

@@ -207,6 +207,7 @@ OPTIONS = [
     ("axis", -3, ValueError, r"axis must lie in \[-2, 1\] for x of shape \(4, 25\), got -3"),
     ("eps", np.array(1e-5), TypeError, r"eps must be a number, got array\(1.e-05\)"),
     ("activation", ["relu"], ValueError, rf"activation {NEITHER} None, 'relu', got \['relu'\]"),
+    ("axis", True, TypeError, "axis must be a whole number, got True"),
     ("axis", 1.0, TypeError, "axis must be a whole number, got 1.0"),
     ("single_value", "nan", ValueError, f"single_value {NEITHER} 'error', 'zero_var', got 'nan'"),
     ("activation", "gelu", ValueError, f"activation {NEITHER} None, 'relu', got 'gelu'"),
@@ -224,7 +225,8 @@ def test_an_option_is_refused_in_these_words(name, value, kind, says):
 
 
 @pytest.mark.parametrize(
-    ("number", "kind"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError)]
+    ("number", "kind"),
+    [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError), (True, TypeError)],
 )
 def test_the_number_of_a_batch_counts_from_one_also_where_none_is_needed(number, kind):
     for face in FACES.values():

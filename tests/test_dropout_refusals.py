@@ -54,11 +54,14 @@ OPTIONS = [
     ({"seed": -1}, ValueError, "seed must lie in [0, 2**64), got -1"),
     ({"seed": 2**64}, ValueError, "seed must lie in [0, 2**64), got 18446744073709551616"),
     ({"seed": 0.5}, TypeError, "seed must be a whole number, got 0.5"),
+    ({"seed": True}, TypeError, "seed must be a whole number, got True"),
     ({"offset": -1}, ValueError, "offset must lie in [0, 2**64), got -1"),
     ({"offset": None}, TypeError, "offset must be a whole number, got None"),
+    ({"offset": False}, TypeError, "offset must be a whole number, got False"),
     ({"start": -1}, ValueError, "start must lie in [0, 2**62), got -1"),
     ({"start": 2**62}, ValueError, "start must lie in [0, 2**62), got 4611686018427387904"),
     ({"start": 1.0}, TypeError, "start must be a whole number, got 1.0"),
+    ({"start": True}, TypeError, "start must be a whole number, got True"),
     ({"training": 1}, TypeError, "training must be True or False, got 1"),
     ({"alpha": "yes"}, TypeError, "alpha must be True or False, got 'yes'"),
     ({"scaling": "none"}, ValueError, WORDS + "'none'"),
@@ -73,6 +76,7 @@ OPTIONS = [
     ({"channel_axis": -2}, ValueError, AXIS + "-2"),
     ({"channel_axis": 2**70}, ValueError, AXIS + "1180591620717411303424"),
     ({"channel_axis": -(2**70)}, ValueError, AXIS + "-1180591620717411303424"),
+    ({"channel_axis": True}, TypeError, "channel_axis must be None or a whole number, got True"),
     ({"channel_axis": 1.0}, TypeError, "channel_axis must be None or a whole number, got 1.0"),
 ]
 

@@ -141,7 +141,7 @@ def test_a_layer_keeps_no_array():
     assert [sys.getrefcount(a) for a in arrays] == before
 
 
-@pytest.mark.parametrize("generator", ["seed", 1.5, b"seed"], ids=repr)
+@pytest.mark.parametrize("generator", ["seed", 1.5, b"seed", True], ids=repr)
 def test_what_is_no_generator_is_refused(generator):
     with pytest.raises(TypeError, match="seed must be a whole number, got"):
         fastopt.Dropout(generator=generator)

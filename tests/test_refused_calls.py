@@ -137,6 +137,7 @@ LINES = [
         )
         for value in (5, None, "x", {"w": W}, W, np.ones((1, *W.shape)))
     ),
+    (setting(adam, "step_count", True), TypeError, "step_count must be a whole number, got True"),
     (setting(adam, "m", []), ValueError, "m has 0 arrays, but params has 1"),
     (setting(adam, "m", ["x"]), TypeError, r"m\[0\] has type str, expected an array of"),
     (lambda: adam(amsgrad="no"), TypeError, "amsgrad must be True or False, got 'no'"),

@@ -11,9 +11,11 @@ from typing import Any
 def whole(name: str, value: Any) -> int:
     """``value`` as a whole number of either sign, as an axis may be."""
     try:
-        return operator.index(value)
+        if not isinstance(value, bool):  # which Python takes for 0 or 1, and nobody means
+            return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+        pass
+    raise TypeError(f"{name} must be a whole number, got {value!r}")
 
 
 def count(name: str, value: Any, least: int = 0) -> int:
