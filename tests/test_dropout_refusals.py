@@ -193,6 +193,16 @@ def test_out_may_be_an_input_or_apart_from_it_but_not_in_between(name):
 
 
 @pytest.mark.parametrize("name", ["x", "residual"])
+def test_out_in_a_gap_of_an_input_is_refused(name):
+    """Only what each spans is looked at, not whether they share a byte."""
+    memory = values((4, 30))
+    s = arrays() | {name: memory[:, :6], "out": memory[0, 6:].reshape(SHAPE)}
+    assert not np.shares_memory(s[name], s["out"])
+    with refused(ValueError, f"^{name} and out overlap in memory$", [memory, *s.values()]):
+        call(s)
+
+
+@pytest.mark.parametrize("name", ["x", "residual"])
 def test_the_same_memory_in_another_order_is_refused(name):
     """An element would be written before it is read."""
     square = values((5, 5))

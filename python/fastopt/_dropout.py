@@ -74,8 +74,9 @@ def dropout_forward(
             keeps mean 0 and variance 1.
         start: for a chunk of a larger array, the index of its first element there; with ``channel_axis``
             of its first channel.
-        out: where to write ``y``, dense in memory: an array like ``x``; may be ``x`` or ``residual``. By
-            default a new one of ``x``'s library and layout.
+        out: where to write ``y``, dense in memory: an array like ``x``; may be ``x`` or ``residual``, else it
+            lies outside what each input spans, gaps included. By default a new one of ``x``'s library and
+            layout.
 
     Returns:
         ``y``, and what :func:`dropout_backward` needs.
@@ -110,8 +111,8 @@ def dropout_backward(dy: Array, saved: DropoutSaved, *, out: Array | None = None
     Args:
         dy: the gradient with respect to ``y``, of the shape that ``x`` had; any layout, any of the dtypes.
         saved: what the forward call returned.
-        out: where to write ``dx``, dense in memory: an array like ``dy``, or ``dy`` itself. By default a
-            new one.
+        out: where to write ``dx``, dense in memory: an array like ``dy``, or ``dy`` itself, else outside
+            what that spans, gaps included. By default a new one.
 
     Returns:
         ``dx``. A residual's gradient is ``dy`` itself, a bias's is ``dx`` summed over all axes but

@@ -63,11 +63,12 @@ def batch_norm_forward(
         residual: added before the activation; of x's shape and dtype, in its order in memory.
         activation: ``"relu"``, or None.
         out: where to write ``y``: of x's shape and dtype, dense, in its order in memory. It may be ``residual``
-            or, where nothing has to go back, ``x``.
+            or, where nothing has to go back, ``x``; else it lies outside what each input spans, gaps included.
 
     Returns:
         ``y``, and what :func:`batch_norm_backward` needs: ``x`` itself, which must stay as it is until then,
-        numbers for each channel, and for ReLU a bit an element.
+        numbers for each channel, and for ReLU a bit an element, in whole bytes a channel or, where channels
+        lie side by side, a row of them.
 
     Raises:
         TypeError, ValueError: an array or option that does not fit; nothing has been written.
