@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from children import output
 from fastopt import checkpoint
 from libraries import each_library
 
@@ -92,6 +93,36 @@ def test_a_scalar_of_numpys_comes_back_as_one(scalar, file):
         assert image(checkpoint.load(file)) == image(state)
 
 
+@pytest.mark.parametrize(
+    "value", [ARRAYS["bfloat16"], ml_dtypes.bfloat16(1.5)], ids=["array", "scalar"]
+)
+def test_bfloat16_comes_back_in_a_process_that_has_not_imported_ml_dtypes(value, file):
+    checkpoint.save(file, value)
+    load = f"import fastopt; value = fastopt.checkpoint.load({str(file)!r})"
+    told = "value.dtype, value.shape, value.tobytes()"
+    assert output(f"{load}; print(({told}))") == str((value.dtype, value.shape, value.tobytes()))
+
+
+ALONE = "import sys; sys.modules['ml_dtypes'] = None; import fastopt"
+LACKING = "NumPy has bfloat16 from ml_dtypes, which is not installed: pip install ml_dtypes"
+
+
+def refused_without_ml_dtypes(call):
+    """What an ImportError says where ml_dtypes cannot be imported."""
+    return output(f"{ALONE}\ntry:\n  {call}\nexcept ImportError as e:\n  print(e)")
+
+
+def test_bfloat16_is_not_called_damaged_where_ml_dtypes_is_not_installed(file):
+    checkpoint.save(file, ARRAYS["bfloat16"])
+    assert refused_without_ml_dtypes(f"fastopt.checkpoint.load({str(file)!r})") == LACKING
+
+
+def test_torchs_bfloat16_is_not_saved_where_ml_dtypes_is_not_installed(torch, file):
+    w = "__import__('torch').ones(3).bfloat16()"
+    assert refused_without_ml_dtypes(f"fastopt.checkpoint.save({str(file)!r}, {w})") == LACKING
+    assert not file.exists()
+
+
 def test_numpys_float64_and_str_come_back_as_pythons(file):
     checkpoint.save(file, [np.float64(0.1), np.str_("a")])
     assert image(checkpoint.load(file)) == image([0.1, "a"])
@@ -134,6 +165,14 @@ def test_arrays_of_any_library_come_back_as_numpys(library, file):
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     checkpoint.save(file, [library.array(values)])
     assert image(checkpoint.load(file)) == image([values])
+
+
+def test_torchs_bfloat16_comes_back_as_numpys(torch, file):
+    saved = torch.tensor([[1.5, -2.0], [math.nan, 3e38]], dtype=torch.bfloat16)
+    checkpoint.save(file, [saved, saved.T, saved[0, 0]])
+    whole = saved.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    for read, expected in zip(checkpoint.load(file), (whole, whole.T, whole[0, 0]), strict=True):
+        assert (read.dtype, read.tobytes()) == (expected.dtype, expected.tobytes())
 
 
 @each_library
@@ -187,6 +226,7 @@ def test_numpy_reads_the_file_and_the_same_state_gives_the_same_bytes(written, t
 
 
 # ---- what is refused when it is to be written ----
+
 
 UNSAVED = {
     "a tuple": (

@@ -76,6 +76,18 @@ def test_torch_parameters_that_require_gradients(torch):
     assert w.requires_grad
 
 
+def test_torchs_bfloat16_comes_back_from_a_file_to_the_bit(torch, tmp_path):
+    pytest.importorskip("array_api_compat", reason="needs fastopt[arrays]")
+    w = torch.tensor([1.5, -2.0, 3e38], dtype=torch.bfloat16)
+    stopper, resumed, before = fastopt.EarlyStopping(), fastopt.EarlyStopping(), w.clone()
+    stopper.update(1.0, w)
+    fastopt.checkpoint.save(tmp_path / "run.npz", stopper.state_dict())
+    resumed.load_state_dict(fastopt.checkpoint.load(tmp_path / "run.npz"))
+    w.zero_()
+    resumed.restore(w)
+    assert torch.equal(w.view(torch.int16), before.view(torch.int16))
+
+
 @pytest.mark.parametrize("done", range(1, 5))
 def test_a_resumed_run_stops_at_the_same_update_with_the_same_parameters(done):
     errors, _, stop, best = RUNS["falls, rises"]

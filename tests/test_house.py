@@ -167,7 +167,7 @@ def test_python_imports_point_downward(path: Path) -> None:
     within = [first] if inner else []  # a folder's files import each other
     for imported in imports_of(path):
         package, _, module = imported.partition(".")
-        if package == "array_api_compat":
+        if package in {"array_api_compat", "ml_dtypes"}:
             assert path.stem == "_arrays", "an optional package, asked for in one place"
         elif package != "fastopt":
             assert package in {*sys.stdlib_module_names, "numpy"}, "NumPy is the only dependency"

@@ -246,19 +246,46 @@ def test_a_model_and_its_optimizer_copied_together_stay_together():
     assert bits(twin["w"]) == bits(opt.params["w"]) != bits(model["w"])
 
 
-def test_torch_goes_on_too(torch, tmp_path):
+@pytest.mark.parametrize("wide", [None, "float32"])
+def test_torch_goes_on_too(wide, torch, tmp_path):
     params = [torch.ones(5, dtype=torch.bfloat16)]
-    opt = fastopt.Adam(params, state_dtype="float32")
+    opt = fastopt.Adam(params, state_dtype=wide)
     opt.step([params[0] * 3])
     opts = [opt, copy.deepcopy(opt)]
     for carry in CARRIERS.values():
-        opts.append(fastopt.Adam([params[0].clone()], state_dtype="float32"))
+        opts.append(fastopt.Adam([params[0].clone()], state_dtype=wide))
         opts[-1].load_state_dict(carry(opt.state_dict(), tmp_path))
     for o in opts:
         o.step([torch.ones(5, dtype=torch.bfloat16)])
     for o in opts:
         assert state_bits(o) == state_bits(opt)
         assert all_bits(o.params) == all_bits(opt.params)
+
+
+@pytest.mark.parametrize(("dtype", "wide"), STORAGES)
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_a_state_goes_from_numpy_to_torch_and_back_to_the_bit(carrier, dtype, wide, torch, tmp_path):
+    w = values(301, DTYPES[dtype])
+    opt = fastopt.Adam([w], state_dtype=wide)
+    opt.step([values(301, DTYPES[dtype], 1)])
+    there = fastopt.Adam([torch.ones(301, dtype=getattr(torch, dtype))], state_dtype=wide)
+    there.load_state_dict(CARRIERS[carrier](opt.state_dict(), tmp_path))
+    back = fastopt.Adam([np.ones_like(w)], state_dtype=wide)
+    back.load_state_dict(CARRIERS[carrier](there.state_dict(), tmp_path))
+    assert state_bits(back) == state_bits(opt)
+    for a, b in (*zip(opt.m, there.m, strict=True), *zip(opt.v, there.v, strict=True)):
+        assert bits(a)[-1] == bits(b)[-1]
+
+
+def test_torch_takes_up_numpys_views_and_read_only_arrays(torch):
+    opt, there = fastopt.Adam([values((3, 4))]), fastopt.Adam([torch.ones(3, 4)])
+    opt.step([values((3, 4), seed=1)])
+    state = opt.state_dict()
+    (m,), (v,) = state["state"].values()
+    state["state"].update(m=[m[::-1, ::-1].copy()[::-1, ::-1]], v=[np.asfortranarray(v)])
+    v.flags.writeable = False
+    there.load_state_dict(state)
+    assert [a.numpy().tobytes() for a in (*there.m, *there.v)] == [m.tobytes(), v.tobytes()]
 
 
 def test_a_shallow_copy_is_refused():

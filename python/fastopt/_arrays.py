@@ -52,12 +52,16 @@ def _library(array: Array) -> str:
 
 def beside(array: Array, values: Any, dtype: Any = None) -> Array:
     """``values``, of the host or already of the library of ``array``, in that library and on its device."""
-    if type(values) is type(array) and dtype is None:
+    own = type(values) is type(array)
+    if own and dtype is None:
         return values
     library = namespace(array)
+    values = values if own else on_host(values)
     if library is np or _library(array) == "cupy":
         return library.asarray(values, dtype=dtype)
-    return library.asarray(np.asarray(values), dtype=dtype, device=array.device)
+    if _library(array) == "torch" and not own:
+        values = _torchs(values)
+    return library.asarray(values, dtype=dtype, device=array.device)
 
 
 def on_host(array: Any) -> Any:
@@ -66,7 +70,29 @@ def on_host(array: Any) -> Any:
         array = array.get()
     elif hasattr(array, "cpu"):  # torch's
         array = array.detach().cpu()
+        if str(array.dtype) == "torch.bfloat16":  # of which it gives NumPy the bits alone
+            return array.view(sys.modules["torch"].int16).numpy().view(extended("bfloat16"))
     return np.asarray(array)
+
+
+def _torchs(array: Any) -> Array:
+    """An array of NumPy's as torch's; torch complains of memory that is read-only or in reversed order."""
+    torch, array = sys.modules["torch"], np.require(array, requirements=["C", "W"])
+    if array.dtype.name == "bfloat16":
+        return torch.asarray(array.view(np.int16)).view(torch.bfloat16)
+    return torch.asarray(array)
+
+
+def extended(name: str) -> np.dtype[Any]:
+    """A dtype that NumPy has from another package, bfloat16 for one."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise ImportError(
+            f"NumPy has {name} from ml_dtypes, which is not installed: pip install ml_dtypes"
+        ) from None
+    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+    return dtype
 
 
 FLOATING = "float16", "bfloat16", "float32", "float64"

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from fastopt._arrays import on_host
+from fastopt._arrays import extended, on_host
 from fastopt._params import is_array
 
 __all__ = ["load", "save"]
@@ -42,6 +42,7 @@ def save(file: str | os.PathLike[str], state: Any) -> None:
 
     Raises:
         TypeError: something that a file cannot give back as it was, a tuple for one; nothing is written.
+        ImportError: torch's bfloat16, where ``ml_dtypes`` is not installed, from which NumPy has it; likewise.
         OSError: the file cannot be written; what was there before is still there.
 
     >>> import os, tempfile
@@ -77,11 +78,14 @@ def load(file: str | os.PathLike[str]) -> Any:
 
     Raises:
         ValueError: the file was not written by :func:`save`, or is damaged: each array has a check sum.
+        ImportError: it holds bfloat16, and ``ml_dtypes``, from which NumPy has it, is not installed.
         OSError: it cannot be read, or there is none.
     """
     with open(file, "rb") as f:
         try:
             return _state(f)
+        except ImportError:
+            raise
         except Exception as e:  # zipfile and NumPy raise almost any
             raise ValueError(
                 f"{os.fspath(file)} is no checkpoint of fastopt, or is damaged: {e}"
@@ -133,9 +137,15 @@ def _filled(
         return [_filled(entry, (*path, str(i)), arrays, scalars) for i, entry in enumerate(value)]
     if (array := arrays.get(_member(path))) is None:
         return value
-    if str(array.dtype) != value:  # bfloat16 is read as raw bytes
-        array = array.view(value)
+    array = _named(array, value)
     return array[()] if _member(path) in scalars else array
+
+
+def _named(array: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
+    """What was read as raw bytes, as bfloat16 is, as the dtype that it had."""
+    if array.dtype.kind == "V" and str(array.dtype) != dtype:
+        return array.view(extended(dtype))
+    return array
 
 
 def _member(path: tuple[str, ...]) -> str:
