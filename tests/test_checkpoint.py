@@ -3,6 +3,7 @@ whatever happens while it is written; and what is damaged or no checkpoint is re
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -346,6 +347,15 @@ def zipped(members):
     return write
 
 
+def said_to_be_compressed(file):
+    """By bz2, in the archive's directory."""
+    zipped({"state.json": "{}"})(file)
+    directory = b"PK\x01\x02\x14\x03\x14\0\0\0"
+    whole = file.read_bytes()
+    assert directory + b"\0" in whole
+    file.write_bytes(whole.replace(directory + b"\0", directory + b"\x0c"))
+
+
 class Bomb:
     def __reduce__(self):
         return os._exit, (1,)
@@ -356,6 +366,7 @@ FOREIGN = {
     "text": lambda file: file.write_text("epoch 3"),
     "a pickle": lambda file: file.write_bytes(pickle.dumps(Bomb())),
     "an npz": lambda file: np.savez(file, w=np.ones(3)),
+    "no bz2": said_to_be_compressed,
     "another JSON": zipped({"state.json": "[]"}),
     "no JSON": zipped({"state.json": "{"}),
     "another's JSON": zipped({"state.json": json.dumps({"state": 1})}),
@@ -389,3 +400,14 @@ def test_a_pickle_among_the_arrays_is_not_opened(file):
 def test_a_file_that_is_not_there_is_told_as_such(file):
     with pytest.raises(FileNotFoundError):
         checkpoint.load(file)
+
+
+@pytest.mark.parametrize("kind", [MemoryError(), OSError(errno.EIO, "Input/output error")], ids=repr)
+def test_what_is_not_the_files_fault_is_not_called_damage(kind, written, monkeypatch):
+    def fail(*_):
+        raise kind
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", fail)
+    with pytest.raises(type(kind)) as raised:
+        checkpoint.load(written)
+    assert raised.value is kind

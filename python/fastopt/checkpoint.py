@@ -12,6 +12,7 @@ same state gives the same bytes.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -84,12 +85,20 @@ def load(file: str | os.PathLike[str]) -> Any:
     with open(file, "rb") as f:
         try:
             return _state(f)
-        except ImportError:
-            raise
         except Exception as e:  # zipfile and NumPy raise almost any
+            if _is_elsewhere(e):
+                raise
             raise ValueError(
                 f"{os.fspath(file)} is no checkpoint of fastopt, or is damaged: {e}"
             ) from None
+
+
+def _is_elsewhere(error: Exception) -> bool:
+    """Whether the fault is not the content's."""
+    if isinstance(error, OSError):
+        # A damaged offset gives EINVAL; what is no compressed data, to bz2, an error without a number.
+        return error.errno not in (None, errno.EINVAL)
+    return isinstance(error, (ImportError, MemoryError))
 
 
 def _plain(value: Any, path: tuple[str, ...], arrays: dict[str, Any]) -> Any:
