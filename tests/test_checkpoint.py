@@ -3,11 +3,14 @@ whatever happens while it is written; and what is damaged or no checkpoint is re
 
 from __future__ import annotations
 
+import collections
+import enum
 import errno
 import json
 import math
 import os
 import pickle
+import re
 import zipfile
 
 import ml_dtypes
@@ -63,6 +66,10 @@ ARRAYS = {
     },
     "bfloat16": np.array([1.5, -2.0, np.nan], ml_dtypes.bfloat16),
     "other byte order": np.array([1.5, -2.0], ">f4"),
+    **{name: np.ones(2, getattr(ml_dtypes, name)) for name in ("float8_e4m3fn", "int4")},
+    "a struct": np.array([(1, [2.0, 3.0]), (4, [5.0, 6.0])], [("n", "i1"), ("x", ">f4", 2)]),
+    "text": np.array(["a", "µ"]),
+    "no letters": np.zeros(2, [("a", "U0")])["a"],
     "no axes": np.array(7.0),
     "Fortran order": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
     "NaN's own bits": np.array([0x7FF0DEAD, 0x7F800000], np.uint32).view(np.float32),
@@ -176,6 +183,14 @@ def test_torchs_bfloat16_comes_back_as_numpys(torch, file):
         assert (read.dtype, read.tobytes()) == (expected.dtype, expected.tobytes())
 
 
+def test_a_memory_map_comes_back_as_an_array(file):
+    mapped = np.memmap(file.with_name("data"), np.float32, "w+", shape=(2, 3))
+    mapped[:] = STATE["arrays"]["w"]
+    checkpoint.save(file, mapped)
+    assert image(checkpoint.load(file)) == image(STATE["arrays"]["w"])
+    assert type(checkpoint.load(file)) is np.ndarray
+
+
 @each_library
 def test_every_part_takes_up_a_state_from_the_host(library, file):
     """A checkpoint's arrays are NumPy's; they go into arrays of any library."""
@@ -229,19 +244,85 @@ def test_numpy_reads_the_file_and_the_same_state_gives_the_same_bytes(written, t
 # ---- what is refused when it is to be written ----
 
 
+class Number(enum.IntEnum):
+    one = 1
+
+
+class Word(str, enum.Enum):
+    one = "one"
+
+
+class Mine(np.float32):
+    pass
+
+
+# Of types derived from those that a file has room for.
+DERIVED = [
+    collections.OrderedDict(a=1),
+    collections.defaultdict(list, a=[1]),
+    collections.Counter("aab"),
+    type("Listed", (list,), {})([1]),
+    Number.one,
+    Word.one,
+    Mine(1),
+    np.ma.array([1.0, 2.0], mask=[False, True]),
+    np.ma.masked,
+    np.ones(1).view(type("Arrayed", (np.ndarray,), {})),
+    np.rec.array([(1, 2.0)], dtype="i4,f8"),
+]
+
+DTYPES = {
+    "objects": object,
+    "objects in a record": "O,i4",
+    "a gap for alignment": np.dtype("i1,f8", align=True),
+    "a record": np.dtype((np.record, "i4,f8")),
+    "bfloat16 in a record": [("a", ml_dtypes.bfloat16)],
+    "fields that overlap": {"names": ["a", "b"], "formats": ["f4", "f4"], "offsets": [0, 2]},
+    "a kind NumPy's format lacks": ml_dtypes.float8_e5m2,
+    "more fields than a header may have": [(f"field {i}", "f4") for i in range(1000)],
+    "metadata": np.dtype("f4", metadata={"unit": "m"}),
+}
+
 UNSAVED = {
     "a tuple": (
         {"a": [(1, 2)]},
         r"state\['a'\]\['0'\] has type tuple, expected a dict, a list, an array",
     ),
     "a key": ({"a": {3: 1}}, r"state\['a'\] has the key 3, expected strings"),
+    "a word for a key": (
+        {Word.one: 1},
+        rf"state has the key {re.escape(repr(Word.one))}, expected strings",
+    ),
     "an object": ({"a": object()}, r"state\['a'\] has type object"),
     "bytes": ([b"abc"], r"state\['0'\] has type bytes"),
-    "a record of objects": (
+    "bytes of NumPy's": ([np.bytes_(b"abc")], r"state\['0'\] has type bytes_"),
+    **{
+        type(value).__name__: (
+            {"a": value},
+            rf"state\['a'\] has type {type(value).__name__}, expected .* and no type derived from these$",
+        )
+        for value in DERIVED
+    },
+    **{
+        name: (
+            {"a": np.zeros(1, dtype)},
+            r"state\['a'\] has dtype .*, which a file does not give back$",
+        )
+        for name, dtype in DTYPES.items()
+    },
+    "a scalar record of objects": (
         {"a": np.array([(None, 1)], "O,i4")[0]},
-        r"state\['a'\] is an array of objects",
+        r"state\['a'\] has dtype .*'O'.*, which a file does not give back$",
     ),
-    "an array of objects": ({"a": np.array([None])}, r"state\['a'\] is an array of objects"),
+    "a key with a NUL": (
+        {"a\0b": np.ones(1)},
+        r"state\['a\\x00b'\] is an array, but its keys make no name",
+    ),
+    "half a surrogate pair": ({"\ud800": np.ones(1)}, r"state\['\\ud800'\] is an array, but its keys"),
+    "keys too long": (
+        {"µ" * 2**15: {"a": np.ones(1)}},
+        r"state\['µ+'\]\['a'\] is an array, but its keys",
+    ),
 }
 
 
@@ -252,6 +333,33 @@ def test_what_could_not_come_back_is_refused_and_nothing_written(state, says, wr
         checkpoint.save(written, state)
     assert written.read_bytes() == before
     assert os.listdir(written.parent) == [written.name]
+
+
+PARTS = {
+    "Standardizer": lambda n: fastopt.data.Standardizer(n),
+    "MiniBatches": lambda n: fastopt.data.minibatches(np.ones(3), batch_size=n, seed=n),
+    "Generator": lambda n: fastopt.Generator(n, stream=n),
+}
+
+
+@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize("number", [Number.one, np.int64(1)], ids=["enumeration", "NumPy's"])
+def test_a_number_of_a_derived_type_is_kept_as_pythons(number, make, file):
+    state = make(number).state_dict()
+    checkpoint.save(file, state)
+    assert image(checkpoint.load(file)) == image(make(1).state_dict())
+
+
+def test_keys_that_name_no_array_may_be_any_strings(file):
+    state = {"a\0b": 1, "\ud800": "\ud800", "µ" * 2**15: None}
+    checkpoint.save(file, state)
+    assert image(checkpoint.load(file)) == image(state)
+
+
+def test_the_longest_keys_come_back(file):
+    state = {"a" * (2**16 - 5): np.ones(1)}
+    checkpoint.save(file, state)
+    assert image(checkpoint.load(file)) == image(state)
 
 
 # ---- whole or as before ----

@@ -1,8 +1,10 @@
 """State on disk: a file that is there whole or not at all, and that holds no code.
 
 A state is made of what ``state_dict`` methods return and of what else is to be kept: dicts with strings for
-keys, lists, arrays, numbers, strings, ``True``, ``False`` and ``None``. NumPy's scalars come back as what they
-were, but for ``float64`` and ``str_``, which are Python's ``float`` and ``str`` and come back as those.
+keys, lists, arrays, numbers, strings, ``True``, ``False`` and ``None``. A type derived from these, as
+``OrderedDict`` is, or ``IntEnum``, or an array with a mask, would come back without what it adds, so it is
+refused. Arrays come back as NumPy's, memory maps too. NumPy's scalars come back as what they were, but for
+``float64`` and ``str_``, which are Python's ``float`` and ``str`` and come back as those.
 
 The file is a zip archive: each array in NumPy's own format under its path, ``optimizer/state/m/0.npy``, and all
 else in ``state.json``, where an array's place holds the name of its dtype; a scalar is an array without axes
@@ -31,6 +33,7 @@ __all__ = ["load", "save"]
 
 _FORMAT = 1
 _JSON = "state.json"
+_PLAIN = type(None), bool, int, float, str, np.float64, np.str_
 
 
 def save(file: str | os.PathLike[str], state: Any) -> None:
@@ -103,23 +106,65 @@ def _is_elsewhere(error: Exception) -> bool:
 
 def _plain(value: Any, path: tuple[str, ...], arrays: dict[str, Any]) -> Any:
     """``value`` as JSON has it; its arrays and NumPy's scalars go into ``arrays``."""
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if type(value) in _PLAIN:
         return value
-    if isinstance(value, dict):
-        if others := [key for key in value if not isinstance(key, str)]:
+    if type(value) is dict:
+        if others := [key for key in value if type(key) not in (str, np.str_)]:
             raise TypeError(f"{_place(path)} has the key {others[0]!r}, expected strings")
         return {key: _plain(entry, (*path, key), arrays) for key, entry in value.items()}
-    if isinstance(value, list):
+    if type(value) is list:
         return [_plain(entry, (*path, str(i)), arrays) for i, entry in enumerate(value)]
-    if is_array(value) and not isinstance(value, (bytes, bytearray)):
-        arrays[_member(path)] = array = value if isinstance(value, np.generic) else on_host(value)
-        if array.dtype.hasobject:
-            raise TypeError(f"{_place(path)} is an array of objects, expected numbers")
+    if _is_kept(value):
+        array = value if isinstance(value, np.generic) else on_host(value)
+        _require_name(path)
+        _require_dtype(path, array.dtype)
+        arrays[_member(path)] = array
         return str(array.dtype)
     raise TypeError(
         f"{_place(path)} has type {type(value).__name__}, expected a dict, a list, an array, a number, "
-        "a string, True, False or None"
+        "a string, True, False or None, and no type derived from these"
     )
+
+
+def _is_kept(value: Any) -> bool:
+    """Whether it is an array or a scalar of NumPy's, and nothing more that an array's file has no room for."""
+    if isinstance(value, (bytes, bytearray)):
+        return False
+    if isinstance(value, np.generic):
+        return type(value) is value.dtype.type
+    return type(value) in (np.ndarray, np.memmap) if isinstance(value, np.ndarray) else is_array(value)
+
+
+def _require_name(path: tuple[str, ...]) -> None:
+    """An array's keys make a name that the archive keeps."""
+    name = _member(path)
+    try:
+        if "\0" not in name and len(name.encode()) < 2**16:
+            return
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        pass
+    raise TypeError(
+        f"{_place(path)} is an array, but its keys make no name in an archive: expected less than 64 KiB "
+        "of UTF-8, without NUL"
+    )
+
+
+def _require_dtype(path: tuple[str, ...], dtype: np.dtype[Any]) -> None:
+    """An array's dtype comes back: it is tried, for there are many that NumPy's format does not keep."""
+    if dtype.metadata or repr(_read_back(dtype)) != repr(dtype):
+        told = f"{dtype} with metadata" if dtype.metadata else str(dtype)
+        raise TypeError(f"{_place(path)} has dtype {told}, which a file does not give back")
+
+
+def _read_back(dtype: np.dtype[Any]) -> Any:
+    """An empty array's dtype after it was written and read; ``None`` if it cannot be."""
+    content = io.BytesIO()
+    try:
+        np.lib.format.write_array(content, np.ndarray(0, dtype), allow_pickle=False)
+        content.seek(0)
+        return _named(np.lib.format.read_array(content, allow_pickle=False), str(dtype)).dtype
+    except Exception:  # of as many kinds as for a file that is damaged
+        return None
 
 
 def _state(f: IO[bytes]) -> Any:

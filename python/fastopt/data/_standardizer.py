@@ -57,9 +57,7 @@ class Standardizer:
 
     def __init__(self, axis: int | tuple[int, ...] = 1) -> None:
         axes = axis if isinstance(axis, tuple) else (axis,)
-        for a in axes:
-            _checks.whole("axis", a)
-        self.axis = axes
+        self.axis = tuple(_checks.whole("axis", a) for a in axes)
         self._forget()
 
     def _forget(self) -> None:
