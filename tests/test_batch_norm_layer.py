@@ -188,6 +188,12 @@ def test_a_checkpoint_goes_on_with_the_same_bits():
         assert bits(getattr(twin, name)) == bits(getattr(layer, name))
 
 
+class Described:
+    """The shape and the dtype of an array that is not there, as jax.ShapeDtypeStruct has them."""
+
+    shape, dtype = (3,), np.dtype(np.float32)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -197,12 +203,16 @@ def test_a_checkpoint_goes_on_with_the_same_bits():
         ({"beta": None}, "state_dict's beta is None"),
         ({"num_batches_tracked": -1}, "num_batches_tracked must be 0 or more, got -1"),
         ({"more": 1}, "state_dict's entries has the entries"),
+        (
+            {"running_var": Described()},
+            "state_dict's running_var has type Described, expected an array",
+        ),
     ],
 )
 def test_another_layers_checkpoint_is_refused(change, message):
     layer = fastopt.BatchNorm(3)
     state = {**fastopt.BatchNorm(3).state_dict(), "running_mean": np.ones(3, np.float32), **change}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         layer.load_state_dict(state)
     assert not layer.running_mean.any()
 

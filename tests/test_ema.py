@@ -115,6 +115,25 @@ def test_a_resumed_average_goes_on_to_the_bit():
     assert resumed.average[0].tobytes() == ema.average[0].tobytes()
 
 
+@pytest.mark.parametrize("bad", [np.array(["a"] * 2), np.ones(2, "c16"), np.ones(2, bool)], ids=str)
+def test_a_bad_average_changes_nothing(bad):
+    ema = fastopt.EMA([np.ones(3), np.ones(2)])
+    state = {"updates": 1, "average": [np.zeros(3), bad]}
+    with pytest.raises(TypeError, match=rf"^state_dict's average\[1\] has dtype {bad.dtype}, expected"):
+        ema.load_state_dict(state)
+    assert ema.updates == 0
+    assert (ema.average[0] == 1).all()
+
+
+def test_an_average_that_is_no_number_leaves_all_parameters():
+    params = [np.zeros(3), np.zeros(2)]
+    ema = fastopt.EMA(params)
+    ema.average = [np.ones(3), np.array(["a", "b"])]
+    with pytest.raises(ValueError, match="could not convert"):
+        ema.copy_to()
+    assert (params[0] == 0).all()
+
+
 W = np.ones(3)
 REFUSED = {
     "decay": (lambda: fastopt.EMA(W, 1.0), ValueError, r"decay must lie in \[0, 1\), got 1.0"),

@@ -157,6 +157,16 @@ def test_refused(call, kind, says):
             ValueError,
             r"state_dict's sum_sq has shape \(2,\), expected \(1, 2\)",
         ),
+        (
+            {"mean": np.array([["a", "b"]]), "sum_sq": np.array([["a", "b"]])},
+            TypeError,
+            "state_dict's mean has dtype <U1, expected float16",
+        ),
+        (
+            {"sum_sq": np.full((1, 2), "b")},
+            TypeError,
+            "state_dict's sum_sq has dtype <U1, expected float16",
+        ),
     ],
 )
 def test_a_bad_state_changes_nothing(change, kind, says):

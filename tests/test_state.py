@@ -92,6 +92,18 @@ def changed(path, value):
     return change
 
 
+class Described:
+    """The shape and the dtype of an array that is not there, as jax.ShapeDtypeStruct has them."""
+
+    shape, dtype = (4,), np.dtype(np.float32)
+
+
+class Misdescribed(Described):
+    """An array, but of another shape than it says."""
+
+    __array_interface__ = np.ones(2, np.float32).__array_interface__
+
+
 VELOCITY = ("state", "velocity")
 UNFIT = {
     "another class": (
@@ -146,6 +158,21 @@ BAD_VALUES = {
         TypeError,
         "state_dict's velocity has type int, expected a list",
     ),
+    "a description of an array": (
+        changed([*VELOCITY, 1], Described()),
+        TypeError,
+        r"state_dict's velocity\[1\] has type Described, expected an array",
+    ),
+    "an array that says something else": (
+        changed([*VELOCITY, 1], Misdescribed()),
+        ValueError,
+        r"state_dict's velocity\[1\] has shape \(2,\), expected \(4,\)",
+    ),
+    "a mask": (
+        changed([*VELOCITY, 1], np.ma.ones(4, np.float32)),
+        TypeError,
+        r"state_dict's velocity\[1\] has a mask, expected a plain array",
+    ),
     "half a count": (
         changed(["skipped_steps"], 0.5),
         TypeError,
@@ -166,6 +193,18 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(change, kind, says):
     with pytest.raises(kind, match="^" + says):
         opt.load_state_dict(state)
     assert (state_bits(opt), repr(opt), repr(opt.groups)) == before
+
+
+@pytest.mark.parametrize("kind", ["meta", "sparse"])
+def test_a_tensor_without_values_to_copy_changes_nothing(kind, torch):
+    opt, state = (fastopt.Adam([torch.ones(3), torch.ones(2)]) for _ in range(2))
+    opt.step([torch.ones(3), torch.ones(2)])
+    state, before = state.state_dict(), state_bits(opt)
+    v = state["state"]["v"]
+    v[1] = v[1].to("meta") if kind == "meta" else v[1].to_sparse()
+    with pytest.raises(TypeError, match=r"^state_dict's v\[1\] cannot be read"):
+        opt.load_state_dict(state)
+    assert state_bits(opt) == before
 
 
 KINDS = {

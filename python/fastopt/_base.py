@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastopt import _checks, _core, _hyper, _states
 from fastopt._around import DEFAULTS, Around
-from fastopt._arrays import beside
 from fastopt._group import Group
 from fastopt._guard import refuse_amid_a_step, undisturbed
 from fastopt._hyper import BETAS, Shared
@@ -274,12 +273,10 @@ class Optimizer(Shared):
             _checks.mapping(f"state_dict's groups[{i}]", own)
         groups = [self._checked_own(own) for own in state["groups"]]
         _states.same_entries("state", state["state"], self._states)
-        for name, arrays in self._states.items():
-            _states.same_arrays(name, state["state"][name], arrays)
         pairs = [
-            (to, beside(to, value))
-            for name, arrays in self._states.items()
-            for to, value in zip(arrays, state["state"][name], strict=True)
+            pair
+            for name, to in self._states.items()
+            for pair in zip(to, _states.same_arrays(name, state["state"][name], to), strict=True)
         ]
         self._stepper.check()  # all can be written, and no other thread steps
 

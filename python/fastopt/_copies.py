@@ -34,5 +34,6 @@ def write(params: list[Array], values: list[Array]) -> None:
     for i, array in enumerate(params):
         if isinstance(array, np.ndarray) and not array.flags.writeable:
             raise ValueError(f"params[{i}] is read-only")
-    for array, value in zip(params, values, strict=True):
-        array[...] = beside(array, value)
+    rounded = [beside(array, v, array.dtype) for array, v in zip(params, values, strict=True)]
+    for array, value in zip(params, rounded, strict=True):
+        array[...] = value

@@ -84,10 +84,11 @@ class EMA:
         return {"updates": self.updates, "average": copy.deepcopy(self.average)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was called; ``ValueError`` if the shapes are others."""
+        """Go on where :meth:`state_dict` was called. ``ValueError`` if the shapes are others, ``ValueError`` or
+        ``TypeError`` for what is no such state; nothing is changed then."""
         _states.entries(state, ("updates", "average"))
         updates = _checks.count("updates", state["updates"])
-        average = _states.arrays_in(state, "average")
+        average = _states.floats_in(state, "average")
         check_fit(average, self.average, "state_dict's average")
         write(self.average, average)
         self.updates = updates

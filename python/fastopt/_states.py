@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fastopt import _checks
-from fastopt._arrays import computable
+from fastopt import _checks, _core
+from fastopt._arrays import beside, computable, floating
 from fastopt._params import Array, is_array
 
 
@@ -60,14 +60,30 @@ def given(name: str, value: Any) -> list[Array]:
     return list(value)
 
 
-def same_arrays(name: str, theirs: Any, mine: list[Array]) -> None:
+def floats_in(state: dict[str, Any], name: str) -> list[Array]:
+    """The same, of floating point."""
+    return [floating(f"state_dict's {name}[{i}]", a) for i, a in enumerate(arrays_in(state, name))]
+
+
+def same_arrays(name: str, theirs: Any, mine: list[Array]) -> list[Array]:
+    """``theirs`` as :func:`same_array` gives them."""
     same_length(name, theirs, mine)
-    for i, (a, b) in enumerate(zip(theirs, mine, strict=True)):
-        require_like(f"{name}[{i}]", a, b)
+    pairs = enumerate(zip(theirs, mine, strict=True))
+    return [same_array(f"{name}[{i}]", a, b) for i, (a, b) in pairs]
+
+
+def same_array(name: str, theirs: Any, mine: Array) -> Array:
+    """An array of the same shape and dtype, maybe of another library, as one of the library of ``mine``."""
+    require_like(name, theirs, mine)
+    called = f"state_dict's {name}"
+    array = computable(called, theirs)
+    _core.check_array(array, called)
+    require_like(name, array, mine)  # whatever an object says of itself
+    return beside(mine, array)
 
 
 def require_like(name: str, theirs: Any, mine: Array) -> None:
-    """An array of the same shape and dtype, maybe of another library."""
+    """What says that it has the same shape and dtype."""
     for what in ("shape", "dtype"):
         found, expected = (_said(what, array) for array in (theirs, mine))
         if found != expected:
@@ -83,6 +99,6 @@ def _listed(name: str, value: Any) -> Sequence[Any]:
 def _said(what: str, array: Any) -> str:
     """As NumPy says it of its own: one array may be a copy of another library's."""
     value = getattr(array, what, None)
-    if what == "shape" and value is not None:
+    if what == "shape" and isinstance(value, Iterable):
         return str(tuple(value))
     return str(value).removeprefix("torch.")

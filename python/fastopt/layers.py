@@ -14,7 +14,6 @@ import numpy as np
 
 from fastopt import _checks, _core, _states
 from fastopt import functional as F
-from fastopt._arrays import beside
 from fastopt._batch_norm import forward_options
 from fastopt._generator import Generator
 from fastopt._params import Array, full_like
@@ -196,8 +195,7 @@ class BatchNorm(Layer):
             if (array is None) != (state[name] is None):
                 raise ValueError(f"state_dict's {name} is {state[name]!r}, expected {array!r}")
             if array is not None:
-                _states.require_like(name, state[name], array)
-                values[name] = beside(array, state[name])
+                values[name] = _states.same_array(name, state[name], array)
         _core.check_targets([mine[name] for name in values], "", lambda _, i: [*values][i])
         for name, value in values.items():
             mine[name][...] = value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastopt import _checks, _states
-from fastopt._arrays import beside, computable, is_floating, namespace
+from fastopt._arrays import beside, computable, floating, is_floating, namespace
 from fastopt._params import Array
 from fastopt._typing import Self
 
@@ -146,13 +146,12 @@ class Standardizer:
         is changed then."""
         _states.same_identity(state, {"axis": list(self.axis)})
         _states.entries(state, ("count", "mean", "sum_sq"))
-        count, learnt = _checks.count("count", state["count"]), []
-        if count:
-            learnt = [computable(f"state_dict's {k}", state[k]) for k in ("mean", "sum_sq")]
-            _states.require_like("sum_sq", learnt[1], learnt[0])
-        self._forget()
-        if count:
-            self._join(count, *learnt)
+        loaded = Standardizer(self.axis)
+        if count := _checks.count("count", state["count"]):
+            mean, sum_sq = (floating(f"state_dict's {k}", state[k]) for k in ("mean", "sum_sq"))
+            _states.require_like("sum_sq", sum_sq, mean)
+            loaded._join(count, mean, beside(mean, sum_sq))
+        self.__dict__.update(loaded.__dict__)
 
     def __repr__(self) -> str:
         return f"Standardizer(axis={self.axis if len(self.axis) > 1 else self.axis[0]}, count={self.count})"
