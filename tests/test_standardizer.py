@@ -127,7 +127,36 @@ REFUSED = {
         ValueError,
         r"x has features of shape \(1, 1\)",
     ),
-    "NaN": (lambda: Standardizer().fit(X + np.nan), ValueError, "x holds NaN or infinities"),
+    "NaN": (
+        lambda: Standardizer().fit(X + np.nan),
+        ValueError,
+        "x holds NaN or infinities",
+    ),
+    "infinity": (
+        lambda: Standardizer().fit(X + np.inf),
+        ValueError,
+        "x holds NaN or infinities",
+    ),
+    "huge numbers": (
+        lambda: Standardizer().fit(X * 1e200),
+        ValueError,
+        "x holds numbers whose squares overflow float64",
+    ),
+    "huge numbers in parts": (
+        lambda: Standardizer().fit(np.full((3, 2), 1e200)).partial_fit(np.full((3, 2), -1e200)),
+        ValueError,
+        "x holds numbers whose squares overflow float64",
+    ),
+    "complex numbers": (
+        lambda: Standardizer().fit(X + 1j),
+        TypeError,
+        "x has dtype complex128, expected real numbers",
+    ),
+    "complex numbers later": (
+        lambda: Standardizer().fit(X).transform(X + 1j),
+        TypeError,
+        "x has dtype complex128, expected real numbers",
+    ),
     "a list": (lambda: Standardizer().fit([[1.0]]), TypeError, "x has type list, expected an array"),
     "another's state": (
         lambda: Standardizer(1).load_state_dict(Standardizer(0).state_dict()),
@@ -167,6 +196,9 @@ def test_refused(call, kind, says):
             TypeError,
             "state_dict's sum_sq has dtype <U1, expected float16",
         ),
+        ({"mean": X[:1] * np.nan}, ValueError, "state_dict's mean holds NaN or infinities"),
+        ({"sum_sq": X[:1] + np.inf}, ValueError, "state_dict's sum_sq holds NaN or infinities"),
+        ({"sum_sq": np.array([[1.0, -1.0]])}, ValueError, "state_dict's sum_sq holds negative numbers"),
     ],
 )
 def test_a_bad_state_changes_nothing(change, kind, says):
@@ -175,6 +207,21 @@ def test_a_bad_state_changes_nothing(change, kind, says):
     with pytest.raises(kind, match="^" + says):
         s.load_state_dict({**s.state_dict(), **change})
     np.testing.assert_array_equal(s.transform(X), before)
+
+
+@each_library
+def test_a_state_shares_no_arrays(library):
+    """Neither the one that is given out nor the one that is taken up."""
+    x = library.array(X)
+    s, resumed = Standardizer().fit(x), Standardizer()
+    before = library.host(s.transform(x)).copy()
+    state = s.state_dict()
+    resumed.load_state_dict(state)
+    for name in ("mean", "sum_sq"):
+        state[name][...] = 7.0
+    for one in (s, resumed):
+        np.testing.assert_array_equal(library.host(one.transform(x)), before)
+        np.testing.assert_array_equal(library.host(one.partial_fit(x).transform(x)), before)
 
 
 def test_what_is_refused_changes_nothing():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastopt import _checks, _states
-from fastopt._arrays import beside, computable, floating, is_floating, namespace
+from fastopt._arrays import beside, computable, copied, floating, is_floating, namespace
 from fastopt._params import Array
 from fastopt._typing import Self
 
@@ -33,8 +35,8 @@ class Standardizer:
     ``transform`` and ``inverse`` return new arrays of the dtype of ``x``, computed in float64 and rounded once;
     integers become float32. Fit on the training set and transform the others with it.
 
-    Raises ``ValueError`` for shapes that do not fit, for NaN or infinities, and for ``transform`` before
-    any data.
+    Raises ``ValueError`` for shapes that do not fit, for NaN or infinities, for numbers whose squares
+    overflow float64, and for ``transform`` before any data; ``TypeError`` for complex numbers.
 
     >>> import numpy as np, fastopt
     >>> x = np.array([[1.0, 7.0], [3.0, 7.0]])
@@ -73,9 +75,10 @@ class Standardizer:
             self.__dict__.update(before)
             raise
 
+    @np.errstate(over="ignore", invalid="ignore")  # which are told of in a sentence
     def partial_fit(self, x: Any) -> Self:
         """Learn from ``x`` in addition: a part of a set that does not fit into memory."""
-        x = computable("x", x)
+        x = _real(x)
         library, summed = namespace(x), self._summed(x)
         n = 1
         for axis in summed:
@@ -84,30 +87,34 @@ class Standardizer:
             return self
         first = x[tuple(slice(0, 1) if i in summed else slice(None) for i in range(len(x.shape)))]
         first = library.asarray(first, dtype=library.float64)
-        x = library.asarray(x, dtype=library.float64) - first
-        mean = library.mean(x, axis=summed, keepdims=True)
-        sum_sq = library.sum((x - mean) ** 2, axis=summed, keepdims=True)
-        mean = mean + first
-        if not bool(library.all(library.isfinite(sum_sq))):
-            raise ValueError("x holds NaN or infinities")
-        self._join(n, mean, sum_sq)
+        shifted = library.asarray(x, dtype=library.float64) - first
+        mean = library.mean(shifted, axis=summed, keepdims=True)
+        sum_sq = library.sum((shifted - mean) ** 2, axis=summed, keepdims=True)
+        mean, sum_sq = self._joined(n, mean + first, sum_sq)
+        if not _is_finite(sum_sq):
+            what = "numbers whose squares overflow float64" if _is_finite(x) else "NaN or infinities"
+            raise ValueError(f"x holds {what}")
+        self._keep(self.count + n, mean, sum_sq)
         return self
 
-    def _join(self, m: int, mean: Array, sum_sq: Array) -> None:
-        if self.mean is not None:
-            if mean.shape != self.mean.shape:
-                raise ValueError(
-                    f"x has features of shape {tuple(mean.shape)}, expected {tuple(self.mean.shape)}"
-                )
-            before, sum_sq_before = (beside(mean, a) for a in (self.mean, self._sum_sq))
-            delta, whole = mean - before, self.count + m
-            mean = before + delta * (m / whole)
-            sum_sq = sum_sq_before + sum_sq + delta**2 * (self.count * m / whole)
+    def _joined(self, m: int, mean: Array, sum_sq: Array) -> tuple[Array, Array]:
+        """What was learnt before and, of ``m`` samples, now."""
+        if self.mean is None:
+            return mean, sum_sq
+        if mean.shape != self.mean.shape:
+            raise ValueError(
+                f"x has features of shape {tuple(mean.shape)}, expected {tuple(self.mean.shape)}"
+            )
+        before, sum_sq_before = (beside(mean, a) for a in (self.mean, self._sum_sq))
+        delta, whole = mean - before, self.count + m
+        joined = sum_sq_before + sum_sq + delta**2 * (self.count * m / whole)
+        return before + delta * (m / whole), joined
+
+    def _keep(self, count: int, mean: Array, sum_sq: Array) -> None:
         library = namespace(mean)
-        self.count += m
-        self.mean, self._sum_sq = mean, sum_sq
-        std = library.sqrt(sum_sq / self.count)
-        self.std = library.where(std > 0.0, std, library.ones_like(std))
+        std = library.sqrt(sum_sq / count)
+        std = library.where(std > 0.0, std, library.ones_like(std))
+        self.count, self.mean, self.std, self._sum_sq = count, mean, std, sum_sq
 
     def transform(self, x: Any) -> Array:
         """(x - mean) / std, a new array."""
@@ -118,7 +125,7 @@ class Standardizer:
         return self._apply(z, lambda z, mean, std: z * std + mean)
 
     def _apply(self, x: Any, change: Any) -> Array:
-        x = computable("x", x)
+        x = _real(x)
         if self.mean is None:
             raise ValueError("the Standardizer has seen no data: call fit first")
         kept = tuple(1 if i in self._summed(x) else n for i, n in enumerate(x.shape))
@@ -138,20 +145,45 @@ class Standardizer:
         return tuple(i for i in range(axes) if i not in {a % axes for a in self.axis})
 
     def state_dict(self) -> dict[str, Any]:
-        """What was learnt, to be saved and loaded with :meth:`load_state_dict`."""
-        return {"axis": list(self.axis), "count": self.count, "mean": self.mean, "sum_sq": self._sum_sq}
+        """What was learnt (copied), to be saved and loaded with :meth:`load_state_dict`."""
+        learnt = {"mean": self.mean, "sum_sq": self._sum_sq}
+        copies = {name: None if a is None else copied(a) for name, a in learnt.items()}
+        return {"axis": list(self.axis), "count": self.count, **copies}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a :meth:`state_dict`; ``ValueError`` or ``TypeError`` if it is of another kind; nothing
-        is changed then."""
+        """Take up a :meth:`state_dict`, with copies of its arrays; ``ValueError`` or ``TypeError`` if it is of
+        another kind; nothing is changed then."""
         _states.same_identity(state, {"axis": list(self.axis)})
         _states.entries(state, ("count", "mean", "sum_sq"))
-        loaded = Standardizer(self.axis)
-        if count := _checks.count("count", state["count"]):
-            mean, sum_sq = (floating(f"state_dict's {k}", state[k]) for k in ("mean", "sum_sq"))
-            _states.require_like("sum_sq", sum_sq, mean)
-            loaded._join(count, mean, beside(mean, sum_sq))
-        self.__dict__.update(loaded.__dict__)
+        count = _checks.count("count", state["count"])
+        if not count:
+            self._forget()
+            return
+        mean, sum_sq = (_learnt(f"state_dict's {name}", state[name]) for name in ("mean", "sum_sq"))
+        _states.require_like("sum_sq", sum_sq, mean)
+        if bool(namespace(sum_sq).any(sum_sq < 0.0)):
+            raise ValueError("state_dict's sum_sq holds negative numbers, expected sums of squares")
+        self._keep(count, mean, sum_sq)
 
     def __repr__(self) -> str:
         return f"Standardizer(axis={self.axis if len(self.axis) > 1 else self.axis[0]}, count={self.count})"
+
+
+def _real(x: Any) -> Array:
+    x = computable("x", x)
+    if "complex" in str(x.dtype):
+        raise TypeError(f"x has dtype {x.dtype}, expected real numbers")
+    return x
+
+
+def _learnt(name: str, array: Any) -> Array:
+    """A copy of what a checkpoint holds."""
+    array = copied(floating(name, array), "float64")
+    if not _is_finite(array):
+        raise ValueError(f"{name} holds NaN or infinities")
+    return array
+
+
+def _is_finite(x: Array) -> bool:
+    library = namespace(x)
+    return bool(library.all(library.isfinite(x)))
