@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from libraries import each_library
+from libraries import Torch, each_library
 
 # Errors, and with patience 2 the update that stops and the best one before it.
 RUNS = {
@@ -139,12 +139,6 @@ def watching(w=W):
     return stopper
 
 
-def read_only():
-    w = np.ones(3)
-    w.flags.writeable = False
-    return w
-
-
 REFUSED = {
     "patience": (lambda: fastopt.EarlyStopping(0), ValueError, "patience must be 1 or more"),
     "min_delta": (
@@ -160,7 +154,11 @@ REFUSED = {
     "nothing kept": (lambda: fastopt.EarlyStopping().restore(W), ValueError, "no update has brought"),
     "other params": (lambda: watching().update(0.5, [W, W]), ValueError, "params has 2 arrays, expec"),
     "a shape": (lambda: watching().restore(np.ones(2)), ValueError, r"params\[0\] has shape \(2,\), "),
-    "read-only": (lambda: watching().restore(read_only()), ValueError, r"params\[0\] is read-only"),
+    "a kind": (
+        lambda: watching(W + 1j).restore(np.ones(3)),
+        TypeError,
+        r"params\[0\] has dtype float64, expected complex128",
+    ),
     "no array": (lambda: watching(["x"]), TypeError, r"params\[0\] has type str, expected an array"),
     "another mode": (
         lambda: fastopt.EarlyStopping(mode="max").load_state_dict(watching().state_dict()),
@@ -205,6 +203,11 @@ BAD_STATES = {
         ValueError,
         "state_dict's best_update is 2, but updates is 1",
     ),
+    "a best that is none": (
+        lambda state: {**state, "best": math.nan},
+        ValueError,
+        r"best must lie in \[-inf, inf\], got nan",
+    ),
     "a count": (lambda state: {**state, "updates": -1}, ValueError, "updates must be 0 or more"),
 }
 
@@ -220,12 +223,41 @@ def test_a_refused_state_changes_nothing(change, kind, says):
     assert (stopper.updates, stopper.best_update, stopper.best, w.tolist()) == (1, 1, 1.0, [1, 1, 1])
 
 
-def test_a_refused_restore_writes_nothing():
-    a, b = np.ones(2), np.ones(2)
+def read_only():
+    w = np.zeros(2)
+    w.flags.writeable = False
+    return w
+
+
+UNWRITABLE = {
+    "read-only": read_only,
+    "one element for all": lambda: Torch.array(np.zeros(1)).expand(2),
+    "immutable": lambda: pytest.importorskip("jax.numpy").zeros(2),
+}
+
+
+@pytest.mark.parametrize("make", UNWRITABLE.values(), ids=UNWRITABLE)
+def test_a_refused_restore_writes_nothing(make):
+    a, unwritable = np.ones(2), make()
     stopper = fastopt.EarlyStopping()
-    stopper.update(1.0, [a, b])
-    a[:] = b[:] = 5
-    b.flags.writeable = False
-    with pytest.raises(ValueError, match="read-only"):
-        stopper.restore([a, b])
+    stopper.update(1.0, [a, np.ones(2)])
+    a[:] = 5
+    with pytest.raises(ValueError, match=r"^params\[1\] cannot be written to: "):
+        stopper.restore([a, unwritable])
     assert (a == 5).all()
+
+
+def test_an_update_that_cannot_copy_is_not_counted(monkeypatch):
+    w = np.ones(3)
+    stopper = watching(w)
+
+    def no_memory(array):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fastopt._early_stopping.copied", no_memory)
+        with pytest.raises(MemoryError):
+            stopper.update(0.5, w)
+    w[:] = 0
+    stopper.restore(w)
+    assert (stopper.updates, stopper.best_update, stopper.best, w.tolist()) == (1, 1, 1.0, [1, 1, 1])

@@ -154,6 +154,11 @@ REFUSED = {
         TypeError,
         "state has type NoneType, expected a dict",
     ),
+    "integers to write to": (
+        lambda: fastopt.EMA(W).copy_to(np.ones(3, int)),
+        TypeError,
+        r"params\[0\] has dtype int64, expected float64",
+    ),
     "no average": (
         lambda: fastopt.EMA(W).load_state_dict({"updates": 1, "average": None}),
         TypeError,
@@ -166,3 +171,22 @@ REFUSED = {
 def test_refused(call, kind, says):
     with pytest.raises(kind, match="^" + says):
         call()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "says"),
+    [
+        (np.array(["x", "y"]), TypeError, r"state_dict's average\[1\] has dtype <U1, expected float64"),
+        (
+            np.ones(2) + 1j,
+            TypeError,
+            r"state_dict's average\[1\] has dtype complex128, expected float64",
+        ),
+        (np.ones(3), ValueError, r"state_dict's average\[1\] has shape \(3,\), expected \(2,\)"),
+    ],
+)
+def test_a_refused_state_changes_nothing(value, kind, says):
+    ema = fastopt.EMA([np.zeros(2), np.zeros(2)])
+    with pytest.raises(kind, match="^" + says):
+        ema.load_state_dict({"updates": 1, "average": [np.ones(2), value]})
+    assert (ema.updates, [a.tolist() for a in ema.average]) == (0, [[0, 0], [0, 0]])

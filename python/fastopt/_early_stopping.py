@@ -78,14 +78,16 @@ class EarlyStopping:
         value, arrays = _checks.number("value", value), arrays_of(params)
         if self._kept:
             check_fit(arrays, self._kept)
-        self.updates += 1
-        if self._watch.improves(value):
-            self._kept, self.best_update = [copied(array) for array in arrays], self.updates
+        improves = self._watch.improves(value)
+        kept = [copied(array) for array in arrays] if improves else self._kept
+        self.updates += 1  # now that nothing can fail
+        if improves:
+            self._kept, self.best_update = kept, self.updates
         return self._watch.see(value)
 
     def restore(self, params: Any) -> None:
-        """Write the best parameters back, in place. ``ValueError`` if there are none, or if they do not fit;
-        nothing is written then."""
+        """Write the best parameters back, in place. ``ValueError`` or ``TypeError`` if there are none, or if
+        ``params`` do not fit or cannot be written to; nothing is changed then."""
         if not self.best_update:
             raise ValueError("no update has brought an improvement, so there is nothing to restore")
         write(arrays_of(params), self._kept)

@@ -66,7 +66,8 @@ class EMA:
             average += (param - average) * (1.0 - decay)
 
     def copy_to(self, params: Any = None) -> None:
-        """Write the averages into ``params``, by default those that are followed, rounded to their dtype."""
+        """Write the averages into ``params``, by default those that are followed, rounded to their dtype.
+        ``ValueError`` or ``TypeError`` if one does not fit or cannot be written to; nothing is changed then."""
         write(self._params if params is None else arrays_of(params), self.average)
 
     @contextmanager
@@ -84,8 +85,8 @@ class EMA:
         return {"updates": self.updates, "average": copy.deepcopy(self.average)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was called. ``ValueError`` if the shapes are others, ``ValueError`` or
-        ``TypeError`` for what is no such state; nothing is changed then."""
+        """Go on where :meth:`state_dict` was called. ``ValueError`` or ``TypeError`` for another's state or for
+        what is none; nothing is changed then."""
         _states.entries(state, ("updates", "average"))
         updates = _checks.count("updates", state["updates"])
         average = _states.floats_in(state, "average")

@@ -42,5 +42,5 @@ class Watch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         _states.same_identity(state, {"mode": self.mode})
         _states.entries(state, ("best", "waited"))
-        best = _checks.number("best", state["best"])
+        best = _checks.real("best", state["best"], "[-inf, inf]")
         self.best, self.waited = best, _checks.count("waited", state["waited"])
