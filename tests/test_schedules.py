@@ -120,6 +120,24 @@ def test_schedules_print_compare_and_pickle(schedule):
         schedule.lr = 1.0
 
 
+NUMPYS = {
+    "step": lambda i, f: s.Step(f(0.1), every=i(10), factor=f(0.5)),
+    "multi-step": lambda i, f: s.MultiStep(f(0.1), [i(10), i(200)], factor=f(0.5)),
+    "exponential": lambda i, f: s.Exponential(f(0.1), f(0.5), every=i(10)),
+    "polynomial": lambda i, f: s.Polynomial(f(0.1), i(200), end=f(0.01), power=f(1.5)),
+    "cosine": lambda i, f: s.Cosine(f(0.1), i(20), restarts=True, growth=i(2)),
+    "warm-up": lambda i, f: s.Warmup(i(200), s.Constant(f(0.1)), start=f(0.01)),
+    "one-cycle": lambda i, f: s.OneCycle(f(0.1), i(200), f(0.25), start_div=f(10.0)),
+}
+
+
+@pytest.mark.parametrize("make", NUMPYS.values(), ids=NUMPYS)
+def test_scalars_of_numpys_are_computed_with_as_pythons_are(make):
+    theirs, plain = make(np.uint8, np.float16), make(int, lambda x: float(np.float16(x)))
+    assert repr(theirs) == repr(plain)
+    assert [theirs(t) for t in range(300)] == [plain(t) for t in range(300)]
+
+
 def test_an_optimizer_follows_it():
     w, schedule = np.zeros(1), s.Step(1.0, every=2, factor=0.5)
     opt = fastopt.SGD(w)
@@ -229,6 +247,11 @@ REFUSED = {
     "growth": (lambda: s.Cosine(1, 3, growth=0.5), TypeError, "growth must be a whole number"),
     "restarts": (lambda: s.Cosine(1, 3, restarts=2), TypeError, "restarts must be True or False"),
     "then": (lambda: s.Warmup(3, 0.1), TypeError, "then must be a schedule, got 0.1"),
+    "then, but for its values": (
+        lambda: s.Warmup(3, s.Constant),
+        TypeError,
+        "then must be a schedule, got <class .*Constant'>",
+    ),
     "warmup": (lambda: s.OneCycle(1, 9, warmup=1), ValueError, r"warmup must lie in \(0, 1\)"),
     "shape": (lambda: s.OneCycle(1, 9, shape="cos"), ValueError, "shape must be one of 'cosine', "),
     "a step": (lambda: s.Constant(1)(-1), ValueError, "step must be 0 or more"),

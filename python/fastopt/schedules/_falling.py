@@ -64,9 +64,8 @@ class MultiStep(Schedule):
         super().__post_init__()
         if not isinstance(self.milestones, Iterable):
             raise TypeError(f"milestones must be a sequence of steps, got {self.milestones!r}")
-        object.__setattr__(self, "milestones", tuple(self.milestones))
-        for i, milestone in enumerate(self.milestones):
-            _checks.count(f"milestones[{i}]", milestone)
+        milestones = (_checks.count(f"milestones[{i}]", m) for i, m in enumerate(self.milestones))
+        self._keep("milestones", tuple(milestones))
 
     def _rate(self, step: int) -> float:
         return self.lr * power(self.factor, sum(milestone <= step for milestone in self.milestones))

@@ -35,7 +35,7 @@ class Warmup(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not callable(self.then):
+        if not callable(self.then) or isinstance(self.then, type):
             raise TypeError(f"then must be a schedule, got {self.then!r}")
 
     def _rate(self, step: int) -> float:

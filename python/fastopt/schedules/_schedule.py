@@ -12,7 +12,7 @@ from fastopt import _checks
 
 RATE, FACTOR = "[0, inf)", "(0, inf)"
 
-# What each field must be, in whichever schedule it stands.
+# What each field must be, in whichever schedule it stands, and becomes: a number of Python's own.
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("lr", "end", "start"), partial(_checks.real, interval=RATE)),
     **dict.fromkeys(
@@ -32,7 +32,10 @@ class Schedule:
     def __post_init__(self) -> None:
         for field in fields(self):
             if field.name in CHECKS:
-                CHECKS[field.name](field.name, getattr(self, field.name))
+                self._keep(field.name, CHECKS[field.name](field.name, getattr(self, field.name)))
+
+    def _keep(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # a frozen dataclass has no other way
 
     def __call__(self, step: int) -> float:
         return float(self._rate(_checks.count("step", step)))
