@@ -6,16 +6,15 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from types import ModuleType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import fastopt
-from bench import device, machine, memory, run
-from bench.case import DTYPES, SHORT, Case
-from bench.record import Record, slower
+from bench import arguments, device, machine, memory, run
+from bench.case import DTYPES, Case
+from bench.record import Record, in_both, slower
 from bench.report import count, show
 from bench.tasks import OURS, competitors, tasks
 from fastopt import _core
@@ -23,36 +22,73 @@ from fastopt import _core
 WIDTH = 180  # of a table that goes to no terminal
 
 
-def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
+DESCRIPTION = """How far is fastopt from what the machine can do, and from what else there is? Without a task:
+everything that a whole run measures."""
+OF_A_TASK = ("workload", "size", "dtype", "cold", "memory")  # a whole run has its own
+
+
+def parse(
+    argv: list[str],
+    found: dict[str, ModuleType],
+    program: str = "python -m bench",
+    description: str = DESCRIPTION,
+) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m bench",
-        description="How far is fastopt from what the machine can do, and from what else there is? "
-        "Without a task: everything that a whole run measures.",
+        prog=program,
+        description=description,
         epilog="  ".join(f"{name}: {', '.join(task.WHAT)}." for name, task in found.items()),
     )
     add = parser.add_argument
     add("task", nargs="?", choices=list(found), help="default: all")
     add("what", nargs="*", help="what of the task; see below")
-    add("--workload", type=_list, help="comma-separated; those of step: array, mlp, resnet50, ...")
-    add("--size", type=_sizes, default=[2**24], help="of array: 1e7, 2**20, a list, or 2**10:2**27")
-    add("--dtype", type=_dtypes, default=["float32"], help=f"comma-separated, of {', '.join(DTYPES)}")
+    add(
+        "--workload",
+        type=arguments.some_names,
+        help="comma-separated; those of step: array, mlp, resnet50, ...",
+    )
+    add(
+        "--size",
+        type=arguments.sizes,
+        help="of array: 1e7, 2**20 (default: 2**24), a list, or 2**10:2**27",
+    )
+    add("--dtype", type=arguments.dtypes, help=f"comma-separated, of {', '.join(DTYPES)}; default: f32")
     add("--cold", action="store_true", help="throw everything out of the caches before each call")
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--replay", action="store_true", help="many calls as one CUDA graph: the device's time alone")
-    add("--peers", type=_list, help="beginnings of names, comma-separated; '' for none; default: all")
+    add(
+        "--peers",
+        type=arguments.names,
+        help="beginnings of names, comma-separated; '' for none; default: all",
+    )
     add("--threads", type=int, default=0, help="for everyone; 0: as OpenMP says")
-    add("--isa", help="force an instruction set on fastopt")
+    add("--isa", choices=_core.isas_supported(), help="force an instruction set on fastopt")
     add(
         "--seconds",
-        type=float,
+        type=arguments.seconds,
         help="for each case, whose rounds may need more; default 1, 0.3 quick",
     )
     add("--quick", action="store_true", help="fewer and smaller cases: under a minute")
     add("--memory", action="store_true", help="of one task: peak memory instead of time")
-    add("--json", type=Path, metavar="FILE", help="write the figures there")
-    add("--compare", type=Path, metavar="FILE", help="say what got slower since; then exit with 1")
-    add("--plot", type=Path, metavar="DIR", help="draw pictures there")
+    add("--json", type=arguments.new_file, metavar="FILE", help="write the figures there")
+    add(
+        "--compare",
+        type=arguments.record,
+        metavar="FILE",
+        help="say what got slower since; then exit with 1, or with 2 if no case is in both",
+    )
+    add("--plot", type=arguments.folder, metavar="DIR", help="draw pictures there")
     args = parser.parse_intermixed_args(argv)
+    _check(parser, args, found)
+    args.size, args.dtype = args.size or [2**24], args.dtype or ["float32"]
+    if args.seconds is None:
+        args.seconds = 0.3 if args.quick else 1.0
+    return args
+
+
+def _check(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, found: dict[str, ModuleType]
+) -> None:
+    """What goes together."""
     if args.device == "cuda":
         if args.cold or args.plot:
             parser.error("--cold and --plot are for the CPU; on a device arrays go round")
@@ -62,16 +98,11 @@ def parse(argv: list[str], found: dict[str, ModuleType]) -> argparse.Namespace:
         parser.error("--replay needs --device cuda: the host has no graphs")
     if args.threads < 0:
         parser.error(f"--threads is {args.threads}, but must be 0 or more")
-    if args.memory and not args.task:
-        parser.error("--memory needs a task; a whole run measures memory as well")
     if args.task:
         _known(parser, "what", args.what, found[args.task].WHAT)
         _known(parser, "--workload", args.workload or [], found[args.task].WORKLOADS)
-    if args.compare and not args.compare.is_file():
-        parser.error(f"--compare: there is no file {args.compare}")
-    if args.seconds is None:
-        args.seconds = 0.3 if args.quick else 1.0
-    return args
+    elif given := [f"--{name}" for name in OF_A_TASK if getattr(args, name)]:
+        parser.error(f"{given[0]} needs a task; a whole run has its own")
 
 
 def _known(
@@ -80,38 +111,6 @@ def _known(
     for value in given:
         if value not in known:
             parser.error(f"{name}: there is no {value!r}, only {', '.join(known)}")
-
-
-def _list(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
-
-
-def _dtypes(text: str) -> list[str]:
-    chosen = [DTYPES.get(part, part) for part in _list(text)]
-    if unknown := set(chosen) - set(SHORT):
-        raise argparse.ArgumentTypeError(f"no such dtype: {', '.join(sorted(unknown))}")
-    return chosen
-
-
-def _sizes(text: str) -> list[int]:
-    first, colon, last = text.partition(":")
-    if not colon:
-        return [_size(part) for part in _list(text)]
-    sizes = [_size(first)]
-    while sizes[-1] * 2 <= _size(last):
-        sizes.append(sizes[-1] * 2)
-    return sizes
-
-
-def _size(text: str) -> int:
-    base, power, exponent = text.partition("**")
-    try:
-        size = int(base) ** int(exponent) if power else int(float(base))
-    except (ValueError, OverflowError):
-        size = 0
-    if size < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size")
-    return size
 
 
 def cases(args: argparse.Namespace, found: dict[str, ModuleType]) -> Iterator[Case]:
@@ -155,7 +154,6 @@ def main(argv: list[str], threads: int) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    old = Record.read(args.compare) if args.compare else None
     record = measure(args, found, threads, console)
     show(record, console)
     if args.json:
@@ -165,7 +163,7 @@ def main(argv: list[str], threads: int) -> int:
 
         for path in draw(record, args.plot):
             console.print(f"drawn: {path}")
-    return compare(old, record, console) if old else 0
+    return compare(args.compare, record, console) if args.compare else 0
 
 
 def measure(
@@ -220,6 +218,9 @@ def compare(old: Record, new: Record, console: Console) -> int:
         was, now = (record.machine.get(name, "none") for record in (old, new))
         if was != now:
             console.print(f"{name} was {was}, is {now}", style="yellow")
+    if not in_both(old, new):
+        console.print("nothing can be compared: no case is in both", style="red")
+        return 2
     sentences = slower(old, new)
     for sentence in sentences:
         console.print(sentence, style="red", highlight=False)

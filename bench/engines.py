@@ -28,6 +28,11 @@ from bench.run import rotating
 from bench.tasks import OURS, competitors, tasks
 from fastopt import _core
 
+PROGRAM = "python -m bench.engines NAME=LIBRARY ..."
+DESCRIPTION = (
+    "Versions of the CUDA engine against each other. What follows them is what python -m bench takes."
+)
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -80,11 +85,12 @@ def line(case: Case, times: Mapping[str, Timing], first: str) -> str:
 def main(argv: list[str]) -> int:
     named = [a for a in argv if "=" in a and not a.startswith("-")]
     libraries = dict(a.split("=", 1) for a in named)
-    if not libraries:
+    if not libraries and not {"-h", "--help"} & set(argv):
         print("bench.engines: name at least one version, as in new=new.so", file=sys.stderr)
         return 2
     found = tasks()
-    args = cli.parse([a for a in argv if a not in named] + ["--device", "cuda", "--replay"], found)
+    rest = [a for a in argv if a not in named] + ["--device", "cuda", "--replay"]
+    args = cli.parse(rest, found, PROGRAM, DESCRIPTION)
     engines = {name: Engine.named(path) for name, path in libraries.items()}
     for case in cli.cases(args, found):
         ours = competitors(found[case.task])[OURS]

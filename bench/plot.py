@@ -3,6 +3,7 @@ old one."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench import arguments
 from bench.record import LIMIT, Record, Row
 from bench.report import count
 from bench.tasks import OURS
@@ -256,6 +258,14 @@ def _roofline(record: Record) -> Figure:
     return figure
 
 
-if __name__ == "__main__":
-    for picture in draw(Record.read(Path(sys.argv[1])), Path(sys.argv[2])):
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.plot", description="Draw an old record.")
+    parser.add_argument("record", metavar="FILE", type=arguments.record, help="what --json has written")
+    parser.add_argument("folder", metavar="DIR", type=arguments.folder, help="where to draw")
+    args = parser.parse_args(argv)
+    for picture in draw(args.record, args.folder):
         print(picture)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

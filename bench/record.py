@@ -92,6 +92,11 @@ def _entries(told: dict) -> dict[str, Entry]:
     }
 
 
+def in_both(old: Record, new: Record) -> set[str]:
+    """The cases that two runs have in common."""
+    return {row.name for row in old.rows} & {row.name for row in new.rows}
+
+
 def slower(old: Record, new: Record) -> list[str]:
     """What got slower beyond the noise: measured by the limit of its own run, so that a slower machine
     is no slower code; the quartiles must lie apart and the medians by 3 %."""

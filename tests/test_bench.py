@@ -31,8 +31,8 @@ from bench.tasks import competitors, tasks  # noqa: E402
 TASKS = tasks()
 
 
-def bench(*options, rc=0):
-    command = [sys.executable, "-m", "bench", *map(str, options)]
+def bench(*options, rc=0, module="bench"):
+    command = [sys.executable, "-m", module, *map(str, options)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == rc, done.stderr
     return done
@@ -78,6 +78,8 @@ def test_pictures_and_a_comparison_with_an_earlier_run(tmp_path):
     file.write_text(json.dumps(told))
     done = bench(*options, "--size", 2000, "--compare", file, rc=1)
     assert "step adam array 2,000 f32: " in done.stdout
+    done = bench(*options, "--size", 3000, "--compare", file, rc=2)
+    assert "nothing can be compared: no case is in both" in done.stdout
 
 
 def test_memory_is_measured_in_a_process_for_each_competitor(tmp_path):
@@ -124,7 +126,22 @@ def test_on_a_device_memory_is_what_it_has_given_out(monkeypatch):
         (["step", "--dtype", "f8"], "no such dtype: f8"),
         (["step", "--size", "0"], "'0' is no size"),
         (["step", "--size", "2**10:many"], "'many' is no size"),
+        (["step", "--dtype", ""], "argument --dtype: it names nothing"),
+        (["step", "--size", ""], "argument --size: it names nothing"),
+        (["step", "--workload", ","], "argument --workload: it names nothing"),
+        (["--workload", "nope"], "--workload needs a task; a whole run has its own"),
+        (["--dtype", "f16"], "--dtype needs a task"),
+        (["--isa", "v9"], "argument --isa: invalid choice: 'v9'"),
+        (["--seconds", "nan"], "argument --seconds: 'nan' is no time, expected a number above 0"),
+        (["--seconds", "-1"], "argument --seconds: '-1' is no time"),
+        (["--seconds", "soon"], "argument --seconds: 'soon' is no time"),
+        (["--json", "/none/x.json"], "argument --json: no file can be written at /none/x.json"),
+        (["--json", "README.md/x.json"], "argument --json: no file can be written at README.md/x.json"),
+        (["--plot", "README.md"], "argument --plot: README.md is no folder to write to"),
+        (["--plot", "README.md/x"], "argument --plot: README.md/x is no folder to write to"),
         (["--compare", "gone.json"], "--compare: there is no file gone.json"),
+        (["--compare", "README.md"], "--compare: README.md is no record that --json has written"),
+        (["--compare", "tests/fingerprints.json"], "tests/fingerprints.json is no record that"),
         (["--threads", "-1"], "--threads is -1, but must be 0 or more"),
         (["--memory"], "--memory needs a task"),
     ],
@@ -132,6 +149,21 @@ def test_on_a_device_memory_is_what_it_has_given_out(monkeypatch):
 )
 def test_what_makes_no_sense_is_refused_in_a_sentence(options, message):
     assert message in bench(*options, rc=2).stderr
+
+
+@pytest.mark.parametrize("module", ["bench", "bench.plot", "bench.engines"])
+def test_help_is_printed(module):
+    done = bench("--help", module=module)
+    assert done.stdout.startswith(f"usage: python -m {module} ")
+
+
+def test_a_stored_record_is_drawn(tmp_path):
+    file = tmp_path / "record.json"
+    bench("step", "adam", "--seconds", 0.01, "--peers", "", "--size", 1000, "--json", file)
+    drawn = bench(file, tmp_path / "new" / "pictures", module="bench.plot").stdout.split()
+    assert drawn == [str(tmp_path / "new" / "pictures" / "roofline.png")]
+    assert Path(drawn[0]).exists()
+    assert "is no record" in bench("README.md", tmp_path, module="bench.plot", rc=2).stderr
 
 
 # -- Cases and their checks ------------------------------------------------------------------------------
