@@ -3,6 +3,8 @@ each call takes an offset, a refused one none."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from math import sqrt
 from statistics import NormalDist
 
@@ -51,6 +53,31 @@ def test_dtypes_hold_the_same_values_each_rounded_once(name):
     assert make(name).dtype == np.float32
     for dtype in (np.float16, np.float32):
         np.testing.assert_array_equal(make(name, dtype=dtype), wide.astype(dtype))
+
+
+def test_float32_is_the_default():
+    assert make("he_normal", dtype=None).dtype == make("he_normal").dtype == np.float32
+
+
+def test_bfloat16_is_known_by_its_name_whoever_was_imported():
+    code = """if True:
+        import sys, fastopt
+        assert "ml_dtypes" not in sys.modules
+        def make():
+            return fastopt.init.he_normal((2, 3), generator=fastopt.Generator(1), dtype="bfloat16")
+        print(make().dtype)
+        del sys.modules["ml_dtypes"]
+        sys.modules["ml_dtypes"] = None
+        try:
+            make()
+        except ImportError as e:
+            print(e)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "bfloat16",
+        "NumPy has bfloat16 from ml_dtypes, which is not installed: pip install ml_dtypes",
+    ]
 
 
 @each_function
@@ -123,7 +150,13 @@ REFUSED = {
         ValueError,
         "layout must be one of 'in_out', 'out_in', got 'oihw'",
     ),
+    "no shape": ({"shape": 5}, TypeError, "shape must be a sequence of sizes, got 5"),
     "a dtype": ({"dtype": "int8"}, TypeError, "dtype is int8, expected float16"),
+    "no dtype": (
+        {"dtype": "torch.float32"},
+        TypeError,
+        "dtype is 'torch.float32', expected float16, .* or float64, by name or as NumPy's$",
+    ),
     "a gain": ({"gain": -1.0}, ValueError, r"gain must lie in \[0, inf\), got -1.0"),
     "a fan": ({"fan": "avg"}, ValueError, "fan must be one of 'in', 'out', got 'avg'"),
     "an option": ({"scale": 1}, TypeError, "an initializer has no option 'scale'"),
@@ -141,6 +174,17 @@ def test_a_refused_call_takes_no_offset(options, kind, says):
     generator = fastopt.Generator(1)
     with pytest.raises(kind, match="^" + says):
         init.he_normal(**{"shape": (3, 4), "generator": generator, **options})
+    assert generator.offset == 0
+
+
+def test_an_array_that_its_library_does_not_make_takes_no_offset(monkeypatch):
+    def no_memory(template, values):
+        raise MemoryError
+
+    monkeypatch.setattr(init, "beside", no_memory)
+    generator = fastopt.Generator(1)
+    with pytest.raises(MemoryError):
+        init.he_normal((3, 4), generator=generator)
     assert generator.offset == 0
 
 

@@ -12,7 +12,7 @@ With :math:`m` inputs and :math:`n` outputs of a unit's layer (:func:`fans`), al
 - ``gain``: a factor for what follows the layer, see :func:`gain`;
 - ``layout``: ``"in_out"`` for weights (..., in, out), as in ``x @ w`` and in Keras and flax; ``"out_in"`` for
   (out, in, ...), as in torch. The axes in place of the dots are a convolution's window;
-- ``dtype``: of the array, float32 by default;
+- ``dtype``: of the array, by its name or as NumPy's; float32 by default, ``None``;
 - ``like``: an array of the library and on the device to make it for; NumPy by default.
 
 Values are computed in float64 from Philox's bits with IEEE operations alone, and rounded once: the same on
@@ -22,13 +22,14 @@ every machine, for every library, and in every dtype but for that rounding. Wron
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod, sqrt
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 
 from fastopt import _checks, _random
-from fastopt._arrays import FLOATING, ONE_OF_THEM, beside, computable
+from fastopt._arrays import FLOATING, ONE_OF_THEM, beside, computable, extended
 from fastopt._generator import Generator
 from fastopt._params import Array
 from fastopt._typing import Unpack
@@ -81,6 +82,8 @@ def fans(shape: tuple[int, ...], layout: Layout = "in_out") -> tuple[int, int]:
     (75, 400)
     """
     _checks.choice("layout", layout, ("in_out", "out_in"))
+    if not isinstance(shape, Iterable):
+        raise TypeError(f"shape must be a sequence of sizes, got {shape!r}")
     shape = tuple(_checks.count(f"shape[{i}]", n) for i, n in enumerate(shape))
     if len(shape) < 2:
         raise ValueError(f"shape is {shape}, expected two axes or more")
@@ -187,15 +190,25 @@ def _made(shape: tuple[int, ...], generator: Generator, kind: str, scale: float,
     _checks.options("an initializer", into, Into.__annotations__)
     if not isinstance(generator, Generator):
         raise TypeError(f"generator has type {type(generator).__name__}, expected fastopt.Generator")
-    values = np.empty(shape, _dtype(into.get("dtype", "float32")))
+    values = np.empty(shape, _dtype(into.get("dtype")))
     like = into.get("like")
     template = values if like is None else computable("like", like)
-    _random.fill(values.reshape(-1), kind, scale, generator.key, generator.next_offset())
-    return beside(template, values)
+    offset = generator.next_offset()
+    try:
+        _random.fill(values.reshape(-1), kind, scale, generator.key, offset)
+        return beside(template, values)
+    except Exception:
+        generator._take_back(offset)
+        raise
 
 
 def _dtype(dtype: Any) -> np.dtype[Any]:
-    found: np.dtype[Any] = np.dtype(dtype)
+    dtype = "float32" if dtype is None else dtype
+    try:
+        by_name = isinstance(dtype, str) and dtype == "bfloat16"
+        found: np.dtype[Any] = extended(dtype) if by_name else np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype is {dtype!r}, {ONE_OF_THEM}, by name or as NumPy's") from None
     if found.name not in FLOATING:
         raise TypeError(f"dtype is {found}, {ONE_OF_THEM}")
     return found
