@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -208,6 +209,10 @@ def test_jitter_can_be_limited_and_turned_off():
     assert not np.array_equal(augment.jitter(x, draws(), saturation=0), x)
 
 
+def test_images_without_channels_stay_so():
+    assert augment.jitter(images(channels=0), draws(), saturation=0).shape == (6, 0, 7, 8)
+
+
 def test_noise_is_normal_and_independent():
     y = augment.noise(np.ones((40, 5000), np.float32), draws(np.arange(40)), std=0.5) - 1.0
     assert abs(y.mean()) < 4 * 0.5 / math.sqrt(y.size)
@@ -284,6 +289,8 @@ BYTES = np.zeros(X.shape, np.uint8)
         ("bool", True),
         ("float32", 0.5),
         ("float64", np.inf),
+        ("float16", 65504),
+        ("float16", -np.inf),
     ],
 )
 def test_a_fill_that_the_dtype_can_hold_is_taken(dtype, fill, library):
@@ -306,6 +313,26 @@ REFUSED = {
     "size": (lambda: augment.crop(X, D, size=(99, 1)), ValueError, r"size is \(99, 1\), but padded"),
     "no size": (lambda: augment.crop(X, D, size=3), ValueError, "size must be a pair, got 3"),
     "limits": (lambda: augment.jitter(X, D, limits=1.0), ValueError, "limits must be a pair, got 1.0"),
+    "no limit": (
+        lambda: augment.jitter(X, D, limits=(np.nan, 1)),
+        ValueError,
+        r"limits\[0\] must lie in \[-inf, inf\], got nan",
+    ),
+    "words for limits": (
+        lambda: augment.jitter(X, D, limits=("a", "b")),
+        TypeError,
+        r"limits\[0\] must be a number, got 'a'",
+    ),
+    "limits in reverse": (
+        lambda: augment.jitter(X, D, limits=(1.0, 0.0)),
+        ValueError,
+        r"limits must be a lower limit and an upper one, got \(1.0, 0.0\)",
+    ),
+    "nobody to mix with": (
+        lambda: augment.mixup(X, X, D, others=(X[:0], X[:0])),
+        ValueError,
+        "others has no samples, expected one or more",
+    ),
     "no others": (lambda: augment.mixup(X, X, D, others=None), ValueError, "others must be a pair"),
     "fill for bytes": (
         lambda: augment.crop(BYTES, D, fill=300),
@@ -323,6 +350,21 @@ REFUSED = {
         lambda: augment.crop(BYTES.astype(np.int64), D, fill=np.float64(2**63)),
         ValueError,
         "fill is .*, which images of dtype int64 cannot hold",
+    ),
+    "fill for 16 bits": (
+        lambda: augment.crop(X.astype(np.float16), D, fill=1e6),
+        ValueError,
+        "fill is 1000000.0, which images of dtype float16 cannot hold",
+    ),
+    "fill for 16 other bits": (
+        lambda: augment.crop(X.astype(ml_dtypes.bfloat16), D, fill=3.4e38),
+        ValueError,
+        r"fill is 3.4e\+38, which images of dtype bfloat16 cannot hold",
+    ),
+    "fill beyond floats": (
+        lambda: augment.rotate(X, D, fill=-(10**400)),
+        ValueError,
+        "fill is -1000.*, which images of dtype float32 cannot hold",
     ),
     "fill for switches": (
         lambda: augment.crop(X > 0, D, fill=2),
@@ -356,6 +398,8 @@ REFUSED = {
         ValueError,
         r"others has shape \(6, 1, 7, 8\) for y of shape \(6, 3, 7, 8\)",
     ),
+    "one index": (lambda: draws(5), TypeError, r"index has shape \(\) and dtype int64, expected whole"),
+    "no index": (lambda: draws(None), TypeError, r"index has shape \(\) and dtype object, expected"),
     "index": (lambda: draws(np.zeros(3)), TypeError, r"index has shape \(3,\) and dtype float64"),
     "index below 0": (lambda: draws([-1]), ValueError, r"index has numbers outside \[0, 2\*\*32\)"),
     "seed": (lambda: draws(seed=-1), ValueError, r"seed must lie in \[0, 2\*\*64\), got -1"),

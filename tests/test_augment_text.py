@@ -112,7 +112,42 @@ REFUSED = {
     "a string for a list": (
         lambda: augment.replace_synonyms(["big"], draws(1), synonyms={"big": "huge"}, p=1.0),
         TypeError,
-        r"synonyms\['big'\] is a string",
+        r"synonyms\['big'\] must be a sequence of strings, got str",
+    ),
+    "a set for a list": (
+        lambda: augment.replace_synonyms(["Big"], draws(1), synonyms={"big": {"huge"}}, p=1.0),
+        TypeError,
+        r"synonyms\['big'\] must be a sequence of strings, got set",
+    ),
+    "a number for a word": (
+        lambda: augment.replace_synonyms(["big"], draws(1), synonyms={"big": [3]}, p=1.0),
+        TypeError,
+        r"synonyms\['big'\] must be a sequence of strings, got list",
+    ),
+    "no table": (
+        lambda: augment.replace_synonyms(["big"], draws(1), synonyms=None),
+        TypeError,
+        "synonyms has type NoneType, expected a dict",
+    ),
+    "a list for a table": (
+        lambda: augment.replace_synonyms(["big"], draws(1), synonyms=["big"]),
+        TypeError,
+        "synonyms has type list, expected a dict",
+    ),
+    "no texts": (
+        lambda: augment.replace_synonyms(None, draws(1), synonyms=TABLE),
+        TypeError,
+        "texts must be a sequence of strings, got NoneType",
+    ),
+    "an iterator": (
+        lambda: augment.back_translate(["a"], draws(1), there=lambda t: map(str, t), back=doubled),
+        TypeError,
+        "what there returned must be a sequence of strings, got map",
+    ),
+    "nothing": (
+        lambda: augment.back_translate(["a"], draws(1), there=lambda t: None, back=doubled),
+        TypeError,
+        "what there returned must be a sequence of strings, got NoneType",
     ),
     "too few": (
         lambda: augment.back_translate(["a"], draws(1), there=lambda t: [], back=doubled),

@@ -38,7 +38,8 @@ class Draws:
     """
 
     def __init__(self, index: Any, *, seed: int = 0, epoch: int = 0) -> None:
-        self.index = on_host(index if len(index) else np.zeros(0, np.int64))
+        index = on_host(index)
+        self.index = index if index.shape != (0,) else index.astype(np.int64)  # NumPy's [] is float64
         if self.index.ndim != 1 or self.index.dtype.kind not in "iu":
             raise TypeError(
                 f"index has shape {self.index.shape} and dtype {self.index.dtype}, expected whole numbers (N,)"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from math import inf
 from numbers import Real
+from sys import float_info
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +14,13 @@ from fastopt._arrays import beside, is_floating, namespace
 from fastopt._elementary import cos_pi, sin_pi
 from fastopt._params import Array
 from fastopt.data.augment._draws import FROM_NCHW, Draws, Layout, as_nchw, permuted, wide_dtype
+
+LARGEST = {  # number of a dtype
+    "float16": 65504.0,
+    "bfloat16": float.fromhex("0x1.fep127"),
+    "float32": float.fromhex("0x1.fffffep127"),
+    "float64": float_info.max,
+}
 
 
 def crop(
@@ -174,17 +183,21 @@ def cutout(
 
 
 def _check_fill(fill: Any, x: Array) -> None:
-    """It is a number; of integers or switches, one of theirs."""
+    """It is a number that the dtype can hold, were it rounded."""
     if not isinstance(fill, Real):
         raise TypeError(f"fill must be a number, got {fill!r}")
     name = str(x.dtype).rpartition(".")[2]
-    if is_floating(x) or np.dtype(name).kind not in "biu":
-        return
-    bounds = None if np.dtype(name).kind == "b" else np.iinfo(name)
-    low, high = (0, 1) if bounds is None else (int(bounds.min), int(bounds.max))
     # Python's own numbers compare exactly with any integer.
     exact: Any = fill.item() if isinstance(fill, np.generic) else fill
-    if not low <= exact <= high or exact != int(exact):
+    if is_floating(x):
+        fits = not LARGEST[name] < abs(exact) < inf
+    elif (kind := np.dtype(name).kind) in "biu":
+        bounds = None if kind == "b" else np.iinfo(name)
+        low, high = (0, 1) if bounds is None else (int(bounds.min), int(bounds.max))
+        fits = low <= exact <= high and exact == int(exact)
+    else:
+        return
+    if not fits:
         raise ValueError(f"fill is {fill!r}, which images of dtype {name} cannot hold")
 
 

@@ -36,6 +36,7 @@ def replace_synonyms(
     """
     _check_texts("texts", texts)
     check_draws("texts", texts, draws)
+    _checks.mapping("synonyms", synonyms)
     p = _checks.real("p", p, "[0, 1]")
     parts = [WORD.split(text) for text in texts]  # every second one is a word
     most = max((len(pieces) // 2 for pieces in parts), default=0)
@@ -49,9 +50,9 @@ def replace_synonyms(
 
 def _synonym(word: str, u: float, synonyms: Mapping[str, Sequence[str]]) -> str:
     as_it_stands = word in synonyms
-    others = synonyms.get(word if as_it_stands else word.lower(), ())
-    if isinstance(others, str):
-        raise TypeError(f"synonyms[{word.lower()!r}] is a string, expected a sequence of them")
+    key = word if as_it_stands else word.lower()
+    others = synonyms.get(key, ())
+    _check_texts(f"synonyms[{key!r}]", others)
     if not others:
         return word
     other = others[int(u * len(others))]
@@ -107,5 +108,6 @@ def _translated(
 
 
 def _check_texts(name: str, texts: Sequence[str]) -> None:
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    listed = hasattr(texts, "__getitem__") and not isinstance(texts, str)
+    if not listed or not all(isinstance(text, str) for text in texts):
         raise TypeError(f"{name} must be a sequence of strings, got {type(texts).__name__}")

@@ -46,7 +46,7 @@ def jitter(
             floating point.
         draws: numbers for its samples.
         brightness, contrast, saturation: the strengths, 0 or more.
-        limits: what values are limited to in the end; ``None`` is off, as for standardised images.
+        limits: the lower and the upper one of values in the end; ``None`` is off, as for standardised images.
         layout: ``"NCHW"`` or ``"NHWC"``.
 
     >>> import numpy as np
@@ -63,14 +63,14 @@ def jitter(
     spread = np.array([_checks.real(name, s, "[0, inf)") for name, s in strengths.items()])
     channels = x.shape[1]
     if limits is not None:
-        limits = _checks.pair("limits", limits)
+        limits = _limits(limits)
     if saturation and channels != 3:
         raise ValueError(f"images has {channels} channels, but saturation is for 3: set it to 0")
     library, dtype = namespace(x), wide_dtype(x)
     low, high = np.maximum(1.0 - spread, 0.0), 1.0 + spread
     factors = low + (high - low) * draws.uniforms("jitter", 3)
     bright, sharp, full = (beside(x, f[:, None, None, None], dtype) for f in factors.T)
-    weights = np.array(LUMA if channels == 3 else [1.0 / channels] * channels)
+    weights = np.array(LUMA) if channels == 3 else np.full(channels, 1.0 / max(channels, 1))
     luma = beside(x, weights[None, :, None, None], dtype)
 
     y = library.asarray(x, dtype=dtype) * bright
@@ -82,6 +82,14 @@ def jitter(
     if limits is not None:
         y = library.clip(y, *limits)
     return permuted(library.asarray(y, dtype=x.dtype), FROM_NCHW[layout])
+
+
+def _limits(pair: Any) -> tuple[float, float]:
+    given = enumerate(_checks.pair("limits", pair))
+    low, high = (_checks.real(f"limits[{i}]", limit, "[-inf, inf]") for i, limit in given)
+    if low > high:
+        raise ValueError(f"limits must be a lower limit and an upper one, got {pair!r}")
+    return low, high
 
 
 def _grey(x: Array, luma: Array) -> Array:
@@ -156,6 +164,8 @@ def mixup(
                 f"others has shape {tuple(other.shape)} for {name} of shape {tuple(array.shape)}"
             )
         pairs.append((array, other))
+    if len(draws) and not len(others[0]):
+        raise ValueError("others has no samples, expected one or more to mix with")
     u = draws.uniforms("mixup", 3)
     partner = np.floor(u[:, 2] * len(others[0])).astype(np.int64)
     share = symmetric_beta(alpha, u[:, 0], u[:, 1])
