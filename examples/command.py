@@ -8,7 +8,8 @@ from matplotlib.backend_bases import FigureCanvasBase
 
 def picture(path):
     """A path, for argparse, at which a picture can be drawn; said before a run, not after it."""
-    folder, kinds = os.path.dirname(path) or ".", FigureCanvasBase.get_supported_filetypes()
+    folder = os.path.dirname(path) or "."
+    kinds = FigureCanvasBase.get_supported_filetypes().keys() - {"pgf"}  # which needs LaTeX
     trouble = None
     if not os.path.isdir(folder):
         trouble = f"there is no folder {folder!r}"
@@ -28,8 +29,13 @@ def add_picture(parser, name, default, **more):
     parser.add_argument(name, metavar="FILE", default=default, type=picture, help=shown, **more)
 
 
+def first_line(doc):
+    """Of a docstring, which Python leaves out with -OO."""
+    return (doc or "").partition("\n")[0]
+
+
 def picture_argument(doc, default):
     """The path that a script was given, its one argument. ``doc`` is the script's docstring."""
-    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=first_line(doc))
     add_picture(parser, "picture", default, nargs="?")
     return parser.parse_args().picture

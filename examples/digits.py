@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import fastopt
-from command import add_picture
+from command import add_picture, first_line
 from comparison import compare, new_table, right
 from settings import Settings, added_to
 from training import Training, load_data
@@ -40,7 +40,7 @@ from training import Training, load_data
 
 
 def read_args(argv):
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=first_line(__doc__))
     add_picture(parser, "--picture", "digits.png")
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="of one run: go on from it, and keep it up to date"
@@ -107,7 +107,7 @@ def run_one(training, args, console, progress):
     if file and os.path.exists(file):
         try:
             training.load_state_dict(fastopt.checkpoint.load(file))
-        except (OSError, ValueError) as reason:
+        except (OSError, TypeError, ValueError) as reason:
             refuse(f"cannot go on from {file}: {reason}")
         console.print(f"Goes on from {file}, {place(training)}.")
     caught = train(training, file, progress)

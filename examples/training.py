@@ -149,15 +149,23 @@ class Training:
         }
 
     def load_state_dict(self, state):
-        """``ValueError`` if it is of a run with other settings, or of something else."""
+        """``ValueError`` or ``TypeError`` if it is of a run with other settings, or of something else, or not
+        whole."""
         mine = asdict(self.settings)
         if not isinstance(state, dict) or not isinstance(theirs := state.get("settings"), dict):
             raise ValueError("it is not of a run on the digits")
         if others := [name for name in mine if theirs.get(name) != mine[name]]:
             told = (f"{name.replace('_', '-')} {theirs.get(name)}, not {mine[name]}" for name in others)
             raise ValueError(f"it was begun with {'; '.join(told)}")
+        require(state, ["arrays", "history", "total", *self.parts])
+        require(state["arrays"], self.arrays)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         for name, array in self.arrays.items():
             array[...] = self.xp.asarray(state["arrays"][name])
         self.history, self.total = state["history"], state["total"]
+
+
+def require(state, names):
+    if lacking := [name for name in names if name not in state]:
+        raise ValueError(f"it lacks {', '.join(lacking)}")

@@ -280,6 +280,18 @@ def test_a_checkpoint_of_other_options_is_refused_and_left_alone(straight, tmp_p
     refused(tmp_path, straight[0], "optimizer Nesterov, not SGD", capsys, ["--optimizer", "SGD"])
 
 
+def test_a_checkpoint_without_a_part_is_refused_and_left_alone(straight, tmp_path, capsys):
+    (tmp_path / "run.npz").write_bytes(straight[0])
+    whole = fastopt.checkpoint.load(tmp_path / "run.npz")
+    for part in whole.keys() - {"settings"}:
+        rest = {name: state for name, state in whole.items() if name != part}
+        refused(tmp_path, saved(rest, tmp_path), f"it lacks {part}", capsys)
+    arrays = {name: array for name, array in whole["arrays"].items() if name != "w0"}
+    refused(tmp_path, saved({**whole, "arrays": arrays}, tmp_path), "it lacks w0", capsys)
+    other = {**whole, "optimizer": 3}
+    refused(tmp_path, saved(other, tmp_path), "state has type int, expected a dict", capsys)
+
+
 def test_a_checkpoint_that_cannot_be_written_is_told_before_the_first_step(
     tmp_path, capsys, monkeypatch
 ):

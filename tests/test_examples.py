@@ -190,6 +190,7 @@ NO_RUN = [
     (["--batch-size", "1", "--batch-norm"], "digits.py: batch_norm learns nothing from one image"),
     (["--picture", "/none/a.png"], "argument --picture: cannot draw to '/none/a.png': there is no fo"),
     (["--picture", "a.txt"], "cannot draw to 'a.txt': its name must end in one of "),
+    (["--picture", "a.pgf"], "cannot draw to 'a.pgf': its name must end in one of "),
     (["--picture", "a"], "cannot draw to 'a': its name must end in one of "),
     (["--picture", "/"], "cannot draw to '/': it is a folder"),
 ]

@@ -24,9 +24,9 @@ PICTURES = ("valley", "saddle", "cliff", "rates", "sparsity", "batch_size", "bat
 load = importlib.import_module
 
 
-def command(name, *arguments, folder):
+def command(name, *arguments, folder, python=()):
     return subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", *arguments],
+        [sys.executable, *python, EXAMPLES / f"{name}.py", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": PACKAGES, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80"},
         capture_output=True,
@@ -45,6 +45,11 @@ def test_the_script_runs_and_draws(name, tmp_path):
     assert str(picture) in done.stdout
     shades = imread(picture).reshape(-1, 4)[:, :3]
     assert len(np.unique(shades, axis=0)) > 20
+
+
+def test_a_script_runs_without_its_docstring(tmp_path):
+    done = command("cliff", tmp_path / "cliff.png", folder=tmp_path, python=["-OO"])
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", PICTURES)
