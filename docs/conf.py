@@ -1,5 +1,6 @@
 """How Sphinx builds the documentation; CONTRIBUTING.md has the commands."""
 
+import doctest
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ python_maximum_signature_line_length = 88
 
 # tests/test_doctests.py runs the docstrings' examples. The doctest builder runs those of the pages alone.
 doctest_test_doctest_blocks = ""
+doctest_default_flags = doctest.ELLIPSIS  # by default any message of an exception would do
 
 # Every reference leads somewhere, without exceptions. No intersphinx: the build fetches nothing.
 nitpicky = True
