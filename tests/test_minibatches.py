@@ -52,6 +52,13 @@ def test_drop_last_drops_the_short_batch_of_every_epoch():
     assert [len(batch) for batch in minibatches(X[:20], batch_size=5, drop_last=True)] == [5] * 4
 
 
+def test_the_order_ends_with_what_is_dropped():
+    batches = minibatches(X, batch_size=5, seed=3, drop_last=True)
+    order = batches.order()
+    assert sorted(order) == X.tolist()
+    assert np.concatenate(list(batches)).tolist() == order[:20].tolist()
+
+
 def test_orders_differ_by_epoch_and_seed_and_repeat():
     first = epochs(minibatches(X, batch_size=23, seed=3), 3)
     assert epochs(minibatches(X, batch_size=23, seed=3), 3) == first

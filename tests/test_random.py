@@ -4,6 +4,7 @@ depends on, distributions, and accuracy against the platform's libm."""
 from __future__ import annotations
 
 import math
+from decimal import Context, Decimal, localcontext
 from statistics import NormalDist
 
 import numpy as np
@@ -143,3 +144,12 @@ def test_exp_of_very_little_is_0():
 def test_power(base, exponent):
     assert math.isclose(_elementary.power(base, exponent), base**exponent, rel_tol=1e-14)
     assert _elementary.power(0.0, exponent) == 0.0**exponent
+
+
+@pytest.mark.parametrize("base", [0.9, 0.999, 0.999999, 1.0001])
+@pytest.mark.parametrize("exponent", [10, 1000, 10**6])
+def test_a_power_is_off_by_fewer_units_than_its_exponent(base, exponent):
+    with localcontext(Context(prec=50)):
+        exact = Decimal(base) ** exponent
+        off = abs(Decimal(_elementary.power(base, exponent)) - exact)
+    assert off < exponent * Decimal(math.ulp(float(exact)))

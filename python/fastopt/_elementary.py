@@ -1,8 +1,9 @@
 """Elementary functions made of IEEE operations alone. One libm may differ from another by an ulp; the sums and
 products below, each rounded as IEEE 754 says, cannot.
 
-They take floats or NumPy arrays of float64 and are good to a few units in the last place; :func:`power` with a
-fraction in its exponent loses as many more as its logarithm counts.
+They take floats or NumPy arrays of float64 and are good to a few units in the last place. But :func:`power`
+doubles its error with each squaring, up to a unit for each of the exponent: 58 at 0.999**1000, 5,069 at
+0.999999**1000000. With a fraction in the exponent it loses as many more as the power's logarithm counts.
 """
 
 from __future__ import annotations

@@ -21,8 +21,9 @@ class MiniBatches:
     epoch. ``epoch`` and ``position``, the samples of this epoch handed out so far, may be set, ``position`` to
     where a batch ends: ``position = 0`` starts the epoch again. ``len`` is the number of batches in an epoch.
 
-    One loop at a time: a new loop, a state that is loaded and an attribute that is set end those begun before,
-    which raise ``RuntimeError`` when they are asked for a batch.
+    One loop at a time: a new loop, a state that is loaded, and ``epoch`` or ``position``, when it is set, end
+    those begun before, which raise ``RuntimeError`` when they are asked for a batch. The other attributes say
+    what was given, and are not for setting.
     """
 
     def __init__(
@@ -93,7 +94,8 @@ class MiniBatches:
         return self.samples - self.samples % self.batch_size if self.drop_last else self.samples
 
     def order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The samples of this epoch in the order of their batches: sorted by 64 random bits each."""
+        """All samples in the order of this epoch's batches: sorted by 64 random bits each. What ``drop_last``
+        leaves out stands at the end."""
         if not self.shuffle:
             return np.arange(self.samples)
         offset = _random.stream("minibatches", self._epoch)
