@@ -8,6 +8,7 @@ import pytest
 
 import fastopt
 from cases import PLAIN, gradients, parameters
+from fastopt import functional as F
 from steps import bits
 
 LENGTHS = (5000, 3, 2049)
@@ -218,3 +219,32 @@ def test_a_step_is_a_few_launches_and_asks_nothing_of_the_host(cuda, n, options)
         "synchronisations": 0,
         "copies": 0,
     }
+
+
+# ---- layers ----
+
+
+def test_a_captured_layer_is_replayed(cuda):
+    """With plain passes before and in between, each of which ends what the last one has left for backward."""
+    rng = np.random.default_rng(0)
+    x, dy = (rng.normal(size=(6, 5, 4, 3)).astype(np.float32) for _ in range(2))
+    mean, var = np.zeros(5, np.float32), np.ones(5, np.float32)
+    there, back, out, dx = (cuda.array(a) for a in (x, dy, x, x))
+    running = {"running_mean": cuda.array(mean), "running_var": cuda.array(var)}
+    kept = [None]
+
+    def device_pass():
+        _, kept[0] = F.batch_norm_forward(there, activation="relu", out=out, **running)
+        F.batch_norm_backward(back, kept[0], out=dx)
+
+    with cuda.new_stream():
+        device_pass()
+        F.batch_norm_forward(x, activation="relu", running_mean=mean, running_var=var)
+        replay = cuda.capture(device_pass)
+        for step in (replay, replay, device_pass, replay, replay):
+            x += x
+            there[...] = cuda.array(x)
+            step()
+            y, saved = F.batch_norm_forward(x, activation="relu", running_mean=mean, running_var=var)
+            found = [bits(cuda.host(a)) for a in (out, dx, *running.values())]
+            assert found == [bits(a) for a in (y, F.batch_norm_backward(dy, saved).dx, mean, var)]

@@ -131,6 +131,25 @@ def test_what_forward_saves_keeps_its_stream(shim, as_cupys, goes_back):
     assert held(shim) == before
 
 
+def test_what_goes_during_a_capture_is_given_back_after_it(shim):
+    x, out = (shim.array(np.ones((6, 4), np.float32)) for _ in range(2))
+    with shim.new_stream():
+        before = held(shim)
+        _, saved = F.batch_norm_forward(x, activation="relu", out=out)
+        with_saved = held(shim)
+
+        def work():
+            nonlocal saved
+            saved = None
+
+        shim.capture(work)
+        assert held(shim) == with_saved > before
+        _, saved = F.batch_norm_forward(x, activation="relu", out=out)
+        assert held(shim) == with_saved
+        del saved
+        assert held(shim) == before
+
+
 @contextlib.contextmanager
 def waits_for_python(shim):
     """The device is done when another thread of Python was let run, as a function is that a stream calls."""

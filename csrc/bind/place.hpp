@@ -66,19 +66,26 @@ class Meeting {
 // Of arrays that are to be worked on now; those without an owner are not there.
 Meeting meet(std::initializer_list<std::pair<Array*, const char*>> arrays);
 
-// Memory of an engine's own.
+// Memory of an engine's own, for a call or kept for later ones.
 class Room {
  public:
+  enum class Until : uint8_t { returned, dropped };
+
   Room() = default;
-  Room(const Place& place, int64_t bytes)
-      : engine_(&engine_of(place)), place_(place), data_(engine_->allocate(place, bytes)) {}
+  Room(const Place& place, int64_t bytes, Until until)
+      : engine_(&engine_of(place)),
+        place_(place),
+        until_(until),
+        data_(until == Until::returned ? engine_->allocate(place, bytes)
+                                       : engine_->keep(place, bytes)) {}
   ~Room() {
-    if (data_) engine_->release(place_, data_);
+    if (data_) (until_ == Until::returned ? engine_->release : engine_->drop)(place_, data_);
   }
   Room(Room&& other) noexcept { *this = static_cast<Room&&>(other); }
   Room& operator=(Room&& other) noexcept {
     std::swap(engine_, other.engine_);
     std::swap(place_, other.place_);
+    std::swap(until_, other.until_);
     std::swap(data_, other.data_);
     return *this;
   }
@@ -96,6 +103,7 @@ class Room {
  private:
   const Backend* engine_ = nullptr;  // which has made it and will take it back
   Place place_;
+  Until until_ = Until::returned;
   void* data_ = nullptr;
 };
 

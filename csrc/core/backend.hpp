@@ -101,9 +101,12 @@ struct Backend {
 
   void (*dropout)(const DropoutCall&);
 
-  // Room for an engine's own numbers, and copies between it and the host.
+  // Room for an engine's own numbers: of a call, or kept for later ones. Copies between it and the
+  // host.
   void* (*allocate)(const Place&, int64_t bytes);
   void (*release)(const Place&, void*);
+  void* (*keep)(const Place&, int64_t bytes);
+  void (*drop)(const Place&, void*);
   void (*fetch)(const Place&, void* host, const void* from, int64_t bytes);
   void (*send)(const Place&, void* to, const void* host, int64_t bytes);
 

@@ -16,14 +16,6 @@ int device_of(const void* data) {
   return here ? about.device : kHost;
 }
 
-// The legacy stream never is; asked while a stream that it waits for is, it would answer with an error.
-bool captured(const Place& place) {
-  const cudaStream_t stream = stream_of(place);
-  if (stream == nullptr || stream == cudaStreamLegacy) return false;
-  const OnDevice current(place);
-  return capturing(place);
-}
-
 // A capture cannot wait for what is not captured, and need not: that is done when the graph is
 // replayed.
 bool wait_for(const Place& place, void* stream) {
@@ -78,6 +70,8 @@ const Backend backend = {
     .dropout = dropout,
     .allocate = allocate,
     .release = release,
+    .keep = keep,
+    .drop = drop,
     .fetch = fetch,
     .send = send,
     .device_of = device_of,

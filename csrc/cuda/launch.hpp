@@ -35,7 +35,8 @@ class OnDevice {
     changed_ = true;
   }
   ~OnDevice() {
-    if (changed_) cudaSetDevice(before_);
+    if (changed_ && cudaSetDevice(before_) != cudaSuccess)
+      cudaGetLastError();  // or the next launch would report it
   }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;

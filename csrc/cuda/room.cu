@@ -29,8 +29,6 @@ void keep_pool(int device) {
   kept = device;
 }
 
-// Allocates and frees outright even while some stream is being captured, which the stricter modes of a
-// capture forbid to its own thread, and one of them to all. An optimizer goes when Python collects it.
 class DespiteCaptures {
  public:
   DespiteCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
@@ -63,25 +61,26 @@ void release(const Place& place, void* data) noexcept {
   }
 }
 
-Room::Room(const Place& place, int64_t bytes, Keep keep) : place_(place), keep_(keep) {
+void* allocate_outright(int64_t bytes) {
   void* data = nullptr;
-  if (bytes > 0 && keep == Keep::lasting) {
-    const DespiteCaptures relaxed;
-    check(cudaMalloc(&data, size_t(bytes)), "no memory left");
-  } else {
-    data = allocate(place, bytes);
-  }
-  data_ = static_cast<char*>(data);
+  const DespiteCaptures relaxed;
+  if (bytes > 0) check(cudaMalloc(&data, size_t(bytes)), "no memory left");
+  return data;
 }
 
-Room::~Room() {
-  if (data_ && keep_ == Keep::lasting) {
-    const DespiteCaptures relaxed;
-    if (cudaFree(data_) != cudaSuccess) cudaGetLastError();  // or the next launch would report it
-  } else {
-    release(place_, data_);
-  }
+void free_outright(void* data) noexcept {
+  if (!data) return;
+  const DespiteCaptures relaxed;
+  if (cudaFree(data) != cudaSuccess) cudaGetLastError();  // or the next launch would report it
 }
+
+Room::Room(const Place& place, int64_t bytes, Keep keep)
+    : place_(place),
+      keep_(keep),
+      data_(static_cast<char*>(keep == Keep::lasting ? allocate_outright(bytes)
+                                                     : allocate(place, bytes))) {}
+
+Room::~Room() { keep_ == Keep::lasting ? free_outright(data_) : release(place_, data_); }
 
 Room& Room::operator=(Room&& other) noexcept {
   std::swap(place_, other.place_);
@@ -112,6 +111,13 @@ bool capturing(const Place& place) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(stream_of(place), &status), "cannot ask a stream");
   return status != cudaStreamCaptureStatusNone;
+}
+
+bool captured(const Place& place) {
+  const cudaStream_t stream = stream_of(place);
+  if (stream == nullptr || stream == cudaStreamLegacy) return false;
+  const OnDevice current(place);
+  return capturing(place);
 }
 
 }  // namespace fastopt::cuda

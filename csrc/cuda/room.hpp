@@ -50,6 +50,15 @@ class Cutter {
 void* allocate(const Place& place, int64_t bytes);
 void release(const Place& place, void* data) noexcept;
 
+// For later calls, which may be captured as this one may be: keep.cu.
+void* keep(const Place& place, int64_t bytes);
+void drop(const Place& place, void* data) noexcept;
+
+// Allocates and frees outright even while some stream is being captured, which the stricter modes of a
+// capture forbid to its own thread, and one of them to all. An optimizer goes when Python collects it.
+void* allocate_outright(int64_t bytes);
+void free_outright(void* data) noexcept;
+
 // To the device as arguments of kernels: in the order of the stream, without waiting, and captured with
 // their values by a graph that is being captured. For some kilobytes. Multiples of 8 bytes.
 void send(const Place& place, void* to, const void* host, int64_t bytes);
@@ -65,5 +74,8 @@ void send_list(const Place& place, const T* to, const std::vector<T>& list) {
 void fetch(const Place& place, void* host, const void* from, int64_t bytes);
 
 bool capturing(const Place& place);
+// The same of a stream that may be the legacy one, which never is; asked while a stream that it waits
+// for is, it would answer with an error.
+bool captured(const Place& place);
 
 }  // namespace fastopt::cuda

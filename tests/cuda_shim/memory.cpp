@@ -103,11 +103,13 @@ cudaError_t cudaMallocAsync(void** p, size_t size, cudaStream_t stream) {
   const Guard guard(mutex);
   if (const cudaError_t error = present()) return report(error);
   if (const cudaError_t error = allocate(p, size, cudaMemoryTypeDevice)) return report(error);
+  note_allocated(stream, *p);
   return report(enqueue(stream, [p = *p, size] { std::memset(p, 0xff, size); }));
 }
 cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
   const Guard guard(mutex);
   if (!is_captured(stream)) return report(enqueue(stream, [p] { release(p); }));
+  if (const cudaError_t error = note_freed(stream, p)) return report(error);
   return report(enqueue(stream, [kept = std::shared_ptr<void>(p, release)] {}));
 }
 

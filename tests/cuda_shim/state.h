@@ -35,6 +35,9 @@ bool holds(const void* p, size_t size);  // whether one allocation on a device h
 using Work = std::function<void()>;
 cudaError_t enqueue(cudaStream_t, Work);
 bool is_captured(cudaStream_t);
+// What a capture allocates is its graph's, and it frees nothing else.
+void note_allocated(cudaStream_t, void*);
+cudaError_t note_freed(cudaStream_t, void*);
 
 // What no thread may call while it, or another in the global mode, captures: such a call spoils the
 // captures.

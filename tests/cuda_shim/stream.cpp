@@ -3,6 +3,7 @@
 #include <memory>
 #include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "shim/launch.h"
@@ -14,6 +15,7 @@ struct Capture {
   std::thread::id thread;
   bool spoilt = false;
   std::vector<shim::Work> work = {};
+  std::set<void*> allocated = {};  // and not freed
 };
 
 struct CUstream_st {
@@ -32,6 +34,8 @@ struct CUevent_st {
 
 struct CUgraph_st {
   std::vector<shim::Work> work;
+  bool leaves;  // memory that is allocated anew each time, and must have been freed before
+  bool launched = false;
 };
 struct CUgraphExec_st : CUgraph_st {};
 
@@ -92,6 +96,16 @@ cudaError_t enqueue(cudaStream_t handle, Work work) {
   else
     stream->capture->work.push_back(std::move(work)), ++stream->given;
   return cudaSuccess;
+}
+
+void note_allocated(cudaStream_t handle, void* p) {
+  if (is_captured(handle)) find(handle)->capture->allocated.insert(p);
+}
+
+cudaError_t note_freed(cudaStream_t handle, void* p) {
+  if (!is_captured(handle)) return cudaSuccess;
+  Capture& capture = *find(handle)->capture;
+  return capture.allocated.erase(p) ? cudaSuccess : spoil(capture, cudaErrorInvalidValue);
 }
 
 cudaError_t uncapturable() {
@@ -225,7 +239,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
     }
   if (!joined) return report(cudaErrorStreamCaptureUnjoined);
   if (capture->spoilt) return report(cudaErrorStreamCaptureInvalidated);
-  *graph = new CUgraph_st{std::move(capture->work)};
+  *graph = new CUgraph_st{std::move(capture->work), !capture->allocated.empty()};
   return cudaSuccess;
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* status) {
@@ -252,6 +266,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   const Guard guard(mutex);
   ++counts.graph_launches;
+  if (exec->leaves && std::exchange(exec->launched, true)) return report(cudaErrorInvalidValue);
   return report(enqueue(stream, [work = exec->work] {
     for (const Work& step : work) step();
   }));
