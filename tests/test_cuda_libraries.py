@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import fastopt
 from cupys import Cupys
 from devices import Array
 from fastopt import functional as F
@@ -88,6 +89,33 @@ def test_torchs_is_asked_by_its_own_function(shim, monkeypatch, kind):
         w = tensor(1.0)
         F.sgd_step(w, tensor(0.5), lr=1.0)
         assert w.view.tolist() == [1.0] * 3
+
+
+class Bare:
+    """It has the interface, and no library to make another."""
+
+    def __init__(self, array):
+        self.array = array
+
+    @property
+    def __cuda_array_interface__(self):
+        return self.array.__cuda_array_interface__
+
+
+def test_an_array_without_a_library_is_stepped_and_gets_no_other(shim):
+    array, grad = (Bare(shim.array(np.ones((3, 2), np.float32))) for _ in range(2))
+    F.sgd_step(array, grad, lr=0.5)
+    assert array.array.view.tolist() == [[0.5] * 2] * 3
+    for make in (
+        lambda: fastopt.Adam(array),
+        lambda: F.dropout_forward(array, 0.5, seed=1),
+        lambda: F.batch_norm_forward(array),
+    ):
+        with pytest.raises(TypeError, match=r"another array like one of type Bare .* cupy\.asarray"):
+            make()
+    out = shim.array(np.ones((3, 2), np.float32))
+    F.dropout_forward(array, 0.0, seed=1, out=out)
+    assert out.view.tolist() == [[0.5] * 2] * 3
 
 
 def test_two_threads_may_bring_the_first_cuda_array_at_once():

@@ -196,7 +196,7 @@ def _is_usual(array: Array) -> bool:
 
 
 def _new_like(make: str, array: Array, *fill: float, dtype: str | None = None) -> Array:
-    library = type(array).__module__.partition(".")[0]
+    library = _library(array)
     if library == "torch":
         torch = sys.modules["torch"]
         own = array.detach()
@@ -206,7 +206,19 @@ def _new_like(make: str, array: Array, *fill: float, dtype: str | None = None) -
             return getattr(sys.modules["cupy"], make)(array, *fill, dtype=dtype)
     if not isinstance(array, np.ndarray) and hasattr(array, "__array_namespace__"):
         return getattr(array.__array_namespace__(), make)(array, *fill, dtype=dtype)
+    if hasattr(array, "__cuda_array_interface__"):
+        name = type(array).__name__
+        raise TypeError(
+            f"there is no library to make another array like one of type {name} on a CUDA device: "
+            "pass it as CuPy's, cupy.asarray(array)"
+        )
     return getattr(np, make)(_view(array), *fill, dtype=dtype, order="K", subok=False)
+
+
+def _library(array: Array) -> str:
+    """Of the type, or of one that it is derived from; of no other than these two is more known."""
+    modules = (kind.__module__.partition(".")[0] for kind in type(array).__mro__)
+    return next((name for name in modules if name in {"torch", "cupy"}), "")
 
 
 def _view(array: Array) -> Any:
