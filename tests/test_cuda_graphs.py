@@ -164,7 +164,9 @@ def test_a_scope_may_change_until_a_graph_was_captured(cuda, scope):
         replay = cuda.capture(lambda: device.step(device_grads))
         with pytest.raises(RuntimeError, match="clip_scope cannot be changed any more"):
             device.clip_scope = scope
+        assert device.clip_scope == other
         steps(replay)
+        steps(lambda: device.step(device_grads))
         assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
 
 

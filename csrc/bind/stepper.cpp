@@ -108,6 +108,8 @@ void Stepper::check() {
   watch_targets();
 }
 
+void Stepper::require_idle() { const Busy busy(busy_); }
+
 bool Stepper::step(py::handle grads, py::object grad_names) {
   const Busy busy(busy_);
   grad_names_ = grad_names.is_none() ? names_ : std::move(grad_names);
@@ -175,6 +177,7 @@ void register_stepper(py::module_& m) {
       .def_property_readonly("on_device", &Stepper::on_device,
                              "Whether a device keeps hyper-parameters and counts of its own.")
       .def("check", &Stepper::check, "Raise what a step would raise of the targets, else return.")
+      .def("require_idle", &Stepper::require_idle, "Raise RuntimeError in the middle of a step.")
       .def("step", &Stepper::step, py::arg("grads"), py::arg("grad_names") = py::none(),
            "Step all arrays, in place; False if skipped for a non-finite gradient, as far as the host\n"
            "can know. Every check comes before the first write. `grad_names` serve as `names` do.")

@@ -52,6 +52,7 @@ class Stepper : Targets {
   // `grad_names` serve as `names` do, for these gradients; none: as for the parameters.
   bool step(py::handle grads, py::object grad_names);
   void check();  // all but the gradients
+  void require_idle();
 
   // Whether a device keeps hyper-parameters and counts of its own.
   bool on_device() const { return memory_ != nullptr; }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fastopt import _checks, _core, _hyper, _states
 from fastopt._around import DEFAULTS, Around
 from fastopt._group import Group
-from fastopt._guard import refuse_amid_a_step, undisturbed
+from fastopt._guard import undisturbed
 from fastopt._hyper import BETAS, Shared
 from fastopt._params import Array, Params, duplicates, state_like
 from fastopt._typing import Self
@@ -113,7 +113,7 @@ class Optimizer(Shared):
         """A new stepper over these lists; it notices later changes *in* them itself."""
         layout, old = self._layout, self.__dict__.get("_stepper")
         if old is not None:
-            refuse_amid_a_step(old)  # its count would be lost
+            old.require_idle()  # its count would be lost
         single = layout.form == "array"
         stepper = _core.Stepper(
             self._rule,
@@ -298,7 +298,7 @@ class Optimizer(Shared):
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        refuse_amid_a_step(self._stepper)
+        self._stepper.require_idle()
         keep = ("_layout", "_rule", "_states", "_hyper", "_constants")
         return {
             **{name: self.__dict__[name] for name in keep},

@@ -35,6 +35,10 @@ class Stepper:
         """
         Raise what a step would raise of the targets, else return.
         """
+    def require_idle(self) -> None:
+        """
+        Raise RuntimeError in the middle of a step.
+        """
     def set_hyper(
         self, group: typing.SupportsInt | typing.SupportsIndex, values: dict[str, typing.Any]
     ) -> None:
