@@ -89,7 +89,7 @@ class EMA:
         what is none; nothing is changed then."""
         _states.entries(state, ("updates", "average"))
         updates = _checks.count("updates", state["updates"])
-        average = _states.floats_in(state, "average")
+        average = _states.arrays_in(state, "average")
         check_fit(average, self.average, "state_dict's average")
         write(self.average, average)
         self.updates = updates

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastopt import _checks, _core
-from fastopt._arrays import beside, computable, floating
+from fastopt._arrays import beside, computable
 from fastopt._params import Array, is_array
 
 
@@ -58,11 +58,6 @@ def given(name: str, value: Any) -> list[Array]:
     if isinstance(value, (str, Mapping)) or is_array(value) or not isinstance(value, Iterable):
         raise TypeError(f"{name} has type {type(value).__name__}, expected a list of arrays")
     return list(value)
-
-
-def floats_in(state: dict[str, Any], name: str) -> list[Array]:
-    """The same, of floating point."""
-    return [floating(f"state_dict's {name}[{i}]", a) for i, a in enumerate(arrays_in(state, name))]
 
 
 def same_arrays(name: str, theirs: Any, mine: list[Array]) -> list[Array]:
