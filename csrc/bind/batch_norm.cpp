@@ -6,7 +6,6 @@
 #include "rules/moments.hpp"
 
 namespace fastopt::bind {
-
 namespace {
 
 // An engine's numbers. It may wait for the device, and that for Python.

@@ -16,16 +16,9 @@ namespace {
 
 // ---- options ----
 
-// Python takes True for 1, which nobody means.
-uint64_t read_count(const char* name, py::handle value, int bits) {
-  if (PyBool_Check(value.ptr()))
-    throw py::type_error(std::string(name) + " must be a whole number, got " + shown(value));
-  return read_whole(name, value, bits);
-}
-
 double read_p(py::handle p) { return read_number("p", p, {0, 1}); }
-uint64_t read_seed(py::handle seed) { return read_count("seed", seed, 64); }
-uint64_t read_offset(py::handle offset) { return read_count("offset", offset, 64); }
+uint64_t read_seed(py::handle seed) { return read_whole("seed", seed, 64); }
+uint64_t read_offset(py::handle offset) { return read_whole("offset", offset, 64); }
 
 Scaling read_scaling(py::handle value) {
   if (py::isinstance<py::str>(value)) {
@@ -63,7 +56,7 @@ int64_t product(const py::ssize_t* shape, int64_t begin, int64_t end) {
 DropoutMask read_mask(py::handle p, py::handle seed, py::handle offset, py::handle start,
                       py::handle channel_axis, const py::ssize_t* shape, int ndim) {
   DropoutMask mask{
-      read_p(p), read_seed(seed), read_offset(offset), int64_t(read_count("start", start, 62)), 0, 0,
+      read_p(p), read_seed(seed), read_offset(offset), int64_t(read_whole("start", start, 62)), 0, 0,
       0};
   if (channel_axis.is_none()) return mask;
   const int64_t given = read_axis(channel_axis), axis = given < 0 ? given + ndim : given;
@@ -201,7 +194,7 @@ void fill_mask(py::array_t<bool, py::array::c_style> keep, py::handle seed, py::
 py::typing::Tuple<py::int_, py::int_, py::int_, py::int_> philox4x32(py::handle seed, py::handle offset,
                                                                      py::handle index) {
   uint32_t word[4];
-  philox_words(read_seed(seed), read_offset(offset), read_count("index", index, 64), word);
+  philox_words(read_seed(seed), read_offset(offset), read_whole("index", index, 64), word);
   return py::make_tuple(word[0], word[1], word[2], word[3]);
 }
 

@@ -44,7 +44,9 @@ bool read_switch(const char* name, py::handle value) {
 }
 
 uint64_t read_whole(const char* name, py::handle value, int bits) {
-  const auto whole = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+  // Python takes True for 1, which nobody means.
+  const auto whole = py::reinterpret_steal<py::object>(
+      PyBool_Check(value.ptr()) ? nullptr : PyNumber_Index(value.ptr()));
   if (!whole) {
     PyErr_Clear();
     throw py::type_error(std::string(name) + " must be a whole number, got " + shown(value));
