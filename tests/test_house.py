@@ -37,6 +37,7 @@ MODULES = (
     "_around",
     "_checks",
     "_hyper",
+    "_like",
     "_params",
     "_config",
     "_elementary",

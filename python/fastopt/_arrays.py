@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from fastopt._params import Array, full_like, is_viewable
+from fastopt._like import Array, full_like, is_viewable, library_of
 
 
 def computable(name: str, array: Any) -> Array:
     """``array`` itself where its library can compute; torch's without its graph, a buffer as NumPy's view."""
     if isinstance(array, np.ndarray):
         return array
-    if _library(array) == "torch" and hasattr(array, "detach"):
+    if library_of(array) == "torch" and hasattr(array, "detach"):
         return array.detach()
-    if _library(array) == "cupy" or hasattr(array, "__array_namespace__"):
+    if library_of(array) == "cupy" or hasattr(array, "__array_namespace__"):
         return array
     if is_viewable(array):
         return np.asarray(array)
@@ -32,7 +32,7 @@ def namespace(array: Array) -> Any:
     """The functions that compute with ``array``, which :func:`computable` gave."""
     if isinstance(array, np.ndarray):
         return np
-    if _library(array) == "cupy":
+    if library_of(array) == "cupy":
         return sys.modules["cupy"]
     if hasattr(array, "__array_namespace__"):
         return array.__array_namespace__()
@@ -40,14 +40,10 @@ def namespace(array: Array) -> Any:
         from array_api_compat import array_namespace
     except ImportError:
         raise ImportError(
-            f"{_library(array)}'s arrays are computed with through array-api-compat, which is not "
+            f"{library_of(array)}'s arrays are computed with through array-api-compat, which is not "
             "installed: pip install 'fastopt[arrays]'"
         ) from None
     return array_namespace(array)
-
-
-def _library(array: Array) -> str:
-    return type(array).__module__.partition(".")[0]
 
 
 def beside(array: Array, values: Any, dtype: Any = None) -> Array:
@@ -57,9 +53,9 @@ def beside(array: Array, values: Any, dtype: Any = None) -> Array:
         return values
     library = namespace(array)
     values = values if own else on_host(values)
-    if library is np or _library(array) == "cupy":
+    if library is np or library_of(array) == "cupy":
         return library.asarray(values, dtype=dtype)
-    if _library(array) == "torch" and not own:
+    if library_of(array) == "torch" and not own:
         values = _torchs(values)
     return library.asarray(values, dtype=dtype, device=array.device)
 

@@ -11,7 +11,8 @@ from fastopt._around import DEFAULTS, Around
 from fastopt._group import Group
 from fastopt._guard import undisturbed
 from fastopt._hyper import BETAS, Shared
-from fastopt._params import Array, Params, duplicates, state_like
+from fastopt._like import Array, duplicates, state_like
+from fastopt._params import Params
 from fastopt._typing import Self
 
 _COUNTS = ("step_count", "skipped_steps")

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastopt._arrays import beside, computable, copied, is_floating
-from fastopt._params import Array, Params
+from fastopt._like import Array
+from fastopt._params import Params
 
 
 def arrays_of(params: Any) -> list[Array]:

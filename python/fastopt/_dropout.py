@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt import _core
-from fastopt._params import Array, result_like
+from fastopt._like import Array, result_like
 
 
 class DropoutSaved(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from fastopt import _checks, _states
 from fastopt._arrays import copied
 from fastopt._copies import arrays_of, check_fit, write
-from fastopt._params import Array
+from fastopt._like import Array
 from fastopt._watch import Watch
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fastopt import _checks, _states
 from fastopt._arrays import copied, floating
 from fastopt._copies import arrays_of, check_fit, write
-from fastopt._params import Array
+from fastopt._like import Array
 
 
 class EMA:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastopt._hyper import BETAS, Shared, added, refuse_to_set
-from fastopt._params import Array
+from fastopt._like import Array
 
 
 class Group(Shared):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from fastopt import _core
-from fastopt._params import Array, Arrays, Naming, Params, is_array
+from fastopt._like import Array, Arrays, is_array
+from fastopt._params import Naming, Params
 
 
 def global_norm(arrays: Arrays, *, norm_type: float | Literal["2", "1", "max"] = 2) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastopt import _checks, _core
 from fastopt._arrays import beside, computable
-from fastopt._params import Array, is_array
+from fastopt._like import Array, is_array
 
 
 def entries(state: dict[str, Any], names: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastopt import _checks, _core
 from fastopt._around import DEFAULTS, Around
-from fastopt._params import Arrays
+from fastopt._like import Arrays
 
 
 def nesterov_rule(form: str) -> str:

@@ -27,7 +27,7 @@ from typing import IO, Any
 import numpy as np
 
 from fastopt._arrays import extended, on_host
-from fastopt._params import is_array
+from fastopt._like import is_array
 
 __all__ = ["load", "save"]
 

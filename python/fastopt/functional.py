@@ -33,8 +33,8 @@ from fastopt._dropout import (
     dropout_mask,
     philox4x32,
 )
+from fastopt._like import Arrays, duplicates, full_like, is_array
 from fastopt._norms import clip_grad_norm, clip_grad_value, global_norm
-from fastopt._params import Arrays, duplicates, full_like, is_array
 from fastopt._steps import make_step, nesterov_rule, rmsprop_rule, velocity_hyper, velocity_step
 from fastopt._typing import Unpack
 

@@ -16,7 +16,7 @@ from fastopt import _checks, _core, _states
 from fastopt import functional as F
 from fastopt._batch_norm import forward_options
 from fastopt._generator import Generator
-from fastopt._params import Array, full_like
+from fastopt._like import Array, full_like
 from fastopt._typing import Self
 
 _BATCH_NORM_ARRAYS = ("gamma", "beta", "running_mean", "running_var")

@@ -11,7 +11,7 @@ from fastopt import _checks, _core
 from fastopt._batch_norm._options import forward_options, number_of
 from fastopt._batch_norm._passes import backward_with, check_saved
 from fastopt._batch_norm._results import BatchMoments, BatchNormSums, Grads
-from fastopt._params import Array, result_like
+from fastopt._like import Array, result_like
 
 Statistics = TypeVar("Statistics", BatchMoments, BatchNormSums)
 

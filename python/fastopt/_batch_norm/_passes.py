@@ -12,7 +12,7 @@ from fastopt._batch_norm._results import (
     BatchNormSums,
     Grads,
 )
-from fastopt._params import Array, empty_like, result_like
+from fastopt._like import Array, empty_like, result_like
 
 
 def batch_norm_forward(

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastopt import _checks, _states
 from fastopt._arrays import beside, computable, copied, floating, is_floating, namespace
-from fastopt._params import Array
+from fastopt._like import Array
 from fastopt._typing import Self
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from fastopt import _checks
 from fastopt._around import AdamOptions, Around
 from fastopt._base import Optimizer
-from fastopt._params import Array
+from fastopt._like import Array
 from fastopt._typing import Unpack
 
 

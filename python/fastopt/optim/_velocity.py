@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from fastopt import functional as F
 from fastopt._around import Around
 from fastopt._base import Optimizer
-from fastopt._params import Array
+from fastopt._like import Array
 from fastopt._steps import nesterov_rule, velocity_hyper
 from fastopt._typing import Unpack
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastopt import _checks, _random
 from fastopt._arrays import computable, floating, namespace, on_host
-from fastopt._params import Array
+from fastopt._like import Array
 
 Layout = Literal["NCHW", "NHWC"]
 

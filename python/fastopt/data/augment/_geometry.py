@@ -12,7 +12,7 @@ import numpy as np
 from fastopt import _checks
 from fastopt._arrays import beside, is_floating, namespace
 from fastopt._elementary import cos_pi, sin_pi
-from fastopt._params import Array
+from fastopt._like import Array
 from fastopt.data.augment._draws import FROM_NCHW, Draws, Layout, as_nchw, permuted, wide_dtype
 
 LARGEST = {  # number of a dtype

@@ -9,7 +9,7 @@ import numpy as np
 from fastopt import _checks
 from fastopt._arrays import beside, floating, namespace, rows_of
 from fastopt._elementary import cos_pi, exp, log
-from fastopt._params import Array
+from fastopt._like import Array
 from fastopt.data.augment._draws import (
     FROM_NCHW,
     Draws,
