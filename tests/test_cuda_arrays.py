@@ -164,6 +164,20 @@ def test_a_gradient_of_a_step_that_was_refused_is_new_in_the_next(shim, monkeypa
     assert [shim.host(p).tolist() for p in params] == [[-0.75] * 3, [-1.0] * 3]
 
 
+def test_what_became_known_in_a_refused_step_is_not_taken_for_an_earlier_one(shim, monkeypatch):
+    cupys = Cupys(shim, monkeypatch)
+    make = lambda value, n=3: cupys(np.full(n, value, np.float32))  # noqa: E731
+    params, (first, second, last) = [make(0.0), make(0.0)], [make(v) for v in (1.0, 10.0, 0.0)]
+    opt = fastopt.SGD(params, lr=1.0)
+    opt.step([first, last])
+    for _ in range(2):
+        with pytest.raises(ValueError, match=re.escape("grads[1] has shape (4,)")):
+            opt.step([second, make(1.0, 4)])
+    for grad in (second, first):
+        opt.step([grad, last])
+    assert shim.host(params[0]).tolist() == [-12.0] * 3
+
+
 def test_another_object_at_a_known_gradients_address_is_new(shim, monkeypatch):
     cupys = Cupys(shim, monkeypatch)
     make = lambda value: cupys(np.full(3, value, np.float32))  # noqa: E731

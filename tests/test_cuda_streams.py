@@ -95,6 +95,22 @@ def test_another_librarys_gradient_is_waited_for_in_every_step(shim, as_cupys):
     stream.leave()
 
 
+def test_a_step_that_failed_waits_again_and_is_waited_for_by_nobody(shim, as_cupys):
+    """It had waited for a gradient of another library, and then found no memory left."""
+    w, g = shim.array(np.ones((3, 4), np.float32)), as_cupys(np.full((4, 3), 0.5, np.float32).T)
+    opt = fastopt.SGD(w, lr=1.0)
+    stream, shim.stream = Stream(as_cupys), 1
+    shim.lib.shim_fail_allocation(ctypes.c_int64(0))
+    with pytest.raises(RuntimeError, match="no memory left"):
+        opt.step(g)
+    shim.lib.shim_fail_allocation(ctypes.c_int64(-1))
+    shim.counts()
+    opt.step(g)
+    assert waits(shim) == 2
+    stream.leave()
+    assert shim.host(w).tolist() == [[0.5] * 4] * 3
+
+
 def test_an_optimizer_may_go_and_another_come_while_a_stream_is_captured(shim):
     """Python chooses when: an optimizer and its groups know each other. SGD has no arrays of its own."""
     stream, graph = ctypes.c_void_p(), ctypes.c_void_p()
@@ -128,6 +144,21 @@ def test_what_forward_saves_keeps_its_stream(shim, as_cupys, goes_back):
     _, host_saved = F.batch_norm_forward(x, activation="relu")
     assert bits(saved.mean) == bits(host_saved.mean)
     del saved
+    assert held(shim) == before
+
+
+def test_what_the_default_stream_has_left_goes_during_a_capture(shim):
+    """Of a stream that the default one would wait for: to free memory there would spoil the capture."""
+    x, out = (shim.array(np.ones((6, 4), np.float32)) for _ in range(2))
+    before = held(shim)
+    kept = [F.batch_norm_forward(x, out=out)]
+    stream, graph = ctypes.c_void_p(), ctypes.c_void_p()
+    assert shim.lib.cudaStreamCreate(ctypes.byref(stream)) == 0
+    assert shim.lib.cudaStreamBeginCapture(stream, GLOBAL) == 0
+    kept.clear()
+    assert held(shim) > before
+    assert shim.lib.cudaStreamEndCapture(stream, ctypes.byref(graph)) == 0
+    F.batch_norm_forward(x, out=out)
     assert held(shim) == before
 
 
@@ -188,6 +219,19 @@ def test_who_waits_for_the_device_lets_python_go_on(shim, wait):
         gc.collect()
     assert shim.counts()["synchronisations"] > 0
     assert shim.lib.shim_waited_in_vain() == 0
+
+
+def test_a_step_waits_for_another_thread_that_waits_for_a_count(shim):
+    opt = fastopt.SGD(shim.array(np.ones(3)), lr=0.25, on_nonfinite="skip")
+    g, counted = shim.array(np.ones(3)), []
+    opt.step(g)
+    with waits_for_python(shim):
+        logger = threading.Thread(target=lambda: counted.append(opt.step_count))
+        logger.start()
+        time.sleep(0.02)
+        opt.step(g)
+        logger.join()
+    assert (counted, opt.step_count) == ([1], 2)
 
 
 def test_what_cannot_be_given_back_ends_no_process(shim):

@@ -9,7 +9,7 @@ namespace fastopt::bind {
 namespace {
 
 // An engine's numbers. It may wait for the device, and that for Python.
-Numbers fetched(const Place& place, const double* from, int64_t count) {
+Numbers fetched(Place place, const double* from, int64_t count) {
   Numbers host(count);
   double* const to = host.mutable_data();
   const Backend& engine = engine_of(place);

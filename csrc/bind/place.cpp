@@ -110,14 +110,13 @@ void Meeting::await(const Array& a) {
   if (engine().wait_for(place_, stream)) awaited_.push_back(stream);
 }
 
-void Meeting::let_go() {
-  for (void* const stream : awaited_) engine().wait_for({place_.device, stream}, place_.stream);
-  awaited_.clear();
-}
-
-Meeting::~Meeting() {
+void Meeting::let_go() noexcept {
   try {
-    let_go();
+    for (void* const stream : std::exchange(awaited_, {})) {
+      const Place theirs{place_.device, stream};
+      if (engine().captured(theirs) == engine().captured(place_))  // or it would become part of a graph
+        engine().wait_for(theirs, place_.stream);
+    }
   } catch (const std::runtime_error&) {  // the device is lost, say: whoever asks it next is told
   }
 }

@@ -27,7 +27,7 @@ class Meeting {
   explicit Meeting(const Place& place) : place_(place) {}  // without arrays
   Meeting(Meeting&&) = default;
   Meeting& operator=(Meeting&&) = default;
-  ~Meeting();  // lets go
+  ~Meeting() { let_go(); }
   bool empty() const { return !owner_; }
 
   void add(Array& a, const Where& where);
@@ -40,9 +40,9 @@ class Meeting {
   const Exchange* exchange() const;  // of that library; null if it has none
 
   void await(const Array& a);  // before work is queued
-  // When it has been: streams that were waited for wait in turn, as what they do next may write or free
-  // these arrays.
-  void let_go();
+  // When it has been, or was refused: streams that were waited for wait in turn, as what they do next
+  // may write or free these arrays.
+  void let_go() noexcept;
   // In a later call: the stream that is current by then, which waits for what was queued on the last.
   void restream();
   // What keeps the place's stream alive; None if nobody can say.

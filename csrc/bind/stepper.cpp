@@ -9,23 +9,29 @@
 namespace fastopt::bind {
 
 // Two threads in one optimizer would both read the old count and the old state; nor may one set what
-// another computes with.
+// another computes with. One that waits for a count is waited for.
 struct Stepper::Busy {
-  std::atomic<bool>& flag;
-  explicit Busy(std::atomic<bool>& f) : flag(f) {
-    if (flag.exchange(true))
-      throw std::runtime_error("this optimizer is being stepped by another thread");
+  Stepper& stepper;
+  std::unique_lock<std::mutex> counting;
+  explicit Busy(Stepper& s, bool counts = false) : stepper(s), counting(s.count_, std::defer_lock) {
+    while (stepper.busy_.exchange(true)) {
+      if (!stepper.counting_)
+        throw std::runtime_error("this optimizer is being stepped by another thread");
+      py::gil_scoped_release unlocked;
+      const std::scoped_lock counted(stepper.count_);
+    }
+    if (counts) counting.lock(), stepper.counting_ = true;
   }
-  ~Busy() { flag = false; }
+  ~Busy() { stepper.counting_ = false, stepper.busy_ = false; }
 };
 
 // However a step ends, it keeps no gradient.
 struct Stepper::Borrowed {
-  std::vector<Array>& grads;
-  std::vector<int64_t>& of;
+  Stepper& stepper;
   ~Borrowed() {
-    for (const int64_t i : of) grads[i].owner = {};
-    of.clear();
+    for (const int64_t i : stepper.new_) stepper.grads_[i].owner = {};
+    stepper.new_.clear();
+    stepper.meeting_.let_go();
   }
 };
 
@@ -45,13 +51,13 @@ Stepper::Stepper(const std::string& rule, py::list params, py::list states,
       hypers_(group_sizes_.size()) {}
 
 void Stepper::set_hyper(size_t group, const Values& values) {
-  const Busy busy(busy_);
+  const Busy busy(*this);
   hypers_.at(group) = read_hyper(rule_, values);
 }
 
 // The last of them: a device that keeps its own is told at once, for a graph may be replayed next.
 void Stepper::set_whole(const Values& values) {
-  const Busy busy(busy_);
+  const Busy busy(*this);
   whole_ = read_hyper(rule_, values);
   if (!memory_) return;
   meeting_.restream();
@@ -61,8 +67,8 @@ void Stepper::set_whole(const Values& values) {
 }
 
 Counts Stepper::counts() {
-  if (!memory_) return counts_;  // which may be asked for during a step
-  const Busy busy(busy_);
+  if (!device_counts_) return counts_;  // which may be asked for during a step
+  const Busy busy(*this, true);
   return known_counts();
 }
 
@@ -75,7 +81,7 @@ Counts Stepper::known_counts() {
 }
 
 void Stepper::set_counts(Counts counts) {
-  const Busy busy(busy_);
+  const Busy busy(*this);
   counts_ = counts;
   if (memory_) meeting_.engine().set_counts(memory_.get(), meeting_.place(), counts);
 }
@@ -104,20 +110,21 @@ void Stepper::watch_targets() {
 }
 
 void Stepper::check() {
-  const Busy busy(busy_);
+  const Busy busy(*this);
   watch_targets();
 }
 
-void Stepper::require_idle() { const Busy busy(busy_); }
+void Stepper::require_idle() { const Busy busy(*this); }
 
 bool Stepper::step(py::handle grads, py::object grad_names) {
-  const Busy busy(busy_);
+  const Busy busy(*this);
   grad_names_ = grad_names.is_none() ? names_ : std::move(grad_names);
   watch_targets();
-  const Borrowed borrowed{grads_, new_};
+  const Borrowed borrowed{*this};
   const bool as_before = are_as_before(grads);
   const py::tuple held = as_before ? py::tuple() : tuple_of(grads);
   const bool sent = std::exchange(sent_, false);
+  if (!sent) grads_before_.assign(grads_before_.size(), nullptr);  // the device knows of others
   bool same = as_before || read_grads(held);
   while (!checked_) {
     watch_targets();
@@ -135,12 +142,12 @@ bool Stepper::step(py::handle grads, py::object grad_names) {
     report = meeting_.engine().step(call);
   }
   sent_ = true;
-  meeting_.let_go();
+  device_counts_ = device_counts_ || report.queued;
   if (report.nonfinite < 0) {
     if (!report.queued) ++counts_.step;
     return true;
   }
-  if (!memory_) ++counts_.skipped;
+  ++counts_.skipped;
   if (whole_.on_nonfinite == OnNonfinite::raise) {
     PyErr_SetString(PyExc_FloatingPointError,
                     (grad_at(report.nonfinite).text() + " has a NaN or an infinity").c_str());

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -122,7 +123,9 @@ class Stepper : Targets {
   const py::object note_gone_ = gone_.attr("append");
   Counts counts_;
   bool checked_ = false;
-  std::atomic<bool> busy_{false};
+  bool device_counts_ = false;  // may have counted by itself
+  std::atomic<bool> busy_{false}, counting_{false};
+  std::mutex count_;  // held by who waits for a count
 };
 
 void register_stepper(py::module_& m);

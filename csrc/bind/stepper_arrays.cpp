@@ -151,6 +151,7 @@ void Stepper::check_targets() {
     static_cast<Targets&>(*this) = std::move(before);
     throw;
   }
+  checked_ = false;
   memory_.reset();
   all_keep_ = std::all_of(owners_.begin(), owners_.end(),
                           [](const py::object& owner) { return library_of(owner).keeps; });

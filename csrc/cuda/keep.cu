@@ -1,8 +1,9 @@
 // What a call leaves for later ones, where either may be captured.
 //
 // What a captured call leaves, its graph writes at every replay, as long as there is a graph: nobody
-// tells when it ends, so it stays. A capture frees nothing but what it has allocated: what goes during
-// one goes later, when its stream is met again.
+// tells when it ends, so it stays. A capture frees nothing but what it has allocated, and the legacy
+// stream nothing while one that it waits for is captured: what goes then goes later, when its stream is
+// met again.
 #include <algorithm>
 #include <mutex>
 #include <set>
@@ -22,21 +23,24 @@ std::set<void*> staying;
 std::vector<Late> late;
 
 // A stream that is not captured takes what was to go on it.
-std::vector<Late> due_on(const Place& place) {
-  const std::scoped_lock locked(guard);
-  const auto due = std::partition(late.begin(), late.end(), [&](const Late& one) {
-    return one.place.device != place.device || one.place.stream != place.stream;
-  });
-  std::vector<Late> found(due, late.end());
-  late.erase(due, late.end());
-  return found;
+void release_late(const Place& place) {
+  std::vector<Late> due;
+  {
+    const std::scoped_lock locked(guard);
+    const auto first = std::partition(late.begin(), late.end(), [&](const Late& one) {
+      return one.place.device != place.device || one.place.stream != place.stream;
+    });
+    due.assign(first, late.end());
+    late.erase(first, late.end());
+  }
+  for (const Late& one : due) release(one.place, one.data);
 }
 
 }  // namespace
 
 void* keep(const Place& place, int64_t bytes) {
   if (!captured(place)) {
-    for (const Late& one : due_on(place)) release(one.place, one.data);
+    if (is_plain(place)) release_late(place);
     return allocate(place, bytes);
   }
   const OnDevice current(place);
@@ -48,14 +52,15 @@ void* keep(const Place& place, int64_t bytes) {
 
 void drop(const Place& place, void* data) noexcept {
   try {
-    const bool goes_later = captured(place);
-    const std::scoped_lock locked(guard);
-    if (staying.count(data)) return;
-    if (goes_later) return late.push_back({place, data});
+    const bool now = is_plain(place);
+    {
+      const std::scoped_lock locked(guard);
+      if (staying.count(data)) return;
+      late.push_back({place, data});
+    }
+    if (now) release_late(place);
   } catch (const std::runtime_error&) {  // as release() does
-    return;
   }
-  release(place, data);
 }
 
 }  // namespace fastopt::cuda

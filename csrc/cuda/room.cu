@@ -113,6 +113,17 @@ bool capturing(const Place& place) {
   return status != cudaStreamCaptureStatusNone;
 }
 
+bool is_plain(const Place& place) {
+  const OnDevice current(place);
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  const cudaError_t error = cudaStreamIsCapturing(stream_of(place), &status);
+  if (error == cudaErrorStreamCaptureImplicit)
+    cudaGetLastError();  // it was asked, and nothing else
+  else
+    check(error, "cannot ask a stream");
+  return error == cudaSuccess && status == cudaStreamCaptureStatusNone;
+}
+
 bool captured(const Place& place) {
   const cudaStream_t stream = stream_of(place);
   if (stream == nullptr || stream == cudaStreamLegacy) return false;

@@ -77,5 +77,7 @@ bool capturing(const Place& place);
 // The same of a stream that may be the legacy one, which never is; asked while a stream that it waits
 // for is, it would answer with an error.
 bool captured(const Place& place);
+// Whether work may be queued there to be done: it is not captured, nor does it wait for what is.
+bool is_plain(const Place& place);
 
 }  // namespace fastopt::cuda

@@ -64,11 +64,10 @@ cudaError_t spoil(Capture& capture, cudaError_t error) {
 
 // Work on the legacy stream would have to wait for a blocking stream's, which is only being written
 // down.
-cudaError_t check_legacy() {
+Capture* legacy_capture() {
   for (const auto& stream : streams)
-    if (stream->capture && stream->blocking && stream->device == device)
-      return spoil(*stream->capture, cudaErrorStreamCaptureImplicit);
-  return cudaSuccess;
+    if (stream->capture && stream->blocking && stream->device == device) return stream->capture.get();
+  return nullptr;
 }
 
 cudaError_t check_uncaptured(const CUstream_st* stream) {
@@ -88,7 +87,8 @@ cudaError_t enqueue(cudaStream_t handle, Work work) {
   CUstream_st* const stream = find(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   if (is_legacy(stream))
-    if (const cudaError_t error = check_legacy()) return error;
+    if (Capture* const waiting = legacy_capture())
+      return spoil(*waiting, cudaErrorStreamCaptureImplicit);
   if (!stream->capture)
     work();
   else if (stream->capture->spoilt)
@@ -246,8 +246,8 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* 
   const Guard guard(mutex);
   const CUstream_st* const stream = find(handle);
   if (!stream) return report(cudaErrorInvalidResourceHandle);
-  if (is_legacy(stream))
-    if (const cudaError_t error = check_legacy()) return report(error);
+  // Asking spoils nothing.
+  if (is_legacy(stream) && legacy_capture()) return report(cudaErrorStreamCaptureImplicit);
   *status = !stream->capture          ? cudaStreamCaptureStatusNone
             : stream->capture->spoilt ? cudaStreamCaptureStatusInvalidated
                                       : cudaStreamCaptureStatusActive;
