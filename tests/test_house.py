@@ -191,7 +191,9 @@ def test_build_keeps_ieee_arithmetic_and_names_its_sources() -> None:
         "fp-contract=fast",
     )
     for never in (*nevers, "fmad=true", "ftz=true"):
-        assert never not in host + cuda
+        assert never not in (host + cuda).replace("-fno-fast-math", "")
+    for command in ("compile", "link"):  # whatever CXXFLAGS say
+        assert re.search(rf"target_{command}_options\(fastopt_options [^)]*-fno-fast-math", host)
     assert "-ffp-contract=off" in host
     for ieee in ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true", "-ffp-contract=off"):
         assert ieee in cuda
@@ -201,9 +203,27 @@ def test_build_keeps_ieee_arithmetic_and_names_its_sources() -> None:
     assert devices == sorted(path.name for path in SOURCES if path.suffix == ".cu")
 
 
+@pytest.mark.parametrize(
+    ("flags", "compiles"),
+    [
+        ("-fno-math-errno -fno-trapping-math", True),
+        ("-ffast-math", False),
+        ("-ffinite-math-only", False),
+        ("-ffast-math -fno-fast-math", True),
+    ],
+)
+def test_no_compiler_is_let_change_the_arithmetic(flags: str, compiles: bool) -> None:
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None:
+        pytest.skip("needs a C++ compiler")
+    command = [compiler, *flags.split(), "-x", "c++", "-fsyntax-only", str(CSRC / "core/float_mode.hpp")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == compiles, done.stderr
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_no_source_changes_the_arithmetic(path: Path) -> None:
-    nevers = ("GCC optimize", "fast-math", "FP_CONTRACT", "__attribute__((optimize", "std::fma")
+    nevers = ("GCC optimize", "FP_CONTRACT", "__attribute__((optimize", "std::fma")
     on_device = ("__fdividef", "__frcp", "__fmaf", "__fma_", "__fsqrt_approx", "atomicAdd(")
     for never in (*nevers, *on_device):
         assert never not in code_of(path)
