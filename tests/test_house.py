@@ -216,7 +216,14 @@ def test_no_compiler_is_let_change_the_arithmetic(flags: str, compiles: bool) ->
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
         pytest.skip("needs a C++ compiler")
-    command = [compiler, *flags.split(), "-x", "c++", "-fsyntax-only", str(CSRC / "core/float_mode.hpp")]
+    command = [
+        compiler,
+        *flags.split(),
+        "-x",
+        "c++",
+        "-fsyntax-only",
+        str(CSRC / "core/float_mode.hpp"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode == 0) == compiles, done.stderr
 

@@ -201,6 +201,26 @@ def test_set_num_threads_refuses(n, kind, says):
     assert fastopt.get_num_threads() == before
 
 
+@pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer's frames are larger")
+def test_a_thread_needs_little_stack():
+    """musl gives it 128 KiB unasked."""
+    code = """if True:
+        import numpy as np, fastopt
+        from fastopt import _core, functional as F
+        _core.set_parallel_cutoff(0)
+        fastopt.set_num_threads(3)
+        for shape in ((64, 9, 7, 7), (64, 9, 20, 20), (500, 33), (500, 3)):
+            for dtype in (np.float16, np.float32, np.float64):
+                x = np.random.default_rng(0).normal(size=shape).astype(dtype)
+                y, saved = F.batch_norm_forward(x, activation="relu")
+                F.batch_norm_backward(y, saved)
+                y, saved = F.dropout_forward(x, 0.5, seed=1)
+                fastopt.Adam(x, clip_norm=1.0).step(np.asfortranarray(y))
+        print("done")
+    """
+    assert output(code, OMP_STACKSIZE="128k") == "done"
+
+
 # ---- which instruction set ----
 
 ISA = "from fastopt import _core; print(_core.isa())"

@@ -39,7 +39,9 @@ void each_part(const ChannelSpace& s, int64_t begin, int64_t end, Visit&& visit)
 
 // Segments shorter than this are gathered: of a reduction, whose lanes do not pay for so few values,
 // and of a pass with bits, which has them in lines by channel.
-constexpr int64_t kShortToSum = 256, kShortWithBits = 64, kGathered = kPlaneBlock / kQuarters;
+constexpr int64_t kShortToSum = 256, kShortWithBits = 64;
+// So many bytes of an array at a time: a thread's stack may be short, and more of them gain little.
+constexpr int64_t kGathered = 8192;
 // Of any other pass, segments shorter than a tile are taken together with those of the next channels.
 constexpr int64_t kShort = 128;
 
@@ -163,8 +165,8 @@ void ChannelPass::plane(int64_t channel, int64_t begin, int64_t end, BlockSums& 
   const int64_t inner = space_.inner, least = parts_.first ? kShortToSum : kept_ ? kShortWithBits : 0;
   const bool apart = begin / inner < (end - 1) / inner, bits_fit = !kept_ || inner % 8 == 0;
   if (apart && (inner < least || !bits_fit))
-    for (int64_t from = begin; from < end; from += kGathered)
-      plane_gathered(channel, from, std::min(from + kGathered, end), sums);
+    for (int64_t from = begin, most = kGathered / itemsize_; from < end; from += most)
+      plane_gathered(channel, from, std::min(from + most, end), sums);
   else if (parts_.first)
     each_run(inner, begin, end,
              [&](int64_t segment, int64_t from, int64_t n) { rows_of(segment, from, n, 1); });
@@ -185,10 +187,9 @@ void ChannelPass::take(const Stretch& s, BlockSums& sums) const {
   kernels_[s.channels > 1](p);
 }
 
-// Values that lie in several segments, no more of them than a quarter of a block: a thread's stack may
-// be short.
+// Values that lie in several segments, as many as a room holds.
 void ChannelPass::plane_gathered(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const {
-  alignas(64) char rooms[4][kGathered * 8];
+  alignas(64) char rooms[4][kGathered];
   ChannelPiece p = start(channel, begin);
   p.sums = &sums;
   p.streams = false;
