@@ -114,6 +114,47 @@ def test_a_result_that_would_be_missing_from_the_graph_is_refused(torch):
     F.batch_norm_forward(x.detach())
 
 
+@pytest.mark.parametrize("nothing_recorded", ["no_grad", "inference_mode"])
+def test_where_torch_records_nothing_a_tensor_that_requires_a_gradient_is_an_array(
+    torch, nothing_recorded
+):
+    layer = fastopt.BatchNorm(3)
+    x = torch.from_numpy(values((4, 3))).requires_grad_()
+    own = torch.nn.Parameter(x.detach().clone())
+    with getattr(torch, nothing_recorded)():
+        y = layer(x)
+        dx = layer.backward(x)
+        F.dropout_forward(x, 0.5, seed=0, out=own)
+        norm = F.global_norm([x, own])
+    plain = fastopt.BatchNorm(3)
+    assert bits(y.numpy()) == bits(plain(x.detach()).numpy())
+    assert bits(dx.numpy()) == bits(plain.backward(x.detach()).numpy())
+    assert norm == F.global_norm([x.detach(), own.detach()])
+    with pytest.raises(TypeError, match=r"arrays\[1\] requires a gradient"):
+        F.global_norm([x.detach(), own])
+
+
+def test_a_function_of_autograds_hands_over_its_tensors_as_they_are(torch):
+    class Dropout(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            y, ctx.saved = F.dropout_forward(x, 0.5, seed=0)
+            return y
+
+        @staticmethod
+        def backward(ctx, dy):
+            return F.dropout_backward(dy, ctx.saved)
+
+    x = torch.from_numpy(values((40,))).requires_grad_()
+    y = Dropout.apply(x)
+    y.sum().backward()
+    assert torch.equal(y, x * x.grad)
+    with pytest.raises(
+        TypeError, match="dy requires a gradient"
+    ):  # of which torch would record no other
+        torch.autograd.grad(Dropout.apply(x).square().sum(), x, create_graph=True)
+
+
 MORE_THAN_ARRAYS = {
     "negated view": (lambda torch: torch.tensor([1 + 2j]).conj().imag, r"resolve_neg\(\)"),
     "sparse": (lambda torch: torch.ones(1).to_sparse(), "cannot be read through DLPack"),

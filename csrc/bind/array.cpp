@@ -49,6 +49,9 @@ Array read_numpy(py::handle object, const Where& where) {
   return a;
 }
 
+// Whether torch keeps a record of what is computed: not under no_grad, nor in a function of autograd's.
+bool is_recording() { return py::module_::import("torch").attr("is_grad_enabled")().cast<bool>(); }
+
 // A tensor of torch's may be more than an array.
 void require_plain(py::handle tensor, const Where& where, Recorded recorded) {
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
@@ -60,7 +63,8 @@ void require_plain(py::handle tensor, const Where& where, Recorded recorded) {
   if (yes(PyObject_CallMethodNoArgs(tensor.ptr(), is_neg)))
     throw py::type_error(where.text() +
                          " is a view of numbers still to be negated: pass its resolve_neg()");
-  if (recorded == Recorded::refused && yes(PyObject_GetAttr(tensor.ptr(), requires_grad)))
+  if (recorded == Recorded::refused && yes(PyObject_GetAttr(tensor.ptr(), requires_grad)) &&
+      is_recording())
     throw py::type_error(where.text() +
                          " requires a gradient, which fastopt would not record: pass its detach()");
 }
