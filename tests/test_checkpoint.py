@@ -11,6 +11,7 @@ import math
 import os
 import pickle
 import re
+import stat
 import zipfile
 
 import ml_dtypes
@@ -411,6 +412,26 @@ def test_the_file_has_the_rights_that_any_new_file_has(written):
     plain = written.with_name("plain")
     plain.touch()
     assert written.stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o777], ids=oct)
+def test_a_file_that_was_there_keeps_its_rights(mode, written):
+    written.chmod(mode)
+    checkpoint.save(written, {})
+    assert stat.S_IMODE(written.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["to a file", "to none yet"])
+def test_a_link_is_followed(there, file):
+    target = file.with_name("elsewhere") / "real.npz"
+    target.parent.mkdir()
+    if there:
+        checkpoint.save(target, {})
+    file.symlink_to(target)
+    checkpoint.save(file, STATE)
+    assert file.is_symlink()
+    assert image(checkpoint.load(target)) == image(STATE)
+    assert os.listdir(target.parent) == [target.name]
 
 
 # ---- what is refused when it is to be read ----

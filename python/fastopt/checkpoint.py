@@ -19,6 +19,7 @@ import io
 import json
 import os
 import secrets
+import stat
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,6 +43,7 @@ def save(file: str | os.PathLike[str], state: Any) -> None:
     Args:
         file: its path. It is written under another name beside it (``FILE.xxxxxxxx.tmp``), flushed to the disk
             and renamed, which happens whole or not at all, even if the program is killed or the power fails.
+            Of a symbolic link it is the target that is replaced. A file that was there keeps its mode.
         state: as above; only read. Arrays of other libraries are copied to the host.
 
     Raises:
@@ -213,9 +215,12 @@ def _place(path: tuple[str, ...]) -> str:
 
 def _replace(file: str, write: Callable[[IO[bytes]], None]) -> None:
     """A file's new content, or its old one."""
+    file = os.path.realpath(file)  # else a link would be replaced, not what it leads to
     temporary = f"{file}.{secrets.token_hex(4)}.tmp"
     try:
         with open(temporary, "xb") as f:
+            with suppress(FileNotFoundError):
+                os.fchmod(f.fileno(), stat.S_IMODE(os.stat(file).st_mode))
             write(f)
             f.flush()
             os.fsync(f.fileno())
@@ -224,7 +229,7 @@ def _replace(file: str, write: Callable[[IO[bytes]], None]) -> None:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    folder = os.open(os.path.dirname(file) or ".", os.O_RDONLY)
+    folder = os.open(os.path.dirname(file), os.O_RDONLY)
     try:
         os.fsync(folder)  # which holds the new name
     finally:
