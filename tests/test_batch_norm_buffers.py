@@ -115,7 +115,8 @@ def test_neighbours_that_do_not_lie_side_by_side_are_refused(how, one):
 def test_another_order_than_xs_is_refused_with_both(one):
     b, case = batch(PLANES), BY_ID["residual-relu"]
     setattr(b, one, Form(PLANES.shape, order=(0, 2, 3, 1)).place(getattr(b, one)))
-    says = rf"^{one} has shape .*, {FAST}, in the order of x, whose strides are \(3360, 672, 96, 4\)$"
+    order = r"in the order of x, whose strides are \(3360, 672, 96, 4\): pass a copy in that order$"
+    says = rf"^{one} has shape .*, {FAST}, {order}"
     with pytest.raises(ValueError, match=says):
         b.run(case)
 

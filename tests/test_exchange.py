@@ -157,13 +157,23 @@ def test_a_function_of_autograds_hands_over_its_tensors_as_they_are(torch):
 
 MORE_THAN_ARRAYS = {
     "negated view": (lambda torch: torch.tensor([1 + 2j]).conj().imag, r"resolve_neg\(\)"),
-    "sparse": (lambda torch: torch.ones(1).to_sparse(), "cannot be read through DLPack"),
+    "sparse": (
+        lambda torch: torch.ones(1).to_sparse(),
+        r"is sparse \(torch\.sparse_coo\), expected a dense array: pass its to_dense\(\)",
+    ),
     "meta": (lambda torch: torch.ones(1, device="meta"), "cannot be read through DLPack"),
     "zeros without memory": (
         lambda torch: torch._efficientzerotensor(1),
         "no memory of its own|DLPack",
     ),
-    "integers": (lambda torch: torch.ones(1, dtype=torch.int32), "expected float16"),
+    "integers": (lambda torch: torch.ones(1, dtype=torch.int32), "has dtype int32, expected float16"),
+    "bytes": (lambda torch: torch.ones(1, dtype=torch.uint8), "has dtype uint8, expected float16"),
+    "truth values": (lambda torch: torch.ones(1) > 0, "has dtype bool, expected float16"),
+    "complex": (lambda torch: torch.ones(1).cfloat(), "has dtype complex64, expected float16"),
+    "a type of few libraries": (
+        lambda torch: torch.ones(1).to(torch.float8_e5m2),
+        "has DLPack type code 12 with 8 bits, expected float16",
+    ),
 }
 
 
@@ -175,6 +185,15 @@ def test_what_is_more_than_an_array_is_refused(torch, kind):
         F.sgd_step(w, make(torch), lr=1.0)
     assert "\n" not in str(refused.value), "torch's C++ stack is nobody's business"
     assert w.tolist() == [1.0]
+
+
+def test_the_gradient_of_a_sparse_embedding_is_refused_with_what_to_pass(torch):
+    table = torch.nn.Embedding(4, 3, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    opt = fastopt.SGD(list(table.parameters()), lr=1.0)
+    with pytest.raises(TypeError, match=r"^grads\[0\] is sparse .* pass its to_dense\(\)$"):
+        opt.step([table.weight.grad])
+    opt.step([table.weight.grad.to_dense()])
 
 
 def test_a_subclass_is_asked_in_its_own_way(torch):

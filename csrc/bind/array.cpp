@@ -75,6 +75,12 @@ std::string said(const py::error_already_set& e) {
   return py::str(e.value());
 }
 
+// torch has None for the gradient of a parameter that is frozen, or that the loss does not depend on.
+const char* instead_of_none(const Where& where) {
+  const bool is_gradient = where.role.starts_with("grad");
+  return is_gradient ? ": leave its parameter out, or pass zeros" : "";
+}
+
 // By what an object says of itself. Where it cannot say one thing, it may say another.
 Array read_described(py::handle object, const Where& where) {
   static PyObject* const interface = PyUnicode_InternFromString("__array_interface__");
@@ -105,7 +111,7 @@ Array read_described(py::handle object, const Where& where) {
   if (!trouble.empty())
     throw py::type_error(where.text() + " cannot be viewed as an array: " + trouble);
   throw py::type_error(where.text() + " has type " + type_name(object) + ", expected an array of " +
-                       kTypes);
+                       kTypes + (object.is_none() ? instead_of_none(where) : ""));
 }
 
 }  // namespace

@@ -25,8 +25,9 @@ std::vector<int> walked_axes(const Array& x, int axis) {
 void require_side_by_side(bool is, const Member& m, const Member& x) {
   if (is) return;
   const auto strides = [](const Member& of) { return tuple_text(of.array.strides, of.array.ndim); };
-  const std::string x_text =
-      &m.array == &x.array ? "" : ", in the order of x, whose strides are " + strides(x);
+  std::string x_text;
+  if (&m.array != &x.array)
+    x_text = ", in the order of x, whose strides are " + strides(x) + ": pass a copy in that order";
   throw py::value_error(std::string(m.role) + " has shape " + tuple_text(m.array.shape, m.array.ndim) +
                         " and strides " + strides(m) +
                         ", expected the elements along its last axis in memory to lie side by side" +

@@ -1,5 +1,7 @@
 #include "bind/dlpack.hpp"
 
+#include <iterator>
+
 #include "bind/cuda_array.hpp"
 #include "bind/place.hpp"
 
@@ -40,7 +42,7 @@ struct Exchange {
 namespace {
 
 constexpr uint64_t kReadOnly = 1;
-constexpr int kCpu = 1, kCuda = 2, kCudaHost = 3, kFloat = 2, kBfloat = 4;
+constexpr int kCpu = 1, kCuda = 2, kCudaHost = 3, kFloat = 2, kBfloat = 4, kBool = 6;
 
 // Producers older than DLPack 1.0 do not know max_version. On CUDA the legacy default stream is named:
 // the standard takes it where none is, but torch then makes nobody wait.
@@ -61,8 +63,17 @@ bool on_cuda(py::handle object) {
   return py::tuple(object.attr("__dlpack_device__")())[0].cast<int>() == kCuda;
 }
 
+// A tensor of torch's says how it is laid out; what it raises does not.
+void require_dense(py::handle object, const Where& where) {
+  const std::string layout = py::str(attribute(object, py::str("layout")));
+  if (layout.starts_with("torch.sparse"))
+    throw py::type_error(where.text() + " is sparse (" + layout +
+                         "), expected a dense array: pass its to_dense()");
+}
+
 // Says in one line what whoever was asked for an array has raised; torch adds where, line by line.
-[[noreturn]] void refuse(const py::error_already_set& e, const Where& where) {
+[[noreturn]] void refuse(const py::error_already_set& e, py::handle object, const Where& where) {
+  require_dense(object, where);
   const std::string why = py::str(e.value());
   throw py::type_error(where.text() +
                        " cannot be read through DLPack: " + why.substr(0, why.find('\n')));
@@ -73,12 +84,21 @@ bool is_of(const Tensor& t, DType dtype) {
          t.code == (dtype == DType::bfloat16 ? kBfloat : kFloat);
 }
 
+// A type that fastopt does not compute with: the name that libraries give it, or DLPack's numbers.
+std::string type_text(const Tensor& t) {
+  constexpr const char* kinds[] = {"int", "uint", "float", nullptr, "bfloat", "complex"};
+  const std::string bits = std::to_string(t.bits);
+  if (t.lanes == 1 && t.code == kBool) return "dtype bool";
+  if (t.lanes == 1 && t.code < std::size(kinds) && kinds[t.code])
+    return "dtype " + (kinds[t.code] + bits);
+  return "DLPack type code " + std::to_string(t.code) + " with " + bits + " bits";
+}
+
 DType dtype_of(const Tensor& t, const Where& where) {
   for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16, DType::float64})
     if (is_of(t, dtype)) return dtype;
-  throw py::type_error(where.text() + " has DLPack type code " + std::to_string(t.code) + " with " +
-                       std::to_string(t.bits) +
-                       " bits, expected float16, bfloat16, float32 or float64");
+  throw py::type_error(where.text() + " has " + type_text(t) +
+                       ", expected float16, bfloat16, float32 or float64");
 }
 
 Array describe(const Tensor& t, bool writable, const Where& where) {
@@ -118,7 +138,7 @@ Array read_dlpack(py::handle object, const Where& where) {
     if (cuda) require_cuda(object, where);
     capsule = capsule_of(object, cuda);
   } catch (const py::error_already_set& e) {
-    refuse(e, where);
+    refuse(e, object, where);
   }
   Array a;
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
@@ -150,7 +170,7 @@ Array read_exchanged(const Exchange& with, py::handle object, const Where& where
   try {
     if (with.describe(object.ptr(), &t)) throw py::error_already_set();
   } catch (const py::error_already_set& e) {
-    refuse(e, where);
+    refuse(e, object, where);
   }
   if (t.device_type == kCuda) require_cuda(object, where);
   Array a = describe(t, true, where);
