@@ -1,6 +1,7 @@
 """Arrays that do not fit are refused by class and function alike, in words that name the argument, its
 index, what was found and what was expected; and then every byte is as it was before."""
 
+import collections
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -160,6 +161,40 @@ def test_what_is_neither_array_nor_collection_is_refused():
         fastopt.Adam(1.0)
     with pytest.raises(TypeError, match=r"^params\[1\]\['params'\] has type NoneType, expected"):
         fastopt.Adam([{"params": values(SHAPE)}, {"params": None}])
+
+
+class DataFrame:
+    """What one of pandas' looks like from outside: it walks through names, and gives arrays only when asked."""
+
+    def __iter__(self):
+        return iter(["a", "b"])
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones((2, 2))
+
+
+@pytest.mark.parametrize("thing", ["ab", DataFrame(), range(2)], ids=lambda t: type(t).__name__)
+def test_what_walks_through_no_arrays_is_named_by_its_own_type(thing):
+    says = f"has type {type(thing).__name__}, expected "
+    for make, name in (
+        (lambda: fastopt.Adam(thing), "params"),
+        (lambda: fastopt.Adam([{"params": thing}]), "params[0]['params']"),
+        (lambda: fastopt.Adam([values(SHAPE)]).step(thing), "grads"),
+    ):
+        with pytest.raises(TypeError, match="^" + re.escape(f"{name} {says}")):
+            make()
+
+
+@pytest.mark.parametrize(
+    "collection",
+    [iter, tuple, collections.deque, lambda a: (x for x in a), lambda a: dict(enumerate(a)).values()],
+    ids=["iterator", "tuple", "deque", "generator", "values of a dict"],
+)
+def test_whatever_walks_through_arrays_is_a_collection(collection):
+    w = [values(SHAPE), values(SHAPE)]
+    opt = fastopt.SGD(collection(w), lr=1.0)
+    opt.step(collection([a.copy() for a in w]))
+    assert [a.any() for a in w] == [False, False]
 
 
 def test_a_numpy_scalar_is_no_target():

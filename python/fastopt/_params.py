@@ -6,7 +6,7 @@ hyper-parameters of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -34,12 +34,12 @@ class Params:
             return cls(arrays, "dict", list(params), [len(arrays)], [{}])
         if is_array(params):
             return cls([params], "array", None, [1], [{}])
-        if not isinstance(params, Iterable):
+        items = _items(params)
+        if items is None:
             raise TypeError(
                 f"{role} has type {type(params).__name__}, expected an array, a sequence, "
                 "a dict of arrays, or a list of groups"
             )
-        items = list(params)
         if items and all(isinstance(item, Mapping) for item in items):
             return cls._read_groups(items)
         return cls(items, "list", None, [len(items)], [{}])
@@ -92,8 +92,9 @@ class Params:
             return [grads] if one else grads, self.place
         if isinstance(grads, Mapping):
             return self._by_name(grads, role), self.named
-        if not isinstance(grads, (list, tuple)):
-            grads = list(grads) if isinstance(grads, Iterable) and not is_array(grads) else grads
+        if not isinstance(grads, (list, tuple)) and not is_array(grads):
+            items = _items(grads)
+            grads = grads if items is None else items
         if self.form == "groups" and grads and all(isinstance(g, Mapping) for g in grads):
             return self._by_group(grads, role), self.within
         return grads, self.place  # Stepper.step says what is wrong with it
@@ -133,6 +134,17 @@ class Params:
         if self.form == "dict" and self.names is not None:
             return dict(zip(self.names, arrays, strict=True))
         return arrays
+
+
+def _items(collection: object) -> list[Any] | None:
+    """What a collection of arrays or groups holds; ``None`` if it is no such thing, but walks through something
+    else: a table of pandas', through the names of its columns."""
+    if not isinstance(collection, Iterable):
+        return None
+    items = list(collection)
+    if isinstance(collection, (list, tuple, Iterator)) or not items:
+        return items  # whatever they hold is named with its place
+    return items if any(isinstance(item, Mapping) or is_array(item) for item in items) else None
 
 
 def _params_of(role: str) -> str:
