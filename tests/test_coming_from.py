@@ -1,5 +1,5 @@
 """The tables of docs/coming-from.md: the left side of a row, in its library, and the right side, in fastopt,
-give the same numbers."""
+give the same numbers. Its examples with torch do what it says."""
 
 from __future__ import annotations
 
@@ -148,6 +148,8 @@ class Optax:
 
 LIBRARIES = {"torch": Torch, "Keras": Keras, "optax": Optax}
 ROWS = list(rows_of(PAGE.read_text()))
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+STEP, FUNCTION, SAVE, LOAD = BLOCKS
 
 
 def rows(kind):
@@ -206,6 +208,55 @@ def test_layers_normalise_alike(library, theirs, ours):
     ):
         (layer.train if i < len(batches) - 1 else layer.eval)()
         np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
+
+
+# ---- the examples with torch ----
+
+
+@pytest.fixture
+def page(tmp_path):
+    """What the examples find: a model with a frozen parameter, and one in 16 bits; and a batch."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+    model[0].weight.requires_grad_(False)
+    model.register_parameter("scale", torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16), False))
+    batch = {"x": torch.randn(8, 3), "y": torch.randn(8, 1), "loss": torch.nn.functional.mse_loss}
+    return {"torch": torch, "fastopt": fastopt, "model": model, "file": tmp_path / "run.npz", **batch}
+
+
+def test_a_model_is_stepped_saved_and_loaded_as_the_page_says(page):
+    model = page["model"]
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    exec(STEP, page)
+    moved = {name for name, p in model.named_parameters() if not p.equal(before[name])}
+    assert moved == {*before} - {"0.weight", "scale"}
+    exec(SAVE, page)
+    saved = {name: t.clone() for name, t in model.state_dict().items()}
+    for t in model.state_dict().values():
+        t.zero_()
+    page["opt"].step_count = 7
+    exec(LOAD, page)
+    assert all(t.equal(saved[name]) for name, t in model.state_dict().items())
+    assert page["opt"].step_count == 1
+    assert page["opt"].params["0.bias"] is model[0].bias
+
+
+def test_batch_norm_as_a_function_of_autograds_has_torchs_gradients(page):
+    torch = page["torch"]
+    exec(FUNCTION, page)
+    shapes = (8, 4), (4,), (4,)
+    given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    dy = torch.randn(4, 8, dtype=torch.float64).t()  # not in rows
+
+    def theirs(x, gamma, beta):
+        return torch.nn.functional.batch_norm(x, None, None, gamma, beta, training=True)
+
+    found, expected = (
+        [y := norm(*given), *torch.autograd.grad(y, given, dy)]
+        for norm in (page["BatchNorm"].apply, theirs)
+    )
+    torch.testing.assert_close(found, expected)
 
 
 # ---- the page ----
