@@ -30,7 +30,7 @@ Meeting meet(BatchNormSaved& s, std::initializer_list<std::pair<Array*, const ch
 Array read_x(const BatchNormSaved& s) {
   if (s.overwritten)
     throw py::value_error("out was x itself: an earlier pass has overwritten x, which backward needs");
-  Array x = read_array(s.x, {"x"});
+  Array x = read_array(s.x, {"x"}, Recorded::taken);
   if (x.dtype != s.dtype || !s.layout.is_of(x))
     throw py::value_error("x has another shape, layout or dtype than when it went forward");
   return x;
