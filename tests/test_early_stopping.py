@@ -65,6 +65,29 @@ def test_any_form_comes_back_to_the_bit(form, dtype, library):
         assert library.host(arrays[1]).tobytes() == start.T.tobytes()
 
 
+def test_parameters_with_names_come_back_by_name():
+    q, k = np.ones(3), np.full(3, 2.0)
+    stopper, resumed = fastopt.EarlyStopping(), fastopt.EarlyStopping()
+    stopper.update(2.0, {"q": q, "k": k})
+    q[:] = 5
+    stopper.update(1.0, {"k": k, "q": q})
+    resumed.load_state_dict(pickle.loads(pickle.dumps(stopper.state_dict())))
+    for one in (stopper, resumed):
+        q[:], k[:] = 0, 0
+        one.restore({"k": k, "q": q})
+        assert (q.tolist(), k.tolist()) == ([5, 5, 5], [2, 2, 2])
+
+
+def test_parameters_may_come_from_a_generator():
+    w = [np.ones(3), np.zeros(2)]
+    stopper = fastopt.EarlyStopping()
+    for error in (2.0, 1.0):
+        stopper.update(error, (a for a in w))
+    w[0][:] = 7
+    stopper.restore(a for a in w)
+    assert (w[0] == 1).all()
+
+
 def test_torch_parameters_that_require_gradients(torch):
     w = torch.ones(3, requires_grad=True)
     stopper = fastopt.EarlyStopping()
@@ -153,6 +176,16 @@ REFUSED = {
     ),
     "nothing kept": (lambda: fastopt.EarlyStopping().restore(W), ValueError, "no update has brought"),
     "other params": (lambda: watching().update(0.5, [W, W]), ValueError, "params has 2 arrays, expec"),
+    "other names": (
+        lambda: watching({"q": W}).update(0.5, {"k": W}),
+        ValueError,
+        r"params has the names \['k'\], but what is kept has \['q'\]",
+    ),
+    "other names to restore": (
+        lambda: watching({"q": W}).restore({"k": W}),
+        ValueError,
+        r"params has the names \['k'\], but what is kept has \['q'\]",
+    ),
     "a shape": (lambda: watching().restore(np.ones(2)), ValueError, r"params\[0\] has shape \(2,\), "),
     "a kind": (
         lambda: watching(W + 1j).restore(np.ones(3)),
@@ -197,6 +230,11 @@ BAD_STATES = {
         lambda state: {**state, "params": [W, 3]},
         TypeError,
         r"state_dict's params\[1\] has type int, expected an array",
+    ),
+    "too many names": (
+        lambda state: {**state, "params": [W], "names": ["q", "k"]},
+        ValueError,
+        "state_dict's names has length 2, expected 1",
     ),
     "a best to come": (
         lambda state: {**state, "best_update": 2},

@@ -96,6 +96,32 @@ def test_averages_go_to_another_model():
     assert (other == 0).all()
 
 
+NAMED = {
+    "dict": lambda **arrays: arrays,
+    "groups": lambda **arrays: [{"params": {name: a}} for name, a in arrays.items()],
+    "one group": lambda **arrays: [{"params": arrays}],
+}
+
+
+@pytest.mark.parametrize("to", NAMED.values(), ids=NAMED)
+@pytest.mark.parametrize("form", NAMED.values(), ids=NAMED)
+def test_averages_go_to_another_model_by_name(form, to):
+    q, k = np.ones(3), np.full(3, 2.0)
+    ema = fastopt.EMA(form(q=np.zeros(3), k=np.full(3, 7.0)))
+    ema.copy_to(to(k=k, q=q))
+    assert (q.tolist(), k.tolist()) == ([0, 0, 0], [7, 7, 7])
+    ema.copy_to([k, q])  # which have no names: in order
+    assert (q.tolist(), k.tolist()) == ([7, 7, 7], [0, 0, 0])
+
+
+def test_a_name_may_be_in_two_groups_that_stand_in_order():
+    groups = [{"params": {"w": np.zeros(3)}}, {"params": {"w": np.ones(3)}}]
+    first, second = np.full(3, 5.0), np.full(3, 5.0)
+    ema = fastopt.EMA(groups)
+    ema.copy_to([{"params": {"w": first}}, {"params": {"w": second}}])
+    assert (first.tolist(), second.tolist()) == ([0, 0, 0], [1, 1, 1])
+
+
 def test_a_resumed_average_goes_on_to_the_bit():
     weights = path()
     w = weights[0].copy()
@@ -148,6 +174,33 @@ REFUSED = {
         lambda: fastopt.EMA(W).load_state_dict(fastopt.EMA([W, W]).state_dict()),
         ValueError,
         "state_dict's average has 2 arrays, expected 1",
+    ),
+    "other names": (
+        lambda: fastopt.EMA({"q": W, "k": W}).copy_to({"q": W, "v": W}),
+        ValueError,
+        r"params has the names \['q', 'v'\], but what is kept has \['q', 'k'\]",
+    ),
+    "names of what has none": (
+        lambda: fastopt.EMA([W, W]).copy_to({"q": W, "k": W}),
+        ValueError,
+        r"params has the names \['q', 'k'\], but what is kept has no names",
+    ),
+    "a shape under a name": (
+        lambda: fastopt.EMA({"q": W, "k": W}).copy_to({"k": np.ones(2), "q": W}),
+        ValueError,
+        r"params\['k'\] has shape \(2,\), expected \(3,\)",
+    ),
+    "a state in another order": (
+        lambda: fastopt.EMA({"k": W, "q": W}).load_state_dict(
+            fastopt.EMA({"q": W, "k": W}).state_dict()
+        ),
+        ValueError,
+        r"state_dict has names \['q', 'k'\], expected \['k', 'q'\]",
+    ),
+    "a state without names": (
+        lambda: fastopt.EMA({"q": W}).load_state_dict(fastopt.EMA(W).state_dict()),
+        ValueError,
+        r"state_dict has names None, expected \['q'\]",
     ),
     "no state": (
         lambda: fastopt.EMA(W).load_state_dict(None),

@@ -228,7 +228,7 @@ LINES = [
     (
         lambda: fastopt.SGD([{"params": {"a": W}}, {"params": {"a": G}}]).step({"a": G.copy()}),
         ValueError,
-        "grads is one dict, but params has a name in two groups",
+        "grads is matched by name, but params has one in two groups",
     ),
     # functions
     (lambda: F.adam_step(W, V, V, V, step=0), ValueError, "step must be 1 or more, got 0"),

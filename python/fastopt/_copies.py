@@ -3,6 +3,7 @@ cannot be."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fastopt._arrays import beside, computable, copied, is_floating
@@ -10,32 +11,47 @@ from fastopt._like import Array
 from fastopt._params import Params
 
 
-def arrays_of(params: Any) -> list[Array]:
-    """A flat list of the parameters, whatever their form, that their libraries can compute with."""
+def read(params: Any) -> Params:
+    """The parameters, whatever their form, as arrays that their libraries can compute with."""
     layout = Params.read(params)
     if layout.form == "array":
-        return [computable("params", layout.arrays[0])]
-    return [computable(layout.place("params", i), a) for i, a in enumerate(layout.arrays)]
+        return replace(layout, arrays=[computable("params", layout.arrays[0])])
+    arrays = [computable(layout.place("params", i), a) for i, a in enumerate(layout.arrays)]
+    return replace(layout, arrays=arrays)
 
 
-def check_fit(arrays: list[Array], copies: list[Array], role: str = "params") -> None:
+def in_order(params: Params, kept: Params) -> list[Array]:
+    """The parameters in the order of the copies: by name, if they have names, which must be the copies'."""
+    _same_length("params", params.arrays, kept)
+    if params.names is None or params.names == kept.names:
+        return params.arrays
+    return kept.by_name(dict(zip(params.names, params.arrays, strict=True)), "params")
+
+
+def check_fit(arrays: list[Array], kept: Params, role: str = "params") -> None:
     """As many, of the same shapes; of the same dtypes, but that floating point may be rounded."""
-    if len(arrays) != len(copies):
-        raise ValueError(f"{role} has {len(arrays)} arrays, expected {len(copies)}")
-    for i, (array, kept) in enumerate(zip(arrays, copies, strict=True)):
-        found, expected = (tuple(getattr(a, "shape", ())) for a in (array, kept))
+    _same_length(role, arrays, kept)
+    for i, (array, copy) in enumerate(zip(arrays, kept.arrays, strict=True)):
+        name = kept.named(role, i)
+        found, expected = (tuple(getattr(a, "shape", ())) for a in (array, copy))
         if found != expected:
-            raise ValueError(f"{role}[{i}] has shape {found}, expected {expected}")
-        if not (_dtype(array) == _dtype(kept) or (is_floating(array) and is_floating(kept))):
-            raise TypeError(f"{role}[{i}] has dtype {_dtype(array)}, expected {_dtype(kept)}")
+            raise ValueError(f"{name} has shape {found}, expected {expected}")
+        if not (_dtype(array) == _dtype(copy) or (is_floating(array) and is_floating(copy))):
+            raise TypeError(f"{name} has dtype {_dtype(array)}, expected {_dtype(copy)}")
 
 
-def write(params: list[Array], values: list[Array]) -> None:
-    """``values`` rounded to the dtypes of ``params``, in place."""
-    check_fit(params, values)
-    ready = [beside(array, value, array.dtype) for array, value in zip(params, values, strict=True)]
+def _same_length(role: str, arrays: list[Array], kept: Params) -> None:
+    if len(arrays) != len(kept.arrays):
+        raise ValueError(f"{role} has {len(arrays)} arrays, expected {len(kept.arrays)}")
+
+
+def write(params: list[Array], kept: Params) -> None:
+    """The copies rounded to the dtypes of ``params``, in place."""
+    check_fit(params, kept)
+    pairs = zip(params, kept.arrays, strict=True)
+    ready = [beside(array, value, array.dtype) for array, value in pairs]
     for i, array in enumerate(params):
-        _try_to_write(f"params[{i}]", array)
+        _try_to_write(kept.named("params", i), array)
     for array, value in zip(params, ready, strict=True):
         array[...] = value
 

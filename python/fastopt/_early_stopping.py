@@ -3,12 +3,13 @@ best."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from fastopt import _checks, _states
 from fastopt._arrays import copied
-from fastopt._copies import arrays_of, check_fit, write
-from fastopt._like import Array
+from fastopt._copies import check_fit, in_order, read, write
+from fastopt._params import Params
 from fastopt._watch import Watch
 
 
@@ -46,7 +47,7 @@ class EarlyStopping:
         self, patience: int = 10, min_delta: float = 0.0, mode: Literal["min", "max"] = "min"
     ) -> None:
         self._watch = Watch(patience, min_delta, mode)
-        self._kept: list[Array] = []
+        self._kept = Params([], "list")
         self.updates = self.best_update = 0
 
     @property
@@ -69,36 +70,40 @@ class EarlyStopping:
 
         Args:
             value: the validation error, a number; an array without axes may hold it.
-            params: in any form that an optimizer takes; only read, the same arrays each time. To restore
-                BatchNorm's running statistics as well, give them along.
+            params: in any form that an optimizer takes; only read, the same arrays each time, those with names
+                in any order. To restore BatchNorm's running statistics as well, give them along.
 
         Returns:
             Whether to stop.
         """
-        value, arrays = _checks.number("value", value), arrays_of(params)
-        if self._kept:
-            check_fit(arrays, self._kept)
+        value, now = _checks.number("value", value), read(params)
+        if self._kept.arrays:
+            now = replace(self._kept, arrays=in_order(now, self._kept))
+            check_fit(now.arrays, self._kept)
         improves = self._watch.improves(value)
-        kept = [copied(array) for array in arrays] if improves else self._kept
+        kept = replace(now, arrays=[copied(array) for array in now.arrays]) if improves else self._kept
         self.updates += 1  # now that nothing can fail
         if improves:
             self._kept, self.best_update = kept, self.updates
         return self._watch.see(value)
 
     def restore(self, params: Any) -> None:
-        """Write the best parameters back, in place. ``ValueError`` or ``TypeError`` if there are none, or if
-        ``params`` do not fit or cannot be written to; nothing is changed then."""
+        """Write the best parameters back, in place, those with names by name. ``ValueError`` or ``TypeError``
+        if there are none, or if ``params`` do not fit, have other names or cannot be written to; nothing is
+        changed then."""
         if not self.best_update:
             raise ValueError("no update has brought an improvement, so there is nothing to restore")
-        write(arrays_of(params), self._kept)
+        write(in_order(read(params), self._kept), self._kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that :meth:`load_state_dict` needs to go on, copies of the best parameters among it."""
+        """All that :meth:`load_state_dict` needs to go on, copies of the best parameters and their names
+        (``None`` in a list) among it."""
         return {
             **self._watch.state_dict(),
             "updates": self.updates,
             "best_update": self.best_update,
-            "params": [copied(array) for array in self._kept],
+            "names": self._kept.names,
+            "params": [copied(array) for array in self._kept.arrays],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -108,7 +113,8 @@ class EarlyStopping:
         updates, best_update = (_checks.count(k, state[k]) for k in ("updates", "best_update"))
         if best_update > updates:
             raise ValueError(f"state_dict's best_update is {best_update}, but updates is {updates}")
-        kept = [copied(array) for array in _states.arrays_in(state, "params")]
+        arrays = [copied(array) for array in _states.arrays_in(state, "params")]
+        kept = Params(arrays, "list", _states.names_in(state, arrays))
         self._watch.load_state_dict(state)
         self.updates, self.best_update, self._kept = updates, best_update, kept
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from fastopt import _checks, _states
 from fastopt._arrays import copied, floating
-from fastopt._copies import arrays_of, check_fit, write
+from fastopt._copies import check_fit, in_order, read, write
 from fastopt._like import Array
+from fastopt._params import Params
 
 
 class EMA:
@@ -50,10 +52,12 @@ class EMA:
     average: list[Array]
 
     def __init__(self, params: Any, decay: float = 0.999, *, warmup: bool = False) -> None:
-        self._params = [floating(f"params[{i}]", a) for i, a in enumerate(arrays_of(params))]
+        self._params = read(params)
+        for i, param in enumerate(self._params.arrays):
+            floating(self._params.place("params", i), param)
         self.decay = _checks.real("decay", decay, "[0, 1)")
         self.warmup = _checks.switch("warmup", warmup)
-        self.average = [copied(a, _wide(a)) for a in self._params]
+        self.average = [copied(a, _wide(a)) for a in self._params.arrays]
         self.updates = 0
 
     def update(self) -> None:
@@ -62,37 +66,44 @@ class EMA:
         decay = self.decay
         if self.warmup:
             decay = min(decay, (1 + self.updates) / (10 + self.updates))
-        for average, param in zip(self.average, self._params, strict=True):
+        for average, param in zip(self.average, self._params.arrays, strict=True):
             average += (param - average) * (1.0 - decay)
 
     def copy_to(self, params: Any = None) -> None:
-        """Write the averages into ``params``, by default those that are followed, rounded to their dtype.
-        ``ValueError`` or ``TypeError`` if one does not fit or cannot be written to; nothing is changed then."""
-        write(self._params if params is None else arrays_of(params), self.average)
+        """Write the averages into ``params``, by default those that are followed, rounded to their dtype; where
+        they have names, by name. ``ValueError`` or ``TypeError`` if the names are others, or if one does not
+        fit or cannot be written to; nothing is changed then."""
+        kept = replace(self._params, arrays=self.average)
+        write(self._params.arrays if params is None else in_order(read(params), kept), kept)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within a ``with`` block the parameters are the averages; after it they are what they were."""
-        before = [copied(param) for param in self._params]
+        before = replace(self._params, arrays=[copied(param) for param in self._params.arrays])
         self.copy_to()
         try:
             yield
         finally:
-            write(self._params, before)
+            write(self._params.arrays, before)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages (copied), and their count."""
-        return {"updates": self.updates, "average": copy.deepcopy(self.average)}
+        """The averages (copied), their names (``None`` in a list) and their count."""
+        return {**self._identity(), "updates": self.updates, "average": copy.deepcopy(self.average)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was called. ``ValueError`` or ``TypeError`` for another's state or for
-        what is none; nothing is changed then."""
+        """Go on where :meth:`state_dict` was called. ``ValueError`` or ``TypeError`` for another's state, one
+        with other names or in another order, or for what is none; nothing is changed then."""
+        _states.same_identity(state, self._identity())
         _states.entries(state, ("updates", "average"))
         updates = _checks.count("updates", state["updates"])
         average = _states.arrays_in(state, "average")
-        check_fit(average, self.average, "state_dict's average")
-        write(self.average, average)
+        check_fit(average, Params(self.average, "list"), "state_dict's average")
+        write(self.average, Params(average, "list"))
         self.updates = updates
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree in with the average that loads it."""
+        return {"names": self._params.names}
 
     def __repr__(self) -> str:
         return f"EMA({len(self.average)} arrays, decay={self.decay}, warmup={self.warmup})"

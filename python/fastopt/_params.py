@@ -91,7 +91,7 @@ class Params:
             one = is_array(grads) or not isinstance(grads, (list, tuple))
             return [grads] if one else grads, self.place
         if isinstance(grads, Mapping):
-            return self._by_name(grads, role), self.named
+            return self.by_name(grads, role), self.named
         if not isinstance(grads, (list, tuple)) and not is_array(grads):
             items = _items(grads)
             grads = grads if items is None else items
@@ -99,7 +99,8 @@ class Params:
             return self._by_group(grads, role), self.within
         return grads, self.place  # Stepper.step says what is wrong with it
 
-    def _by_name(self, grads: Mapping[Any, Array], role: str) -> list[Array]:
+    def by_name(self, grads: Mapping[Any, Array], role: str) -> list[Array]:
+        """Arrays under the names of the parameters, in their order."""
         names = self.names if self.names is not None else []
         if set(names) != set(grads) or self.names is None:
             raise ValueError(
@@ -107,7 +108,8 @@ class Params:
             )
         if len(set(names)) < len(names):
             raise ValueError(
-                f"{role} is one dict, but params has a name in two groups ({names}): give a list of groups"
+                f"{role} is matched by name, but {_params_of(role)} has one in two groups ({names}): "
+                "give a list of groups, in the same order"
             )
         return [grads[name] for name in names]
 
@@ -148,4 +150,5 @@ def _items(collection: object) -> list[Any] | None:
 
 
 def _params_of(role: str) -> str:
-    return role.replace("grads", "params")
+    """What a message calls that which arrays are matched with: parameters, with copies made before."""
+    return role.replace("grads", "params") if "grads" in role else "what is kept"

@@ -53,6 +53,14 @@ def arrays_in(state: dict[str, Any], name: str) -> list[Array]:
     return [computable(f"state_dict's {name}[{i}]", array) for i, array in enumerate(arrays)]
 
 
+def names_in(state: dict[str, Any], arrays: list[Array]) -> list[Any] | None:
+    """Those of the arrays, if they have any."""
+    if state.get("names") is None:
+        return None
+    same_length("names", state["names"], arrays)
+    return list(state["names"])
+
+
 def given(name: str, value: Any) -> list[Array]:
     """What an attribute is set to, as a list of arrays. One array is no list, though its rows could be."""
     if isinstance(value, (str, Mapping)) or is_array(value) or not isinstance(value, Iterable):
