@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 
 from fastopt import _checks, _states
-from fastopt._arrays import beside, computable, copied, floating, is_floating, namespace
+from fastopt._arrays import ONE_OF_THEM, beside, computable, copied, floating, is_floating, namespace
 from fastopt._like import Array
 from fastopt._typing import Self
+
+_WHOLE = re.compile(r"(^|\.)(bool|u?int\d+)$")  # as libraries say their dtypes: int64, torch.int64
 
 
 class Standardizer:
@@ -32,11 +35,13 @@ class Standardizer:
     features) and ``count`` are plain attributes, arrays of the data's library with size 1 along the axes
     summed over.
 
-    ``transform`` and ``inverse`` return new arrays of the dtype of ``x``, computed in float64 and rounded once;
-    integers become float32. Fit on the training set and transform the others with it.
+    ``transform`` and ``inverse`` return new arrays of the dtype of ``x``, in native byte order, computed in
+    float64 and rounded once; integers and bool become float32. Fit on the training set and transform the others
+    with it.
 
     Raises ``ValueError`` for shapes that do not fit, for NaN or infinities, for numbers whose squares
-    overflow float64, and for ``transform`` before any data; ``TypeError`` for complex numbers.
+    overflow float64, and for ``transform`` before any data; ``TypeError`` for other dtypes than float16,
+    bfloat16, float32, float64, integers and bool.
 
     >>> import numpy as np, fastopt
     >>> x = np.array([[1.0, 7.0], [3.0, 7.0]])
@@ -171,8 +176,10 @@ class Standardizer:
 
 def _real(x: Any) -> Array:
     x = computable("x", x)
-    if "complex" in str(x.dtype):
-        raise TypeError(f"x has dtype {x.dtype}, expected real numbers")
+    if isinstance(x, np.ndarray) and not x.dtype.isnative:
+        x = x.astype(x.dtype.newbyteorder("="))
+    if not (is_floating(x) or _WHOLE.search(str(x.dtype))):
+        raise TypeError(f"x has dtype {x.dtype}, {ONE_OF_THEM}, an integer or bool")
     return x
 
 
