@@ -300,7 +300,10 @@ def test_a_fill_that_the_dtype_can_hold_is_taken(dtype, fill, library):
     assert {v.item() for v in np.unique(y)} == {0, fill}
 
 
+MASKED = np.ma.array(X, mask=X > 0)
 REFUSED = {
+    "a mask": (lambda: augment.flip(MASKED, D), TypeError, "images has a mask, expected a plain array"),
+    "a mask to compute with": (lambda: augment.noise(MASKED, D), TypeError, "images has a mask, expec"),
     "axes": (lambda: augment.flip(X[0], D), ValueError, r"images has shape \(3, 7, 8\), expected 4"),
     "number": (lambda: augment.flip(X[:2], D), ValueError, "images has 2 samples, but draws has 6"),
     "noise number": (lambda: augment.noise(X[:2], D), ValueError, "images has 2 samples, but draws"),

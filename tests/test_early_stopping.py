@@ -186,6 +186,16 @@ REFUSED = {
         ValueError,
         r"params has the names \['k'\], but what is kept has \['q'\]",
     ),
+    "a mask": (
+        lambda: watching({"q": np.ma.array(W)}),
+        TypeError,
+        r"params\['q'\] has a mask, expected a plain array",
+    ),
+    "a mask to restore": (
+        lambda: watching().restore(np.ma.array(W)),
+        TypeError,
+        "params has a mask, expected a plain array",
+    ),
     "a shape": (lambda: watching().restore(np.ones(2)), ValueError, r"params\[0\] has shape \(2,\), "),
     "a kind": (
         lambda: watching(W + 1j).restore(np.ones(3)),

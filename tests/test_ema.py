@@ -165,6 +165,11 @@ REFUSED = {
     "decay": (lambda: fastopt.EMA(W, 1.0), ValueError, r"decay must lie in \[0, 1\), got 1.0"),
     "warmup": (lambda: fastopt.EMA(W, warmup=10), TypeError, "warmup must be True or False"),
     "integers": (lambda: fastopt.EMA([W, np.ones(3, int)]), TypeError, r"params\[1\] has dtype int64"),
+    "a mask": (
+        lambda: fastopt.EMA([W, np.ma.array(W)]),
+        TypeError,
+        r"params\[1\] has a mask, expected a plain array",
+    ),
     "a shape": (
         lambda: fastopt.EMA(W).copy_to(np.ones(2)),
         ValueError,

@@ -135,6 +135,13 @@ def test_torch_asks_for_the_extra(torch, monkeypatch):
         list(minibatches(torch.ones(3), batch_size=2))
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_mask_stays_with_its_samples(shuffle):
+    x = np.ma.array(np.arange(6.0), mask=[0, 1, 0, 0, 1, 0])
+    for batch, number in minibatches(x, np.arange(6), batch_size=4, shuffle=shuffle):
+        np.testing.assert_array_equal(batch.mask, x.mask[number])
+
+
 REFUSED = {
     "no array": (lambda: minibatches(batch_size=1), TypeError, "minibatches needs at least one"),
     "no samples' axis": (

@@ -198,6 +198,16 @@ REFUSED = {
         ValueError,
         "x holds numbers whose squares overflow float64",
     ),
+    "a mask": (
+        lambda: Standardizer().fit(np.ma.array(X, mask=X < 0)),
+        TypeError,
+        "x has a mask, expected a plain array",
+    ),
+    "a mask later": (
+        lambda: Standardizer().fit(X).transform(np.ma.array(X)),
+        TypeError,
+        "x has a mask, expected a plain array",
+    ),
     "a list": (lambda: Standardizer().fit([[1.0]]), TypeError, "x has type list, expected an array"),
     "another's state": (
         lambda: Standardizer(1).load_state_dict(Standardizer(0).state_dict()),

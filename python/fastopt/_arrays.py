@@ -12,6 +12,8 @@ from fastopt._like import Array, full_like, is_viewable, library_of
 
 def computable(name: str, array: Any) -> Array:
     """``array`` itself where its library can compute; torch's without its graph, a buffer as NumPy's view."""
+    if _has_mask(array):  # which would be lost on the way
+        raise TypeError(f"{name} has a mask, expected a plain array")
     if isinstance(array, np.ndarray):
         return array
     if library_of(array) == "torch" and hasattr(array, "detach"):
@@ -21,6 +23,12 @@ def computable(name: str, array: Any) -> Array:
     if is_viewable(array):
         return np.asarray(array)
     raise TypeError(f"{name} has type {type(array).__name__}, expected an array")
+
+
+def _has_mask(array: Any) -> bool:
+    """Whether it is one of NumPy's masked arrays: by name, as their module is loaded with the first of them."""
+    kinds = type(array).__mro__
+    return any(k.__name__ == "MaskedArray" and k.__module__.startswith("numpy.ma") for k in kinds)
 
 
 def without_graph(array: Array) -> Array:

@@ -37,7 +37,11 @@ class MiniBatches:
     ) -> None:
         if not arrays:
             raise TypeError("minibatches needs at least one array")
-        self.arrays = [computable(f"arrays[{i}]", a) for i, a in enumerate(arrays)]
+        self.arrays = [
+            # NumPy's as they are: samples are only picked from them, which keeps a mask.
+            a if isinstance(a, np.ndarray) else computable(f"arrays[{i}]", a)
+            for i, a in enumerate(arrays)
+        ]
         for i, array in enumerate(self.arrays):
             if len(array.shape) == 0:
                 raise ValueError(f"arrays[{i}] has no axes, expected samples along the first")
