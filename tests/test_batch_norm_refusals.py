@@ -178,6 +178,15 @@ def test_evaluation_does_not_write_over_what_it_reads():
             )
 
 
+def test_a_result_that_cannot_be_written_to_is_refused():
+    """Unless there is an ``out`` for it."""
+    jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed")
+    x, out = jnp.ones((4, 3)), np.empty((4, 3), np.float32)
+    with pytest.raises(TypeError, match=r"^x has type ArrayImpl, and a new array like it cannot be"):
+        F.batch_norm_forward(x)
+    assert F.batch_norm_forward(x, out=out)[0] is out
+
+
 def test_residual_and_out_of_another_dtype():
     for name in ("residual", "out"):
         b = batch(FORM)

@@ -181,6 +181,19 @@ def test_arrays_of_forward(name, bad, kind, says):
             call({k: v for k, v in s.items() if k != "out"})
 
 
+def test_a_result_that_cannot_be_written_to_is_refused():
+    """Unless there is an ``out`` for it."""
+    jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed")
+    x, out = jnp.ones(SHAPE), np.empty(SHAPE, np.float32)
+    says = "{} has type ArrayImpl, and a new array like it cannot be written to: pass {} as NumPy's, or out="
+    with pytest.raises(TypeError, match="^" + says.format("x", "x")):
+        F.dropout_forward(x, 0.5, seed=1)
+    y, saved = F.dropout_forward(x, 0.5, seed=1, out=out)
+    assert y is out
+    with pytest.raises(TypeError, match="^" + says.format("dy", "dy")):
+        F.dropout_backward(x, saved)
+
+
 @pytest.mark.parametrize("name", ["x", "residual", "bias"])
 def test_out_may_be_an_input_or_apart_from_it_but_not_in_between(name):
     memory = values(40)

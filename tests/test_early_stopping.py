@@ -88,6 +88,18 @@ def test_parameters_may_come_from_a_generator():
     assert (w[0] == 1).all()
 
 
+def test_parameters_that_cannot_change_are_kept_too():
+    """They come back into arrays that can."""
+    jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed")
+    stopper, resumed = fastopt.EarlyStopping(), fastopt.EarlyStopping()
+    for error in (1.0, 2.0):
+        stopper.update(error, {"w": jnp.full(3, error), "b": jnp.full(2, error, jnp.bfloat16)})
+    resumed.load_state_dict(stopper.state_dict())
+    w, b = np.zeros(3, np.float32), np.zeros(2, np.float32)
+    resumed.restore({"b": b, "w": w})
+    assert (w.tolist(), b.tolist()) == ([1, 1, 1], [1, 1])
+
+
 def test_torch_parameters_that_require_gradients(torch):
     w = torch.ones(3, requires_grad=True)
     stopper = fastopt.EarlyStopping()

@@ -225,6 +225,14 @@ REFUSED = {
 }
 
 
+def test_an_array_that_never_changes_is_refused():
+    """Its average would stay where it began, step after step."""
+    w = pytest.importorskip("jax.numpy", reason="JAX is not installed").ones(3)
+    says = r"^params\['w'\] has type ArrayImpl, expected an array that can change in place$"
+    with pytest.raises(TypeError, match=says):
+        fastopt.EMA({"w": w})
+
+
 @pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
 def test_refused(call, kind, says):
     with pytest.raises(kind, match="^" + says):

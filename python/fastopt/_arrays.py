@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt._like import Array, full_like, is_viewable, library_of
+from fastopt._like import Array, full_like, is_mutable, is_viewable, library_of
 
 
 def computable(name: str, array: Any) -> Array:
@@ -118,6 +118,8 @@ def floating(name: str, array: Any) -> Array:
 def copied(array: Any, dtype: str | None = None) -> Array:
     """A new array with the same values, its own order in memory, and no autograd graph."""
     new = full_like(array, 0.0, dtype)
+    if not is_mutable(new):
+        return namespace(array).asarray(array, dtype=new.dtype, copy=True)
     new[...] = computable("array", array)
     return new
 

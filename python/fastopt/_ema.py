@@ -11,7 +11,7 @@ from typing import Any
 from fastopt import _checks, _states
 from fastopt._arrays import copied, floating
 from fastopt._copies import check_fit, in_order, read, write
-from fastopt._like import Array
+from fastopt._like import Array, is_mutable
 from fastopt._params import Params
 
 
@@ -58,6 +58,8 @@ class EMA:
         self.decay = _checks.real("decay", decay, "[0, 1)")
         self.warmup = _checks.switch("warmup", warmup)
         self.average = [copied(a, _wide(a)) for a in self._params.arrays]
+        for i, average in enumerate(self.average):
+            _require_mutable(self._params.place("params", i), average)
         self.updates = 0
 
     def update(self) -> None:
@@ -107,6 +109,13 @@ class EMA:
 
     def __repr__(self) -> str:
         return f"EMA({len(self.average)} arrays, decay={self.decay}, warmup={self.warmup})"
+
+
+def _require_mutable(name: str, average: Array) -> None:
+    """Of a library whose arrays can change: of a parameter that is replaced nothing new would be seen."""
+    if not is_mutable(average):
+        kind = type(average).__name__
+        raise TypeError(f"{name} has type {kind}, expected an array that can change in place")
 
 
 def _wide(array: Array) -> str:

@@ -95,6 +95,17 @@ def _view(array: Array) -> Any:
     return np.asarray(array) if is_viewable(array) else np.from_dlpack(array)
 
 
+def is_mutable(new: Array) -> bool:
+    """Whether a new array can be written to. JAX's never can, but say so only when it is tried."""
+    if isinstance(new, np.ndarray) or library_of(new) in {"cupy", "torch"}:
+        return True
+    try:
+        new[...] = new
+    except TypeError:
+        return False
+    return True
+
+
 def state_like(param: Array, fill: float, dtype: str | None) -> Array:
     """A state of a parameter, of ``dtype`` if that is of 16 bits."""
     return full_like(param, fill, dtype if dtype and _is_16_bit(param) else None)
@@ -116,6 +127,13 @@ def result_like(array: Array, role: str, out: Array | None = None) -> Array:
     """Where to write a result: ``out``, or a new array like this one."""
     if out is not None:
         return out
-    if type(array) is not np.ndarray:
-        _core.check_array(array, role)
-    return empty_like(array)
+    if type(array) is np.ndarray:
+        return empty_like(array)
+    _core.check_array(array, role)
+    new = empty_like(array)
+    if not is_mutable(new):
+        raise TypeError(
+            f"{role} has type {type(array).__name__}, and a new array like it cannot be written to: "
+            f"pass {role} as NumPy's, or out="
+        )
+    return new
