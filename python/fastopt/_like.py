@@ -100,7 +100,10 @@ def is_mutable(new: Array) -> bool:
     if isinstance(new, np.ndarray) or library_of(new) in {"cupy", "torch"}:
         return True
     try:
-        new[...] = new
+        if len(new.shape):
+            new[:0] = 0.0  # of which nothing is moved
+        else:
+            new[...] = new
     except TypeError:
         return False
     return True
