@@ -202,7 +202,7 @@ def test_a_tensor_without_values_to_copy_changes_nothing(kind, torch):
     state, before = state.state_dict(), state_bits(opt)
     v = state["state"]["v"]
     v[1] = v[1].to("meta") if kind == "meta" else v[1].to_sparse()
-    with pytest.raises(TypeError, match=r"^state_dict's v\[1\] cannot be read"):
+    with pytest.raises(TypeError, match=r"^state_dict's v\[1\] (cannot be read|is sparse)"):
         opt.load_state_dict(state)
     assert state_bits(opt) == before
 
