@@ -166,8 +166,7 @@ class Optimizer(Shared):
 
         def __setattr__(self, name: str, value: Any) -> None:
             if self._is_hyper(name):
-                with _hyper.added(self._hyper, self._checked({name: value})):
-                    self._hyper_changed()
+                _hyper.take_up(self._hyper, self._checked({name: value}), self._hyper_changed)
             elif name in self._states:
                 self._replace_state(name, _states.given(name, value))
             elif name in _COUNTS:

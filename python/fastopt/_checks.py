@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from numbers import Real
 from typing import Any
 
 
 def whole(name: str, value: Any) -> int:
     """``value`` as a whole number of either sign, as an axis may be; of no type but Python's own."""
-    if not isinstance(value, bool):  # which Python takes for 0 or 1, and nobody means
-        with suppress(TypeError):
+    try:
+        if not isinstance(value, bool):  # which Python takes for 0 or 1, and nobody means
             return int(operator.index(value))
+    except TypeError:
+        pass
     raise TypeError(f"{name} must be a whole number, got {value!r}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt._hyper import BETAS, Shared, added, refuse_to_set
+from fastopt._hyper import BETAS, Shared, refuse_to_set, take_up
 from fastopt._like import Array
 
 
@@ -45,8 +45,7 @@ class Group(Shared):
     def __setattr__(self, name: str, value: Any) -> None:
         if not self._opt._is_hyper(name) and name not in self._opt._constants:
             refuse_to_set(f"a group of {type(self._opt).__name__}", self, name)
-        with added(self._own, self._opt._checked_own({name: value})):
-            self._opt._hyper_changed()
+        take_up(self._own, self._opt._checked_own({name: value}), self._opt._hyper_changed)
 
     def __repr__(self) -> str:
         return f"Group({', '.join(f'{k}={v!r}' for k, v in self._own.items())})"

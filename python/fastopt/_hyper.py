@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NoReturn
 
 from fastopt import _checks, _core
@@ -50,13 +49,12 @@ def checked(rule: str, values: dict[str, Any]) -> dict[str, Any]:
     return {name: _checks.plain(value) for name, value in values.items()}
 
 
-@contextmanager
-def added(kept: dict[str, Any], values: dict[str, Any]) -> Iterator[None]:
-    """Take up values, unless a device that is told of them within cannot be told: then all is as before."""
+def take_up(kept: dict[str, Any], values: dict[str, Any], tell: Callable[[], None]) -> None:
+    """Add values, unless a device that is told of them cannot be told: then all is as before."""
     before = dict(kept)
     kept.update(values)
     try:
-        yield
+        tell()
     except BaseException:
         for name in values.keys() - before.keys():
             del kept[name]

@@ -149,7 +149,7 @@ class BatchNorm(Layer):
                 axis=self.axis,
                 unbiased=self.unbiased,
                 single_value=self.single_value,
-                batch=self.num_batches_tracked + 1,
+                batch=self.num_batches_tracked + 1 if self.momentum is None else None,
                 residual=residual,
                 activation=self.activation,
                 out=out,
