@@ -50,3 +50,11 @@ def cuda():
     found.use()
     yield found
     _core.use_cuda(None)
+
+
+@pytest.fixture
+def shim(cuda):
+    """The host shim, for what it alone has or tells."""
+    if cuda.name != "shim":
+        pytest.skip("needs the shim: its two devices, its plain arrays, what it counts and refuses")
+    return cuda

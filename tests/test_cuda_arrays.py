@@ -21,13 +21,6 @@ from fastopt import functional as F
 from steps import bits
 
 
-@pytest.fixture
-def shim(cuda):
-    if cuda.name != "shim":
-        pytest.skip("needs the shim's two devices and its plain arrays")
-    return cuda
-
-
 def changed(array, **about):
     """The same array, which says something else of itself."""
     other = copy.copy(array)

@@ -20,13 +20,6 @@ from fastopt import functional as F
 CAPTURE_RELAXED = 2
 
 
-@pytest.fixture
-def shim(cuda):
-    if cuda.name != "shim":
-        pytest.skip("needs the shim's plain arrays, which may be of any library")
-    return cuda
-
-
 @contextlib.contextmanager
 def captured(shim):
     """A stream that is being captured."""

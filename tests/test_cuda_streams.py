@@ -22,13 +22,6 @@ GLOBAL = 0  # the strictest mode of a capture
 
 
 @pytest.fixture
-def shim(cuda):
-    if cuda.name != "shim":
-        pytest.skip("needs the shim, which tells what a device may not")
-    return cuda
-
-
-@pytest.fixture
 def as_cupys(shim, monkeypatch):
     return Cupys(shim, monkeypatch)
 

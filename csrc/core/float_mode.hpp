@@ -11,7 +11,7 @@
 
 #if __FINITE_MATH_ONLY__ || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
     defined(__NO_SIGNED_ZEROS__)
-#error "fastopt needs the arithmetic of IEEE 754: compile it without -ffast-math"
+#error "fastopt needs the arithmetic of IEEE 754, which fast math is not"
 #endif
 
 namespace fastopt {

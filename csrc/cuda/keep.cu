@@ -39,10 +39,9 @@ void release_late(const Place& place) {
 }  // namespace
 
 void* keep(const Place& place, int64_t bytes) {
-  if (!captured(place)) {
-    if (is_plain(place)) release_late(place);
-    return allocate(place, bytes);
-  }
+  const bool plain = is_plain(place);
+  if (plain) release_late(place);
+  if (plain || !captured(place)) return allocate(place, bytes);
   const OnDevice current(place);
   void* const data = allocate_outright(bytes);
   const std::scoped_lock locked(guard);

@@ -29,6 +29,8 @@ void keep_pool(int device) {
   kept = device;
 }
 
+// Allocates and frees outright even while some stream is being captured, which the stricter modes of a
+// capture forbid to its own thread, and one of them to all. An optimizer goes when Python collects it.
 class DespiteCaptures {
  public:
   DespiteCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
@@ -39,6 +41,12 @@ class DespiteCaptures {
  private:
   cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
+
+void free_outright(void* data) noexcept {
+  if (!data) return;
+  const DespiteCaptures relaxed;
+  if (cudaFree(data) != cudaSuccess) cudaGetLastError();  // or the next launch would report it
+}
 
 }  // namespace
 
@@ -66,12 +74,6 @@ void* allocate_outright(int64_t bytes) {
   const DespiteCaptures relaxed;
   if (bytes > 0) check(cudaMalloc(&data, size_t(bytes)), "no memory left");
   return data;
-}
-
-void free_outright(void* data) noexcept {
-  if (!data) return;
-  const DespiteCaptures relaxed;
-  if (cudaFree(data) != cudaSuccess) cudaGetLastError();  // or the next launch would report it
 }
 
 Room::Room(const Place& place, int64_t bytes, Keep keep)

@@ -54,10 +54,8 @@ void release(const Place& place, void* data) noexcept;
 void* keep(const Place& place, int64_t bytes);
 void drop(const Place& place, void* data) noexcept;
 
-// Allocates and frees outright even while some stream is being captured, which the stricter modes of a
-// capture forbid to its own thread, and one of them to all. An optimizer goes when Python collects it.
+// Outright, on the current device, even while some stream is being captured.
 void* allocate_outright(int64_t bytes);
-void free_outright(void* data) noexcept;
 
 // To the device as arguments of kernels: in the order of the stream, without waiting, and captured with
 // their values by a graph that is being captured. For some kilobytes. Multiples of 8 bytes.
