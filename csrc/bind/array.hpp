@@ -16,7 +16,7 @@ namespace fastopt::bind {
 namespace py = pybind11;
 
 // A CUDA device that has not been asked for its number yet.
-inline constexpr int kSomeDevice = -2;
+inline constexpr int kUnknownDevice = -2;
 
 // A list of arrays.
 using Arrays = py::typing::List<py::object>;

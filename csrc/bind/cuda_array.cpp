@@ -102,7 +102,7 @@ Array read_cuda_array(py::handle object, const py::dict& about, const Where& whe
   const py::tuple data = required(about, keys().data);
   a.data = reinterpret_cast<char*>(data[0].cast<uintptr_t>());
   a.writable = !data[1].cast<bool>();
-  a.device = kSomeDevice;
+  a.device = kUnknownDevice;
   if (const py::handle stream = item(about, keys().stream))
     a.stream = reinterpret_cast<void*>(stream.cast<uintptr_t>());
   a.owner = py::reinterpret_borrow<py::object>(object);

@@ -91,7 +91,7 @@ bool knows(const RuleInfo& rule, const Choice& choice, int value) {
 
 void set_number(Hyper& h, const Number& n, py::handle value) {
   if (value.is_none() && n.interval.high == kInf && !n.interval.high_open) {  // a limit that is off
-    h.*n.at = kNone;
+    h.*n.at = kNoLimit;
     return;
   }
   h.*n.at = read_number(n.name, value, n.interval);

@@ -43,8 +43,8 @@ bool is_row_major(const Array& a) {
   return true;
 }
 
-static Walk with_inverses(Walk walk) {
-  for (int64_t d = 0; d < walk.ndim; ++d) walk.inverse[d] = inverse_of(walk.shape[d]);
+static Walk with_reciprocals(Walk walk) {
+  for (int64_t d = 0; d < walk.ndim; ++d) walk.reciprocal[d] = reciprocal_of(walk.shape[d]);
   return walk;
 }
 
@@ -60,7 +60,7 @@ Walk row_walk(const Array& a) {
       walk.shape[walk.ndim++] = a.shape[d];
     walk.stride[walk.ndim - 1] = a.strides[d];
   }
-  return with_inverses(walk);
+  return with_reciprocals(walk);
 }
 
 Walk walk_like(const Layout& layout, const Array& a) {
@@ -69,7 +69,7 @@ Walk walk_like(const Layout& layout, const Array& a) {
     walk.shape[walk.ndim] = a.shape[d];
     walk.stride[walk.ndim++] = a.strides[d];
   }
-  return with_inverses(walk);
+  return with_reciprocals(walk);
 }
 
 Range range_of(const Array& a) {

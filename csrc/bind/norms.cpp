@@ -75,7 +75,7 @@ Norms clip_grad_norm(const Arrays& grads, const Values& options, const py::objec
   const auto coefficient = [&](double norm) { return clip_coefficient(norm, h.clip_norm, h.clip_eps); };
   if (h.clip_scope == ClipScope::global) {
     const double norm = list.norm(0, n, h.clip_norm_type);
-    scale_all(list, std::vector<double>(n, coefficient(norm)), kNone);
+    scale_all(list, std::vector<double>(n, coefficient(norm)), kNoLimit);
     return py::float_(norm);
   }
   py::list norms;
@@ -85,7 +85,7 @@ Norms clip_grad_norm(const Arrays& grads, const Values& options, const py::objec
     norms.append(norm);
     coefs.push_back(coefficient(norm));
   }
-  scale_all(list, coefs, kNone);
+  scale_all(list, coefs, kNoLimit);
   return norms;
 }
 

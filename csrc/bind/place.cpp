@@ -65,7 +65,7 @@ const Backend& engine_of(const Place& place) {
 
 void Meeting::add(Array& a, const Where& where) {
   if (a.size() == 0) return;
-  if (a.device == kSomeDevice) a.device = cuda.backend->device_of(a.data);
+  if (a.device == kUnknownDevice) a.device = cuda.backend->device_of(a.data);
   if (!owner_) {
     owner_ = a.owner;
     first_ = where;

@@ -223,7 +223,7 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
   }
   overlaps_.check_read(g, at);
   const int device = meeting_.place().device;
-  if (g.device == kSomeDevice && grads_before_[i] == g.data) g.device = device;
+  if (g.device == kUnknownDevice && grads_before_[i] == g.data) g.device = device;
   if (g.device != device) meeting_.add(g, at);
   const int64_t itemsize = int64_t(bytes_of(param.dtype));
   const bool flat = twin || tensors_[i].size <= 1 || same_order(param.layout, itemsize, g);

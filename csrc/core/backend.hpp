@@ -67,7 +67,7 @@ struct NormTensor {
   DType dtype;
   int64_t size;
   double scale = 1.0;
-  double limit = kNone;
+  double limit = kNoLimit;
 };
 
 // In place: data[i] = clamp(data[i], +-limit) * coef.

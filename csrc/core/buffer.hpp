@@ -9,7 +9,7 @@ namespace fastopt {
 inline constexpr int kMaxDims = 64;
 
 // 2**64 / d for d > 1, rounded down: who has it divides by multiplying (rules/divide.hpp).
-constexpr uint64_t inverse_of(int64_t d) {
+constexpr uint64_t reciprocal_of(int64_t d) {
   return d > 1 ? UINT64_MAX / uint64_t(d) + (UINT64_MAX % uint64_t(d) + 1 == uint64_t(d)) : 0;
 }
 
@@ -17,8 +17,8 @@ constexpr uint64_t inverse_of(int64_t d) {
 struct Walk {
   int64_t ndim;
   int64_t shape[kMaxDims];
-  int64_t stride[kMaxDims];    // bytes
-  uint64_t inverse[kMaxDims];  // of the shape
+  int64_t stride[kMaxDims];       // bytes
+  uint64_t reciprocal[kMaxDims];  // of the shape
 };
 
 // A buffer that is only read. Its elements follow each other in the order they are visited in, unless

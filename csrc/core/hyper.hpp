@@ -17,7 +17,7 @@ enum class ClipScope : uint8_t { global, tensor };            // one norm for al
 enum class ClipNorm : uint8_t { two, one, max };              // which norm
 enum class OnNonfinite : uint8_t { propagate, skip, raise };  // what a NaN or inf gradient does
 
-inline constexpr double kNone = std::numeric_limits<double>::infinity();  // a limit that is off
+inline constexpr double kNoLimit = std::numeric_limits<double>::infinity();  // a limit that is off
 
 struct Hyper {
   double lr = 1e-3;
@@ -47,10 +47,10 @@ struct Hyper {
   DecayScale decay_scale = DecayScale::lr;
   bool maximize = false;
   double grad_scale = 1.0;
-  double clip_value = kNone;
+  double clip_value = kNoLimit;
 
   // over the whole list
-  double clip_norm = kNone;
+  double clip_norm = kNoLimit;
   double clip_eps = 1e-6;
   ClipScope clip_scope = ClipScope::global;
   ClipNorm clip_norm_type = ClipNorm::two;

@@ -24,7 +24,7 @@ template <class Visit>
 void each_share(const ChannelSpace& s, int thread, int threads, Visit&& visit) {
   const int64_t blocks = blocks_of(s);
   if (s.rows) {  // by stripes of channels, too: a batch of few rows may have many
-    const int64_t stripes = (s.channels + kMostChannels - 1) / kMostChannels;
+    const int64_t stripes = ceil_div(s.channels, kMostChannels);
     const int64_t first = Share::cut(blocks * stripes, thread, threads);
     const int64_t last = Share::cut(blocks * stripes, thread + 1, threads);
     if (stripes == 1) return visit(0, s.channels, first, last);

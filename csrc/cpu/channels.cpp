@@ -27,7 +27,7 @@ int64_t step(const ChannelSpace& s, const ChannelArray& a) {
 // distances.
 template <class Visit>
 void each_part(const ChannelSpace& s, int64_t begin, int64_t end, Visit&& visit) {
-  const int64_t inner = s.inner, first = (begin + inner - 1) / inner, last = end / inner;
+  const int64_t inner = s.inner, first = ceil_div(begin, inner), last = end / inner;
   if (first > last) return visit(last, begin % inner, end - begin, 1);
   if (begin < first * inner) visit(first - 1, begin % inner, first * inner - begin, 1);
   if (first < last)
@@ -150,7 +150,7 @@ bool ChannelPass::spreads() const {
 void ChannelPass::planes_together(int64_t c0, int64_t c1, int64_t begin, int64_t end,
                                   BlockSums& sums) const {
   const int64_t inner = space_.inner, channels = kMostChannels / inner;
-  const int64_t first = (begin + inner - 1) / inner, last = (end + inner - 1) / inner;
+  const int64_t first = ceil_div(begin, inner), last = ceil_div(end, inner);
   for (int64_t c = c0; c < c1; c += channels)
     each_run(even(space_), first, last, [&](int64_t run, int64_t from, int64_t rows) {
       const int64_t segment = run * even(space_) + from;

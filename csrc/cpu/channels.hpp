@@ -13,7 +13,7 @@
 namespace fastopt::cpu {
 
 inline int64_t block_of(const ChannelSpace& s) { return s.rows ? kRowBlock : kPlaneBlock; }
-inline int64_t blocks_of(const ChannelSpace& s) { return (s.count() + block_of(s) - 1) / block_of(s); }
+inline int64_t blocks_of(const ChannelSpace& s) { return ceil_div(s.count(), block_of(s)); }
 
 // Where nothing is summed, short rows are taken several at a time, as long ones, with constants as
 // often: a power of two of them, so that a long row is whole tiles, or has few ends of registers.

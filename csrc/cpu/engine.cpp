@@ -36,7 +36,7 @@ std::vector<NormTensor> gradients(const StepCall& call, bool limited) {
   std::vector<NormTensor> list;
   each_tensor(call, [&](const StepRun& run, const StepTensor& t) {
     list.push_back({t.grad, stored_as(run.storage), t.size, gradient_factor(*run.hyper),
-                    limited ? run.hyper->clip_value : kNone});
+                    limited ? run.hyper->clip_value : kNoLimit});
   });
   return list;
 }
@@ -74,7 +74,7 @@ int64_t first_nonfinite(const Place& place, const std::vector<NormTensor>& grads
 int64_t look_for_nonfinite(const StepCall& call, bool clipped, bool norm_is_finite) {
   bool limited = false;
   each_tensor(call, [&](const StepRun& run, const StepTensor&) {
-    limited = limited || run.hyper->clip_value != kNone;
+    limited = limited || run.hyper->clip_value != kNoLimit;
   });
   if (clipped && norm_is_finite && !limited) return -1;
   const std::vector<NormTensor> grads = gradients(call, false);
@@ -118,7 +118,7 @@ void run_all(const StepCall& call) {
 StepReport step(const StepCall& call) {
   const IeeeMode mode;  // for the constants and the clip coefficient, which this thread computes
   const Hyper& h = *call.whole;
-  const bool clips = h.clip_norm != kNone;
+  const bool clips = h.clip_norm != kNoLimit;
   bool norm_is_finite = true;
   if (clips)
     norm_is_finite = clip(call, gradients(call, true));
@@ -140,7 +140,7 @@ void scale(const Place&, const ScaleTensor* tensors, int64_t count, double limit
     for (const ScaleTensor* t = tensors; t < tensors + count; ++t) {
       const auto range = kernels().steps.scale[int(t->dtype)].range;
       share.take(t->size, int64_t(bytes_of(t->dtype)), [&](int64_t begin, int64_t end) {
-        if (t->coef != 1.0 || limit != kNone) range(*t, limit, begin, end);
+        if (t->coef != 1.0 || limit != kNoLimit) range(*t, limit, begin, end);
       });
     }
   });

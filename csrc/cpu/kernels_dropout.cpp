@@ -3,6 +3,7 @@
 #include "cpu/kernels.hpp"
 #include "cpu/lanes.hpp"
 #include "cpu/tile.hpp"
+#include "rules/divide.hpp"
 
 namespace fastopt::cpu {
 namespace {
@@ -60,7 +61,7 @@ class Words {
       const int64_t run = (begin + done) / inner, channel = run % channels;
       const int64_t sample = run / channels / mask_.repeats;
       int64_t skip = (begin + done) % inner;  // those of its elements that lie before
-      const int64_t runs = smaller((skip + (n - done) + inner - 1) / inner, channels - channel);
+      const int64_t runs = smaller(ceil_div(skip + (n - done), inner), channels - channel);
       const uint32_t* word = draw_channels(sample, channel, int(runs));
       if (inner == 1) {
         memcpy(spread_ + done, word, runs * sizeof(uint32_t));

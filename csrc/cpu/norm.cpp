@@ -7,6 +7,7 @@
 #include "cpu/lists.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/select.hpp"
+#include "rules/divide.hpp"
 #include "rules/norms.hpp"
 
 namespace fastopt::cpu {
@@ -67,7 +68,7 @@ double reduce(const NormTensor* tensors, int64_t count, ClipNorm kind) {
     bytes += tensors[i].size * int64_t(bytes_of(tensors[i].dtype));
   }
   if (elements == 0) return 0.0;
-  const int64_t groups = (elements + kGroupSize - 1) / kGroupSize;
+  const int64_t groups = ceil_div(elements, kGroupSize);
   std::vector<double> sums(groups);
   on_threads(threads_for(bytes), [&](int thread, int threads) {
     const int64_t first = Share::cut(groups, thread, threads);

@@ -25,15 +25,15 @@ struct Deal {
 
   // There are no more blocks than leaves.
   Deal(const Channels& s, int blocks_) : blocks(blocks_) {
-    all = int(over(s.count, leaf));
-    leaves = (all + blocks - 1) / blocks;
+    all = int(ceil_div(s.count, leaf));
+    leaves = ceil_div(all, blocks);
     const int64_t positions = int64_t(leaves) * leaf;
     values = int(positions < s.count ? positions : s.count) * channels;
   }
 
   // Threads that sum, each one lane or channel of a quarter.
   __host__ __device__ __forceinline__ int summing() const {
-    return (values + leaf * channels - 1) / (leaf * channels) * kQuarters * step;
+    return ceil_div(values, leaf * channels) * kQuarters * step;
   }
 
   // ---- shared memory: arrays; sums of leaves, of a cluster's, of threads; weights; rules ----

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kElementThreads)
 template <class Call>
 void queue(void (*kernel)(Call, Channels, RuleArrays), const Call& call, const Channels& s,
            const RuleArrays& rules) {
-  launch(call.place, kernel, over(s.elements, kElementThreads), kElementThreads, call, s, rules);
+  launch(call.place, kernel, ceil_div(s.elements, kElementThreads), kElementThreads, call, s, rules);
 }
 
 }  // namespace

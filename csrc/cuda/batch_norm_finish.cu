@@ -183,10 +183,10 @@ void queue(const Call& call, Pair* pairs, const RuleArrays& rules) {
   Finishing t{pairs, groups_of(s), s.channels, pairs ? s.count() : 0, 0, 1};
   if (!pairs) t.groups.count = 0;
   int64_t rest = t.groups.count;
-  for (; rest > 4 * kFinishers; rest = over(rest, 4)) ++t.rounds;
+  for (; rest > 4 * kFinishers; rest = ceil_div(rest, 4)) ++t.rounds;
   while (4 * t.threads < rest) t.threads *= 2;
-  launch(call.place, finish_all<Finish, Call>, over(s.channels, kFinishers / t.threads), kFinishers, t,
-         call, rules);
+  launch(call.place, finish_all<Finish, Call>, ceil_div(s.channels, kFinishers / t.threads), kFinishers,
+         t, call, rules);
 }
 
 }  // namespace

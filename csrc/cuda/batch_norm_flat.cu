@@ -16,7 +16,7 @@ constexpr int kInFlight = 4;  // vectors of a thread that are read before the fi
 // rows at a time.
 struct Table {
   int64_t elements, width, channels, inner;
-  uint64_t by_channels, by_inner;
+  uint64_t inv_channels, inv_inner;
   int64_t stripe;    // elements of a row that a block takes
   unsigned stripes;  // blocks to a row
   int64_t turns;     // of kInFlight rows
@@ -47,7 +47,7 @@ struct Rules {
   }
 
   __device__ __forceinline__ void at_column(int64_t column) {
-    int64_t c = divide(column, t.channels, t.by_channels).rest;
+    int64_t c = divide(column, t.channels, t.inv_channels).remainder;
     if (t.channels % count == 0) return all.get(c, own);
 #pragma unroll
     for (int k = 0; k < count; ++k) {
@@ -56,9 +56,9 @@ struct Rules {
     }
   }
   __device__ __forceinline__ void at_element(int64_t i) {
-    const Divided plane = divide(i, t.inner, t.by_inner);
-    channel = divide(plane.quotient, t.channels, t.by_channels).rest;
-    left = t.inner - plane.rest;
+    const DivMod plane = divide(i, t.inner, t.inv_inner);
+    channel = divide(plane.quotient, t.channels, t.inv_channels).remainder;
+    left = t.inner - plane.remainder;
     own[0] = all.get<Rule>(channel);
   }
   // In turn, that of each element of a vector.
@@ -180,17 +180,17 @@ Table table_of(const Channels& s, int count, bool vectors) {
           .width = width,
           .channels = s.space.channels,
           .inner = s.space.inner,
-          .by_channels = s.by_channels,
-          .by_inner = s.by_inner,
+          .inv_channels = s.inv_channels,
+          .inv_inner = s.inv_inner,
           .stripe = stripe,
-          .stripes = unsigned(over(width, stripe)),
-          .turns = over(over(s.elements, width), kInFlight),
+          .stripes = unsigned(ceil_div(width, stripe)),
+          .turns = ceil_div(ceil_div(s.elements, width), kInFlight),
           .even = s.space.inner % count == 0,
           .vectors = vectors};
 }
 
 int64_t blocks_for(const Place& place, const Table& t) {
-  const int64_t at_once = over(blocks_at_once(place), t.stripes);
+  const int64_t at_once = ceil_div(blocks_at_once(place), t.stripes);
   return (t.turns < at_once ? t.turns : at_once) * t.stripes;
 }
 

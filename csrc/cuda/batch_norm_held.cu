@@ -215,7 +215,7 @@ std::optional<Way<P, rows>> way_to_hold(const Place& place, const Channels& s, i
   for (int blocks = 1; blocks <= most; ++blocks) {
     const Deal<P, rows> deal(s, blocks);
     const int64_t bytes = deal.bytes(arrays), clusters = s.space.channels / deal.channels;
-    const int64_t all = clusters * blocks, share = bytes * over(all, processors);
+    const int64_t all = clusters * blocks, share = bytes * ceil_div(all, processors);
     const int64_t loses = slow ? share : share - bytes * all / processors;
     if (bytes > room || loses > worth || deal.all < blocks || deal.all > 1 << kLevels) continue;
     if (blocks > 1 && clusters > clusters_at_once(place.device, blocks)) continue;

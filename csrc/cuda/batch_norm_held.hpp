@@ -56,7 +56,7 @@ struct Held {
     if constexpr (rows) return begin + i / D::channels * apart;
     const unsigned position = unsigned(first + i), inner = unsigned(s.space.inner);
     if (inner <= 1) return begin + position * apart;
-    unsigned plane = __umulhi(position, unsigned(s.by_inner >> 32)), rest = position - plane * inner;
+    unsigned plane = __umulhi(position, unsigned(s.inv_inner >> 32)), rest = position - plane * inner;
     if (rest >= inner) ++plane, rest -= inner;
     return begin + plane * apart + rest;
   }
@@ -92,7 +92,7 @@ struct Held {
       const int first = turn * leaf, from = quarter * D::quarter;
       const int end = from + D::quarter < values ? from + D::quarter : values;
       Sums own(start(D::place(first < values ? first + (rows ? lane : 0) : 0)));
-      const int place = D::place(from) + lane, n = (end - from - lane + D::step - 1) / D::step;
+      const int place = D::place(from) + lane, n = ceil_div(end - from - lane, D::step);
 #pragma unroll(rows ? 8 : 16)
       for (int k = 0; k < n; ++k) own.add(at(place + k * D::step));
       if (base > 0) __syncthreads();

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kResidentTwice / kPlaneThreads)
   const unsigned channels = unsigned(r.s.space.channels);
   const int64_t c = blockIdx.x % channels, count = r.s.count;
   const int64_t group = blockIdx.x / channels * r.group, values = smaller(r.group, count - group);
-  const int number = int((values + kPlaneBlock - 1) / kPlaneBlock);
+  const int number = int(ceil_div(values, kPlaneBlock));
   const int lane = int(threadIdx.x) % kLanes, quarter = int(threadIdx.x) / kLanes;
   const int block = quarter / kQuarters;
   const Share own(group + block * int64_t(kPlaneBlock), quarter % kQuarters, kPlaneBlock, count);
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kRowPlaces* kSharing<apart>,
   const int64_t c = int64_t(blockIdx.x % r.stripes) * wide + lane;
   const unsigned index = blockIdx.x / r.stripes;
   const int64_t group = index * r.group, values = smaller(r.group, count - group);
-  const int number = int((values + kRowBlock - 1) / kRowBlock), block = share / sharing;
+  const int number = int(ceil_div(values, kRowBlock)), block = share / sharing;
   const Share own(group + block * int64_t(kRowBlock), share % sharing, kRowBlock, count, sharing);
   weigh_last(last, number, kRowBlock, values);
   await_turn();
@@ -108,7 +108,7 @@ Reduction reduction_of(const Channels& channels, DType dtype, const ChannelArray
   r.x_steps = steps_of(s, step, s.ndim > 0 ? x.stride[0] : 0, int64_t(bytes_of(dtype)));
   r.group = groups_of(s).size;
   r.channels_a_row = row_channels(s);
-  r.stripes = unsigned(over(s.channels, r.channels_a_row));
+  r.stripes = unsigned(ceil_div(s.channels, r.channels_a_row));
   return r;
 }
 
@@ -138,7 +138,7 @@ void queue_sums(const Place& place, DType dtype, const Reduction& r) {
 Groups groups_of(const ChannelSpace& s) {
   const int64_t size =
       s.rows ? kRowPlaces / row_channels(s) * int64_t(kRowBlock) : kPlaneBlocks * int64_t(kPlaneBlock);
-  return {size, over(s.count(), size)};
+  return {size, ceil_div(s.count(), size)};
 }
 
 void queue_moments(const Place& place, const Channels& s, DType dtype, const ChannelArray& x,

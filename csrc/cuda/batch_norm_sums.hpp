@@ -35,7 +35,7 @@ struct Cursor {
     x = r.x.data + offset_of(r.s, r.x, at, itemsize);
     dy = r.dy.data ? r.dy.data + offset_of(r.s, r.dy, at, itemsize) : nullptr;
     number = r.kept ? number_of(r.s, at) : 0;
-    left = r.s.space.inner - divide(at.position, r.s.space.inner, r.s.by_inner).rest;
+    left = r.s.space.inner - divide(at.position, r.s.space.inner, r.s.inv_inner).remainder;
   }
   __device__ __forceinline__ void wrap(const Reduction& r) {
     if (left > 0) return;
@@ -251,7 +251,7 @@ __device__ __forceinline__ typename Way::Sums take(const Reduction& r, const Spo
     }
     return way.total();
   }
-  int left = at.position < end ? int((end - at.position + Way::step - 1) / Way::step) : 0;
+  int left = at.position < end ? int(ceil_div(end - at.position, Way::step)) : 0;
   Cursor cursor(r, at, Way::itemsize);
   Way way =
       left < Way::ahead ? Way(Way::Sums::about(r, block)) : take_many<Way>(r, block, cursor, left);

@@ -15,8 +15,8 @@ struct Channels {
   ChannelSpace space;
   int64_t count, elements;  // values of a channel, and of all of them
   int64_t plane;            // numbers of a channel that follow each other; 1 for rows
-  uint64_t by_channels, by_inner, by_plane;
-  uint64_t by_shape[kMaxDims];
+  uint64_t inv_channels, inv_inner, inv_plane;
+  uint64_t inv_shape[kMaxDims];
 
   Channels(const ChannelSpace& s, const ChannelArray& x, int64_t itemsize)
       : space(s), count(s.count()), elements(s.channels * count), plane(1) {
@@ -24,10 +24,10 @@ struct Channels {
       const int64_t apart = (x.channel < 0 ? -x.channel : x.channel) / itemsize;
       plane = apart > 0 && count % apart == 0 ? apart : count;
     }
-    by_channels = inverse_of(s.channels);
-    by_inner = inverse_of(s.inner);
-    by_plane = inverse_of(plane);
-    for (int d = 0; d < s.ndim; ++d) by_shape[d] = inverse_of(s.shape[d]);
+    inv_channels = reciprocal_of(s.channels);
+    inv_inner = reciprocal_of(s.inner);
+    inv_plane = reciprocal_of(plane);
+    for (int d = 0; d < s.ndim; ++d) inv_shape[d] = reciprocal_of(s.shape[d]);
   }
 
   // Whether the elements of an array lie in the order of their numbers, without gaps.
@@ -46,24 +46,24 @@ struct Spot {
 };
 
 __device__ __forceinline__ Spot spot_of(const Channels& s, int64_t number) {
-  const Divided in_plane = divide(number, s.plane, s.by_plane);
-  const Divided planes = divide(in_plane.quotient, s.space.channels, s.by_channels);
-  return {planes.rest, planes.quotient * s.plane + in_plane.rest};
+  const DivMod in_plane = divide(number, s.plane, s.inv_plane);
+  const DivMod planes = divide(in_plane.quotient, s.space.channels, s.inv_channels);
+  return {planes.remainder, planes.quotient * s.plane + in_plane.remainder};
 }
 
 __device__ __forceinline__ int64_t number_of(const Channels& s, const Spot& at) {
-  const Divided p = divide(at.position, s.plane, s.by_plane);
-  return (p.quotient * s.space.channels + at.channel) * s.plane + p.rest;
+  const DivMod p = divide(at.position, s.plane, s.inv_plane);
+  return (p.quotient * s.space.channels + at.channel) * s.plane + p.remainder;
 }
 
 // Where an element lies, in bytes.
 __device__ __forceinline__ int64_t offset_of(const Channels& s, const ChannelArray& a, const Spot& at,
                                              int64_t itemsize) {
-  const Divided p = divide(at.position, s.space.inner, s.by_inner);
-  int64_t offset = at.channel * a.channel + p.rest * itemsize, outer = p.quotient;
+  const DivMod p = divide(at.position, s.space.inner, s.inv_inner);
+  int64_t offset = at.channel * a.channel + p.remainder * itemsize, outer = p.quotient;
   for (int d = s.space.ndim - 1; d > 0; --d) {
-    const Divided index = divide(outer, s.space.shape[d], s.by_shape[d]);
-    offset += index.rest * a.stride[d];
+    const DivMod index = divide(outer, s.space.shape[d], s.inv_shape[d]);
+    offset += index.remainder * a.stride[d];
     outer = index.quotient;
   }
   return s.space.ndim > 0 ? offset + outer * a.stride[0] : offset;

@@ -28,7 +28,7 @@ constexpr int kStretch = kPerVector<P> > 4 ? kPerVector<P> : 4;
 template <bool plain, class B, int count, class F>
 __device__ __forceinline__ void add_bias(const Task& t, int64_t i, F (&x)[count]) {
   const Source& bias = t.call.bias;
-  int64_t column = divide(i, t.call.columns, t.by_columns).rest;
+  int64_t column = divide(i, t.call.columns, t.inv_columns).remainder;
   B own[count];
   if constexpr (plain) {
     load(static_cast<const B*>(bias.data) + column, own);
@@ -140,10 +140,10 @@ Task task_of(const DropoutCall& call, uint64_t threshold) {
   Task t{.call = call,
          .threshold = threshold,
          .key = {},
-         .by_columns = inverse_of(call.columns),
-         .by_channels = inverse_of(mask.channels),
-         .by_repeats = inverse_of(mask.repeats),
-         .by_inner = inverse_of(mask.inner),
+         .inv_columns = reciprocal_of(call.columns),
+         .inv_channels = reciprocal_of(mask.channels),
+         .inv_repeats = reciprocal_of(mask.repeats),
+         .inv_inner = reciprocal_of(mask.inner),
          .random = threshold != kDropNone && threshold != kDropAll,
          .in_groups = mask.channels == 0 && mask.start % 4 == 0,
          .vectors = aligned(call.x.data) && aligned(call.residual.data) && aligned(call.out.data)};
@@ -159,7 +159,7 @@ bool is_plain(const Task& t, int count) {
 
 template <class P, int count, bool plain>
 void queue(const Place& place, const Task& t, const DropoutConstants& constants) {
-  launch(place, drop_all<P, count, plain>, over(t.call.size, int64_t(kInFlight) * kThreads * count),
+  launch(place, drop_all<P, count, plain>, ceil_div(t.call.size, int64_t(kInFlight) * kThreads * count),
          kThreads, t, Dropout<Compute<P>>(constants));
 }
 

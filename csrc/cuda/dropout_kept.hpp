@@ -15,7 +15,7 @@ struct Task {
   DropoutCall call;
   uint64_t threshold;
   uint32_t key[kPhiloxRounds][2];
-  uint64_t by_columns, by_channels, by_repeats, by_inner;
+  uint64_t inv_columns, inv_channels, inv_repeats, inv_inner;
   bool random;     // whether anything is left to chance
   bool in_groups;  // the first element of every stretch begins a group of words
   bool vectors;    // x, residual and the result can be moved as such
@@ -35,13 +35,13 @@ class Indices {
  public:
   __device__ __forceinline__ Indices(const Task& t, int64_t i) : mask_(t.call.mask), own_(i) {
     if (mask_.channels == 0) return;
-    const Divided run = divide(i, mask_.inner, t.by_inner);
-    const Divided channel = divide(run.quotient, mask_.channels, t.by_channels);
-    const Divided sample = divide(channel.quotient, mask_.repeats, t.by_repeats);
-    own_ = sample.quotient * mask_.channels + channel.rest;
-    channel_ = channel.rest;
-    repeat_ = sample.rest;
-    inner_ = run.rest;
+    const DivMod run = divide(i, mask_.inner, t.inv_inner);
+    const DivMod channel = divide(run.quotient, mask_.channels, t.inv_channels);
+    const DivMod sample = divide(channel.quotient, mask_.repeats, t.inv_repeats);
+    own_ = sample.quotient * mask_.channels + channel.remainder;
+    channel_ = channel.remainder;
+    repeat_ = sample.remainder;
+    inner_ = run.remainder;
   }
   __device__ __forceinline__ int64_t index() const { return mask_.start + own_; }
 

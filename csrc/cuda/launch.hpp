@@ -139,6 +139,4 @@ __device__ __forceinline__ T* shared_room() {
 #endif
 }
 
-inline int64_t over(int64_t n, int64_t size) { return (n + size - 1) / size; }
-
 }  // namespace fastopt::cuda

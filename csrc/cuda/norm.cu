@@ -53,7 +53,7 @@ struct Share {
       return;
     }
     const P* data = static_cast<const P*>(source.data) + i;
-    int left = int((end - i + kNormLanes - 1) / kNormLanes);  // of a block, so few
+    int left = int(ceil_div(end - i, kNormLanes));  // of a block, so few
     for (; left >= kInFlight; left -= kInFlight, data += kInFlight * kNormLanes)
       take_ahead<true, shapes>(data, kInFlight);
     if (left > 0) take_ahead<false, shapes>(data, left);
@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kThreads, 4) sum_groups(const NormTables t) {
   if (lane == 0) sums[block] = sum;
   __syncthreads();
   if (threadIdx.x == 0) {
-    const int64_t blocks = (q.elements - group + kNormBlock - 1) / kNormBlock;
+    const int64_t blocks = ceil_div(q.elements - group, kNormBlock);
     t.parts[blockIdx.x] = join_tree<Norm>(sums, blocks < kGroup ? blocks : kGroup);
   }
 }
@@ -158,7 +158,7 @@ __device__ __forceinline__ double join_all(double* values, int64_t n) {
   while (own * kJoiners < n) own *= 2;
   const int64_t begin = threadIdx.x * own, rest = n - begin;
   if (rest > 0) joined[threadIdx.x] = join_tree<Norm>(values + begin, rest < own ? rest : own);
-  const int64_t count = (n + own - 1) / own;
+  const int64_t count = ceil_div(n, own);
   for (int step = 1; step < count; step *= 2) {
     __syncthreads();
     if (threadIdx.x % (2 * step) == 0 && threadIdx.x + step < count)
@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(kJoiners) join_groups(const NormTables t) {
   Norm2State& state = t.states[blockIdx.x];
   if (reading != Reading::plain && !(q.doubles && state.out_of_range())) return;
   if (reading == Reading::shifted && !state.helps()) return;
-  const int64_t groups = (q.elements + kGroupSize - 1) / kGroupSize;
+  const int64_t groups = ceil_div(q.elements, kGroupSize);
   const double all = groups > 0 ? join_all<Norm>(t.parts + q.group, groups) : 0.0;
   if (threadIdx.x != 0) return;
   if constexpr (reading == Reading::plain) state = {all, 0.0, 0.0};
@@ -236,7 +236,7 @@ double norm(const Place& place, const NormTensor* tensors, int64_t count, ClipNo
     if (s.walk) s.walk = walk++;
   plan.send_to(place, t);
   send_list(place, t.sources, sources);
-  send_list(place, t.shapes, std::vector<NormShape>{{1.0, kNone}});
+  send_list(place, t.shapes, std::vector<NormShape>{{1.0, kNoLimit}});
   queue_norms(place, plan, t, kind);
   Norm2State state;
   fetch(place, &state, t.states, sizeof(state));

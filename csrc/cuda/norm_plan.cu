@@ -15,7 +15,7 @@ void NormPlan::add(int64_t size, int run, DType dtype) {
   q.elements += size;
   q.count += 1;
   q.doubles = q.doubles || dtype == DType::float64;
-  group_count = q.group + over(q.elements, kGroupSize);
+  group_count = q.group + ceil_div(q.elements, kGroupSize);
 }
 
 NormTables NormPlan::cut(Cutter& cutter) const {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cuda/launch.hpp"
+#include "rules/divide.hpp"
 
 namespace fastopt::cuda {
 
@@ -37,7 +38,7 @@ class Cutter {
   template <class T>
   T* take(int64_t count) {
     T* const own = from_ ? reinterpret_cast<T*>(from_ + used_) : nullptr;
-    used_ += over(count * int64_t(sizeof(T)), 64) * 64;
+    used_ += ceil_div(count * int64_t(sizeof(T)), 64) * 64;
     return own;
   }
   int64_t used() const { return used_; }

@@ -67,10 +67,10 @@ void scale(const Place& place, const ScaleTensor* tensors, int64_t count, double
   std::vector<int64_t> chunks;
   int64_t total = 0;
   for (const ScaleTensor* t = tensors; t < tensors + count; ++t) {
-    if (t->size == 0 || (t->coef == 1.0 && limit == kNone)) continue;
+    if (t->size == 0 || (t->coef == 1.0 && limit == kNoLimit)) continue;
     list.push_back(*t);
     chunks.push_back(total);
-    total += over(t->size, kChunk);
+    total += ceil_div(t->size, kChunk);
   }
   if (list.empty()) return;
   const int64_t listed = int64_t(list.size());

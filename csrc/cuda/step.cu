@@ -35,7 +35,7 @@ StepReport run(Memory& m, const StepCall& call) {
   if (m.tensors == 0) return {-1};
   m.send_hypers(call);
   m.send_grads(call, recording);
-  const bool clips = whole.clip_norm != kNone, watches = policy != OnNonfinite::propagate;
+  const bool clips = whole.clip_norm != kNoLimit, watches = policy != OnNonfinite::propagate;
   const StepNeeds needs{clips, whole.clip_scope == ClipScope::tensor, watches,
                         clips ? whole.clip_norm_type : ClipNorm::max};
   if (clips || watches) m.queue_norms(place, needs.kind, watches);

@@ -63,7 +63,7 @@ struct Cut {
       : head(int64_t(-reinterpret_cast<uintptr_t>(param) % kVectorBytes) / itemsize),
         chunk(vectors * kStepThreads * kVectorBytes / itemsize) {}
   __host__ __device__ int64_t count(int64_t size) const {
-    return size <= head + chunk ? 1 : (size - head + chunk - 1) / chunk;
+    return size <= head + chunk ? 1 : ceil_div(size - head, chunk);
   }
 };
 

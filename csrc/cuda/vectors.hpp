@@ -66,8 +66,8 @@ __device__ __forceinline__ void store(T* to, const T (&from)[count]) {
 __device__ __forceinline__ int64_t offset_of(const Walk& walk, int64_t i) {
   int64_t offset = 0;
   for (int d = int(walk.ndim) - 1; d > 0; --d) {
-    const Divided at = divide(i, walk.shape[d], walk.inverse[d]);
-    offset += at.rest * walk.stride[d];
+    const DivMod at = divide(i, walk.shape[d], walk.reciprocal[d]);
+    offset += at.remainder * walk.stride[d];
     i = at.quotient;
   }
   return offset + i * walk.stride[0];
@@ -97,7 +97,7 @@ __device__ __forceinline__ int find_block(const int64_t* starts, int count) {
   const int lane = int(threadIdx.x) % lanes;
   int low = 0;
   for (int high = count; high - low > 1;) {
-    const int apart = (high - low + lanes - 1) / lanes, own = low + lane * apart;
+    const int apart = ceil_div(high - low, lanes), own = low + lane * apart;
     const bool begun = own < high && starts[own] <= int64_t(blockIdx.x);
     low += (__popc(__ballot_sync(0xffffffffu, begun)) - 1) * apart;
     high = low + apart < high ? low + apart : high;

@@ -16,7 +16,7 @@ struct Shape {
   F scale, limit;
 
   FASTOPT_HD Shape(double scale, double limit) : scale(F(scale)), limit(F(limit)) {}
-  FASTOPT_HD bool acts() const { return scale != F(1) || limit != F(kNone); }
+  FASTOPT_HD bool acts() const { return scale != F(1) || limit != F(kNoLimit); }
   FASTOPT_HD F operator()(F g) const { return clamp(g * scale, limit); }
 };
 

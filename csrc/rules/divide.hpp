@@ -7,9 +7,15 @@
 
 namespace fastopt {
 
-struct Divided {
-  int64_t quotient, rest;
+struct DivMod {
+  int64_t quotient, remainder;
 };
+
+// n / size, rounded up, for n >= 0.
+template <class N, class Size>
+FASTOPT_HD constexpr auto ceil_div(N n, Size size) {
+  return (n + size - 1) / size;
+}
 
 FASTOPT_HD uint64_t upper_product(uint64_t a, uint64_t b) {
 #ifdef __CUDA_ARCH__
@@ -19,12 +25,12 @@ FASTOPT_HD uint64_t upper_product(uint64_t a, uint64_t b) {
 #endif
 }
 
-// n / d for n >= 0. An inverse rounded down gives a quotient that is right or one too small.
-FASTOPT_HD Divided divide(int64_t n, int64_t d, uint64_t inverse) {
+// n / d for n >= 0. A reciprocal rounded down gives a quotient that is right or one too small.
+FASTOPT_HD DivMod divide(int64_t n, int64_t d, uint64_t reciprocal) {
   if (d <= 1) return {n, 0};
-  const int64_t low = int64_t(upper_product(uint64_t(n), inverse));
-  const int64_t rest = n - low * d;
-  return rest < d ? Divided{low, rest} : Divided{low + 1, rest - d};
+  const int64_t low = int64_t(upper_product(uint64_t(n), reciprocal));
+  const int64_t remainder = n - low * d;
+  return remainder < d ? DivMod{low, remainder} : DivMod{low + 1, remainder - d};
 }
 
 }  // namespace fastopt

@@ -6,6 +6,7 @@
 // the contract: changing them changes results, and so is a new major version.
 #pragma once
 
+#include "rules/divide.hpp"
 #include "rules/tree.hpp"
 
 namespace fastopt {
@@ -89,7 +90,7 @@ FASTOPT_HD double values_in(int64_t block, int64_t blocks, int64_t size, int64_t
 template <class How>
 FASTOPT_HD void join_blocks(double* a, double* b, int64_t stride, int64_t channels, int64_t size,
                             int64_t count) {
-  walk_tree((count + size - 1) / size, [=](int64_t left, int64_t right, int64_t step) {
+  walk_tree(ceil_div(count, size), [=](int64_t left, int64_t right, int64_t step) {
     const Weights w =
         weights_of(values_in(left, step, size, count), values_in(right, step, size, count));
     double *la = a + left * stride, *lb = b + left * stride;
