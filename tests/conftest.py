@@ -17,7 +17,7 @@ def machine():
     yield
     _core.select_isa(isa)
     _core.set_parallel_cutoff(_core.PARALLEL_CUTOFF)
-    _core.set_fetches_from(0)
+    _core.set_prefetch_threshold(0)
     fastopt.set_num_threads(0)
 
 

@@ -183,10 +183,10 @@ def test_an_element_does_not_know_its_neighbours(rule, length, isa):
 
 @pytest.mark.parametrize("storage", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("fetches_from", [1, 2**62])
-def test_a_large_array_steps_as_its_parts(rule, storage, fetches_from, isa):
+@pytest.mark.parametrize("prefetch_threshold", [1, 2**62])
+def test_a_large_array_steps_as_its_parts(rule, storage, prefetch_threshold, isa):
     """Whether a thread asks ahead for it or not."""
-    _core.set_fetches_from(fetches_from)
+    _core.set_prefetch_threshold(prefetch_threshold)
     dtype, state_dtype = STORAGES[storage]
     fastopt.set_num_threads(1)
     rng = np.random.default_rng(67)

@@ -9,12 +9,12 @@ namespace fastopt::bind {
 namespace {
 
 // An engine's numbers. It may wait for the device, and that for Python.
-Numbers fetched(Place place, const double* from, int64_t count) {
+Numbers copied_to_host(Place place, const double* from, int64_t count) {
   Numbers host(count);
   double* const to = host.mutable_data();
   const Backend& engine = engine_of(place);
   py::gil_scoped_release unlocked;
-  engine.fetch(place, to, from, count * int64_t(sizeof(double)));
+  engine.copy_to_host(place, to, from, count * int64_t(sizeof(double)));
   return host;
 }
 
@@ -51,10 +51,10 @@ Column::Column(const Place& place, int64_t count)
       room_(place, count * int64_t(sizeof(double)), Room::Until::returned) {}
 
 Column::Column(const Place& place, Numbers& host, int64_t count) : Column(place, count) {
-  engine_of(place).send(place, data(), host.data(), count * int64_t(sizeof(double)));
+  engine_of(place).copy_to_device(place, data(), host.data(), count * int64_t(sizeof(double)));
 }
 
-Numbers Column::fetch() const { return fetched(place_, data(), count_); }
+Numbers Column::to_host() const { return copied_to_host(place_, data(), count_); }
 
 namespace {
 
@@ -185,7 +185,7 @@ MomentsTuple moments(const py::object& x_object, int axis) {
     py::gil_scoped_release unlocked;
     meeting.engine().batch_moments(call);
   }
-  return {call.out.count, mean.fetch(), m2.fetch()};
+  return {call.out.count, mean.to_host(), m2.to_host()};
 }
 
 // Joins into the first part's numbers, which are copies.
@@ -220,7 +220,8 @@ void register_batch_norm(py::module_& m) {
           "Without keep and take, running statistics are the average of all batches.");
 
   const auto column = [](double* (BatchNormSaved::*which)() const) {
-    return [which](const BatchNormSaved& s) { return fetched(s.place, (s.*which)(), s.channels); };
+    return
+        [which](const BatchNormSaved& s) { return copied_to_host(s.place, (s.*which)(), s.channels); };
   };
   py::class_<BatchNormSaved>(m, "BatchNormSaved", "What a forward pass leaves for the backward pass.",
                              collectable<BatchNormSaved>())

@@ -70,7 +70,7 @@ class Column {
   Column(const Place& place, int64_t count);                 // to be written
   Column(const Place& place, Numbers& host, int64_t count);  // to be read
   double* data() const { return room_.data<double>(); }
-  Numbers fetch() const;
+  Numbers to_host() const;
 
  private:
   Place place_;

@@ -49,7 +49,7 @@ SumsTuple batch_norm_reduce(const py::object& dy_object, BatchNormSaved& s) {
     py::gil_scoped_release unlocked;
     meeting.engine().batch_norm_backward(call);
   }
-  return {sum.fetch(), centred.fetch()};
+  return {sum.to_host(), centred.to_host()};
 }
 
 void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const py::object& dx_object,

@@ -30,7 +30,7 @@ void register_machine(py::module_& m) {
         "Use threads from this much memory traffic on. For tests.");
   m.def("set_last_level_cache", cpu::set_last_level_cache, py::arg("bytes"),
         "Take the last-level cache to be this large; 0: as the system says. For tests.");
-  m.def("set_fetches_from", cpu::set_fetches_from, py::arg("bytes"),
+  m.def("set_prefetch_threshold", cpu::set_prefetch_threshold, py::arg("bytes"),
         "Let steps ask ahead where a thread moves more than this; 0: as it pays here. For tests.");
   m.attr("PARALLEL_CUTOFF") = cpu::kParallelBytes;
 }

@@ -107,8 +107,8 @@ struct Backend {
   void (*release)(const Place&, void*);
   void* (*keep)(const Place&, int64_t bytes);
   void (*drop)(const Place&, void*);
-  void (*fetch)(const Place&, void* host, const void* from, int64_t bytes);
-  void (*send)(const Place&, void* to, const void* host, int64_t bytes);
+  void (*copy_to_host)(const Place&, void* host, const void* from, int64_t bytes);
+  void (*copy_to_device)(const Place&, void* to, const void* host, int64_t bytes);
 
   // The device of a buffer; kHost for one in host memory.
   int (*device_of)(const void*);

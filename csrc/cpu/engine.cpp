@@ -95,7 +95,7 @@ void run_all(const StepCall& call) {
   }
   const Constants* const prepared = constants.data();
   on_threads(threads_for(total), [&](int thread, int threads) {
-    const bool fetches = total / threads > fetches_from();
+    const bool fetches = total / threads > prefetch_threshold();
     Share share(total, thread, threads);
     Gathered gathered;
     for (int64_t i = 0; i < call.count; ++i) {
@@ -176,8 +176,8 @@ const Backend backend = {
     .release = release,
     .keep = allocate,
     .drop = release,
-    .fetch = copy,
-    .send = copy,
+    .copy_to_host = copy,
+    .copy_to_device = copy,
     .device_of = [](const void*) { return kHost; },
     .wait_for = [](const Place&, void*) { return false; },
     .captured = [](const Place&) { return false; },

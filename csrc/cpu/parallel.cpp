@@ -34,7 +34,7 @@ std::atomic<int64_t> llc{measured_cache()};
 // fast for being asked ahead. An EPYC foresees what a step reads: asked, it took 0.97 to 1.8 times as
 // long on arrays of 2^20 to 2^22 elements, and 0.83 to 1.7 times on larger ones, half of them more
 // than 1.05.
-int64_t where_fetching_pays() {
+int64_t default_prefetch_threshold() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_is("amd")) return INT64_MAX;
@@ -42,7 +42,7 @@ int64_t where_fetching_pays() {
   return 8 << 20;
 }
 
-std::atomic<int64_t> fetching{where_fetching_pays()};
+std::atomic<int64_t> threshold_in_use{default_prefetch_threshold()};
 
 const int watch_forks = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
@@ -61,8 +61,10 @@ void set_parallel_cutoff(int64_t bytes) { cutoff = bytes; }
 int64_t last_level_cache() { return llc; }
 void set_last_level_cache(int64_t bytes) { llc = bytes > 0 ? bytes : measured_cache(); }
 
-int64_t fetches_from() { return fetching; }
-void set_fetches_from(int64_t bytes) { fetching = bytes > 0 ? bytes : where_fetching_pays(); }
+int64_t prefetch_threshold() { return threshold_in_use; }
+void set_prefetch_threshold(int64_t bytes) {
+  threshold_in_use = bytes > 0 ? bytes : default_prefetch_threshold();
+}
 
 namespace detail {
 

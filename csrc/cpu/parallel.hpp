@@ -26,8 +26,8 @@ int64_t last_level_cache();
 void set_last_level_cache(int64_t bytes);  // for tests; 0: as the system says
 
 // A step asks ahead for what it will read where a thread moves more bytes than this.
-int64_t fetches_from();
-void set_fetches_from(int64_t bytes);  // for tests; 0: as it pays on this CPU
+int64_t prefetch_threshold();
+void set_prefetch_threshold(int64_t bytes);  // for tests; 0: as it pays on this CPU
 
 // Whether of arrays of so many bytes in all, read and written, the result would be gone from the cache
 // before anyone could read it.

@@ -177,7 +177,7 @@ void dropout(const DropoutCall& call) {
     if (*walk) walks.push_back(**walk);
   const Room room(call.place, int64_t(walks.size() * sizeof(Walk)), Keep::call);
   const Walk* there = reinterpret_cast<const Walk*>(room.data());
-  send_list(call.place, there, walks);
+  copy_list_to_device(call.place, there, walks);
   for (const Walk** walk : used)
     if (*walk) *walk = there++;
 

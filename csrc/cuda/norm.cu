@@ -231,15 +231,15 @@ double norm(const Place& place, const NormTensor* tensors, int64_t count, ClipNo
   const Room room(place, sizes.used(), Keep::call);
   Cutter cutter(room.data());
   const Walk* walk = cut(cutter, t);
-  send_list(place, walk, walks);
+  copy_list_to_device(place, walk, walks);
   for (Source& s : sources)
     if (s.walk) s.walk = walk++;
   plan.send_to(place, t);
-  send_list(place, t.sources, sources);
-  send_list(place, t.shapes, std::vector<NormShape>{{1.0, kNoLimit}});
+  copy_list_to_device(place, t.sources, sources);
+  copy_list_to_device(place, t.shapes, std::vector<NormShape>{{1.0, kNoLimit}});
   queue_norms(place, plan, t, kind);
   Norm2State state;
-  fetch(place, &state, t.states, sizeof(state));
+  copy_to_host(place, &state, t.states, sizeof(state));
   return norm_of(state, kind, plan.sequences[0].doubles);
 }
 

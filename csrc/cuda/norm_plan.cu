@@ -32,10 +32,10 @@ NormTables NormPlan::cut(Cutter& cutter) const {
 }
 
 void NormPlan::send_to(const Place& place, const NormTables& t) const {
-  send_list(place, t.entries, entries);
-  send_list(place, t.starts, starts);
-  send_list(place, t.sequences, sequences);
-  send_list(place, t.groups, groups);
+  copy_list_to_device(place, t.entries, entries);
+  copy_list_to_device(place, t.starts, starts);
+  copy_list_to_device(place, t.sequences, sequences);
+  copy_list_to_device(place, t.groups, groups);
 }
 
 }  // namespace fastopt::cuda

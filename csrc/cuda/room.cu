@@ -91,7 +91,7 @@ Room& Room::operator=(Room&& other) noexcept {
   return *this;
 }
 
-void send(const Place& place, void* to, const void* host, int64_t bytes) {
+void copy_to_device(const Place& place, void* to, const void* host, int64_t bytes) {
   const OnDevice current(place);
   const int64_t words = bytes / 8;
   for (int64_t done = 0; done < words; done += kWords) {
@@ -102,7 +102,7 @@ void send(const Place& place, void* to, const void* host, int64_t bytes) {
   }
 }
 
-void fetch(const Place& place, void* host, const void* from, int64_t bytes) {
+void copy_to_host(const Place& place, void* host, const void* from, int64_t bytes) {
   const OnDevice current(place);
   check(cudaMemcpyAsync(host, from, size_t(bytes), cudaMemcpyDeviceToHost, stream_of(place)),
         "cannot copy to the host");

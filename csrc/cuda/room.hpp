@@ -60,17 +60,18 @@ void* allocate_outright(int64_t bytes);
 
 // To the device as arguments of kernels: in the order of the stream, without waiting, and captured with
 // their values by a graph that is being captured. For some kilobytes. Multiples of 8 bytes.
-void send(const Place& place, void* to, const void* host, int64_t bytes);
+void copy_to_device(const Place& place, void* to, const void* host, int64_t bytes);
 
 // A whole list. The place is const to kernels, not to the host.
 template <class T>
-void send_list(const Place& place, const T* to, const std::vector<T>& list) {
+void copy_list_to_device(const Place& place, const T* to, const std::vector<T>& list) {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % 8 == 0);
-  if (!list.empty()) send(place, const_cast<T*>(to), list.data(), int64_t(list.size() * sizeof(T)));
+  if (!list.empty())
+    copy_to_device(place, const_cast<T*>(to), list.data(), int64_t(list.size() * sizeof(T)));
 }
 
 // To the host; waits for the stream.
-void fetch(const Place& place, void* host, const void* from, int64_t bytes);
+void copy_to_host(const Place& place, void* host, const void* from, int64_t bytes);
 
 bool capturing(const Place& place);
 // The same of a stream that may be the legacy one, which never is; asked while a stream that it waits

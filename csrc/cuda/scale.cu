@@ -77,8 +77,8 @@ void scale(const Place& place, const ScaleTensor* tensors, int64_t count, double
   const Room room(place, 64 + listed * int64_t(sizeof(ScaleTensor) + sizeof(int64_t)), Keep::call);
   Cutter cutter(room.data());
   const ScaleTables tables{cutter.take<ScaleTensor>(listed), cutter.take<int64_t>(listed), listed};
-  send_list(place, tables.tensors, list);
-  send_list(place, tables.chunks, chunks);
+  copy_list_to_device(place, tables.tensors, list);
+  copy_list_to_device(place, tables.chunks, chunks);
   launch(place, scale_list, total, kThreads, tables, limit);
 }
 

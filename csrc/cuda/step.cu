@@ -15,7 +15,7 @@ const StepLaunch* launches_of(int storage) {
 // The policy "raise" is the one that must know before it writes.
 int64_t wait_for_nonfinite(Memory& m, const Place& place) {
   int64_t found = kAllFinite;
-  fetch(place, &found, &m.tables.control->nonfinite, sizeof(found));
+  copy_to_host(place, &found, &m.tables.control->nonfinite, sizeof(found));
   if (found == kAllFinite) return -1;
   Counts now = counts(&m, place);
   ++now.skipped;
@@ -78,7 +78,7 @@ void forget(Memory* memory) { delete memory; }
 
 Counts counts(Memory* memory, const Place& place) {
   if (memory->counts_here()) return memory->known;
-  fetch(place, &memory->known, &memory->tables.control->counts, sizeof(Counts));
+  copy_to_host(place, &memory->known, &memory->tables.control->counts, sizeof(Counts));
   memory->counted = false;
   return memory->known;
 }

@@ -84,15 +84,15 @@ void Memory::cut(Cutter& cutter) {
 void Memory::fill(const Place& place) {
   tables.hypers = tables.whole + 1;
   tables.norms.nonfinite = &tables.control->nonfinite;
-  send_list(place, tables.entries, entries_);
-  send_list(place, tables.chunks, chunks_);
-  send_list(place, tables.doubles, doubles_);
+  copy_list_to_device(place, tables.entries, entries_);
+  copy_list_to_device(place, tables.chunks, chunks_);
+  copy_list_to_device(place, tables.doubles, doubles_);
   norms_.send_to(place, tables.norms);
 }
 
 void Memory::send_counts(const Place& place, Counts counts) {
   const Control control{counts, kAllFinite, 0};
-  send(place, tables.control, &control, sizeof(control));
+  copy_to_device(place, tables.control, &control, sizeof(control));
   known = counts;
 }
 
@@ -120,8 +120,8 @@ void Memory::send_hypers(const StepCall& call) {
   std::vector<NormShape> shapes;
   for (int r = 0; r < tables.runs; ++r)
     shapes.push_back({gradient_factor(now[1 + r]), now[1 + r].clip_value});
-  send_list(call.place, tables.whole, now);
-  send_list(call.place, tables.norms.shapes, shapes);
+  copy_list_to_device(call.place, tables.whole, now);
+  copy_list_to_device(call.place, tables.norms.shapes, shapes);
   hypers_ = std::move(now);
 }
 
@@ -156,10 +156,10 @@ void Memory::send_grads(const StepCall& call, bool recording) {
   if (!walks.empty() && !walks_.data())
     walks_ = Room(call.place, tensors * int64_t(sizeof(Walk)), keep_);
   const Walk* walk = reinterpret_cast<const Walk*>(walks_.data());
-  send_list(call.place, walk, walks);
+  copy_list_to_device(call.place, walk, walks);
   for (Source& s : now)
     if (s.walk) s.walk = walk++;
-  send_list(call.place, tables.grads, now);
+  copy_list_to_device(call.place, tables.grads, now);
   has_grads_ = true;
 }
 

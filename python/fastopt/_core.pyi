@@ -309,11 +309,6 @@ def select_isa(name: str) -> None:
     Use this one; an empty name means the best.
     """
 
-def set_fetches_from(bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
-    """
-    Let steps ask ahead where a thread moves more than this; 0: as it pays here. For tests.
-    """
-
 def set_last_level_cache(bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     Take the last-level cache to be this large; 0: as the system says. For tests.
@@ -327,6 +322,11 @@ def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None:
 def set_parallel_cutoff(bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     Use threads from this much memory traffic on. For tests.
+    """
+
+def set_prefetch_threshold(bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    Let steps ask ahead where a thread moves more than this; 0: as it pays here. For tests.
     """
 
 def use_cuda(backend: typing_extensions.CapsuleType | None) -> None:
