@@ -46,9 +46,7 @@ void require_statistics(const Numbers& a, const char* role, int64_t channels) {
 }
 
 Column::Column(const Place& place, int64_t count)
-    : place_(place),
-      count_(count),
-      room_(place, count * int64_t(sizeof(double)), Room::Until::returned) {}
+    : place_(place), count_(count), room_(place, count * int64_t(sizeof(double)), Lifetime::call) {}
 
 Column::Column(const Place& place, Numbers& host, int64_t count) : Column(place, count) {
   engine_of(place).copy_to_device(place, data(), host.data(), count * int64_t(sizeof(double)));
@@ -158,9 +156,9 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
   std::unique_ptr<BatchNormSaved> saved(new BatchNormSaved{
       x, gamma, beta, false, !residual.is_none(), a.axis, Layout(a.x), a.x.dtype,
       o.evaluate ? 0.0 : count, channels, call.place, meeting.stream_object(),
-      Room(call.place, 4 * channels * int64_t(sizeof(double)), Room::Until::dropped), Room()});
+      Room(call.place, 4 * channels * int64_t(sizeof(double)), Lifetime::persistent), Room()});
   if (overwrites(a.y, a.x)) saved->forget_x();
-  if (o.relu) saved->kept = Room(call.place, kept_bytes(call.space), Room::Until::dropped);
+  if (o.relu) saved->kept = Room(call.place, kept_bytes(call.space), Lifetime::persistent);
   call.kept = saved->kept.data<uint8_t>();
   call.mean = saved->mean();
   call.var = saved->var();

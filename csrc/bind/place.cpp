@@ -83,7 +83,7 @@ void Meeting::restream() {
   Stream now = current_stream(owner_, place_.device);
   if (now.handle == last.stream) return;
   place_.stream = now.handle;
-  if (lives(last.stream) && !engine().captured(last)) engine().wait_for(place_, last.stream);
+  if (lives(last.stream) && !engine().is_capturing(last)) engine().wait_for(place_, last.stream);
   stream_ = std::move(now.object);
 }
 
@@ -114,7 +114,8 @@ void Meeting::let_go() noexcept {
   try {
     for (void* const stream : std::exchange(awaited_, {})) {
       const Place theirs{place_.device, stream};
-      if (engine().captured(theirs) == engine().captured(place_))  // or it would become part of a graph
+      if (engine().is_capturing(theirs) ==
+          engine().is_capturing(place_))  // or it would become part of a graph
         engine().wait_for(theirs, place_.stream);
     }
   } catch (const std::runtime_error&) {  // the device is lost, say: whoever asks it next is told

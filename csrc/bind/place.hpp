@@ -69,23 +69,22 @@ Meeting meet(std::initializer_list<std::pair<Array*, const char*>> arrays);
 // Memory of an engine's own, for a call or kept for later ones.
 class Room {
  public:
-  enum class Until : uint8_t { returned, dropped };
-
   Room() = default;
-  Room(const Place& place, int64_t bytes, Until until)
+  Room(const Place& place, int64_t bytes, Lifetime lifetime)
       : engine_(&engine_of(place)),
         place_(place),
-        until_(until),
-        data_(until == Until::returned ? engine_->allocate(place, bytes)
-                                       : engine_->keep(place, bytes)) {}
+        lifetime_(lifetime),
+        data_(lifetime == Lifetime::call ? engine_->allocate(place, bytes)
+                                         : engine_->allocate_retained(place, bytes)) {}
   ~Room() {
-    if (data_) (until_ == Until::returned ? engine_->release : engine_->drop)(place_, data_);
+    if (data_)
+      (lifetime_ == Lifetime::call ? engine_->release : engine_->release_retained)(place_, data_);
   }
   Room(Room&& other) noexcept { *this = static_cast<Room&&>(other); }
   Room& operator=(Room&& other) noexcept {
     std::swap(engine_, other.engine_);
     std::swap(place_, other.place_);
-    std::swap(until_, other.until_);
+    std::swap(lifetime_, other.lifetime_);
     std::swap(data_, other.data_);
     return *this;
   }
@@ -103,7 +102,7 @@ class Room {
  private:
   const Backend* engine_ = nullptr;  // which has made it and will take it back
   Place place_;
-  Until until_ = Until::returned;
+  Lifetime lifetime_ = Lifetime::call;
   void* data_ = nullptr;
 };
 

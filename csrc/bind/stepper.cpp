@@ -37,7 +37,7 @@ struct Stepper::Borrowed {
 
 Stepper::Stepper(const std::string& rule, py::list params, py::list states,
                  std::vector<int64_t> group_sizes, py::object names, std::string param_role,
-                 std::string grad_role, bool lasting)
+                 std::string grad_role, bool persistent)
     : rule_(InfoTable<RuleList>::rules[rule_index(rule)]),
       rule_index_(rule_index(rule)),
       params_(std::move(params)),
@@ -47,7 +47,7 @@ Stepper::Stepper(const std::string& rule, py::list params, py::list states,
       param_role_(std::move(param_role)),
       grad_role_(std::move(grad_role)),
       single_(param_role_ == "param"),
-      lasting_(lasting),
+      persistent_(persistent),
       hypers_(group_sizes_.size()) {}
 
 void Stepper::set_hyper(size_t group, const Values& values) {
@@ -106,7 +106,7 @@ void Stepper::watch_targets() {
     check_targets();
   else if (!meeting_.place().on_host())
     meeting_.restream();
-  if (lasting_) remember();
+  if (persistent_) remember();
 }
 
 void Stepper::check() {
@@ -174,7 +174,7 @@ void register_stepper(py::module_& m) {
                     std::string, bool>(),
            py::arg("rule"), py::arg("params"), py::arg("states"), py::arg("group_sizes"),
            py::arg("names") = py::none(), py::arg("param_role") = "params",
-           py::arg("grad_role") = "grads", py::arg("lasting") = false,
+           py::arg("grad_role") = "grads", py::arg("persistent") = false,
            "Keep the lists: one of arrays to step and, for each of the rule's states, one as long.\n"
            "Arrays replaced in them later are noticed. Messages call an array names(role, index).")
       .def("set_hyper", &Stepper::set_hyper, py::arg("group"), py::arg("values"),

@@ -43,7 +43,7 @@ class Stepper : Targets {
   // in them is noticed. Nothing is checked before check() or the first step. One that lasts may keep
   // memory on a device from step to step.
   Stepper(const std::string& rule, py::list params, py::list states, std::vector<int64_t> group_sizes,
-          py::object names, std::string param_role, std::string grad_role, bool lasting);
+          py::object names, std::string param_role, std::string grad_role, bool persistent);
 
   void set_hyper(size_t group, const Values& values);
   void set_whole(const Values& values);
@@ -104,7 +104,7 @@ class Stepper : Targets {
   py::object grad_names_;
   const std::string param_role_, grad_role_;
   const bool single_;
-  const bool lasting_;
+  const bool persistent_;
 
   Hyper whole_;
   std::vector<Hyper> hypers_;

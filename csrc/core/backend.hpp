@@ -101,12 +101,12 @@ struct Backend {
 
   void (*dropout)(const DropoutCall&);
 
-  // Room for an engine's own numbers: of a call, or kept for later ones. Copies between it and the
-  // host.
+  // Memory for an engine's own numbers: for one call, or retained for later ones. Copies between it and
+  // the host.
   void* (*allocate)(const Place&, int64_t bytes);
   void (*release)(const Place&, void*);
-  void* (*keep)(const Place&, int64_t bytes);
-  void (*drop)(const Place&, void*);
+  void* (*allocate_retained)(const Place&, int64_t bytes);
+  void (*release_retained)(const Place&, void*);
   void (*copy_to_host)(const Place&, void* host, const void* from, int64_t bytes);
   void (*copy_to_device)(const Place&, void* to, const void* host, int64_t bytes);
 
@@ -116,7 +116,7 @@ struct Backend {
   // where there is nothing to wait for.
   bool (*wait_for)(const Place& place, void* stream);
   // Whether what is queued there is only written down, in a graph.
-  bool (*captured)(const Place&);
+  bool (*is_capturing)(const Place&);
 };
 
 }  // namespace fastopt

@@ -1,6 +1,8 @@
 // Where buffers live and in which order work on them happens.
 #pragma once
 
+#include <cstdint>
+
 namespace fastopt {
 
 inline constexpr int kHost = -1;
@@ -12,5 +14,8 @@ struct Place {
 
   bool on_host() const { return device == kHost; }
 };
+
+// How long memory is needed: until the call's work is done, or by later calls, too.
+enum class Lifetime : uint8_t { call, persistent };
 
 }  // namespace fastopt

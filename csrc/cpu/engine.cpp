@@ -174,13 +174,13 @@ const Backend backend = {
     .dropout = dropout,
     .allocate = allocate,
     .release = release,
-    .keep = allocate,
-    .drop = release,
+    .allocate_retained = allocate,
+    .release_retained = release,
     .copy_to_host = copy,
     .copy_to_device = copy,
     .device_of = [](const void*) { return kHost; },
     .wait_for = [](const Place&, void*) { return false; },
-    .captured = [](const Place&) { return false; },
+    .is_capturing = [](const Place&) { return false; },
 };
 
 }  // namespace fastopt::cpu

@@ -21,7 +21,7 @@ struct Scratch {
       for (int k = 0; k < members; ++k) rules.of[k] = cutter.take<double>(s.channels);
       return cutter.used();
     };
-    room = Room(place, cut(Cutter()), Keep::call);
+    room = Room(place, cut(Cutter()), Lifetime::call);
     cut(Cutter(room.data()));
   }
 };

@@ -175,7 +175,7 @@ void dropout(const DropoutCall& call) {
   std::vector<Walk> walks;
   for (const Walk** walk : used)
     if (*walk) walks.push_back(**walk);
-  const Room room(call.place, int64_t(walks.size() * sizeof(Walk)), Keep::call);
+  const Room room(call.place, int64_t(walks.size() * sizeof(Walk)), Lifetime::call);
   const Walk* there = reinterpret_cast<const Walk*>(room.data());
   copy_list_to_device(call.place, there, walks);
   for (const Walk** walk : used)

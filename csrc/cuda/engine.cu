@@ -70,13 +70,13 @@ const Backend backend = {
     .dropout = dropout,
     .allocate = allocate,
     .release = release,
-    .keep = keep,
-    .drop = drop,
+    .allocate_retained = allocate_retained,
+    .release_retained = release_retained,
     .copy_to_host = copy_to_host,
     .copy_to_device = copy_to_device,
     .device_of = device_of,
     .wait_for = wait_for,
-    .captured = captured,
+    .is_capturing = captured,
 };
 
 }  // namespace fastopt::cuda

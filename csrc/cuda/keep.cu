@@ -38,7 +38,7 @@ void release_late(const Place& place) {
 
 }  // namespace
 
-void* keep(const Place& place, int64_t bytes) {
+void* allocate_retained(const Place& place, int64_t bytes) {
   const bool plain = is_plain(place);
   if (plain) release_late(place);
   if (plain || !captured(place)) return allocate(place, bytes);
@@ -49,7 +49,7 @@ void* keep(const Place& place, int64_t bytes) {
   return data;
 }
 
-void drop(const Place& place, void* data) noexcept {
+void release_retained(const Place& place, void* data) noexcept {
   try {
     const bool now = is_plain(place);
     {

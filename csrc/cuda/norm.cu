@@ -228,7 +228,7 @@ double norm(const Place& place, const NormTensor* tensors, int64_t count, ClipNo
   };
   NormTables t;
   cut(sizes, t);
-  const Room room(place, sizes.used(), Keep::call);
+  const Room room(place, sizes.used(), Lifetime::call);
   Cutter cutter(room.data());
   const Walk* walk = cut(cutter, t);
   copy_list_to_device(place, walk, walks);

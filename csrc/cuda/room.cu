@@ -76,17 +76,17 @@ void* allocate_outright(int64_t bytes) {
   return data;
 }
 
-Room::Room(const Place& place, int64_t bytes, Keep keep)
+Room::Room(const Place& place, int64_t bytes, Lifetime lifetime)
     : place_(place),
-      keep_(keep),
-      data_(static_cast<char*>(keep == Keep::lasting ? allocate_outright(bytes)
-                                                     : allocate(place, bytes))) {}
+      lifetime_(lifetime),
+      data_(static_cast<char*>(lifetime == Lifetime::persistent ? allocate_outright(bytes)
+                                                                : allocate(place, bytes))) {}
 
-Room::~Room() { keep_ == Keep::lasting ? free_outright(data_) : release(place_, data_); }
+Room::~Room() { lifetime_ == Lifetime::persistent ? free_outright(data_) : release(place_, data_); }
 
 Room& Room::operator=(Room&& other) noexcept {
   std::swap(place_, other.place_);
-  std::swap(keep_, other.keep_);
+  std::swap(lifetime_, other.lifetime_);
   std::swap(data_, other.data_);
   return *this;
 }

@@ -11,13 +11,11 @@
 namespace fastopt::cuda {
 
 // For the work of one call the memory comes from a pool and goes back in the order of the stream,
-// without waiting; what lasts is allocated and freed outright.
-enum class Keep : uint8_t { call, lasting };
-
+// without waiting; persistent memory is allocated and freed outright.
 class Room {
  public:
   Room() = default;
-  Room(const Place& place, int64_t bytes, Keep keep);
+  Room(const Place& place, int64_t bytes, Lifetime lifetime);
   ~Room();
   Room(Room&& other) noexcept { *this = static_cast<Room&&>(other); }
   Room& operator=(Room&& other) noexcept;
@@ -26,7 +24,7 @@ class Room {
 
  private:
   Place place_;
-  Keep keep_ = Keep::call;
+  Lifetime lifetime_ = Lifetime::call;
   char* data_ = nullptr;
 };
 
@@ -52,8 +50,8 @@ void* allocate(const Place& place, int64_t bytes);
 void release(const Place& place, void* data) noexcept;
 
 // For later calls, which may be captured as this one may be: keep.cu.
-void* keep(const Place& place, int64_t bytes);
-void drop(const Place& place, void* data) noexcept;
+void* allocate_retained(const Place& place, int64_t bytes);
+void release_retained(const Place& place, void* data) noexcept;
 
 // Outright, on the current device, even while some stream is being captured.
 void* allocate_outright(int64_t bytes);

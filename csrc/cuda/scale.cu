@@ -74,7 +74,7 @@ void scale(const Place& place, const ScaleTensor* tensors, int64_t count, double
   }
   if (list.empty()) return;
   const int64_t listed = int64_t(list.size());
-  const Room room(place, 64 + listed * int64_t(sizeof(ScaleTensor) + sizeof(int64_t)), Keep::call);
+  const Room room(place, 64 + listed * int64_t(sizeof(ScaleTensor) + sizeof(int64_t)), Lifetime::call);
   Cutter cutter(room.data());
   const ScaleTables tables{cutter.take<ScaleTensor>(listed), cutter.take<int64_t>(listed), listed};
   copy_list_to_device(place, tables.tensors, list);

@@ -61,7 +61,7 @@ StepReport run(Memory& m, const StepCall& call) {
 StepReport step(const StepCall& call) {
   const OnDevice current(call.place);
   if (call.memory) return run(*call.memory, call);
-  Memory once(call, Keep::call);
+  Memory once(call, Lifetime::call);
   return run(once, call);
 }
 
@@ -71,7 +71,7 @@ Memory* remember(const StepCall& call) {
     throw std::runtime_error(
         "the stream is being captured, and this optimizer has arrays that are new to it: let it take a "
         "step with them before");
-  return new Memory(call, Keep::lasting);
+  return new Memory(call, Lifetime::persistent);
 }
 
 void forget(Memory* memory) { delete memory; }

@@ -27,11 +27,12 @@ int vectors_for(const Place& place, int tensors, bool stateless, int64_t element
 
 }  // namespace
 
-Memory::Memory(const StepCall& call, Keep keep) : keep_(keep), scope_(call.whole->clip_scope) {
+Memory::Memory(const StepCall& call, Lifetime lifetime)
+    : lifetime_(lifetime), scope_(call.whole->clip_scope) {
   plan(call);
   Cutter sizes;
   cut(sizes);
-  room_ = Room(call.place, sizes.used(), keep);
+  room_ = Room(call.place, sizes.used(), lifetime);
   Cutter cutter(room_.data());
   cut(cutter);
   fill(call.place);
@@ -103,7 +104,7 @@ void Memory::change_scope(const StepCall& call) {
         "clip_scope cannot be changed any more: a graph was captured, whose norms are of the other "
         "scope; make another optimizer");
   const Counts counts = cuda::counts(this, call.place);
-  Memory other(call, keep_);
+  Memory other(call, lifetime_);
   other.send_counts(call.place, counts);
   *this = static_cast<Memory&&>(other);
 }
@@ -112,7 +113,7 @@ void Memory::send_hypers(const StepCall& call) {
   std::vector<Hyper> now{*call.whole};
   for (int r = 0; r < tables.runs; ++r) now.push_back(*call.runs[r].hyper);
   if (hypers_ == now) return;
-  if (keep_ == Keep::lasting && capturing(call.place))
+  if (lifetime_ == Lifetime::persistent && capturing(call.place))
     throw std::runtime_error(
         "a hyper-parameter was changed on a stream that is being captured: change it before or after");
   if (call.whole->clip_scope != scope_) return change_scope(call);
@@ -154,7 +155,7 @@ void Memory::send_grads(const StepCall& call, bool recording) {
     if (t.grad.walk) walks.push_back(*t.grad.walk);
   });
   if (!walks.empty() && !walks_.data())
-    walks_ = Room(call.place, tensors * int64_t(sizeof(Walk)), keep_);
+    walks_ = Room(call.place, tensors * int64_t(sizeof(Walk)), lifetime_);
   const Walk* walk = reinterpret_cast<const Walk*>(walks_.data());
   copy_list_to_device(call.place, walk, walks);
   for (Source& s : now)

@@ -8,7 +8,7 @@
 namespace fastopt {
 
 struct Memory {
-  Memory(const StepCall& call, cuda::Keep keep);
+  Memory(const StepCall& call, Lifetime lifetime);
 
   // Brings to the device what differs from what it has. While a graph is recorded, gradients are always
   // sent, so that a replay finds its own; hyper-parameters never: they are the user's to change.
@@ -41,7 +41,7 @@ struct Memory {
   void fill(const Place& place);
   void change_scope(const StepCall& call);
 
-  cuda::Keep keep_;
+  Lifetime lifetime_;
   cuda::NormPlan norms_;
   ClipScope scope_;
   std::vector<cuda::StepEntry> entries_;

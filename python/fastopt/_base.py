@@ -124,7 +124,7 @@ class Optimizer(Shared):
             layout.place,
             "param" if single else "params",
             "grad" if single else "grads",
-            lasting=True,
+            persistent=True,
         )
         if old is not None:
             stepper.step_count, stepper.skipped_steps = old.step_count, old.skipped_steps

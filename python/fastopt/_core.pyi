@@ -25,7 +25,7 @@ class Stepper:
         names: typing.Any = None,
         param_role: str = "params",
         grad_role: str = "grads",
-        lasting: bool = False,
+        persistent: bool = False,
     ) -> None:
         """
         Keep the lists: one of arrays to step and, for each of the rule's states, one as long.
