@@ -270,7 +270,7 @@ def test_rmsprop_has_a_velocity_if_any_group_asks_for_one(momentum):
 @pytest.mark.parametrize("rule", CASES)
 def test_what_can_be_read_is_listed(rule):
     opt = CASES[rule].make([{"params": values(3)}])
-    hyper = {*_core.RULES[rule]["hyper"], *_core.AROUND, *_core.WHOLE}
+    hyper = {*_core.RULES[rule]["hyper"], *_core.RUN_HYPER, *_core.LIST_HYPER}
     if rule.startswith("adam"):
         hyper |= {"betas", "beta1", "beta2"}
     listed = {name for name in dir(opt) if not name.startswith("_")}

@@ -63,7 +63,7 @@ def all_names(case):
     own = _core.RULES[case.rule]["hyper"]
     if "velocity" not in case.states:
         own = [name for name in own if name != "momentum"]  # has a message of its own
-    return [*own, *_core.AROUND, *_core.WHOLE]
+    return [*own, *_core.RUN_HYPER, *_core.LIST_HYPER]
 
 
 PAIRS = [(rule, name) for rule, case in CASES.items() for name in all_names(case)]
@@ -91,7 +91,7 @@ def test_a_class_refuses_it_when_made_when_set_and_in_a_group(rule, name):
             case.make(w, **as_argument(case, name, value))
         with pytest.raises(kind, match="^" + says):
             setattr(opt, name, value)
-        if name in _core.WHOLE:
+        if name in _core.LIST_HYPER:
             kind, says = TypeError, f"{name} belongs to the whole optimizer, not to one of its groups"
         with pytest.raises(kind, match="^" + says):
             setattr(opt.groups[0], name, value)

@@ -97,8 +97,8 @@ def test_a_rate_set_while_the_one_before_is_handed_down_is_not_lost():
         def __getattr__(self, name):
             return getattr(self.stepper, name)
 
-        def set_whole(self, values):
-            self.stepper.set_whole(values)
+        def set_list_hyper(self, values):
+            self.stepper.set_list_hyper(values)
             opt.lr = 0.5
 
     vars(opt)["_stepper"] = Interrupted(opt._stepper)

@@ -150,7 +150,7 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
     require_statistics(m2, "moments.m2", channels);
     given_mean.emplace(call.place, mean, channels);
     given_m2.emplace(call.place, m2, channels);
-    call.given = {given_mean->data(), given_m2->data(), n};
+    call.given_stats = {given_mean->data(), given_m2->data(), n};
   }
 
   std::unique_ptr<BatchNormSaved> saved(new BatchNormSaved{

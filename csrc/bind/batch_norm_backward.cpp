@@ -91,7 +91,7 @@ void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const p
   const Column dy_sum = column(sums ? &std::get<0>(*sums) : nullptr);
   const Column centred = column(sums ? &std::get<1>(*sums) : nullptr);
   call.sums = {dy_sum.data(), centred.data()};
-  call.given = sums.has_value();
+  call.sums_given = sums.has_value();
   {
     py::gil_scoped_release unlocked;
     meeting.engine().batch_norm_backward(call);

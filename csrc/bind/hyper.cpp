@@ -125,14 +125,14 @@ bool listed(const char* const* names, const std::string& name) {
   return false;
 }
 
-constexpr const char* kAround[] = {"l1",          "l2",          "weight_decay", "l1_mode",
-                                   "decay_order", "decay_scale", "maximize",     "grad_scale",
-                                   "clip_value",  nullptr};
-constexpr const char* kWhole[] = {"clip_norm",      "clip_eps",     "clip_scope",
-                                  "clip_norm_type", "on_nonfinite", nullptr};
+constexpr const char* kRunHyper[] = {"l1",          "l2",          "weight_decay", "l1_mode",
+                                     "decay_order", "decay_scale", "maximize",     "grad_scale",
+                                     "clip_value",  nullptr};
+constexpr const char* kListHyper[] = {"clip_norm",      "clip_eps",     "clip_scope",
+                                      "clip_norm_type", "on_nonfinite", nullptr};
 
 void set_one(Hyper& h, const RuleInfo& rule, const std::string& name, py::handle value) {
-  const bool known = listed(rule.hyper, name) || listed(kAround, name) || listed(kWhole, name);
+  const bool known = listed(rule.hyper, name) || listed(kRunHyper, name) || listed(kListHyper, name);
   if (!known) throw py::type_error(std::string(rule.name) + " has no hyper-parameter '" + name + "'");
   for (const Number& n : kNumbers)
     if (name == n.name) return set_number(h, n, value);
@@ -171,8 +171,8 @@ void register_hyper(py::module_& m) {
     rules[rule.name] = info;
   }
   m.attr("RULES") = rules;
-  m.attr("AROUND") = list_of(kAround);
-  m.attr("WHOLE") = list_of(kWhole);
+  m.attr("RUN_HYPER") = list_of(kRunHyper);
+  m.attr("LIST_HYPER") = list_of(kListHyper);
   m.def(
       "check_hyper",
       [](const std::string& rule, const Values& values) {

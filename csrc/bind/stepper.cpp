@@ -56,9 +56,9 @@ void Stepper::set_hyper(size_t group, const Values& values) {
 }
 
 // The last of them: a device that keeps its own is told at once, for a graph may be replayed next.
-void Stepper::set_whole(const Values& values) {
+void Stepper::set_list_hyper(const Values& values) {
   const Busy busy(*this);
-  whole_ = read_hyper(rule_, values);
+  list_hyper_ = read_hyper(rule_, values);
   if (!memory_) return;
   meeting_.restream();
   const Backend& engine = meeting_.engine();
@@ -88,7 +88,7 @@ void Stepper::set_counts(Counts counts) {
 
 StepCall Stepper::call() {
   return {meeting_.place(), runs_.data(), int64_t(runs_.size()),
-          counts_.step + 1, &whole_,      memory_.get()};
+          counts_.step + 1, &list_hyper_, memory_.get()};
 }
 
 // What an engine keeps for the next steps.
@@ -148,7 +148,7 @@ bool Stepper::step(py::handle grads, py::object grad_names) {
     return true;
   }
   ++counts_.skipped;
-  if (whole_.on_nonfinite == OnNonfinite::raise) {
+  if (list_hyper_.on_nonfinite == OnNonfinite::raise) {
     PyErr_SetString(PyExc_FloatingPointError,
                     (grad_at(report.nonfinite).text() + " has a NaN or an infinity").c_str());
     throw py::error_already_set();
@@ -179,8 +179,8 @@ void register_stepper(py::module_& m) {
            "Arrays replaced in them later are noticed. Messages call an array names(role, index).")
       .def("set_hyper", &Stepper::set_hyper, py::arg("group"), py::arg("values"),
            "The hyper-parameters of one group, by its index; what is not named has its default.")
-      .def("set_whole", &Stepper::set_whole, py::arg("values"),
-           "Those that act on the whole list (WHOLE): clipping by norm and the non-finite policy.")
+      .def("set_list_hyper", &Stepper::set_list_hyper, py::arg("values"),
+           "Those that act on the whole list (LIST_HYPER): clipping by norm and the non-finite policy.")
       .def_property_readonly("on_device", &Stepper::on_device,
                              "Whether a device keeps hyper-parameters and counts of its own.")
       .def("check", &Stepper::check, "Raise what a step would raise of the targets, else return.")

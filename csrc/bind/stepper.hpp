@@ -46,7 +46,7 @@ class Stepper : Targets {
           py::object names, std::string param_role, std::string grad_role, bool persistent);
 
   void set_hyper(size_t group, const Values& values);
-  void set_whole(const Values& values);
+  void set_list_hyper(const Values& values);
 
   // True if stepped, false if skipped for a non-finite gradient; where a device decides, always true.
   // All is checked before the first byte is written; the count advances only after the last.
@@ -106,7 +106,7 @@ class Stepper : Targets {
   const bool single_;
   const bool persistent_;
 
-  Hyper whole_;
+  Hyper list_hyper_;
   std::vector<Hyper> hypers_;
   std::vector<StepRun> runs_;
   bool all_keep_ = false;     // their memory where it is, for good

@@ -46,9 +46,9 @@ struct StepCall {
   Place place;
   StepRun* runs;
   int64_t count;
-  int64_t step;        // 1 for the first; a device that counts for itself knows better
-  const Hyper* whole;  // clipping by norm and the non-finite policy, for the whole list
-  Memory* memory;      // of these runs, or null: for this once
+  int64_t step;             // 1 for the first; a device that counts for itself knows better
+  const Hyper* list_hyper;  // clipping by norm and the non-finite policy, for the whole list
+  Memory* memory;           // of these runs, or null: for this once
   // Whether all gradients lie where they lay in this memory's last step, element by element.
   bool same_grads = false;
 };

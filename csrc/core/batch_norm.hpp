@@ -71,8 +71,8 @@ struct BatchNormForward {
   ChannelArray x, residual, y;
   ChannelVector gamma, beta;
   Running running;
-  bool evaluate;     // with the running statistics, which stay as they are
-  Statistics given;  // these instead of the batch's own, if there is a mean
+  bool evaluate;           // with the running statistics, which stay as they are
+  Statistics given_stats;  // these instead of the batch's own, if there is a mean
   double eps;
   bool relu;
   uint8_t* kept;  // a bit for each element that ReLU lets pass, if any one asks
@@ -94,7 +94,7 @@ struct BatchNormBackward {
   const double *mean, *invstd, *scale;
   double count;  // that the statistics were taken over; 0 in evaluation: they are constants
   const uint8_t* kept;
-  bool given;  // the sums are given
+  bool sums_given;  // `sums` is an input, not a result
   BackwardSums sums;
   ChannelVector dgamma, dbeta;
 };

@@ -99,8 +99,8 @@ void batch_norm_forward(const BatchNormForward& call) {
   const IeeeMode mode;
   const ChannelSpace& s = call.space;
   const int64_t bytes = bytes_over(s, call.dtype);
-  const bool measures = !call.evaluate && !call.given.mean;
-  const double n = measures ? double(s.count()) : call.given.count;
+  const bool measures = !call.evaluate && !call.given_stats.mean;
+  const double n = measures ? double(s.count()) : call.given_stats.count;
   Results results(s, measures);
   PerChannel<Normalize> constants(s, call.dtype);
 
@@ -112,7 +112,7 @@ void batch_norm_forward(const BatchNormForward& call) {
     for (int64_t c = c0; c < c1; ++c) {
       Moments own{};
       if (measures) own = {call.mean[c], call.var[c]};
-      if (call.given.mean) own = {call.given.mean[c], call.given.m2[c]};
+      if (call.given_stats.mean) own = {call.given_stats.mean[c], call.given_stats.m2[c]};
       const ForwardInputs in = inputs_of(call, c);
       const Affine affine = affine_of(call, in, own, n);
       constants.set(c, [&]<class F> { return normalize_of<F>(affine); });
@@ -141,7 +141,7 @@ void batch_norm_backward(const BatchNormBackward& call) {
   const IeeeMode mode;
   const ChannelSpace& s = call.space;
   const int64_t bytes = bytes_over(s, call.dtype);
-  Results results(s, !call.given);
+  Results results(s, !call.sums_given);
   PerChannel<NormalizeBackward> constants(s, call.dtype);
   ChannelPass reduce(s, call.dtype, kernels().batch_norm.reduce, results.parts(), call.kept);
   reduce.reads(&ChannelPiece::x, call.x);
@@ -149,7 +149,7 @@ void batch_norm_backward(const BatchNormBackward& call) {
   reduce.piece.constants[0] = call.mean;
 
   const auto finish = [&](int64_t c0, int64_t c1) {
-    if (!call.given) results.join<JoinSums>(c0, c1, call.sums.dy, call.sums.dy_centred);
+    if (!call.sums_given) results.join<JoinSums>(c0, c1, call.sums.dy, call.sums.dy_centred);
     for (int64_t c = c0; c < c1; ++c) {
       const BackwardInputs in = inputs_of(call, c);
       constants.set(c, [&]<class F> {
@@ -165,13 +165,13 @@ void batch_norm_backward(const BatchNormBackward& call) {
   apply.reads(&ChannelPiece::dy, call.dy);
   apply.writes(&ChannelPiece::dx, call.dx);
   apply.writes(&ChannelPiece::dresidual, call.dresidual);
-  apply.reversed = !call.given;
+  apply.reversed = !call.sums_given;
   apply.piece.streams = outgrows_cache(bytes * apply.arrays()) && apply.writes_words() &&
                         call.dx.data != call.x.data && call.dx.data != call.dy.data;
   constants.hand_to(apply.piece);
 
   const int threads = threads_for(bytes);
-  if (call.given)
+  if (call.sums_given)
     in_three(s, call.x, threads, nothing, finish, apply);
   else if (call.dx.data)
     in_three(s, call.x, threads, reduce, finish, apply);

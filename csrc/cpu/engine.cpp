@@ -44,7 +44,7 @@ std::vector<NormTensor> gradients(const StepCall& call, bool limited) {
 // ---- clipping by norm: sets each tensor's coefficient; false if a norm is not finite ----
 
 bool clip(const StepCall& call, const std::vector<NormTensor>& grads) {
-  const Hyper& h = *call.whole;
+  const Hyper& h = *call.list_hyper;
   bool all_finite = true;
   const auto coefficient = [&](const NormTensor* first, int64_t count) {
     const double size = norm(call.place, first, count, h.clip_norm_type);
@@ -117,7 +117,7 @@ void run_all(const StepCall& call) {
 
 StepReport step(const StepCall& call) {
   const IeeeMode mode;  // for the constants and the clip coefficient, which this thread computes
-  const Hyper& h = *call.whole;
+  const Hyper& h = *call.list_hyper;
   const bool clips = h.clip_norm != kNoLimit;
   bool norm_is_finite = true;
   if (clips)

@@ -48,7 +48,7 @@ void batch_norm_forward(const BatchNormForward& call) {
   const OnDevice current(call.place);
   const Channels s = channels_of(call.space, call.x, call.dtype);
   if (queue_held(call, s)) return;
-  const bool measures = !call.evaluate && !call.given.mean;
+  const bool measures = !call.evaluate && !call.given_stats.mean;
   const Scratch scratch(call.place, call.space, measures, RuleArrays::members<Normalize<double>>);
   if (measures) queue_moments(call.place, s, call.dtype, call.x, scratch.pairs);
   queue_rest(call, s, scratch, call.x, call.residual, call.y);
@@ -59,8 +59,8 @@ void batch_norm_backward(const BatchNormBackward& call) {
   const Channels s = channels_of(call.space, call.x, call.dtype);
   if (queue_held(call, s)) return;
   constexpr int members = RuleArrays::members<NormalizeBackward<double>>;
-  const Scratch scratch(call.place, call.space, !call.given, members);
-  if (!call.given) queue_backward_sums(call, s, scratch.pairs);
+  const Scratch scratch(call.place, call.space, !call.sums_given, members);
+  if (!call.sums_given) queue_backward_sums(call, s, scratch.pairs);
   if (!call.dx.data) return queue_finish(call, scratch.pairs, scratch.rules);
   BatchNormBackward rest = call;
   if (rest.count == 0.0) rest.x.data = nullptr;  // statistics that are constants: x is not read again

@@ -107,7 +107,7 @@ struct FinishForward {
   __device__ __forceinline__ Numbers numbers(int64_t c, const Inputs& in, const Pair& sums,
                                              double count) const {
     Moments m{sums.first, sums.second};
-    if (const Statistics& given = call.given; given.mean) {
+    if (const Statistics& given = call.given_stats; given.mean) {
       m = {given.mean[c], given.m2[c]};
       count = given.count;
     }
@@ -131,7 +131,8 @@ struct FinishBackward {
   __device__ __forceinline__ Inputs inputs(int64_t c) const { return inputs_of(call, c); }
   __device__ __forceinline__ ChannelSums numbers(int64_t c, const Inputs& in, const Pair& sums,
                                                  double) const {
-    return centred<F>(call, in, call.given ? sums_of(call, c) : ChannelSums{sums.first, sums.second});
+    return centred<F>(call, in,
+                      call.sums_given ? sums_of(call, c) : ChannelSums{sums.first, sums.second});
   }
   __device__ __forceinline__ Rule rule(const Inputs& in, const ChannelSums& own) const {
     return gradient_of<F>(call, in, own);

@@ -252,7 +252,7 @@ bool queue(const Call& call, const Channels& s, int arrays, bool vectors, bool w
 void hold_at_most(int64_t bytes) { most_held = bytes; }
 
 bool queue_held(const BatchNormForward& call, const Channels& s) {
-  if (call.evaluate || call.given.mean || s.count == 0) return false;
+  if (call.evaluate || call.given_stats.mean || s.count == 0) return false;
   if (!all_flat(s, call.dtype, call.x, call.residual, call.y)) return false;
   const bool vectors = all_aligned(call.x, call.residual, call.y);
   bool queued = false;
@@ -262,7 +262,7 @@ bool queue_held(const BatchNormForward& call, const Channels& s) {
 }
 
 bool queue_held(const BatchNormBackward& call, const Channels& s) {
-  if (call.given || call.count == 0.0 || !call.dx.data || s.count == 0) return false;
+  if (call.sums_given || call.count == 0.0 || !call.dx.data || s.count == 0) return false;
   if (!all_flat(s, call.dtype, call.x, call.dy, call.dx, call.dresidual)) return false;
   const bool vectors = all_aligned(call.x, call.dy, call.dx, call.dresidual);
   bool queued = false;

@@ -25,9 +25,9 @@ int64_t wait_for_nonfinite(Memory& m, const Place& place) {
 
 StepReport run(Memory& m, const StepCall& call) {
   const Place& place = call.place;
-  const Hyper& whole = *call.whole;
+  const Hyper& list_hyper = *call.list_hyper;
   const bool recording = capturing(place);
-  const OnNonfinite policy = whole.on_nonfinite;
+  const OnNonfinite policy = list_hyper.on_nonfinite;
   if (recording && policy == OnNonfinite::raise)
     throw std::runtime_error(
         "on_nonfinite=\"raise\" waits for the device, which a stream that is being captured cannot; "
@@ -35,20 +35,20 @@ StepReport run(Memory& m, const StepCall& call) {
   if (m.tensors == 0) return {-1};
   m.send_hypers(call);
   m.send_grads(call, recording);
-  const bool clips = whole.clip_norm != kNoLimit, watches = policy != OnNonfinite::propagate;
-  const StepNeeds needs{clips, whole.clip_scope == ClipScope::tensor, watches,
-                        clips ? whole.clip_norm_type : ClipNorm::max};
+  const bool clips = list_hyper.clip_norm != kNoLimit, watches = policy != OnNonfinite::propagate;
+  const StepNeeds needs{clips, list_hyper.clip_scope == ClipScope::tensor, watches,
+                        clips ? list_hyper.clip_norm_type : ClipNorm::max};
   if (clips || watches) m.queue_norms(place, needs.kind, watches);
   if (policy == OnNonfinite::raise)
     if (const int64_t found = wait_for_nonfinite(m, place); found >= 0) return {found};
 
   const int rule = call.runs[0].rule;
-  Given given;
-  if (!clips && !watches) given = m.give(call);
-  if (given.step == 0) step_begins[rule].launch(place, m.tables, needs, m.tensors);
+  HostConstants host;
+  if (!clips && !watches) host = m.host_constants(call);
+  if (host.step == 0) step_begins[rule].launch(place, m.tables, needs, m.tensors);
   for (int s = 0; s < kStorages; ++s)
     if (const Memory::Span& span = m.spans[s]; span.count > 0)
-      launches_of(s)[rule](place, m.tables, given, span.first, span.count, span.chunks);
+      launches_of(s)[rule](place, m.tables, host, span.first, span.count, span.chunks);
 
   const bool queued = recording || policy == OnNonfinite::skip;
   m.counted = m.counted || queued;

@@ -38,7 +38,7 @@ struct StepTables {
   const StepEntry* entries;  // by storage
   const int64_t* chunks;     // the first chunk of each, counted within its storage
   const Source* grads;       // by index
-  const Hyper *hypers, *whole;
+  const Hyper *hypers, *list_hyper;
   const int64_t* doubles;  // of each run: whether it computes in double
   Constants* constants;    // of each run
   Clip* clips;             // by index
@@ -69,10 +69,10 @@ struct Cut {
 
 // Of a step that the host knows all about: its number, and the constants of each run. They come as
 // arguments, which a processor has at hand.
-inline constexpr int kMostGiven = 4;
-struct Given {
+inline constexpr int kMaxHostConstants = 4;
+struct HostConstants {
   int64_t step = 0;  // 0: nothing is given
-  Constants constants[kMostGiven];
+  Constants constants[kMaxHostConstants];
 };
 
 // What a step does besides, as it was when the step was queued.
@@ -82,7 +82,7 @@ struct StepNeeds {
 };
 
 // Queues the kernel of one rule, for entries [first, first + count) and all their chunks.
-using StepLaunch = void (*)(const Place&, const StepTables&, const Given&, int first, int count,
+using StepLaunch = void (*)(const Place&, const StepTables&, const HostConstants&, int first, int count,
                             int64_t chunks);
 // By rule, what makes constants: a kernel for all runs, or the host for one.
 struct Begin {

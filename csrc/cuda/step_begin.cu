@@ -11,7 +11,7 @@ constexpr int kThreads = 256;
 __device__ Clip clip_to(const StepTables& t, ClipNorm kind, int sequence) {
   const Sequence& q = t.norms.sequences[sequence];
   const double size = norm_of(t.norms.states[sequence], kind, q.doubles);
-  const double c = clip_coefficient(size, t.whole->clip_norm, t.whole->clip_eps);
+  const double c = clip_coefficient(size, t.list_hyper->clip_norm, t.list_hyper->clip_eps);
   return {c, float(c)};
 }
 

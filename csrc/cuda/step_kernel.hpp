@@ -120,12 +120,12 @@ struct Stepped {
 
 template <class Rule, class P, class S>
 __global__ void __launch_bounds__(kStepThreads, kResident<P, S, Rule::slots>)
-    step_chunks(const FASTOPT_WHOLE_ARGUMENT StepTables t, const FASTOPT_WHOLE_ARGUMENT Given given,
-                int first, int count) {
+    step_chunks(const FASTOPT_WHOLE_ARGUMENT StepTables t,
+                const FASTOPT_WHOLE_ARGUMENT HostConstants host, int first, int count) {
   await_turn();
   using F = Compute<P>;
-  const bool is_given = given.step > 0, skip = !is_given && t.control->skip;
-  if (is_given && blockIdx.x == 0 && threadIdx.x == 0) t.control->counts.step = given.step;
+  const bool from_host = host.step > 0, skip = !from_host && t.control->skip;
+  if (from_host && blockIdx.x == 0 && threadIdx.x == 0) t.control->counts.step = host.step;
   const int own = first + find_block(t.chunks + first, count);
   const StepEntry& e = t.entries[own];
   const Cut cut(e.param, sizeof(P), t.vectors);
@@ -133,8 +133,8 @@ __global__ void __launch_bounds__(kStepThreads, kResident<P, S, Rule::slots>)
   const int64_t start = cut.head + turn * cut.chunk;
   const int64_t end = start + cut.chunk < e.size ? start + cut.chunk : e.size;
   const auto update =
-      is_given ? prepared<Rule, F>(given.constants[e.run]) : prepared<Rule, F>(t.constants[e.run]);
-  const F clip = is_given ? F(1) : clip_of<F>(t.clips[e.index]);
+      from_host ? prepared<Rule, F>(host.constants[e.run]) : prepared<Rule, F>(t.constants[e.run]);
+  const F clip = from_host ? F(1) : clip_of<F>(t.clips[e.index]);
   Stepped<Rule, P, S> stepped{
       update, update.wrap(clip), clip, static_cast<P*>(e.param), t.grads[e.index], {}};
   for (int k = 0; k < Rule::slots; ++k) stepped.state[k] = static_cast<S*>(e.state[k]);
@@ -142,9 +142,9 @@ __global__ void __launch_bounds__(kStepThreads, kResident<P, S, Rule::slots>)
 }
 
 template <template <class> class Rule, class P, class S>
-void launch_step(const Place& place, const StepTables& t, const Given& given, int first, int count,
-                 int64_t chunks) {
-  launch(place, step_chunks<Rule<Compute<P>>, P, S>, chunks, kStepThreads, t, given, first, count);
+void launch_step(const Place& place, const StepTables& t, const HostConstants& host, int first,
+                 int count, int64_t chunks) {
+  launch(place, step_chunks<Rule<Compute<P>>, P, S>, chunks, kStepThreads, t, host, first, count);
 }
 
 // One entry for each rule.

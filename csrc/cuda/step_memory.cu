@@ -28,7 +28,7 @@ int vectors_for(const Place& place, int tensors, bool stateless, int64_t element
 }  // namespace
 
 Memory::Memory(const StepCall& call, Lifetime lifetime)
-    : lifetime_(lifetime), scope_(call.whole->clip_scope) {
+    : lifetime_(lifetime), scope_(call.list_hyper->clip_scope) {
   plan(call);
   Cutter sizes;
   cut(sizes);
@@ -72,7 +72,7 @@ void Memory::cut(Cutter& cutter) {
   tables.entries = cutter.take<StepEntry>(int64_t(entries_.size()));
   tables.chunks = cutter.take<int64_t>(int64_t(chunks_.size()));
   tables.grads = cutter.take<Source>(tensors);
-  tables.whole = cutter.take<Hyper>(1 + tables.runs);
+  tables.list_hyper = cutter.take<Hyper>(1 + tables.runs);
   tables.doubles = cutter.take<int64_t>(tables.runs);
   tables.constants = cutter.take<Constants>(tables.runs);
   tables.clips = cutter.take<Clip>(tensors);
@@ -83,7 +83,7 @@ void Memory::cut(Cutter& cutter) {
 }
 
 void Memory::fill(const Place& place) {
-  tables.hypers = tables.whole + 1;
+  tables.hypers = tables.list_hyper + 1;
   tables.norms.nonfinite = &tables.control->nonfinite;
   copy_list_to_device(place, tables.entries, entries_);
   copy_list_to_device(place, tables.chunks, chunks_);
@@ -110,31 +110,31 @@ void Memory::change_scope(const StepCall& call) {
 }
 
 void Memory::send_hypers(const StepCall& call) {
-  std::vector<Hyper> now{*call.whole};
+  std::vector<Hyper> now{*call.list_hyper};
   for (int r = 0; r < tables.runs; ++r) now.push_back(*call.runs[r].hyper);
   if (hypers_ == now) return;
   if (lifetime_ == Lifetime::persistent && capturing(call.place))
     throw std::runtime_error(
         "a hyper-parameter was changed on a stream that is being captured: change it before or after");
-  if (call.whole->clip_scope != scope_) return change_scope(call);
+  if (call.list_hyper->clip_scope != scope_) return change_scope(call);
   const IeeeMode mode;
   std::vector<NormShape> shapes;
   for (int r = 0; r < tables.runs; ++r)
     shapes.push_back({gradient_factor(now[1 + r]), now[1 + r].clip_value});
-  copy_list_to_device(call.place, tables.whole, now);
+  copy_list_to_device(call.place, tables.list_hyper, now);
   copy_list_to_device(call.place, tables.norms.shapes, shapes);
   hypers_ = std::move(now);
 }
 
-Given Memory::give(const StepCall& call) const {
-  Given given;
-  if (!counts_here() || tables.runs > kMostGiven) return given;
+HostConstants Memory::host_constants(const StepCall& call) const {
+  HostConstants host;
+  if (!counts_here() || tables.runs > kMaxHostConstants) return host;
   const IeeeMode mode;
-  given.step = known.step + 1;
+  host.step = known.step + 1;
   for (int r = 0; r < tables.runs; ++r)
-    step_begins[call.runs[r].rule].prepare(*call.runs[r].hyper, doubles_[r], given.step,
-                                           given.constants[r]);
-  return given;
+    step_begins[call.runs[r].rule].prepare(*call.runs[r].hyper, doubles_[r], host.step,
+                                           host.constants[r]);
+  return host;
 }
 
 void Memory::queue_norms(const Place& place, ClipNorm kind, bool watches) const {

@@ -18,7 +18,7 @@ struct Memory {
 
   // A step's number and constants, if the host has the count. There is a kernel to tell: a list without
   // elements is not the device's.
-  cuda::Given give(const StepCall& call) const;
+  cuda::HostConstants host_constants(const StepCall& call) const;
 
   void queue_norms(const Place& place, ClipNorm kind, bool watches) const;
 

@@ -130,13 +130,14 @@ FASTOPT_HD ChannelSums sums_of(const BatchNormBackward& call, int64_t c) {
 template <class F>
 FASTOPT_HD ChannelSums centred(const BatchNormBackward& call, const BackwardInputs& in,
                                ChannelSums sums) {
-  if (!call.given) sums.dy_centred = recentred(sums.dy_centred, sums.dy, double(F(in.mean)), in.mean);
+  if (!call.sums_given)
+    sums.dy_centred = recentred(sums.dy_centred, sums.dy, double(F(in.mean)), in.mean);
   return sums;
 }
 
 FASTOPT_HD void put_results(const BatchNormBackward& call, int64_t c, const BackwardInputs& in,
                             const ChannelSums& sums) {
-  if (!call.given) {
+  if (!call.sums_given) {
     call.sums.dy[c] = sums.dy;
     call.sums.dy_centred[c] = sums.dy_centred;
   }

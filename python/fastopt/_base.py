@@ -228,7 +228,7 @@ class Optimizer(Shared):
         try:
             for i, group in enumerate(self.groups):
                 self._stepper.set_hyper(i, {**self._hyper, **group._own})
-            self._stepper.set_whole(self._hyper)
+            self._stepper.set_list_hyper(self._hyper)
         except BaseException:
             self.__dict__["_stale"] = True
             raise

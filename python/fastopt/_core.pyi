@@ -45,9 +45,9 @@ class Stepper:
         """
         The hyper-parameters of one group, by its index; what is not named has its default.
         """
-    def set_whole(self, values: dict[str, typing.Any]) -> None:
+    def set_list_hyper(self, values: dict[str, typing.Any]) -> None:
         """
-        Those that act on the whole list (WHOLE): clipping by norm and the non-finite policy.
+        Those that act on the whole list (LIST_HYPER): clipping by norm and the non-finite policy.
         """
     def step(self, grads: typing.Any, grad_names: typing.Any = None) -> bool:
         """
@@ -334,8 +334,8 @@ def use_cuda(backend: typing_extensions.CapsuleType | None) -> None:
     Work on CUDA arrays with this engine; None: look for it again. For tests.
     """
 
-AROUND: list[str]
 COMPILER: str
+LIST_HYPER: list[str]
 PARALLEL_CUTOFF: int
 RULES: dict[str, dict[str, list[str]]]
-WHOLE: list[str]
+RUN_HYPER: list[str]

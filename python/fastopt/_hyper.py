@@ -78,8 +78,8 @@ def refuse_to_set(owner: str, obj: object, name: str) -> NoReturn:
 def check_own(owner: str, rule: str, values: dict[str, Any], fixed: Iterable[str]) -> None:
     """A group may have values of these names."""
     for name in values:
-        if name in (*_core.WHOLE, *fixed):
+        if name in (*_core.LIST_HYPER, *fixed):
             raise TypeError(f"{name} belongs to the whole optimizer, not to one of its groups")
     hyper = _core.RULES[rule]["hyper"]
     betas = [BETAS] if "beta1" in hyper else []
-    _checks.options(f"a group of {owner}", values, [*hyper, *betas, *_core.AROUND])
+    _checks.options(f"a group of {owner}", values, [*hyper, *betas, *_core.RUN_HYPER])

@@ -82,6 +82,6 @@ def make_step(
     )
     hyper = {**hyper, **around}
     stepper.set_hyper(0, hyper)
-    stepper.set_whole(hyper)
+    stepper.set_list_hyper(hyper)
     stepper.step_count = step - 1
     return stepper.step([grad] if single else grad)
