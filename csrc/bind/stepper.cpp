@@ -59,11 +59,11 @@ void Stepper::set_hyper(size_t group, const Values& values) {
 void Stepper::set_list_hyper(const Values& values) {
   const Busy busy(*this);
   list_hyper_ = read_hyper(rule_, values);
-  if (!memory_) return;
+  if (!plan_) return;
   meeting_.restream();
   const Backend& engine = meeting_.engine();
   py::gil_scoped_release unlocked;
-  engine.set_hypers(memory_.get(), call());
+  engine.set_hypers(plan_.get(), call());
 }
 
 Counts Stepper::counts() {
@@ -73,30 +73,30 @@ Counts Stepper::counts() {
 }
 
 Counts Stepper::known_counts() {
-  if (!memory_) return counts_;
+  if (!plan_) return counts_;
   meeting_.restream();  // a graph may have been replayed on another than the last step's
   const Backend& engine = meeting_.engine();
   py::gil_scoped_release unlocked;  // it may wait for the device, and that for Python
-  return counts_ = engine.counts(memory_.get(), meeting_.place());
+  return counts_ = engine.counts(plan_.get(), meeting_.place());
 }
 
 void Stepper::set_counts(Counts counts) {
   const Busy busy(*this);
   counts_ = counts;
-  if (memory_) meeting_.engine().set_counts(memory_.get(), meeting_.place(), counts);
+  if (plan_) meeting_.engine().set_counts(plan_.get(), meeting_.place(), counts);
 }
 
 StepCall Stepper::call() {
   return {meeting_.place(), runs_.data(), int64_t(runs_.size()),
-          counts_.step + 1, &list_hyper_, memory_.get()};
+          counts_.step + 1, &list_hyper_, plan_.get()};
 }
 
 // What an engine keeps for the next steps.
-void Stepper::remember() {
+void Stepper::make_plan() {
   const Backend& engine = meeting_.engine();
-  if (memory_ || !engine.remember) return;  // a host needs nothing
-  memory_ = {engine.remember(call()), Forget{engine.forget}};
-  engine.set_counts(memory_.get(), meeting_.place(), counts_);
+  if (plan_ || !engine.make_step_plan) return;  // a host needs nothing
+  plan_ = {engine.make_step_plan(call()), PlanDeleter{engine.destroy_step_plan}};
+  engine.set_counts(plan_.get(), meeting_.place(), counts_);
 }
 
 // ---- the step ----
@@ -106,7 +106,7 @@ void Stepper::watch_targets() {
     check_targets();
   else if (!meeting_.place().on_host())
     meeting_.restream();
-  if (persistent_) remember();
+  if (persistent_) make_plan();
 }
 
 void Stepper::check() {

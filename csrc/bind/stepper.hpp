@@ -28,11 +28,11 @@ struct Targets {
 };
 
 // Ends what an engine keeps, which may wait for the device, and that for Python.
-struct Forget {
-  void (*how)(Memory*) = nullptr;
-  void operator()(Memory* memory) const {
+struct PlanDeleter {
+  void (*destroy)(StepPlan*) = nullptr;
+  void operator()(StepPlan* plan) const {
     py::gil_scoped_release unlocked;
-    how(memory);
+    destroy(plan);
   }
 };
 
@@ -56,7 +56,7 @@ class Stepper : Targets {
   void require_idle();
 
   // Whether a device keeps hyper-parameters and counts of its own.
-  bool on_device() const { return memory_ != nullptr; }
+  bool on_device() const { return plan_ != nullptr; }
   // On a device that has counted by itself, this waits for it.
   Counts counts();
   void set_counts(Counts counts);
@@ -80,7 +80,7 @@ class Stepper : Targets {
 
   StepCall call();
   Counts known_counts();
-  void remember();
+  void make_plan();
   bool are_held() const;
   bool unchanged();
   void watch_targets();
@@ -113,7 +113,7 @@ class Stepper : Targets {
   std::vector<Array> grads_;  // as long as a step lasts
   std::vector<int64_t> new_;  // those that are not as before
   std::vector<std::unique_ptr<Walk>> walks_;
-  std::unique_ptr<Memory, Forget> memory_;
+  std::unique_ptr<StepPlan, PlanDeleter> plan_;
   std::vector<const void*> grads_before_;  // where they lay if on a device, element by element
   bool sent_ = false;                      // to the engine, in a step that it has finished
   std::vector<PyObject*> last_;            // the objects, which may be others by now

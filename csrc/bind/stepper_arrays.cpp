@@ -152,7 +152,7 @@ void Stepper::check_targets() {
     throw;
   }
   checked_ = false;
-  memory_.reset();
+  plan_.reset();
   all_keep_ = std::all_of(owners_.begin(), owners_.end(),
                           [](const py::object& owner) { return library_of(owner).keeps; });
   cut_runs(storages);

@@ -39,8 +39,9 @@ struct Counts {
 };
 
 // What an engine keeps of a list of tensors from step to step, on a device above all: tables of
-// pointers, hyper-parameters, counts. Made by Backend::remember, ended by Backend::forget.
-struct Memory;
+// pointers, hyper-parameters, counts. Made by Backend::make_step_plan, ended by
+// Backend::destroy_step_plan.
+struct StepPlan;
 
 struct StepCall {
   Place place;
@@ -48,8 +49,8 @@ struct StepCall {
   int64_t count;
   int64_t step;             // 1 for the first; a device that counts for itself knows better
   const Hyper* list_hyper;  // clipping by norm and the non-finite policy, for the whole list
-  Memory* memory;           // of these runs, or null: for this once
-  // Whether all gradients lie where they lay in this memory's last step, element by element.
+  StepPlan* plan;           // of these runs, or null: for this once
+  // Whether all gradients lie where they lay in this plan's last step, element by element.
   bool same_grads = false;
 };
 
@@ -85,11 +86,11 @@ struct Backend {
 
   StepReport (*step)(const StepCall&);
   // A host that keeps nothing has null here, and below.
-  Memory* (*remember)(const StepCall&);
-  void (*forget)(Memory*);
-  Counts (*counts)(Memory*, const Place&);
-  void (*set_counts)(Memory*, const Place&, Counts);
-  void (*set_hypers)(Memory*, const StepCall&);
+  StepPlan* (*make_step_plan)(const StepCall&);
+  void (*destroy_step_plan)(StepPlan*);
+  Counts (*counts)(StepPlan*, const Place&);
+  void (*set_counts)(StepPlan*, const Place&, Counts);
+  void (*set_hypers)(StepPlan*, const StepCall&);
 
   // The norm of the whole list taken as one sequence, its elements in memory order.
   double (*norm)(const Place&, const NormTensor*, int64_t count, ClipNorm);

@@ -57,8 +57,8 @@ std::string describe() {
 const Backend backend = {
     .name = "cuda",
     .step = step,
-    .remember = remember,
-    .forget = forget,
+    .make_step_plan = make_step_plan,
+    .destroy_step_plan = destroy_step_plan,
     .counts = counts,
     .set_counts = set_counts,
     .set_hypers = set_hypers,

@@ -1,6 +1,6 @@
 #include "cuda/step.hpp"
 
-#include "cuda/step_memory.hpp"
+#include "cuda/step_plan.hpp"
 
 namespace fastopt::cuda {
 namespace {
@@ -13,7 +13,7 @@ const StepLaunch* launches_of(int storage) {
 }
 
 // The policy "raise" is the one that must know before it writes.
-int64_t wait_for_nonfinite(Memory& m, const Place& place) {
+int64_t wait_for_nonfinite(StepPlan& m, const Place& place) {
   int64_t found = kAllFinite;
   copy_to_host(place, &found, &m.tables.control->nonfinite, sizeof(found));
   if (found == kAllFinite) return -1;
@@ -23,7 +23,7 @@ int64_t wait_for_nonfinite(Memory& m, const Place& place) {
   return found;
 }
 
-StepReport run(Memory& m, const StepCall& call) {
+StepReport run(StepPlan& m, const StepCall& call) {
   const Place& place = call.place;
   const Hyper& list_hyper = *call.list_hyper;
   const bool recording = capturing(place);
@@ -47,12 +47,12 @@ StepReport run(Memory& m, const StepCall& call) {
   if (!clips && !watches) host = m.host_constants(call);
   if (host.step == 0) step_begins[rule].launch(place, m.tables, needs, m.tensors);
   for (int s = 0; s < kStorages; ++s)
-    if (const Memory::Span& span = m.spans[s]; span.count > 0)
+    if (const StepPlan::Span& span = m.spans[s]; span.count > 0)
       launches_of(s)[rule](place, m.tables, host, span.first, span.count, span.chunks);
 
   const bool queued = recording || policy == OnNonfinite::skip;
-  m.counted = m.counted || queued;
-  if (!queued) ++m.known.step;
+  m.device_counted = m.device_counted || queued;
+  if (!queued) ++m.host_counts.step;
   return {-1, queued};
 }
 
@@ -60,37 +60,37 @@ StepReport run(Memory& m, const StepCall& call) {
 
 StepReport step(const StepCall& call) {
   const OnDevice current(call.place);
-  if (call.memory) return run(*call.memory, call);
-  Memory once(call, Lifetime::call);
+  if (call.plan) return run(*call.plan, call);
+  StepPlan once(call, Lifetime::call);
   return run(once, call);
 }
 
-Memory* remember(const StepCall& call) {
+StepPlan* make_step_plan(const StepCall& call) {
   const OnDevice current(call.place);
   if (capturing(call.place))
     throw std::runtime_error(
         "the stream is being captured, and this optimizer has arrays that are new to it: let it take a "
         "step with them before");
-  return new Memory(call, Lifetime::persistent);
+  return new StepPlan(call, Lifetime::persistent);
 }
 
-void forget(Memory* memory) { delete memory; }
+void destroy_step_plan(StepPlan* plan) { delete plan; }
 
-Counts counts(Memory* memory, const Place& place) {
-  if (memory->counts_here()) return memory->known;
-  copy_to_host(place, &memory->known, &memory->tables.control->counts, sizeof(Counts));
-  memory->counted = false;
-  return memory->known;
+Counts counts(StepPlan* plan, const Place& place) {
+  if (plan->host_knows_counts()) return plan->host_counts;
+  copy_to_host(place, &plan->host_counts, &plan->tables.control->counts, sizeof(Counts));
+  plan->device_counted = false;
+  return plan->host_counts;
 }
 
-void set_counts(Memory* memory, const Place& place, Counts counts) {
+void set_counts(StepPlan* plan, const Place& place, Counts counts) {
   const OnDevice current(place);
-  memory->send_counts(place, counts);
+  plan->send_counts(place, counts);
 }
 
-void set_hypers(Memory* memory, const StepCall& call) {
+void set_hypers(StepPlan* plan, const StepCall& call) {
   const OnDevice current(call.place);
-  memory->send_hypers(call);
+  plan->send_hypers(call);
 }
 
 }  // namespace fastopt::cuda

@@ -100,10 +100,10 @@ extern const StepLaunch* const steps_bfloat16_wide;
 extern const Begin* const step_begins;
 
 StepReport step(const StepCall& call);
-Memory* remember(const StepCall& call);
-void forget(Memory* memory);
-Counts counts(Memory* memory, const Place& place);
-void set_counts(Memory* memory, const Place& place, Counts counts);
-void set_hypers(Memory* memory, const StepCall& call);
+StepPlan* make_step_plan(const StepCall& call);
+void destroy_step_plan(StepPlan* plan);
+Counts counts(StepPlan* plan, const Place& place);
+void set_counts(StepPlan* plan, const Place& place, Counts counts);
+void set_hypers(StepPlan* plan, const StepCall& call);
 
 }  // namespace fastopt::cuda

@@ -1,4 +1,4 @@
-#include "cuda/step_memory.hpp"
+#include "cuda/step_plan.hpp"
 
 #include <stdexcept>
 
@@ -27,9 +27,9 @@ int vectors_for(const Place& place, int tensors, bool stateless, int64_t element
 
 }  // namespace
 
-Memory::Memory(const StepCall& call, Lifetime lifetime)
+StepPlan::StepPlan(const StepCall& call, Lifetime lifetime)
     : lifetime_(lifetime), scope_(call.list_hyper->clip_scope) {
-  plan(call);
+  lay_out(call);
   Cutter sizes;
   cut(sizes);
   room_ = Room(call.place, sizes.used(), lifetime);
@@ -40,7 +40,7 @@ Memory::Memory(const StepCall& call, Lifetime lifetime)
   send_hypers(call);
 }
 
-void Memory::plan(const StepCall& call) {
+void StepPlan::lay_out(const StepCall& call) {
   tables.runs = int(call.count);
   int64_t elements = 0;
   bool stateless = true;
@@ -68,7 +68,7 @@ void Memory::plan(const StepCall& call) {
   }
 }
 
-void Memory::cut(Cutter& cutter) {
+void StepPlan::cut(Cutter& cutter) {
   tables.entries = cutter.take<StepEntry>(int64_t(entries_.size()));
   tables.chunks = cutter.take<int64_t>(int64_t(chunks_.size()));
   tables.grads = cutter.take<Source>(tensors);
@@ -82,7 +82,7 @@ void Memory::cut(Cutter& cutter) {
   tables.norms.shapes = cutter.take<NormShape>(tables.runs);
 }
 
-void Memory::fill(const Place& place) {
+void StepPlan::fill(const Place& place) {
   tables.hypers = tables.list_hyper + 1;
   tables.norms.nonfinite = &tables.control->nonfinite;
   copy_list_to_device(place, tables.entries, entries_);
@@ -91,25 +91,25 @@ void Memory::fill(const Place& place) {
   norms_.send_to(place, tables.norms);
 }
 
-void Memory::send_counts(const Place& place, Counts counts) {
+void StepPlan::send_counts(const Place& place, Counts counts) {
   const Control control{counts, kAllFinite, 0};
   copy_to_device(place, tables.control, &control, sizeof(control));
-  known = counts;
+  host_counts = counts;
 }
 
 // Another scope has other sequences to sum: other tables.
-void Memory::change_scope(const StepCall& call) {
-  if (recorded)
+void StepPlan::change_scope(const StepCall& call) {
+  if (in_graph)
     throw std::runtime_error(
         "clip_scope cannot be changed any more: a graph was captured, whose norms are of the other "
         "scope; make another optimizer");
   const Counts counts = cuda::counts(this, call.place);
-  Memory other(call, lifetime_);
+  StepPlan other(call, lifetime_);
   other.send_counts(call.place, counts);
-  *this = static_cast<Memory&&>(other);
+  *this = static_cast<StepPlan&&>(other);
 }
 
-void Memory::send_hypers(const StepCall& call) {
+void StepPlan::send_hypers(const StepCall& call) {
   std::vector<Hyper> now{*call.list_hyper};
   for (int r = 0; r < tables.runs; ++r) now.push_back(*call.runs[r].hyper);
   if (hypers_ == now) return;
@@ -126,26 +126,26 @@ void Memory::send_hypers(const StepCall& call) {
   hypers_ = std::move(now);
 }
 
-HostConstants Memory::host_constants(const StepCall& call) const {
+HostConstants StepPlan::host_constants(const StepCall& call) const {
   HostConstants host;
-  if (!counts_here() || tables.runs > kMaxHostConstants) return host;
+  if (!host_knows_counts() || tables.runs > kMaxHostConstants) return host;
   const IeeeMode mode;
-  host.step = known.step + 1;
+  host.step = host_counts.step + 1;
   for (int r = 0; r < tables.runs; ++r)
     step_begins[call.runs[r].rule].prepare(*call.runs[r].hyper, doubles_[r], host.step,
                                            host.constants[r]);
   return host;
 }
 
-void Memory::queue_norms(const Place& place, ClipNorm kind, bool watches) const {
+void StepPlan::queue_norms(const Place& place, ClipNorm kind, bool watches) const {
   NormTables norms = tables.norms;
   if (!watches) norms.nonfinite = nullptr;
   cuda::queue_norms(place, norms_, norms, kind);
 }
 
-void Memory::send_grads(const StepCall& call, bool recording) {
-  recorded = recorded || recording;
-  if (has_grads_ && call.same_grads && !recorded) return;
+void StepPlan::send_grads(const StepCall& call, bool recording) {
+  in_graph = in_graph || recording;
+  if (has_grads_ && call.same_grads && !in_graph) return;
   has_grads_ = false;
   std::vector<Source> now;
   now.reserve(size_t(tensors));

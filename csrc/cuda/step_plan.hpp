@@ -7,8 +7,8 @@
 
 namespace fastopt {
 
-struct Memory {
-  Memory(const StepCall& call, Lifetime lifetime);
+struct StepPlan {
+  StepPlan(const StepCall& call, Lifetime lifetime);
 
   // Brings to the device what differs from what it has. While a graph is recorded, gradients are always
   // sent, so that a replay finds its own; hyper-parameters never: they are the user's to change.
@@ -30,13 +30,13 @@ struct Memory {
   int tensors = 0;
   cuda::StepTables tables{};
 
-  Counts known;           // counts as the host has them
-  bool counted = false;   // whether the device may have counted by itself since
-  bool recorded = false;  // in a graph, which may be replayed at any time
-  bool counts_here() const { return !counted && !recorded; }
+  Counts host_counts;           // counts as the host has them
+  bool device_counted = false;  // whether the device may have counted by itself since
+  bool in_graph = false;        // a graph, which may be replayed at any time
+  bool host_knows_counts() const { return !device_counted && !in_graph; }
 
  private:
-  void plan(const StepCall& call);
+  void lay_out(const StepCall& call);
   void cut(cuda::Cutter& cutter);
   void fill(const Place& place);
   void change_scope(const StepCall& call);
