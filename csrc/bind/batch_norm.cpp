@@ -45,19 +45,20 @@ void require_statistics(const Numbers& a, const char* role, int64_t channels) {
                         ", expected (" + std::to_string(channels) + ",)");
 }
 
-Column::Column(const Place& place, int64_t count)
+ChannelBuffer::ChannelBuffer(const Place& place, int64_t count)
     : place_(place), count_(count), room_(place, count * int64_t(sizeof(double)), Lifetime::call) {}
 
-Column::Column(const Place& place, Numbers& host, int64_t count) : Column(place, count) {
+ChannelBuffer::ChannelBuffer(const Place& place, Numbers& host, int64_t count)
+    : ChannelBuffer(place, count) {
   engine_of(place).copy_to_device(place, data(), host.data(), count * int64_t(sizeof(double)));
 }
 
-Numbers Column::to_host() const { return copied_to_host(place_, data(), count_); }
+Numbers ChannelBuffer::to_host() const { return copied_to_host(place_, data(), count_); }
 
 namespace {
 
 // Room for a bit an element, and some more for an engine that lays them out by whole vectors.
-int64_t kept_bytes(const ChannelSpace& space) {
+int64_t relu_mask_bytes(const ChannelSpace& space) {
   return (space.lines() * space.line_bytes() / 512 + 2) * 512;
 }
 
@@ -143,7 +144,7 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
   call.relu = o.relu;
   const double count = moments ? std::get<0>(*moments) : double(call.space.count());
   require_enough(o, count, a.x);
-  std::optional<Column> given_mean, given_m2;
+  std::optional<ChannelBuffer> given_mean, given_m2;
   if (moments) {
     auto& [n, mean, m2] = *moments;
     require_statistics(mean, "moments.mean", channels);
@@ -158,8 +159,8 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
       o.evaluate ? 0.0 : count, channels, call.place, meeting.stream_object(),
       Room(call.place, 4 * channels * int64_t(sizeof(double)), Lifetime::persistent), Room()});
   if (overwrites(a.y, a.x)) saved->forget_x();
-  if (o.relu) saved->kept = Room(call.place, kept_bytes(call.space), Lifetime::persistent);
-  call.kept = saved->kept.data<uint8_t>();
+  if (o.relu) saved->relu_mask = Room(call.place, relu_mask_bytes(call.space), Lifetime::persistent);
+  call.relu_mask = saved->relu_mask.data<uint8_t>();
   call.mean = saved->mean();
   call.var = saved->var();
   call.invstd = saved->invstd();
@@ -177,7 +178,7 @@ MomentsTuple moments(const py::object& x_object, int axis) {
   call.place = meeting.place();
   call.space = read_space(at, {{x, "x", call.x}});
   call.dtype = x.dtype;
-  const Column mean(call.place, x.shape[at]), m2(call.place, x.shape[at]);
+  const ChannelBuffer mean(call.place, x.shape[at]), m2(call.place, x.shape[at]);
   call.out = {mean.data(), m2.data(), double(call.space.count())};
   {
     py::gil_scoped_release unlocked;
@@ -230,7 +231,7 @@ void register_batch_norm(py::module_& m) {
       .def_readonly("gamma", &BatchNormSaved::gamma)
       .def_readonly("beta", &BatchNormSaved::beta)
       .def_readonly("has_residual", &BatchNormSaved::residual)
-      .def_property_readonly("has_relu", [](const BatchNormSaved& s) { return bool(s.kept); })
+      .def_property_readonly("has_relu", [](const BatchNormSaved& s) { return bool(s.relu_mask); })
       .def_readonly("count", &BatchNormSaved::count);
 
   m.def("batch_norm_forward", forward, py::arg("options"), py::arg("x"), py::arg("out"),

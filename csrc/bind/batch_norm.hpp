@@ -38,13 +38,13 @@ struct BatchNormSaved {
   Place place;
   py::object stream;  // which the memory goes back to: it lives as long
   Room numbers;       // four for each channel
-  Room kept;          // ReLU's bits
+  Room relu_mask;     // ReLU's bits
 
   void used_by(const Meeting& meeting) {
     place = meeting.place();
     stream = meeting.stream_object();
     numbers.used_on(place);
-    kept.used_on(place);
+    relu_mask.used_on(place);
   }
 
   void forget_x() {
@@ -65,10 +65,10 @@ struct BatchNormSaved {
 };
 
 // Numbers of the host for an engine to read, and the reverse.
-class Column {
+class ChannelBuffer {
  public:
-  Column(const Place& place, int64_t count);                 // to be written
-  Column(const Place& place, Numbers& host, int64_t count);  // to be read
+  ChannelBuffer(const Place& place, int64_t count);                 // to be written
+  ChannelBuffer(const Place& place, Numbers& host, int64_t count);  // to be read
   double* data() const { return room_.data<double>(); }
   Numbers to_host() const;
 

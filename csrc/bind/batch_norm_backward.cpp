@@ -12,7 +12,7 @@ BatchNormBackward backward_call(const BatchNormSaved& s, const Place& place) {
   call.invstd = s.invstd();
   call.scale = s.scale();
   call.count = s.count;
-  call.kept = s.kept.data<uint8_t>();
+  call.relu_mask = s.relu_mask.data<uint8_t>();
   return call;
 }
 
@@ -43,7 +43,7 @@ SumsTuple batch_norm_reduce(const py::object& dy_object, BatchNormSaved& s) {
   const Meeting meeting = meet(s, {{&x, "x"}, {&dy, "dy"}});
   BatchNormBackward call = backward_call(s, meeting.place());
   call.space = read_space(s.axis, {{x, "x", call.x}, {dy, "dy", call.dy}});
-  const Column sum(call.place, s.channels), centred(call.place, s.channels);
+  const ChannelBuffer sum(call.place, s.channels), centred(call.place, s.channels);
   call.sums = {sum.data(), centred.data()};
   {
     py::gil_scoped_release unlocked;
@@ -86,10 +86,11 @@ void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const p
     require_statistics(std::get<1>(*sums), "sums.dy_centred", s.channels);
   }
   const auto column = [&](auto* given) {
-    return given ? Column(call.place, *given, s.channels) : Column(call.place, s.channels);
+    return given ? ChannelBuffer(call.place, *given, s.channels)
+                 : ChannelBuffer(call.place, s.channels);
   };
-  const Column dy_sum = column(sums ? &std::get<0>(*sums) : nullptr);
-  const Column centred = column(sums ? &std::get<1>(*sums) : nullptr);
+  const ChannelBuffer dy_sum = column(sums ? &std::get<0>(*sums) : nullptr);
+  const ChannelBuffer centred = column(sums ? &std::get<1>(*sums) : nullptr);
   call.sums = {dy_sum.data(), centred.data()};
   call.sums_given = sums.has_value();
   {

@@ -75,7 +75,7 @@ struct BatchNormForward {
   Statistics given_stats;  // these instead of the batch's own, if there is a mean
   double eps;
   bool relu;
-  uint8_t* kept;  // a bit for each element that ReLU lets pass, if any one asks
+  uint8_t* relu_mask;  // a bit for each element that ReLU lets pass, if any one asks
   // What backward needs, a number for each channel; scale is gamma * invstd.
   double *mean, *var, *invstd, *scale;
 };
@@ -93,7 +93,7 @@ struct BatchNormBackward {
   ChannelArray x, dy, dx, dresidual;  // without dx: only the sums
   const double *mean, *invstd, *scale;
   double count;  // that the statistics were taken over; 0 in evaluation: they are constants
-  const uint8_t* kept;
+  const uint8_t* relu_mask;
   bool sums_given;  // `sums` is an input, not a result
   BackwardSums sums;
   ChannelVector dgamma, dbeta;

@@ -120,7 +120,7 @@ void batch_norm_forward(const BatchNormForward& call) {
     }
   };
 
-  ChannelPass apply(s, call.dtype, kernels().batch_norm.normalize, {}, call.kept);
+  ChannelPass apply(s, call.dtype, kernels().batch_norm.normalize, {}, call.relu_mask);
   apply.reads(&ChannelPiece::x, call.x);
   apply.reads(&ChannelPiece::residual, call.residual);
   apply.writes(&ChannelPiece::y, call.y);
@@ -143,7 +143,7 @@ void batch_norm_backward(const BatchNormBackward& call) {
   const int64_t bytes = bytes_over(s, call.dtype);
   Results results(s, !call.sums_given);
   PerChannel<NormalizeBackward> constants(s, call.dtype);
-  ChannelPass reduce(s, call.dtype, kernels().batch_norm.reduce, results.parts(), call.kept);
+  ChannelPass reduce(s, call.dtype, kernels().batch_norm.reduce, results.parts(), call.relu_mask);
   reduce.reads(&ChannelPiece::x, call.x);
   reduce.reads(&ChannelPiece::dy, call.dy);
   reduce.piece.constants[0] = call.mean;
@@ -160,7 +160,7 @@ void batch_norm_backward(const BatchNormBackward& call) {
     }
   };
 
-  ChannelPass apply(s, call.dtype, kernels().batch_norm.gradient, {}, call.kept);
+  ChannelPass apply(s, call.dtype, kernels().batch_norm.gradient, {}, call.relu_mask);
   if (call.count > 0) apply.reads(&ChannelPiece::x, call.x);
   apply.reads(&ChannelPiece::dy, call.dy);
   apply.writes(&ChannelPiece::dx, call.dx);

@@ -87,7 +87,7 @@ template <class F>
 class Keeper {
  public:
   void put(const ChannelPiece& p, int64_t row, int64_t i, int n, const F* values) {
-    char* bits = row_of(p.kept, row);
+    char* bits = row_of(p.relu_mask, row);
     if (p.lines == 1) return pack(values, n, bits + i / 8);
     memcpy(row_ + i, values, n * sizeof(F));
     if (i + n == p.n) pack_lines(row_, p.lines, int(p.n / p.lines), bits);
@@ -105,7 +105,7 @@ class Passed {
  public:
   const F* open(const ChannelPiece& p, int64_t row, int64_t i, int n) {
     const F* dy = tile_.open(row_of(p.dy, row), i, n);
-    if constexpr (relu) mask(dy, row_of(p.kept, row) + i / 8, n, masked_);
+    if constexpr (relu) mask(dy, row_of(p.relu_mask, row) + i / 8, n, masked_);
     return relu ? masked_ : dy;
   }
 
@@ -129,7 +129,7 @@ class PassedRow {
  private:
   void open_lines(const ChannelPiece& p, int64_t row) {
     copy_row(row_of(p.dy, row), p.n, tile_, row_);
-    mask_lines(row_, row_of(p.kept, row), p.lines, int(p.n / p.lines), masked_);
+    mask_lines(row_, row_of(p.relu_mask, row), p.lines, int(p.n / p.lines), masked_);
   }
 
   static constexpr int room = relu ? kMostChannels : 1;

@@ -69,12 +69,12 @@ inline void copy_short(char* to, const char* from, int64_t bytes) {
 
 ChannelPass::ChannelPass(const ChannelSpace& space, DType dtype,
                          const ChannelKernel (&kernels)[2][kDTypes], const Parts& parts,
-                         const uint8_t* kept)
+                         const uint8_t* relu_mask)
     : space_(space),
       itemsize_(int64_t(bytes_of(dtype))),
       kernels_{kernels[0][int(dtype)], kernels[1][int(dtype)]},
       parts_(parts),
-      kept_(reinterpret_cast<char*>(const_cast<uint8_t*>(kept))) {}
+      relu_mask_(reinterpret_cast<char*>(const_cast<uint8_t*>(relu_mask))) {}
 
 bool ChannelPass::writes_words() const {
   const int64_t row = (space_.rows ? space_.channels : space_.inner) * itemsize_;
@@ -90,10 +90,10 @@ ChannelPiece ChannelPass::start(int64_t channel, int64_t begin) const {
   ChannelPiece p = piece;
   for (const double*& constant : p.constants)
     if (constant) constant += channel;
-  if (kept_)
-    p.kept = {kept_ + (space_.rows ? begin * space_.line_bytes() + channel / 8
-                                   : channel * space_.line_bytes() + begin / 8),
-              space_.line_bytes()};
+  if (relu_mask_)
+    p.relu_mask = {relu_mask_ + (space_.rows ? begin * space_.line_bytes() + channel / 8
+                                             : channel * space_.line_bytes() + begin / 8),
+                   space_.line_bytes()};
   if (parts_.first) {
     const int64_t block = begin / block_of(space_);
     const int64_t own = channel * parts_.channel_step + block * parts_.block_step;
@@ -143,7 +143,7 @@ bool ChannelPass::side_by_side() const {
 // ---- planes ----
 
 bool ChannelPass::spreads() const {
-  return !space_.rows && !parts_.first && !kept_ && space_.inner < kShort && side_by_side();
+  return !space_.rows && !parts_.first && !relu_mask_ && space_.inner < kShort && side_by_side();
 }
 
 // The segments that begin in [begin, end), in the order of memory.
@@ -162,8 +162,10 @@ void ChannelPass::plane(int64_t channel, int64_t begin, int64_t end, BlockSums& 
   const auto rows_of = [&](int64_t segment, int64_t from, int64_t n, int64_t rows) {
     take({channel, 1, segment, from, n, rows}, sums);
   };
-  const int64_t inner = space_.inner, least = parts_.first ? kShortToSum : kept_ ? kShortWithBits : 0;
-  const bool apart = begin / inner < (end - 1) / inner, bits_fit = !kept_ || inner % 8 == 0;
+  const int64_t inner = space_.inner, least = parts_.first ? kShortToSum
+                                              : relu_mask_ ? kShortWithBits
+                                                           : 0;
+  const bool apart = begin / inner < (end - 1) / inner, bits_fit = !relu_mask_ || inner % 8 == 0;
   if (apart && (inner < least || !bits_fit))
     for (int64_t from = begin, most = kGathered / itemsize_; from < end; from += most)
       plane_gathered(channel, from, std::min(from + most, end), sums);
@@ -180,7 +182,7 @@ void ChannelPass::take(const Stretch& s, BlockSums& sums) const {
   p.rows = s.rows;
   p.n = s.n * s.channels;
   p.run = s.n;
-  p.kept.step = space_.inner / 8;
+  p.relu_mask.step = space_.inner / 8;
   for (const Operand* o = operands_; o < operands_ + count_; ++o)
     p.*(o->place) = {at(space_, *o->array, s.channel, s.segment) + s.from * itemsize_,
                      step(space_, *o->array)};
@@ -222,7 +224,7 @@ void ChannelPass::plane_gathered(int64_t channel, int64_t begin, int64_t end, Bl
 
 // Whether short rows may be taken as long ones, whose bits are lines if they do not fill whole bytes.
 bool ChannelPass::widens() const {
-  const bool lines = kept_ && space_.channels % 8 != 0;
+  const bool lines = relu_mask_ && space_.channels % 8 != 0;
   return !parts_.first && side_by_side() && (!lines || space_.channels <= kLongestLine);
 }
 
@@ -236,7 +238,7 @@ void ChannelPass::take_wide(ChannelPiece& p, int64_t together) const {
     rest.data += wide.rows * own.step;
   };
   for (const Operand* o = operands_; o < operands_ + count_; ++o) move(wide.*(o->place), p.*(o->place));
-  if (kept_) move(wide.kept, p.kept);
+  if (relu_mask_) move(wide.relu_mask, p.relu_mask);
   if (space_.channels % 8 != 0) wide.lines = together;
   p.rows -= wide.rows * together;
   kernels_[1](wide);

@@ -36,7 +36,7 @@ struct Parts {
 class ChannelPass {
  public:
   ChannelPass(const ChannelSpace& space, DType dtype, const ChannelKernel (&kernels)[2][kDTypes],
-              const Parts& parts = {}, const uint8_t* kept = nullptr);
+              const Parts& parts = {}, const uint8_t* relu_mask = nullptr);
 
   // An array that takes part, if it is there.
   void reads(Rows ChannelPiece::* place, const ChannelArray& a) { add({place, &a, false}); }
@@ -88,7 +88,7 @@ class ChannelPass {
   int64_t itemsize_;
   ChannelKernel kernels_[2];  // by form
   Parts parts_;               // of a reduction, which takes whole blocks; or nothing
-  char* kept_;
+  char* relu_mask_;
   Operand operands_[4];
   int count_ = 0;
 };

@@ -83,7 +83,8 @@ class FewRows {
       return;
     }
     copy_row(row_of(a_, begin), (end - begin) * p_.n, tile_, relu ? unmasked_ : room_);
-    if constexpr (relu) mask_lines(unmasked_, row_of(p_.kept, begin), end - begin, int(p_.n), room_);
+    if constexpr (relu)
+      mask_lines(unmasked_, row_of(p_.relu_mask, begin), end - begin, int(p_.n), room_);
     memset(room_ + (end - begin) * p_.n, 0, kFewChannels * sizeof(F));
     values_ = room_;
   }

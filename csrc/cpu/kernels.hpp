@@ -61,7 +61,7 @@ struct ChannelPiece {
   int64_t run = 1;         // never more where something is summed
   Rows x, residual, y;     // forward
   Rows dy, dx, dresidual;  // backward
-  Rows kept;               // a bit an element, in `lines` lines of whole bytes a row, several if short
+  Rows relu_mask;          // a bit an element, in `lines` lines of whole bytes a row, several if short
   int64_t lines = 1;
   bool relu;
   bool streams;                // results go past the caches

@@ -11,9 +11,9 @@ namespace {
 template <Form form, class P>
 void reduce(const ChannelPiece& p) {
   if constexpr (form == one)
-    p.kept.data ? reduce_one<P, true>(p) : reduce_one<P, false>(p);
+    p.relu_mask.data ? reduce_one<P, true>(p) : reduce_one<P, false>(p);
   else
-    p.kept.data ? reduce_many<P, true>(p) : reduce_many<P, false>(p);
+    p.relu_mask.data ? reduce_many<P, true>(p) : reduce_many<P, false>(p);
 }
 
 // ---- element by element ----
@@ -40,7 +40,7 @@ void normalize_as(const ChannelPiece& p) {
       if constexpr (relu) value = value <= kReluFloor<P> ? F(0) : value;
       y[j] = value;
     }
-    if (relu && p.kept.data) keeper.put(p, row, i, n, y);
+    if (relu && p.relu_mask.data) keeper.put(p, row, i, n, y);
     out.close(y, row_of(p.y, row), i, n, p.streams);
   });
 }
@@ -84,7 +84,7 @@ void gradient_as(const ChannelPiece& p) {
 
 template <Form form, class P>
 void gradient(const ChannelPiece& p) {
-  p.kept.data ? gradient_as<form, P, true>(p) : gradient_as<form, P, false>(p);
+  p.relu_mask.data ? gradient_as<form, P, true>(p) : gradient_as<form, P, false>(p);
 }
 
 // ---- the table ----

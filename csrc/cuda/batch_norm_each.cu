@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kElementThreads)
     bits = normalize(call, [&](int) { return rule; }, x, residual, y);
     *place<P>(s, call.y, at) = y[0];
   }
-  if (call.kept) put_bits<1>(call.kept, i, there, bits);
+  if (call.relu_mask) put_bits<1>(call.relu_mask, i, there, bits);
 }
 
 template <class P>
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kElementThreads)
   const auto rule = arrays.get<NormalizeBackward<Compute<P>>>(at.channel);
   const P x[] = {call.x.data ? element<P>(s, call.x, at) : P{}};
   P dy[] = {element<P>(s, call.dy, at)}, dx[1];
-  if (call.kept) let_pass(bits_from(call.kept, i), dy);
+  if (call.relu_mask) let_pass(bits_from(call.relu_mask, i), dy);
   differentiate(call, [&](int) { return rule; }, x, dy, dx);
   *place<P>(s, call.dx, at) = dx[0];
   if (call.dresidual.data) *place<P>(s, call.dresidual, at) = dy[0];

@@ -25,7 +25,7 @@ __device__ __forceinline__ unsigned normalize(const BatchNormForward& call, Rule
 #pragma unroll
     for (int k = 0; k < count; ++k) value[k] = value[k] + widen(residual[k]);
   }
-  if (call.kept) {
+  if (call.relu_mask) {
 #pragma unroll
     for (int k = 0; k < count; ++k) bits |= unsigned(value[k] > kReluFloor<P>) << k;
   }
@@ -64,16 +64,16 @@ __device__ __forceinline__ void differentiate(const BatchNormBackward& call, Rul
 // Bits of ReLU are numbered as elements are. Eight of them make a byte, of one thread or of
 // neighbouring ones, which all call this.
 template <int count>
-__device__ __forceinline__ void put_bits(uint8_t* kept, int64_t i, bool there, unsigned bits) {
+__device__ __forceinline__ void put_bits(uint8_t* relu_mask, int64_t i, bool there, unsigned bits) {
 #pragma unroll
   for (int n = count; n < 8; n *= 2)
     bits |= __shfl_down_sync(0xffffffffu, bits, unsigned(n / count)) << n;
-  if (there && i % 8 == 0) kept[i / 8] = uint8_t(bits);
+  if (there && i % 8 == 0) relu_mask[i / 8] = uint8_t(bits);
 }
 
 // The bit of element i and those that follow it in its byte; without ReLU all pass.
-__device__ __forceinline__ unsigned bits_from(const uint8_t* kept, int64_t i) {
-  return kept ? kept[i / 8] >> (i % 8) : 0xffu;
+__device__ __forceinline__ unsigned bits_from(const uint8_t* relu_mask, int64_t i) {
+  return relu_mask ? relu_mask[i / 8] >> (i % 8) : 0xffu;
 }
 
 }  // namespace fastopt::cuda

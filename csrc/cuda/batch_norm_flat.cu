@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kElementThreads)
         bits = normalize(call, [&](int k) { return rules.next(k); }, x[r], residual[r], y);
         store_part<count, Use::last>(call.y.data, i, t.elements, whole, y);
       }
-      if (call.kept) put_bits<count>(call.kept, i, there, bits);
+      if (call.relu_mask) put_bits<count>(call.relu_mask, i, there, bits);
     }
   });
 }
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kElementThreads)
       if (!whole && !(inside && i < t.elements)) continue;
       load_part<count, Use::last>(call.dy.data, i, t.elements, whole, dy[r]);
       if (call.x.data) load_part<count, Use::last>(call.x.data, i, t.elements, whole, x[r]);
-      on[r] = bits_from(call.kept, i);
+      on[r] = bits_from(call.relu_mask, i);
     }
     rules.await(column);
 #pragma unroll
@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(kElementThreads)
       if (!whole && !(inside && i < t.elements)) continue;
       if (!rows) rules.at_element(i);
       P dx[count];
-      if (call.kept) let_pass(on[r], dy[r]);
+      if (call.relu_mask) let_pass(on[r], dy[r]);
       differentiate(call, [&](int k) { return rules.next(k); }, x[r], dy[r], dx);
       store_part<count, Use::last>(call.dx.data, i, t.elements, whole, dx);
       if (call.dresidual.data)

@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
           bits = normalize(call, [&](int j) { return rules[rows ? j : 0]; }, value, taken[k], y);
           write<rows>(call.y, number, y);
         }
-        if (call.kept) put_bits<width>(call.kept, number, there, bits);
+        if (call.relu_mask) put_bits<width>(call.relu_mask, number, there, bits);
       });
   own.await_readers();
 }
@@ -144,11 +144,11 @@ __global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
         const int64_t number = own.number(i);
         read<rows>(call.x, number, x_taken[k]);
         read<rows>(call.dy, number, dy_taken[k]);
-        on[k] = bits_from(call.kept, number);
+        on[k] = bits_from(call.relu_mask, number);
       },
       [&](int k, int i, bool there) {
         if (!there) return;
-        if (call.kept) let_pass(on[k], dy_taken[k]);
+        if (call.relu_mask) let_pass(on[k], dy_taken[k]);
         hold(x + deal.place(i), x_taken[k]);
         hold(dy + deal.place(i), dy_taken[k]);
       });
@@ -257,7 +257,7 @@ bool queue_held(const BatchNormForward& call, const Channels& s) {
   const bool vectors = all_aligned(call.x, call.residual, call.y);
   bool queued = false;
   with_dtype(call.dtype,
-             [&]<class P> { queued = queue<P>(call, s, 1, vectors, call.kept != nullptr); });
+             [&]<class P> { queued = queue<P>(call, s, 1, vectors, call.relu_mask != nullptr); });
   return queued;
 }
 

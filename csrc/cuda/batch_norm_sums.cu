@@ -151,15 +151,15 @@ void queue_backward_sums(const BatchNormBackward& call, const Channels& channels
   const int64_t step = s.rows ? 1 : kLanes;
   Reduction r = reduction_of(channels, call.dtype, call.x, pairs);
   r.dy = call.dy;
-  r.kept = call.kept;
+  r.relu_mask = call.relu_mask;
   r.mean = call.mean;
   r.dy_steps = steps_of(s, step, s.ndim > 0 ? call.dy.stride[0] : 0, int64_t(bytes_of(call.dtype)));
   // From segment to segment, numbers go on evenly where these are planes, or all of a channel.
   const bool whole = channels.plane == s.count();
   r.number_steps = steps_of(s, step, whole && !s.rows ? s.inner : s.channels * s.inner, 1);
   r.even = r.even && (s.rows || whole || channels.plane == s.inner);
-  r.kept ? queue_sums<MaskedSums>(call.place, call.dtype, r)
-         : queue_sums<PlainSums>(call.place, call.dtype, r);
+  r.relu_mask ? queue_sums<MaskedSums>(call.place, call.dtype, r)
+              : queue_sums<PlainSums>(call.place, call.dtype, r);
 }
 
 }  // namespace fastopt::cuda

@@ -14,7 +14,7 @@ struct Steps {
 struct Reduction {
   Channels s;
   ChannelArray x, dy;
-  const uint8_t* kept;
+  const uint8_t* relu_mask;
   const double* mean;
   bool even;     // whether Steps say it all
   int64_t rest;  // of a step, in its last segment
@@ -34,7 +34,7 @@ struct Cursor {
   __device__ __forceinline__ Cursor(const Reduction& r, const Spot& at, int64_t itemsize) {
     x = r.x.data + offset_of(r.s, r.x, at, itemsize);
     dy = r.dy.data ? r.dy.data + offset_of(r.s, r.dy, at, itemsize) : nullptr;
-    number = r.kept ? number_of(r.s, at) : 0;
+    number = r.relu_mask ? number_of(r.s, at) : 0;
     left = r.s.space.inner - divide(at.position, r.s.space.inner, r.s.inv_inner).remainder;
   }
   __device__ __forceinline__ void wrap(const Reduction& r) {
@@ -121,7 +121,7 @@ struct GradientSums {
   __device__ __forceinline__ static Value read(const Reduction& r, const Cursor& at, int k) {
     const int64_t number = at.number + k;
     return {reinterpret_cast<const P*>(at.x)[k], reinterpret_cast<const P*>(at.dy)[k],
-            !masked || (r.kept[number >> 3] >> (number & 7) & 1)};
+            !masked || (r.relu_mask[number >> 3] >> (number & 7) & 1)};
   }
   __device__ __forceinline__ void add(const Value& v) {
     add_gradient(double(v.on ? widen(v.dy) : F(0)), double(widen(v.x) - mean), first, second);
