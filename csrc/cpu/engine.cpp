@@ -48,7 +48,7 @@ bool clip(const StepCall& call, const std::vector<NormTensor>& grads) {
   bool all_finite = true;
   const auto coefficient = [&](const NormTensor* first, int64_t count) {
     const double size = norm(call.place, first, count, h.clip_norm_type);
-    all_finite = all_finite && finite(size);
+    all_finite = all_finite && is_finite(size);
     return clip_coefficient(size, h.clip_norm, h.clip_eps);
   };
   const bool each = h.clip_scope == ClipScope::tensor;
@@ -65,7 +65,7 @@ bool clip(const StepCall& call, const std::vector<NormTensor>& grads) {
 
 int64_t first_nonfinite(const Place& place, const std::vector<NormTensor>& grads) {
   for (size_t i = 0; i < grads.size(); ++i)
-    if (!finite(norm(place, &grads[i], 1, ClipNorm::max))) return int64_t(i);
+    if (!is_finite(norm(place, &grads[i], 1, ClipNorm::max))) return int64_t(i);
   return -1;
 }
 
@@ -78,7 +78,7 @@ int64_t look_for_nonfinite(const StepCall& call, bool clipped, bool norm_is_fini
   });
   if (clipped && norm_is_finite && !limited) return -1;
   const std::vector<NormTensor> grads = gradients(call, false);
-  if (finite(norm(call.place, grads.data(), int64_t(grads.size()), ClipNorm::max))) return -1;
+  if (is_finite(norm(call.place, grads.data(), int64_t(grads.size()), ClipNorm::max))) return -1;
   return first_nonfinite(call.place, grads);
 }
 

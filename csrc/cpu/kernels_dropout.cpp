@@ -8,8 +8,6 @@
 namespace fastopt::cpu {
 namespace {
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // ---- random words ----
 
 // The words that decide about consecutive elements; one is kept if its word is not below `limit`. Where
@@ -61,7 +59,7 @@ class Words {
       const int64_t run = (begin + done) / inner, channel = run % channels;
       const int64_t sample = run / channels / mask_.repeats;
       int64_t skip = (begin + done) % inner;  // those of its elements that lie before
-      const int64_t runs = smaller(ceil_div(skip + (n - done), inner), channels - channel);
+      const int64_t runs = min64(ceil_div(skip + (n - done), inner), channels - channel);
       const uint32_t* word = draw_channels(sample, channel, int(runs));
       if (inner == 1) {
         memcpy(spread_ + done, word, runs * sizeof(uint32_t));
@@ -69,7 +67,7 @@ class Words {
         continue;
       }
       for (const uint32_t* end = word + runs; word < end; ++word, skip = 0)
-        for (const int stop = int(smaller(n, done + inner - skip)); done < stop; ++done)
+        for (const int stop = int(min64(n, done + inner - skip)); done < stop; ++done)
           spread_[done] = *word;
     }
     return spread_;
@@ -93,7 +91,7 @@ class Columns {
  public:
   const F* add(const F* x, const DropoutCall& call, int64_t begin, int n) {
     const int64_t columns = call.columns, first = begin % columns;
-    const int period = int(smaller(n, columns)), before = int(smaller(period, columns - first));
+    const int period = int(min64(n, columns)), before = int(min64(period, columns - first));
     fill(call.bias, first, before, values_);
     fill(call.bias, 0, period - before, values_ + before);
     for (int j = period; j < n; ++j) values_[j] = values_[j - period];
@@ -143,7 +141,7 @@ void stretch(const DropoutCall& call, const DropoutConstants& constants, int64_t
     apply(rule, x, residual, words.open(i, n), words.limit, y, n);
     outs.close(y, call.out, i, n, streams);
   };
-  const int64_t body = smaller(end, begin + words.head(begin));
+  const int64_t body = min64(end, begin + words.head(begin));
   each_tile(begin, body, visit);
   each_tile(body, end, visit);
   if (streams) finish_streams();

@@ -26,8 +26,6 @@ int row_channels(const ChannelSpace& s) {
 
 // ---- groups ----
 
-__device__ __forceinline__ int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // A block's position, and those of the part of it that is one thread's or one of 16 lanes'.
 struct Share {
   int64_t block, begin, end;
@@ -35,7 +33,7 @@ struct Share {
   __device__ __forceinline__ Share(int64_t begin_of_block, int index, int size, int64_t count,
                                    int of = kQuarters)
       : block(begin_of_block), begin(block + index * (size / of)) {
-    end = smaller(begin + size / of, count);
+    end = min64(begin + size / of, count);
   }
 };
 
@@ -49,7 +47,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kResidentTwice / kPlaneThreads)
   __shared__ Weights last[kLevels];
   const unsigned channels = unsigned(r.s.space.channels);
   const int64_t c = blockIdx.x % channels, count = r.s.count;
-  const int64_t group = blockIdx.x / channels * r.group, values = smaller(r.group, count - group);
+  const int64_t group = blockIdx.x / channels * r.group, values = min64(r.group, count - group);
   const int number = int(ceil_div(values, kPlaneBlock));
   const int lane = int(threadIdx.x) % kLanes, quarter = int(threadIdx.x) / kLanes;
   const int block = quarter / kQuarters;
@@ -61,7 +59,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kResidentTwice / kPlaneThreads)
   add_quarters(sums, room, kPlaneThreads, kLanes);
   join_lanes_of(sums, lane);
   if (quarter % kQuarters == 0 && lane == 0 && block < number)
-    blocks[block] = sums.close(smaller(kPlaneBlock, count - own.block));
+    blocks[block] = sums.close(min64(kPlaneBlock, count - own.block));
   join_neighbours<typename Sums::How>(blocks, 1, number, kPlaneBlock, last);
   if (threadIdx.x == 0) r.pairs[blockIdx.x] = blocks[0];
 }
@@ -78,7 +76,7 @@ __global__ void __launch_bounds__(kRowPlaces* kSharing<apart>,
   const int wide = r.channels_a_row, lane = int(threadIdx.x) % wide, share = int(threadIdx.x) / wide;
   const int64_t c = int64_t(blockIdx.x % r.stripes) * wide + lane;
   const unsigned index = blockIdx.x / r.stripes;
-  const int64_t group = index * r.group, values = smaller(r.group, count - group);
+  const int64_t group = index * r.group, values = min64(r.group, count - group);
   const int number = int(ceil_div(values, kRowBlock)), block = share / sharing;
   const Share own(group + block * int64_t(kRowBlock), share % sharing, kRowBlock, count, sharing);
   weigh_last(last, number, kRowBlock, values);
@@ -88,7 +86,7 @@ __global__ void __launch_bounds__(kRowPlaces* kSharing<apart>,
       r, {there ? c : 0, there ? own.block : 0}, {c, own.begin}, there ? own.end : 0);
   if constexpr (apart) add_quarters(sums, room, kRowPlaces * sharing, wide);
   if (share % sharing == 0)
-    blocks[block * wide + lane] = sums.close(smaller(kRowBlock, count - own.block));
+    blocks[block * wide + lane] = sums.close(min64(kRowBlock, count - own.block));
   join_neighbours<typename Sums::How>(blocks, wide, number, kRowBlock, last);
   if (share == 0 && c < channels) r.pairs[index * channels + c] = blocks[lane];
 }

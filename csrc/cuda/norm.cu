@@ -30,7 +30,7 @@ struct Share {
   // Most are taken as they are: to shape them anyway would cost as much as all else.
   template <bool shapes>
   __device__ __forceinline__ void add(Compute<P> x) {
-    finite = finite && fastopt::finite(shapes ? x * shape.scale : x);
+    finite = finite && fastopt::is_finite(shapes ? x * shape.scale : x);
     sum = Norm::join(sum, Norm::part(shapes ? shape(x) : x));
   }
 

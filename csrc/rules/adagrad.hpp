@@ -15,7 +15,7 @@ struct Denominator {
       : inside(h.eps_mode == EpsMode::inside ? F(h.eps) : F(0)),
         outside(h.eps_mode == EpsMode::inside ? F(0) : F(h.eps)) {}
 
-  FASTOPT_HD F operator()(F x) const { return root(x + inside) + outside; }
+  FASTOPT_HD F operator()(F x) const { return sqrt(x + inside) + outside; }
 };
 
 template <class F>
@@ -34,7 +34,7 @@ struct AdaGrad {
 
   FASTOPT_HD F operator()(F w, F g, F* s) const {
     F& sum_sq = s[0];
-    sum_sq = settle(sum_sq + g * g);
+    sum_sq = flush_subnormal(sum_sq + g * g);
     return w - lr * (g / denominator(sum_sq));
   }
 };

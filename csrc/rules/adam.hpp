@@ -30,10 +30,10 @@ struct Adam {
         eps_root(F(h.eps_root)),
         eps(F(h.eps)) {
     const bool hat = h.eps_mode == EpsMode::hat;  // "epsilon hat", the paper's end of section 2
-    const double c1 = h.bias_correction ? 1.0 - power(h.beta1, step) : 1.0;
-    const double c1_next = h.bias_correction ? 1.0 - power(h.beta1, step + 1) : 1.0;
-    const double c2 = h.bias_correction ? 1.0 - power(h.beta2, step) : 1.0;
-    const double lr = hat ? h.lr * root(c2) : h.lr;
+    const double c1 = h.bias_correction ? 1.0 - ipow(h.beta1, step) : 1.0;
+    const double c1_next = h.bias_correction ? 1.0 - ipow(h.beta1, step + 1) : 1.0;
+    const double c2 = h.bias_correction ? 1.0 - ipow(h.beta2, step) : 1.0;
+    const double lr = hat ? h.lr * sqrt(c2) : h.lr;
     const double correction = hat ? 1.0 : 1.0 / c2;
     const bool early = Amsgrad && h.amsgrad_max == AmsgradMax::corrected;
     lr_m = F(h.nesterov ? lr * h.beta1 / c1_next : lr / c1);
@@ -44,11 +44,11 @@ struct Adam {
 
   FASTOPT_HD F operator()(F w, F g, F* s) const {
     F &m = s[0], &v = s[1];
-    m = settle(beta1 * m + rest1 * g);
-    v = settle(beta2 * v + rest2 * (g * g));
+    m = flush_subnormal(beta1 * m + rest1 * g);
+    v = flush_subnormal(beta2 * v + rest2 * (g * g));
     F v_hat = v;
-    if constexpr (Amsgrad) v_hat = s[2] = larger(s[2], v * correct_max);
-    return w - (lr_m * m + lr_g * g) / (root(v_hat * correct + eps_root) + eps);
+    if constexpr (Amsgrad) v_hat = s[2] = maximum(s[2], v * correct_max);
+    return w - (lr_m * m + lr_g * g) / (sqrt(v_hat * correct + eps_root) + eps);
   }
 };
 

@@ -46,7 +46,7 @@ struct Around {
 
   // The soft threshold, the proximal map of threshold * |w|: what is small becomes exactly zero.
   FASTOPT_HD F shrink(F w) const {
-    const F rest = magnitude(w) - threshold;
+    const F rest = abs(w) - threshold;
     return rest <= F(0) ? F(0) : (w < F(0) ? -rest : rest);
   }
 };

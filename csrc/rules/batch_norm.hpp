@@ -7,7 +7,7 @@
 
 namespace fastopt {
 
-FASTOPT_HD double inverse_std(double var, double eps) { return 1.0 / root(var + eps); }
+FASTOPT_HD double inverse_std(double var, double eps) { return 1.0 / sqrt(var + eps); }
 
 // A running statistic after one more batch.
 FASTOPT_HD double follow(double old, double batch, double keep, double take) {

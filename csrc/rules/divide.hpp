@@ -11,6 +11,8 @@ struct DivMod {
   int64_t quotient, remainder;
 };
 
+FASTOPT_HD constexpr int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
 // n / size, rounded up, for n >= 0.
 template <class N, class Size>
 FASTOPT_HD constexpr auto ceil_div(N n, Size size) {

@@ -43,7 +43,7 @@ struct DropoutConstants {
     threshold = drop_threshold(p);
     if (p == 0.0 || p == 1.0) return;
     if (o.alpha) {  // section 3 there: mean 0 and variance 1 stay what they are
-      scale = 1.0 / root(keep * (1.0 + p * (kSeluFloor * kSeluFloor)));
+      scale = 1.0 / sqrt(keep * (1.0 + p * (kSeluFloor * kSeluFloor)));
       if (o.backward) return;
       shift = -scale * p * kSeluFloor;
       dropped = scale * kSeluFloor + shift;

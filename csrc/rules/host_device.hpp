@@ -16,14 +16,14 @@
 
 namespace fastopt {
 
-FASTOPT_HD float root(float x) { return __builtin_sqrtf(x); }
-FASTOPT_HD double root(double x) { return __builtin_sqrt(x); }
-FASTOPT_HD float magnitude(float x) { return __builtin_fabsf(x); }
-FASTOPT_HD double magnitude(double x) { return __builtin_fabs(x); }
+FASTOPT_HD float sqrt(float x) { return __builtin_sqrtf(x); }
+FASTOPT_HD double sqrt(double x) { return __builtin_sqrt(x); }
+FASTOPT_HD float abs(float x) { return __builtin_fabsf(x); }
+FASTOPT_HD double abs(double x) { return __builtin_fabs(x); }
 
 // Neither NaN nor infinite.
 template <class F>
-FASTOPT_HD bool finite(F x) {
+FASTOPT_HD bool is_finite(F x) {
   return x - x == F(0);
 }
 
@@ -35,7 +35,7 @@ FASTOPT_HD F sign(F x) {
 
 // The larger; NaN if either is.
 template <class F>
-FASTOPT_HD F larger(F a, F b) {
+FASTOPT_HD F maximum(F a, F b) {
   return (b > a || b != b) ? b : a;
 }
 
@@ -48,11 +48,11 @@ FASTOPT_HD F clamp(F x, F limit) {
 // A state value below the smallest normal number is stored as zero: moments that decay after the
 // gradient has gone quiet would otherwise sit among denormals, where some CPUs take a hundred times
 // as long.
-FASTOPT_HD float settle(float x) { return magnitude(x) < FLT_MIN ? 0.0f : x; }
-FASTOPT_HD double settle(double x) { return magnitude(x) < DBL_MIN ? 0.0 : x; }
+FASTOPT_HD float flush_subnormal(float x) { return abs(x) < FLT_MIN ? 0.0f : x; }
+FASTOPT_HD double flush_subnormal(double x) { return abs(x) < DBL_MIN ? 0.0 : x; }
 
 // base**n by repeated squaring: IEEE multiplications alone, so host and device agree to the bit.
-FASTOPT_HD double power(double base, int64_t n) {
+FASTOPT_HD double ipow(double base, int64_t n) {
   double result = 1.0;
   for (; n > 0; n >>= 1, base *= base)
     if (n & 1) result *= base;

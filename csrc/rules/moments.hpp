@@ -47,7 +47,7 @@ FASTOPT_HD void add_gradient(const D& dy, const D& x, D& sum, D& product) {
 FASTOPT_HD Moments moments_about(double pivot, double sum, double squares, double count) {
   const double mean = sum / count;
   const double m2 = squares - sum * mean;
-  return {pivot + mean, m2 != m2 ? squares : larger(m2, 0.0)};
+  return {pivot + mean, m2 != m2 ? squares : maximum(m2, 0.0)};
 }
 
 // What n and n_b values weigh where they are joined. Of as many on either side, as the tree mostly has

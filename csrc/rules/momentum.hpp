@@ -25,7 +25,7 @@ struct Velocity {
     return whole ? 1.0 : 1.0 - h.dampening;
   }
 
-  FASTOPT_HD F operator()(F v, F g) const { return settle(momentum * v + in * g); }
+  FASTOPT_HD F operator()(F v, F g) const { return flush_subnormal(momentum * v + in * g); }
 };
 
 template <class F>

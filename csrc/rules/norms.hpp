@@ -18,15 +18,15 @@ inline constexpr int kNormBlock = 4096;  // 16 KiB of float32: half a first-leve
 // square of a float is exact there and neither 1e30 nor 1e-30 leaves its range.
 struct Norm2 : Sum {
   static FASTOPT_HD double part(double x) { return x * x; }
-  static FASTOPT_HD double whole(double sum) { return root(sum); }
+  static FASTOPT_HD double whole(double sum) { return sqrt(sum); }
 };
 struct Norm1 : Sum {
-  static FASTOPT_HD double part(double x) { return magnitude(x); }
+  static FASTOPT_HD double part(double x) { return abs(x); }
   static FASTOPT_HD double whole(double sum) { return sum; }
 };
 struct NormMax {
-  static FASTOPT_HD double part(double x) { return magnitude(x); }
-  static FASTOPT_HD double join(double a, double b) { return larger(a, b); }
+  static FASTOPT_HD double part(double x) { return abs(x); }
+  static FASTOPT_HD double join(double a, double b) { return maximum(a, b); }
   static FASTOPT_HD double whole(double most) { return most; }
 };
 
@@ -38,12 +38,12 @@ struct Norm2State {
   double most = 0.0;     // the largest magnitude, if the sum has left its range
   double shifted = 0.0;  // the sum of squares times shift()**2, likewise
 
-  FASTOPT_HD bool out_of_range() const { return !(finite(sum) && sum > 0x1p-900); }
-  FASTOPT_HD bool helps() const { return out_of_range() && most > 0.0 && finite(most); }
+  FASTOPT_HD bool out_of_range() const { return !(is_finite(sum) && sum > 0x1p-900); }
+  FASTOPT_HD bool helps() const { return out_of_range() && most > 0.0 && is_finite(most); }
   FASTOPT_HD double shift() const { return most > 1.0 ? 0x1p-600 : 0x1p600; }
   FASTOPT_HD double norm(bool doubles) const {
-    if (!doubles || !out_of_range()) return root(sum);
-    return helps() ? root(shifted) * (1.0 / shift()) : most;
+    if (!doubles || !out_of_range()) return sqrt(sum);
+    return helps() ? sqrt(shifted) * (1.0 / shift()) : most;
   }
 };
 

@@ -32,17 +32,17 @@ struct RMSprop {
 
   FASTOPT_HD F operator()(F w, F g, F* s) const {
     F& mean_sq = s[0];
-    mean_sq = settle(rho * mean_sq + rest * (g * g));
+    mean_sq = flush_subnormal(rho * mean_sq + rest * (g * g));
     F variance = mean_sq;
     if constexpr (Centered) {
       F& mean = s[1];
-      mean = settle(rho * mean + rest * g);
-      variance = larger(mean_sq - mean * mean, F(0));  // rounding may leave it below zero
+      mean = flush_subnormal(rho * mean + rest * g);
+      variance = maximum(mean_sq - mean * mean, F(0));  // rounding may leave it below zero
     }
     const F scaled = g / denominator(variance);
     if constexpr (WithMomentum) {
       F& v = s[1 + Centered];
-      v = settle(momentum * v + in * scaled);
+      v = flush_subnormal(momentum * v + in * scaled);
       return w - out * v;
     } else {
       return w - (in * out) * scaled;
