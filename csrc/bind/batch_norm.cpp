@@ -94,8 +94,9 @@ struct ForwardArrays {
 };
 
 Running running_of(const BatchNormOptions& o, const ForwardArrays& a, int64_t batch) {
-  const double take = o.take ? *o.take : 1.0 / double(batch);
-  return {a.mean.vector, a.var.vector, o.keep ? *o.keep : 1.0 - take, take, o.unbiased};
+  const double new_weight = o.new_weight ? *o.new_weight : 1.0 / double(batch);
+  return {a.mean.vector, a.var.vector, o.old_weight ? *o.old_weight : 1.0 - new_weight, new_weight,
+          o.unbiased};
 }
 
 void require_enough(const BatchNormOptions& o, double count, const Array& x) {
@@ -214,9 +215,9 @@ void register_batch_norm(py::module_& m) {
   py::class_<BatchNormOptions>(m, "BatchNormOptions", "The options of a forward pass, checked before.")
       .def(
           py::init<bool, std::optional<double>, std::optional<double>, bool, bool, double, int, bool>(),
-          py::arg("evaluate"), py::arg("keep"), py::arg("take"), py::arg("unbiased"),
+          py::arg("evaluate"), py::arg("old_weight"), py::arg("new_weight"), py::arg("unbiased"),
           py::arg("single_value"), py::arg("eps"), py::arg("axis"), py::arg("relu"),
-          "Without keep and take, running statistics are the average of all batches.");
+          "Without old_weight and new_weight, running statistics are the average of all batches.");
 
   const auto column = [](double* (BatchNormSaved::*which)() const) {
     return

@@ -17,7 +17,8 @@ using SumsTuple = std::tuple<Numbers, Numbers>;             // of dy, of dy (x -
 
 struct BatchNormOptions {
   bool evaluate;
-  std::optional<double> keep, take;  // of running statistics; without: the average of all batches
+  // Weights of running statistics; without them: the average of all batches.
+  std::optional<double> old_weight, new_weight;
   bool unbiased;
   bool single_value;  // one value a channel is enough to train with
   double eps;

@@ -56,10 +56,10 @@ struct BatchMoments {
   Statistics out;
 };
 
-// How running statistics follow: keep * old + take * new.
+// How running statistics follow: old_weight * old + new_weight * new.
 struct Running {
   ChannelVector mean, var;
-  double keep, take;
+  double old_weight, new_weight;
   bool unbiased;  // the variance over count - 1
 };
 

@@ -99,19 +99,19 @@ void batch_norm_forward(const BatchNormForward& call) {
   const IeeeMode mode;
   const ChannelSpace& s = call.space;
   const int64_t bytes = bytes_over(s, call.dtype);
-  const bool measures = !call.evaluate && !call.given_stats.mean;
-  const double n = measures ? double(s.count()) : call.given_stats.count;
-  Results results(s, measures);
+  const bool computes_stats = !call.evaluate && !call.given_stats.mean;
+  const double n = computes_stats ? double(s.count()) : call.given_stats.count;
+  Results results(s, computes_stats);
   PerChannel<Normalize> constants(s, call.dtype);
 
   ChannelPass reduce(s, call.dtype, kernels().batch_norm.moments, results.parts());
   reduce.reads(&ChannelPiece::x, call.x);
 
   const auto finish = [&](int64_t c0, int64_t c1) {
-    if (measures) results.join<JoinMoments>(c0, c1, call.mean, call.var);
+    if (computes_stats) results.join<JoinMoments>(c0, c1, call.mean, call.var);
     for (int64_t c = c0; c < c1; ++c) {
       Moments own{};
-      if (measures) own = {call.mean[c], call.var[c]};
+      if (computes_stats) own = {call.mean[c], call.var[c]};
       if (call.given_stats.mean) own = {call.given_stats.mean[c], call.given_stats.m2[c]};
       const ForwardInputs in = inputs_of(call, c);
       const Affine affine = affine_of(call, in, own, n);
@@ -125,13 +125,13 @@ void batch_norm_forward(const BatchNormForward& call) {
   apply.reads(&ChannelPiece::residual, call.residual);
   apply.writes(&ChannelPiece::y, call.y);
   apply.piece.relu = call.relu;
-  apply.reversed = measures;
+  apply.reversed = computes_stats;
   apply.piece.streams = outgrows_cache(bytes * apply.arrays()) && apply.writes_words() &&
                         call.y.data != call.x.data && call.y.data != call.residual.data;
   constants.hand_to(apply.piece);
 
   const int threads = threads_for(bytes);
-  if (measures)
+  if (computes_stats)
     in_three(s, call.x, threads, reduce, finish, apply);
   else
     in_three(s, call.x, threads, nothing, finish, apply);

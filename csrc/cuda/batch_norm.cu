@@ -48,9 +48,9 @@ void batch_norm_forward(const BatchNormForward& call) {
   const OnDevice current(call.place);
   const Channels s = channels_of(call.space, call.x, call.dtype);
   if (queue_held(call, s)) return;
-  const bool measures = !call.evaluate && !call.given_stats.mean;
-  const Scratch scratch(call.place, call.space, measures, RuleArrays::members<Normalize<double>>);
-  if (measures) queue_moments(call.place, s, call.dtype, call.x, scratch.pairs);
+  const bool computes_stats = !call.evaluate && !call.given_stats.mean;
+  const Scratch scratch(call.place, call.space, computes_stats, RuleArrays::members<Normalize<double>>);
+  if (computes_stats) queue_moments(call.place, s, call.dtype, call.x, scratch.pairs);
   queue_rest(call, s, scratch, call.x, call.residual, call.y);
 }
 

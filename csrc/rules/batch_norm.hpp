@@ -10,8 +10,8 @@ namespace fastopt {
 FASTOPT_HD double inverse_std(double var, double eps) { return 1.0 / sqrt(var + eps); }
 
 // A running statistic after one more batch.
-FASTOPT_HD double follow(double old, double batch, double keep, double take) {
-  return keep * old + take * batch;
+FASTOPT_HD double update_running(double old, double batch, double old_weight, double new_weight) {
+  return old_weight * old + new_weight * batch;
 }
 
 // Over n, or n - 1; of a single value or of none it is 0, not 0 / 0.

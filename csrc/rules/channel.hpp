@@ -100,8 +100,9 @@ FASTOPT_HD void put_results(const BatchNormForward& call, int64_t c, const Forwa
   call.scale[c] = a.scale;
   if (call.evaluate || n == 0) return;
   const Running& r = call.running;
-  put(r.mean, c, follow(in.running_mean, a.mean, r.keep, r.take));
-  put(r.var, c, follow(in.running_var, variance(m.m2, n, r.unbiased), r.keep, r.take));
+  put(r.mean, c, update_running(in.running_mean, a.mean, r.old_weight, r.new_weight));
+  put(r.var, c,
+      update_running(in.running_var, variance(m.m2, n, r.unbiased), r.old_weight, r.new_weight));
 }
 
 template <class F>

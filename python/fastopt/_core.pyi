@@ -75,8 +75,8 @@ class BatchNormOptions:
     def __init__(
         self,
         evaluate: bool,
-        keep: typing.SupportsFloat | typing.SupportsIndex | None,
-        take: typing.SupportsFloat | typing.SupportsIndex | None,
+        old_weight: typing.SupportsFloat | typing.SupportsIndex | None,
+        new_weight: typing.SupportsFloat | typing.SupportsIndex | None,
         unbiased: bool,
         single_value: bool,
         eps: typing.SupportsFloat | typing.SupportsIndex,
@@ -84,7 +84,7 @@ class BatchNormOptions:
         relu: bool,
     ) -> None:
         """
-        Without keep and take, running statistics are the average of all batches.
+        Without old_weight and new_weight, running statistics are the average of all batches.
         """
 
 class BatchNormSaved:
