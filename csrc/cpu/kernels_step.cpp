@@ -22,7 +22,7 @@ void prepare_here(const Hyper& h, int64_t step, Constants& out) {
 
 // The step on n values. A copy of the constants and separate pointers, so that the compiler need not
 // fear that a store changes them.
-template <Wrap wrap, class Rule, class F>
+template <GradOps ops, class Rule, class F>
 void apply(const Update<Rule, F> u, F clip, F* __restrict w, const F* __restrict g, F* const* states,
            int64_t n) {
   F* __restrict a = states[0], * __restrict b = states[1], * __restrict c = states[2];
@@ -33,7 +33,7 @@ void apply(const Update<Rule, F> u, F clip, F* __restrict w, const F* __restrict
       if constexpr (Rule::slots > 0) s[0] = a[i];
       if constexpr (Rule::slots > 1) s[1] = b[i];
       if constexpr (Rule::slots > 2) s[2] = c[i];
-      w[i] = u.step(wrap, w[i], g[i], s, clip);
+      w[i] = u.step(ops, w[i], g[i], s, clip);
       if constexpr (Rule::slots > 0) a[i] = s[0];
       if constexpr (Rule::slots > 1) b[i] = s[1];
       if constexpr (Rule::slots > 2) c[i] = s[2];
@@ -50,22 +50,22 @@ struct Step {
   const Update<Rule, F>& update;
   const StepTensor& tensor;
   const F clip = F(tensor.clip);
-  decltype(&apply<Wrap::none, Rule, F>) const loop = loop_for(update.wrap(clip));
+  decltype(&apply<GradOps::none, Rule, F>) const loop = loop_for(update.grad_ops(clip));
 
   void operator()(F* w, const F* g, F* const* states, int64_t n) const {
     loop(update, clip, w, g, states, n);
   }
 
-  static auto loop_for(Wrap wrap) {
-    switch (wrap) {
-      case Wrap::none:
-        return apply<Wrap::none, Rule, F>;
-      case Wrap::scaled:
-        return apply<Wrap::scaled, Rule, F>;
-      case Wrap::full:
+  static auto loop_for(GradOps ops) {
+    switch (ops) {
+      case GradOps::none:
+        return apply<GradOps::none, Rule, F>;
+      case GradOps::scale_clip:
+        return apply<GradOps::scale_clip, Rule, F>;
+      case GradOps::full:
         break;
     }
-    return apply<Wrap::full, Rule, F>;
+    return apply<GradOps::full, Rule, F>;
   }
 };
 
@@ -162,17 +162,17 @@ void add_values(const F* x, int64_t n, int lane, double* lanes) {
 template <class Norm, class P>
 void norm(const NormTensor& t, int64_t begin, int64_t end, int lane, double* lanes) {
   using F = Compute<P>;
-  const Shape<F> shape(t.scale, t.limit);
+  const ScaleClamp<F> scale_clamp(t.scale, t.limit);
   if constexpr (std::is_same_v<P, F>)
-    if (!t.data.walk && aligned(t.data.data, alignof(F)) && !shape.acts())
+    if (!t.data.walk && aligned(t.data.data, alignof(F)) && scale_clamp.is_identity())
       return add_values<Norm>(static_cast<const F*>(t.data.data) + begin, end - begin, lane, lanes);
   Tile<P> tile;
   each_tile(begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
     const F* x = tile.open(t.data, i, n);
-    F* shaped = tile.scratch();
+    F* scaled = tile.scratch();
 #pragma omp simd
-    for (int j = 0; j < n; ++j) shaped[j] = shape(x[j]);
-    add_values<Norm>(shaped, n, int((lane + (i - begin)) % kNormLanes), lanes);
+    for (int j = 0; j < n; ++j) scaled[j] = scale_clamp(x[j]);
+    add_values<Norm>(scaled, n, int((lane + (i - begin)) % kNormLanes), lanes);
   });
 }
 

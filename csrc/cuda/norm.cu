@@ -23,68 +23,70 @@ struct Share {
   static constexpr int kInFlight = 64 / int(sizeof(P));  // loads of a thread before their first use
 
   const Source& source;
-  Shape<Compute<P>> shape;
+  ScaleClamp<Compute<P>> scale_clamp;
   double sum;
   bool finite;
 
   // Most are taken as they are: to shape them anyway would cost as much as all else.
-  template <bool shapes>
+  template <bool scaled>
   __device__ __forceinline__ void add(Compute<P> x) {
-    finite = finite && fastopt::is_finite(shapes ? x * shape.scale : x);
-    sum = Norm::join(sum, Norm::part(shapes ? shape(x) : x));
+    finite = finite && fastopt::is_finite(scaled ? x * scale_clamp.scale : x);
+    sum = Norm::join(sum, Norm::part(scaled ? scale_clamp(x) : x));
   }
 
   // `n` of them, kInFlight at most: first all are asked for, then they are added.
-  template <bool whole, bool shapes>
+  template <bool whole, bool scaled>
   __device__ __forceinline__ void take_ahead(const P* data, int n) {
     P own[kInFlight];
 #pragma unroll
     for (int k = 0; k < kInFlight; ++k) own[k] = whole || k < n ? data[k * kNormLanes] : P{};
 #pragma unroll
     for (int k = 0; k < kInFlight; ++k)
-      if (whole || k < n) add<shapes>(widen(own[k]));
+      if (whole || k < n) add<scaled>(widen(own[k]));
   }
 
   // Every kNormLanes-th element of [i, end).
-  template <bool shapes>
+  template <bool scaled>
   __device__ __forceinline__ void take(int64_t i, int64_t end) {
     if (source.walk) {
-      for (; i < end; i += kNormLanes) add<shapes>(widen(element<P>(source, i)));
+      for (; i < end; i += kNormLanes) add<scaled>(widen(element<P>(source, i)));
       return;
     }
     const P* data = static_cast<const P*>(source.data) + i;
     int left = int(ceil_div(end - i, kNormLanes));  // of a block, so few
     for (; left >= kInFlight; left -= kInFlight, data += kInFlight * kNormLanes)
-      take_ahead<true, shapes>(data, kInFlight);
-    if (left > 0) take_ahead<false, shapes>(data, left);
+      take_ahead<true, scaled>(data, kInFlight);
+    if (left > 0) take_ahead<false, scaled>(data, left);
   }
 };
 
 template <class Norm, class P>
-__device__ __forceinline__ void take_share(const Source& source, const NormShape& shape, int64_t i,
-                                           int64_t end, double& sum, bool& finite) {
-  Share<Norm, P> share{source, {shape.scale, shape.limit}, sum, true};
-  share.shape.acts() ? share.template take<true>(i, end) : share.template take<false>(i, end);
+__device__ __forceinline__ void take_share(const Source& source, const NormScaleClamp& scale_clamp,
+                                           int64_t i, int64_t end, double& sum, bool& finite) {
+  Share<Norm, P> share{source, {scale_clamp.scale, scale_clamp.limit}, sum, true};
+  share.scale_clamp.is_identity() ? share.template take<false>(i, end)
+                                  : share.template take<true>(i, end);
   sum = share.sum;
   finite = share.finite;
 }
 
 template <class Norm>
-__device__ __forceinline__ bool take_share(DType dtype, const Source& source, const NormShape& shape,
-                                           int64_t i, int64_t end, double& sum) {
+__device__ __forceinline__ bool take_share(DType dtype, const Source& source,
+                                           const NormScaleClamp& scale_clamp, int64_t i, int64_t end,
+                                           double& sum) {
   bool finite = true;
   switch (dtype) {
     case DType::float16:
-      take_share<Norm, Half>(source, shape, i, end, sum, finite);
+      take_share<Norm, Half>(source, scale_clamp, i, end, sum, finite);
       break;
     case DType::bfloat16:
-      take_share<Norm, BFloat16>(source, shape, i, end, sum, finite);
+      take_share<Norm, BFloat16>(source, scale_clamp, i, end, sum, finite);
       break;
     case DType::float32:
-      take_share<Norm, float>(source, shape, i, end, sum, finite);
+      take_share<Norm, float>(source, scale_clamp, i, end, sum, finite);
       break;
     case DType::float64:
-      take_share<Norm, double>(source, shape, i, end, sum, finite);
+      take_share<Norm, double>(source, scale_clamp, i, end, sum, finite);
       break;
   }
   return finite;
@@ -102,14 +104,14 @@ __device__ __forceinline__ double lane_sum(const NormTables& t, const Sequence& 
     const NormEntry& e = t.entries[i];
     const int64_t from = at - e.start, rest = e.size - from;
     const int64_t n = rest < end - at ? rest : end - at;
-    NormShape shape = t.shapes[e.run];
+    NormScaleClamp scale_clamp = t.scale_clamps[e.run];
     if constexpr (reading == Reading::shifted) {
-      shape.scale = shifted_scale(shape.scale, e.dtype, shift);
-      shape.limit *= shift;
+      scale_clamp.scale = shifted_scale(scale_clamp.scale, e.dtype, shift);
+      scale_clamp.limit *= shift;
     }
     const int64_t first = (lane - (at - begin)) & (kNormLanes - 1);
     const bool finite =
-        take_share<Norm>(e.dtype, t.sources[e.index], shape, from + first, from + n, sum);
+        take_share<Norm>(e.dtype, t.sources[e.index], scale_clamp, from + first, from + n, sum);
     if (reading == Reading::plain && !finite && t.nonfinite)
       atomicMin(reinterpret_cast<long long*>(t.nonfinite), static_cast<long long>(e.index));
     at += n;
@@ -223,7 +225,7 @@ double norm(const Place& place, const NormTensor* tensors, int64_t count, ClipNo
   const auto cut = [&](Cutter& cutter, NormTables& t) {
     t = plan.cut(cutter);
     t.sources = cutter.take<Source>(count);
-    t.shapes = cutter.take<NormShape>(1);
+    t.scale_clamps = cutter.take<NormScaleClamp>(1);
     return cutter.take<Walk>(int64_t(walks.size()));
   };
   NormTables t;
@@ -236,7 +238,7 @@ double norm(const Place& place, const NormTensor* tensors, int64_t count, ClipNo
     if (s.walk) s.walk = walk++;
   plan.send_to(place, t);
   copy_list_to_device(place, t.sources, sources);
-  copy_list_to_device(place, t.shapes, std::vector<NormShape>{{1.0, kNoLimit}});
+  copy_list_to_device(place, t.scale_clamps, std::vector<NormScaleClamp>{{1.0, kNoLimit}});
   queue_norms(place, plan, t, kind);
   Norm2State state;
   copy_to_host(place, &state, t.states, sizeof(state));

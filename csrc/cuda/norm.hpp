@@ -30,7 +30,7 @@ struct Sequence {
 };
 
 // The size of gradients before anything else looks at them.
-struct NormShape {
+struct NormScaleClamp {
   double scale, limit;
 };
 
@@ -41,10 +41,10 @@ struct NormTables {
   const Sequence* sequences;
   const int64_t* groups;  // those of the sequences, likewise
   const Source* sources;
-  const NormShape* shapes;  // by run
-  double* parts;            // one for each group
-  Norm2State* states;       // one for each sequence: what norm_of makes a norm of
-  int64_t* nonfinite;       // the least index of a tensor with a NaN or an infinity, if any one asks
+  const NormScaleClamp* scale_clamps;  // by run
+  double* parts;                       // one for each group
+  Norm2State* states;                  // one for each sequence: what norm_of makes a norm of
+  int64_t* nonfinite;  // the least index of a tensor with a NaN or an infinity, if any one asks
   int32_t sequence_count;
   int64_t group_count;
 };

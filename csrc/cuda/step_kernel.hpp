@@ -27,7 +27,7 @@ struct Stepped {
   using F = Compute<P>;
 
   const Update<Rule, F> update;  // in registers: nothing that is stored can change it
-  const Wrap wrap;
+  const GradOps ops;
   const F clip;
   P* const param;
   const Source grad;
@@ -68,17 +68,17 @@ struct Stepped {
       for (int e = 0; e < count; ++e) visit(e);
     };
     each([&](int e) { value[e] = widen(w[e]), seen[e] = widen(g[e]); });
-    if (wrap != Wrap::none)
-      each([&](int e) { seen[e] = update.shaped(wrap, value[e], seen[e], clip); });
+    if (ops != GradOps::none)
+      each([&](int e) { seen[e] = update.effective_gradient(ops, value[e], seen[e], clip); });
     each([&](int e) {
       F own[Rule::slots + 1];
 #pragma unroll
       for (int k = 0; k < Rule::slots; ++k) own[k] = widen(s[k][e]);
-      value[e] = update.moved(value[e], seen[e], own);
+      value[e] = update.apply_rule(value[e], seen[e], own);
 #pragma unroll
       for (int k = 0; k < Rule::slots; ++k) s[k][e] = narrow<S>(own[k]);
     });
-    if (wrap == Wrap::full) each([&](int e) { value[e] = update.around.shrink(value[e]); });
+    if (ops == GradOps::full) each([&](int e) { value[e] = update.around.shrink(value[e]); });
     each([&](int e) { w[e] = narrow<P>(value[e]); });
     store(param + i, w);
 #pragma unroll
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kStepThreads, kResident<P, S, Rule::slots>)
       from_host ? prepared<Rule, F>(host.constants[e.run]) : prepared<Rule, F>(t.constants[e.run]);
   const F clip = from_host ? F(1) : clip_of<F>(t.clips[e.index]);
   Stepped<Rule, P, S> stepped{
-      update, update.wrap(clip), clip, static_cast<P*>(e.param), t.grads[e.index], {}};
+      update, update.grad_ops(clip), clip, static_cast<P*>(e.param), t.grads[e.index], {}};
   for (int k = 0; k < Rule::slots; ++k) stepped.state[k] = static_cast<S*>(e.state[k]);
   if (!skip) stepped.chunk(turn == 0 ? 0 : start, start, end);
 }

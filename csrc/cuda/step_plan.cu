@@ -79,7 +79,7 @@ void StepPlan::cut(Cutter& cutter) {
   tables.control = cutter.take<Control>(1);
   tables.norms = norms_.cut(cutter);
   tables.norms.sources = tables.grads;
-  tables.norms.shapes = cutter.take<NormShape>(tables.runs);
+  tables.norms.scale_clamps = cutter.take<NormScaleClamp>(tables.runs);
 }
 
 void StepPlan::fill(const Place& place) {
@@ -118,11 +118,11 @@ void StepPlan::send_hypers(const StepCall& call) {
         "a hyper-parameter was changed on a stream that is being captured: change it before or after");
   if (call.list_hyper->clip_scope != scope_) return change_scope(call);
   const IeeeMode mode;
-  std::vector<NormShape> shapes;
+  std::vector<NormScaleClamp> scale_clamps;
   for (int r = 0; r < tables.runs; ++r)
-    shapes.push_back({gradient_factor(now[1 + r]), now[1 + r].clip_value});
+    scale_clamps.push_back({gradient_factor(now[1 + r]), now[1 + r].clip_value});
   copy_list_to_device(call.place, tables.list_hyper, now);
-  copy_list_to_device(call.place, tables.norms.shapes, shapes);
+  copy_list_to_device(call.place, tables.norms.scale_clamps, scale_clamps);
   hypers_ = std::move(now);
 }
 

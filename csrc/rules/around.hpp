@@ -12,23 +12,23 @@ FASTOPT_HD double gradient_factor(const Hyper& h) { return (h.maximize ? -1.0 : 
 
 // A gradient unscaled, then limited in size.
 template <class F>
-struct Shape {
+struct ScaleClamp {
   F scale, limit;
 
-  FASTOPT_HD Shape(double scale, double limit) : scale(F(scale)), limit(F(limit)) {}
-  FASTOPT_HD bool acts() const { return scale != F(1) || limit != F(kNoLimit); }
+  FASTOPT_HD ScaleClamp(double scale, double limit) : scale(F(scale)), limit(F(limit)) {}
+  FASTOPT_HD bool is_identity() const { return scale == F(1) && limit == F(kNoLimit); }
   FASTOPT_HD F operator()(F g) const { return clamp(g * scale, limit); }
 };
 
 template <class F>
 struct Around {
-  Shape<F> shape;
+  ScaleClamp<F> scale_clamp;
   F l1, l2;  // penalties added to the gradient
   F decay_before, decay_after;
   F threshold;  // of proximal L1
 
   FASTOPT_HD explicit Around(const Hyper& h)
-      : shape(gradient_factor(h), h.clip_value),
+      : scale_clamp(gradient_factor(h), h.clip_value),
         l1(F(h.l1_mode == L1Mode::subgradient ? h.l1 : 0.0)),
         l2(F(h.l2)),
         threshold(F(h.l1_mode == L1Mode::proximal ? h.lr * h.l1 : 0.0)) {

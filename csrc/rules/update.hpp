@@ -9,7 +9,7 @@ namespace fastopt {
 
 // How much of Around is at work. Most steps need none of it, or a clip. The CPU has a loop for each,
 // with what is not needed compiled out, for in cache every operation shows.
-enum class Wrap : uint8_t { none, scaled, full };
+enum class GradOps : uint8_t { none, scale_clip, full };
 
 template <class Rule, class F>
 struct Update {
@@ -18,23 +18,23 @@ struct Update {
 
   FASTOPT_HD Update(const Hyper& h, int64_t step) : rule(h, step), around(h) {}
 
-  FASTOPT_HD Wrap wrap(F clip) const {
-    if (around.penalises() || around.shrinks()) return Wrap::full;
-    return around.shape.acts() || clip != F(1) ? Wrap::scaled : Wrap::none;
+  FASTOPT_HD GradOps grad_ops(F clip) const {
+    if (around.penalises() || around.shrinks()) return GradOps::full;
+    return !around.scale_clamp.is_identity() || clip != F(1) ? GradOps::scale_clip : GradOps::none;
   }
 
   // The gradient as the rule sees it, if anything is at work.
-  FASTOPT_HD F shaped(Wrap wrap, F w, F g, F clip) const {
-    g = around.shape(g) * clip;
-    return wrap == Wrap::full ? around.penalise(g, w) : g;
+  FASTOPT_HD F effective_gradient(GradOps ops, F w, F g, F clip) const {
+    g = around.scale_clamp(g) * clip;
+    return ops == GradOps::full ? around.penalise(g, w) : g;
   }
-  FASTOPT_HD F moved(F w, F g, F* s) const {
+  FASTOPT_HD F apply_rule(F w, F g, F* s) const {
     return rule(w * around.decay_before, g, s) * around.decay_after;
   }
 
-  FASTOPT_HD F step(Wrap wrap, F w, F g, F* s, F clip) const {
-    w = moved(w, wrap == Wrap::none ? g : shaped(wrap, w, g, clip), s);
-    return wrap == Wrap::full ? around.shrink(w) : w;
+  FASTOPT_HD F step(GradOps ops, F w, F g, F* s, F clip) const {
+    w = apply_rule(w, ops == GradOps::none ? g : effective_gradient(ops, w, g, clip), s);
+    return ops == GradOps::full ? around.shrink(w) : w;
   }
 };
 
