@@ -25,13 +25,13 @@ class Results {
   }
 
   // Joins the blocks of channels [c0, c1) and puts what they give there.
-  template <class How>
+  template <class Combine>
   void join(int64_t c0, int64_t c1, double* first, double* second) {
     const Parts p = parts();
     const int64_t size = block_of(space_), count = space_.count();
     for (int64_t c = c0; c < c1; c += space_.rows ? c1 - c0 : 1)
-      join_blocks<How>(p.first + c * p.channel_step, p.second + c * p.channel_step, p.block_step,
-                       space_.rows ? c1 - c0 : 1, size, count);
+      join_blocks<Combine>(p.first + c * p.channel_step, p.second + c * p.channel_step, p.block_step,
+                           space_.rows ? c1 - c0 : 1, size, count);
     for (int64_t c = c0; c < c1; ++c) {
       first[c] = p.first[c * p.channel_step];
       second[c] = p.second[c * p.channel_step];

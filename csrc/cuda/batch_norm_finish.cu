@@ -33,15 +33,15 @@ struct Four {
     if (number > 2) both = of(0, 2);
   }
 
-  template <class How>
+  template <class Combine>
   __device__ __forceinline__ Pair join(const Pair* from, int64_t apart) const {
     Pair own[4]{};
 #pragma unroll
     for (int k = 0; k < 4; ++k)
       if (k < number) own[k] = from[k * apart];
-    if (number > 1) How::join(own[0].first, own[0].second, own[1].first, own[1].second, first);
-    if (number > 3) How::join(own[2].first, own[2].second, own[3].first, own[3].second, second);
-    if (number > 2) How::join(own[0].first, own[0].second, own[2].first, own[2].second, both);
+    if (number > 1) Combine::join(own[0].first, own[0].second, own[1].first, own[1].second, first);
+    if (number > 3) Combine::join(own[2].first, own[2].second, own[3].first, own[3].second, second);
+    if (number > 2) Combine::join(own[0].first, own[0].second, own[2].first, own[2].second, both);
     return own[0];
   }
 };
@@ -67,19 +67,19 @@ struct Rest {
 };
 
 // A round, by the threads of a channel: where four stood, there is one.
-template <class How>
+template <class Combine>
 __device__ __forceinline__ void join_fours(const Finishing& t, const Rest& rest, Pair* groups,
                                            int turn) {
   for (int64_t i = 4 * turn; i < rest.number; i += 4 * t.threads) {
     Pair* const four = groups + i * rest.apart;
-    *four = rest.four(i, t.count).template join<How>(four, rest.apart);
+    *four = rest.four(i, t.count).template join<Combine>(four, rest.apart);
   }
 }
 
 // ---- what follows for a channel ----
 
 struct FinishMoments {
-  using How = JoinMoments;
+  using Combine = JoinMoments;
   struct Inputs {};
   const BatchMoments& call;
 
@@ -93,7 +93,7 @@ struct FinishMoments {
 
 template <class F>
 struct FinishForward {
-  using How = JoinMoments;
+  using Combine = JoinMoments;
   using Inputs = ForwardInputs;
   using Rule = Normalize<F>;
   struct Numbers {
@@ -123,7 +123,7 @@ struct FinishForward {
 
 template <class F>
 struct FinishBackward {
-  using How = JoinSums;
+  using Combine = JoinSums;
   using Inputs = BackwardInputs;
   using Rule = NormalizeBackward<F>;
   const BatchNormBackward& call;
@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(kFinishers, 1)
   t.pairs ? call_next() : await_turn();
   __shared__ Pair joined[kFinishers];
   __shared__ Weights last[kLevels];
-  using How = typename Finish::How;
+  using Combine = typename Finish::Combine;
   const Finish finish{call};
   const int channels = kFinishers / t.threads, turn = int(threadIdx.x) / channels;
   const int64_t c = int64_t(blockIdx.x) * channels + threadIdx.x % channels;
@@ -166,9 +166,9 @@ __global__ void __launch_bounds__(kFinishers, 1)
   await_turn();
   Pair* const groups = t.pairs + c;
   for (int r = 0; r < t.rounds; ++r, __syncthreads())
-    if (there) join_fours<How>(t, Rest(t, r), groups, turn);
-  joined[threadIdx.x] = own.template join<How>(groups + 4 * turn * rest.apart, rest.apart);
-  join_neighbours<How>(joined, channels, int(fourth.number), fourth.size, last);
+    if (there) join_fours<Combine>(t, Rest(t, r), groups, turn);
+  joined[threadIdx.x] = own.template join<Combine>(groups + 4 * turn * rest.apart, rest.apart);
+  join_neighbours<Combine>(joined, channels, int(fourth.number), fourth.size, last);
   if (turn > 0 || !there) return;
   const auto numbers = finish.numbers(c, inputs, joined[threadIdx.x], double(t.count));
   if constexpr (requires { typename Finish::Rule; }) rules.put(c, finish.rule(inputs, numbers));

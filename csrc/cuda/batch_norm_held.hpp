@@ -113,10 +113,10 @@ struct Held {
   }
 
   // The sums of those come to stand one after another, where this says.
-  template <class How>
+  template <class Combine>
   __device__ __forceinline__ const Pair* join(Pair* sums, const Weights* last) const {
     if (Group::blocks() > 1) sums = gathered(sums);
-    join_neighbours<How>(sums, D::channels, Group::rank() == 0 ? deal.all : 0, D::leaf, last);
+    join_neighbours<Combine>(sums, D::channels, Group::rank() == 0 ? deal.all : 0, D::leaf, last);
     __syncthreads();
     return sums;
   }

@@ -23,7 +23,7 @@ __device__ __forceinline__ void weigh_last(Weights* last, int number, int64_t si
 // Joins `trees` of them side by side, a power of two: neighbour i of tree t stands at pairs[i * trees +
 // t], and the whole comes to stand at i = 0. By all threads; afterwards those see it who joined it
 // last.
-template <class How>
+template <class Combine>
 __device__ __forceinline__ void join_neighbours(Pair* pairs, int trees, int number, int64_t size,
                                                 const Weights* last) {
   double values = double(size);
@@ -34,7 +34,7 @@ __device__ __forceinline__ void join_neighbours(Pair* pairs, int trees, int numb
       if ((i & (2 * apart - trees)) != 0) continue;  // whose turn it is to be joined
       Pair &own = pairs[i], &other = pairs[i + apart];
       const Weights w = i + 2 * apart < number * trees ? even_weights(values) : last[level];
-      How::join(own.first, own.second, other.first, other.second, w);
+      Combine::join(own.first, own.second, other.first, other.second, w);
     }
   }
 }

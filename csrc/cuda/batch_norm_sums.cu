@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kResidentTwice / kPlaneThreads)
   join_lanes_of(sums, lane);
   if (quarter % kQuarters == 0 && lane == 0 && block < number)
     blocks[block] = sums.close(min64(kPlaneBlock, count - own.block));
-  join_neighbours<typename Sums::How>(blocks, 1, number, kPlaneBlock, last);
+  join_neighbours<typename Sums::Combine>(blocks, 1, number, kPlaneBlock, last);
   if (threadIdx.x == 0) r.pairs[blockIdx.x] = blocks[0];
 }
 
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kRowPlaces* kSharing<apart>,
   if constexpr (apart) add_quarters(sums, room, kRowPlaces * sharing, wide);
   if (share % sharing == 0)
     blocks[block * wide + lane] = sums.close(min64(kRowBlock, count - own.block));
-  join_neighbours<typename Sums::How>(blocks, wide, number, kRowBlock, last);
+  join_neighbours<typename Sums::Combine>(blocks, wide, number, kRowBlock, last);
   if (share == 0 && c < channels) r.pairs[index * channels + c] = blocks[lane];
 }
 

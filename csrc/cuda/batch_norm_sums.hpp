@@ -68,7 +68,7 @@ struct Cursor {
 template <class P>
 struct MomentSums {
   using Storage = P;
-  using How = JoinMoments;
+  using Combine = JoinMoments;
   struct Value {
     P x;
   };
@@ -101,7 +101,7 @@ struct MomentSums {
 template <class P, bool masked>
 struct GradientSums {
   using Storage = P;
-  using How = JoinSums;
+  using Combine = JoinSums;
   using F = Compute<P>;
   struct Value {
     P x, dy;

@@ -87,15 +87,15 @@ FASTOPT_HD double values_in(int64_t block, int64_t blocks, int64_t size, int64_t
 // Joins the blocks of `channels` neighbouring channels. A block's two numbers stand at a[block *
 // stride] and b[block * stride] plus the channel, the whole's end up at block 0. All blocks have `size`
 // values but the last; the channel has `count`.
-template <class How>
+template <class Combine>
 FASTOPT_HD void join_blocks(double* a, double* b, int64_t stride, int64_t channels, int64_t size,
                             int64_t count) {
-  walk_tree(ceil_div(count, size), [=](int64_t left, int64_t right, int64_t step) {
+  walk_tree(ceil_div(count, size), [=](int64_t left, int64_t right, int64_t distance) {
     const Weights w =
-        weights_of(values_in(left, step, size, count), values_in(right, step, size, count));
+        weights_of(values_in(left, distance, size, count), values_in(right, distance, size, count));
     double *la = a + left * stride, *lb = b + left * stride;
     const double *ra = a + right * stride, *rb = b + right * stride;
-    for (int64_t c = 0; c < channels; ++c) How::join(la[c], lb[c], ra[c], rb[c], w);
+    for (int64_t c = 0; c < channels; ++c) Combine::join(la[c], lb[c], ra[c], rb[c], w);
   });
 }
 

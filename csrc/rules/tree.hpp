@@ -12,26 +12,27 @@ struct Sum {
   static FASTOPT_HD double join(double a, double b) { return a + b; }
 };
 
-template <class How>
+template <class Combine>
 FASTOPT_HD double join_lanes(double* lanes) {
   for (int half = kLanes / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] = How::join(lanes[i], lanes[i + half]);
+    for (int i = 0; i < half; ++i) lanes[i] = Combine::join(lanes[i], lanes[i + half]);
   return lanes[0];
 }
 
-// Calls join(a, b, step) for each node of the tree over `count` values: value a takes in value b, the
-// first of the next `step` ones. A value without a partner stays as it is. Cutting at a multiple of a
-// power of two and joining the parts' results gives the same tree.
+// Calls join(a, b, distance) for each node of the tree over `count` values: value a takes in value b,
+// the first of the next `distance` ones. A value without a partner stays as it is. Cutting at a
+// multiple of a power of two and joining the parts' results gives the same tree.
 template <class Join>
 FASTOPT_HD void walk_tree(int64_t count, Join&& join) {
-  for (int64_t step = 1; step < count; step *= 2)
-    for (int64_t i = 0; i + step < count; i += 2 * step) join(i, i + step, step);
+  for (int64_t distance = 1; distance < count; distance *= 2)
+    for (int64_t i = 0; i + distance < count; i += 2 * distance) join(i, i + distance, distance);
 }
 
-template <class How>
+template <class Combine>
 FASTOPT_HD double join_tree(double* values, int64_t count) {
   if (count == 0) return 0.0;
-  walk_tree(count, [=](int64_t a, int64_t b, int64_t) { values[a] = How::join(values[a], values[b]); });
+  walk_tree(count,
+            [=](int64_t a, int64_t b, int64_t) { values[a] = Combine::join(values[a], values[b]); });
   return values[0];
 }
 
