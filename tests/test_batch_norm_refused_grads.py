@@ -147,7 +147,7 @@ def test_numbers_of_other_channels_are_refused():
             F.batch_norm_join([other, moments])
     for sums, name in (
         (F.BatchNormSums(few, np.zeros(25)), "sums.dy"),
-        (F.BatchNormSums(np.zeros(25), few), "sums.dy_centred"),
+        (F.BatchNormSums(np.zeros(25), few), "sums.dy_centered"),
     ):
         with refused(ValueError, rf"^{name} has shape \(24,\), expected \(25,\)", parts(b)):
             F.batch_norm_backward_apply(b.dy, saved, sums)

@@ -238,7 +238,7 @@ void register_batch_norm(py::module_& m) {
   m.def("batch_norm_forward", forward, py::arg("options"), py::arg("x"), py::arg("out"),
         py::arg("gamma"), py::arg("beta"), py::arg("running_mean"), py::arg("running_var"),
         py::arg("residual"), py::arg("moments"), py::arg("batch"),
-        "Normalise x into out, with its own statistics or those of `moments`.");
+        "Normalize x into out, with its own statistics or those of `moments`.");
   m.def("batch_norm_backward", batch_norm_backward, py::arg("dy"), py::arg("saved"), py::arg("out"),
         py::arg("dgamma"), py::arg("dbeta"), py::arg("dresidual"), py::arg("sums"),
         "Write the gradients, with the sums over x and dy or those given.");

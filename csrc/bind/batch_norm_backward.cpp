@@ -43,13 +43,13 @@ SumsTuple batch_norm_reduce(const py::object& dy_object, BatchNormSaved& s) {
   const Meeting meeting = meet(s, {{&x, "x"}, {&dy, "dy"}});
   BatchNormBackward call = backward_call(s, meeting.place());
   call.space = read_space(s.axis, {{x, "x", call.x}, {dy, "dy", call.dy}});
-  const ChannelBuffer sum(call.place, s.channels), centred(call.place, s.channels);
-  call.sums = {sum.data(), centred.data()};
+  const ChannelBuffer sum(call.place, s.channels), centered(call.place, s.channels);
+  call.sums = {sum.data(), centered.data()};
   {
     py::gil_scoped_release unlocked;
     meeting.engine().batch_norm_backward(call);
   }
-  return {sum.to_host(), centred.to_host()};
+  return {sum.to_host(), centered.to_host()};
 }
 
 void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const py::object& dx_object,
@@ -83,15 +83,15 @@ void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const p
   call.dbeta = beta.vector;
   if (sums) {
     require_statistics(std::get<0>(*sums), "sums.dy", s.channels);
-    require_statistics(std::get<1>(*sums), "sums.dy_centred", s.channels);
+    require_statistics(std::get<1>(*sums), "sums.dy_centered", s.channels);
   }
   const auto column = [&](auto* given) {
     return given ? ChannelBuffer(call.place, *given, s.channels)
                  : ChannelBuffer(call.place, s.channels);
   };
   const ChannelBuffer dy_sum = column(sums ? &std::get<0>(*sums) : nullptr);
-  const ChannelBuffer centred = column(sums ? &std::get<1>(*sums) : nullptr);
-  call.sums = {dy_sum.data(), centred.data()};
+  const ChannelBuffer centered = column(sums ? &std::get<1>(*sums) : nullptr);
+  call.sums = {dy_sum.data(), centered.data()};
   call.sums_given = sums.has_value();
   {
     py::gil_scoped_release unlocked;

@@ -34,7 +34,7 @@ void require_side_by_side(bool is, const Member& m, const Member& x) {
                         x_text);
 }
 
-// Makes two neighbouring axes one where every array steps through them evenly.
+// Makes two neighboring axes one where every array steps through them evenly.
 void merge(ChannelSpace& s, std::initializer_list<Member> members) {
   int last = 0;
   for (int d = 1; d < s.ndim; ++d) {

@@ -83,7 +83,7 @@ struct BatchNormForward {
 // The two sums of the backward pass: of dy, and of dy (x - mean).
 struct BackwardSums {
   double* dy;
-  double* dy_centred;
+  double* dy_centered;
 };
 
 struct BatchNormBackward {

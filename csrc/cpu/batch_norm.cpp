@@ -43,7 +43,7 @@ void each_share(const ChannelSpace& s, int thread, int threads, Visit&& visit) {
   }
 }
 
-// How many channels are taken at a time. Of short planes, what neighbouring channels have of a segment
+// How many channels are taken at a time. Of short planes, what neighboring channels have of a segment
 // lies side by side, where one alone would jump from segment to segment and leave each amid a cache
 // line. Together, forward of (256, 512, 7, 7) takes 0.54 of the time, of (1024, 512, 2, 2) 0.36,
 // evaluation 0.5 and 0.12 (float32, one thread, Zen 4).
@@ -149,11 +149,11 @@ void batch_norm_backward(const BatchNormBackward& call) {
   reduce.piece.constants[0] = call.mean;
 
   const auto finish = [&](int64_t c0, int64_t c1) {
-    if (!call.sums_given) results.join<JoinSums>(c0, c1, call.sums.dy, call.sums.dy_centred);
+    if (!call.sums_given) results.join<JoinSums>(c0, c1, call.sums.dy, call.sums.dy_centered);
     for (int64_t c = c0; c < c1; ++c) {
       const BackwardInputs in = inputs_of(call, c);
       constants.set(c, [&]<class F> {
-        const ChannelSums sums = centred<F>(call, in, sums_of(call, c));
+        const ChannelSums sums = centered<F>(call, in, sums_of(call, c));
         put_results(call, c, in, sums);
         return gradient_of<F>(call, in, sums);
       });

@@ -8,7 +8,7 @@
 namespace fastopt::cpu {
 namespace {
 
-// Whether a piece is of one channel or of neighbouring ones.
+// Whether a piece is of one channel or of neighboring ones.
 enum Form { one, many };
 
 // Constants of a piece's elements in a row, as the loops read them.

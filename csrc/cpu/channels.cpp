@@ -130,7 +130,7 @@ void ChannelPass::operator()(int64_t c0, int64_t c1, int64_t b0, int64_t b1) con
   if (piece.streams) finish_streams();
 }
 
-// Whether elements of neighbouring channels follow each other without gaps, and may be taken as rows of
+// Whether elements of neighboring channels follow each other without gaps, and may be taken as rows of
 // more channels, or of more rows.
 bool ChannelPass::side_by_side() const {
   return std::all_of(operands_, operands_ + count_, [&](const Operand& o) {

@@ -75,7 +75,7 @@ class ChannelPass {
   ChannelPiece start(int64_t channel, int64_t begin) const;
   int64_t blocks_at_once() const;
   bool side_by_side() const;
-  bool spreads() const;  // neighbouring channels over the rows of a piece
+  bool spreads() const;  // neighboring channels over the rows of a piece
   void planes_together(int64_t c0, int64_t c1, int64_t begin, int64_t end, BlockSums& sums) const;
   void plane(int64_t channel, int64_t begin, int64_t end, BlockSums& sums) const;
   void take(const Stretch&, BlockSums& sums) const;

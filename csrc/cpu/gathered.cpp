@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kRoom = 128 << 10;  // bytes: in a second-level cache, beside what else a step reads
 constexpr int64_t kLine = 64;
 
-// The axis along which neighbours share cache lines, if those of the fastest one do not; or -1.
+// The axis along which neighbors share cache lines, if those of the fastest one do not; or -1.
 int axis_of_lines(const Walk& w) {
   const int last = int(w.ndim) - 1;
   if (last < 0 || std::abs(w.stride[last]) < kLine) return -1;

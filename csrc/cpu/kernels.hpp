@@ -38,7 +38,7 @@ inline constexpr int kMostChannels = 512;  // of one piece: their sums fit a fir
 inline constexpr int kLongestLine = 32;    // bits, where a row's are several lines
 
 // What a reduction has summed of a block so far, of the quarter it is at and of those before: kLanes
-// sums of one channel, or one for each of neighbouring ones. Moments are taken about a pivot, the
+// sums of one channel, or one for each of neighboring ones. Moments are taken about a pivot, the
 // block's first value.
 struct BlockSums {
   double first[kMostChannels], second[kMostChannels];
@@ -52,7 +52,7 @@ struct Rows {
   int64_t step;
 };
 
-// `rows` rows of `n` elements: of one channel, or of neighbouring ones with `run` elements of each side
+// `rows` rows of `n` elements: of one channel, or of neighboring ones with `run` elements of each side
 // by side, kMostChannels elements at most. Rows of few channels may be given several as one, with
 // constants as often. A kernel reads and writes those of the members it names; without data, an array
 // takes no part.
@@ -75,7 +75,7 @@ struct ChannelPiece {
 };
 using ChannelKernel = void (*)(const ChannelPiece&);
 
-// By form: 0 for one channel, 1 for neighbouring ones.
+// By form: 0 for one channel, 1 for neighboring ones.
 struct BatchNormKernels {
   ChannelKernel moments[2][kDTypes];
   ChannelKernel normalize[2][kDTypes];
@@ -103,7 +103,7 @@ struct Kernels {
 };
 
 // What a kernels_*.cpp calls its table: FASTOPT_ISA, given by the build, ends its name. constexpr, so
-// that no initialiser of an instruction set the machine may lack runs when the module loads.
+// that no initializer of an instruction set the machine may lack runs when the module loads.
 #define FASTOPT_JOIN(a, b) a##b
 #define FASTOPT_TABLE(kind, isa) FASTOPT_JOIN(kind, isa)
 

@@ -20,7 +20,7 @@ namespace {
 // registers taken in turn.
 #if defined(__AVX512F__)
 using Register = __m512i;
-// All lanes: of the unmasked intrinsics GCC 12 warns that they read an uninitialised value.
+// All lanes: of the unmasked intrinsics GCC 12 warns that they read an uninitialized value.
 inline constexpr __mmask8 kAll = 0xff;
 inline Register product(Register a, Register b) { return _mm512_maskz_mul_epu32(kAll, a, b); }
 inline Register even(Register a, Register b) { return _mm512_maskz_unpacklo_epi64(kAll, a, b); }

@@ -1,4 +1,4 @@
-// The sums of BatchNorm over neighbouring channels, row by row.
+// The sums of BatchNorm over neighboring channels, row by row.
 #pragma once
 
 #include "cpu/few_channels.hpp"

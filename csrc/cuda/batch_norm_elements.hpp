@@ -7,7 +7,7 @@ namespace fastopt::cuda {
 
 inline constexpr int kElementThreads = 256;
 
-// ---- the formulas, on neighbouring elements; rule(k) is asked once for each, in turn ----
+// ---- the formulas, on neighboring elements; rule(k) is asked once for each, in turn ----
 // What a call leaves out is asked once for all of them: asked for each, it took its instructions
 // anyway.
 
@@ -62,7 +62,7 @@ __device__ __forceinline__ void differentiate(const BatchNormBackward& call, Rul
 // ---- ReLU's bits ----
 
 // Bits of ReLU are numbered as elements are. Eight of them make a byte, of one thread or of
-// neighbouring ones, which all call this.
+// neighboring ones, which all call this.
 template <int count>
 __device__ __forceinline__ void put_bits(uint8_t* relu_mask, int64_t i, bool there, unsigned bits) {
 #pragma unroll

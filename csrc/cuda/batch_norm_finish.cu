@@ -18,7 +18,7 @@ struct Finishing {
 
 // ---- joining groups ----
 
-// Four neighbours at most, of `size` values each but the last, in the tree's shape. `number` may be
+// Four neighbors at most, of `size` values each but the last, in the tree's shape. `number` may be
 // more, or none; as many have `count` values. They may be weighed before their sums are there.
 struct Four {
   int64_t number;
@@ -131,8 +131,8 @@ struct FinishBackward {
   __device__ __forceinline__ Inputs inputs(int64_t c) const { return inputs_of(call, c); }
   __device__ __forceinline__ ChannelSums numbers(int64_t c, const Inputs& in, const Pair& sums,
                                                  double) const {
-    return centred<F>(call, in,
-                      call.sums_given ? sums_of(call, c) : ChannelSums{sums.first, sums.second});
+    return centered<F>(call, in,
+                       call.sums_given ? sums_of(call, c) : ChannelSums{sums.first, sums.second});
   }
   __device__ __forceinline__ Rule rule(const Inputs& in, const ChannelSums& own) const {
     return gradient_of<F>(call, in, own);
@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(kFinishers, 1)
   for (int r = 0; r < t.rounds; ++r, __syncthreads())
     if (there) join_fours<Combine>(t, Rest(t, r), groups, turn);
   joined[threadIdx.x] = own.template join<Combine>(groups + 4 * turn * rest.apart, rest.apart);
-  join_neighbours<Combine>(joined, channels, int(fourth.number), fourth.size, last);
+  join_neighbors<Combine>(joined, channels, int(fourth.number), fourth.size, last);
   if (turn > 0 || !there) return;
   const auto numbers = finish.numbers(c, inputs, joined[threadIdx.x], double(t.count));
   if constexpr (requires { typename Finish::Rule; }) rules.put(c, finish.rule(inputs, numbers));

@@ -24,7 +24,7 @@ struct Table {
   bool vectors;      // all arrays can be moved as such
 };
 
-// The rules of a vector's elements: of neighbouring channels, or of one channel, seldom of more.
+// The rules of a vector's elements: of neighboring channels, or of one channel, seldom of more.
 template <class Rule, int count, bool rows>
 struct Rules {
   const RuleArrays& all;

@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
   ChannelSums total{};
   if (finishes) {
     using F = Compute<P>;
-    total = centred<F>(call, inputs, {joined->first, joined->second});
+    total = centered<F>(call, inputs, {joined->first, joined->second});
     of.finished[own_channel] = gradient_of<F>(call, inputs, total);
   }
   Rule rules[own.deal.channels];
@@ -232,7 +232,7 @@ bool queue_if_held(const Call& call, const Channels& s, int arrays) {
   return way.has_value();
 }
 
-// Of the bits of ReLU that a call writes, a byte belongs to one block and to neighbouring threads.
+// Of the bits of ReLU that a call writes, a byte belongs to one block and to neighboring threads.
 template <class P, class Call>
 bool queue(const Call& call, const Channels& s, int arrays, bool vectors, bool writes_bits) {
   constexpr int width = kPerVector<P>;

@@ -116,7 +116,7 @@ struct Held {
   template <class Combine>
   __device__ __forceinline__ const Pair* join(Pair* sums, const Weights* last) const {
     if (Group::blocks() > 1) sums = gathered(sums);
-    join_neighbours<Combine>(sums, D::channels, Group::rank() == 0 ? deal.all : 0, D::leaf, last);
+    join_neighbors<Combine>(sums, D::channels, Group::rank() == 0 ? deal.all : 0, D::leaf, last);
     __syncthreads();
     return sums;
   }

@@ -8,7 +8,7 @@ namespace fastopt::cuda {
 
 inline constexpr int kLevels = 8;  // so many the trees of one block have at most
 
-// `number` neighbours of `size` values each, but the last, which ends with value `count`. On every
+// `number` neighbors of `size` values each, but the last, which ends with value `count`. On every
 // level only the last two to be joined can differ in size: what they weigh is known before their sums
 // are, and is computed while a block would only wait. `last` has kLevels. By all threads, before a
 // barrier.
@@ -20,12 +20,12 @@ __device__ __forceinline__ void weigh_last(Weights* last, int number, int64_t si
   last[level] = weights_of(values_in(left, step, size, count), values_in(right, step, size, count));
 }
 
-// Joins `trees` of them side by side, a power of two: neighbour i of tree t stands at pairs[i * trees +
+// Joins `trees` of them side by side, a power of two: neighbor i of tree t stands at pairs[i * trees +
 // t], and the whole comes to stand at i = 0. By all threads; afterwards those see it who joined it
 // last.
 template <class Combine>
-__device__ __forceinline__ void join_neighbours(Pair* pairs, int trees, int number, int64_t size,
-                                                const Weights* last) {
+__device__ __forceinline__ void join_neighbors(Pair* pairs, int trees, int number, int64_t size,
+                                               const Weights* last) {
   double values = double(size);
   for (int level = 0, apart = trees; apart < number * trees; ++level, apart *= 2, values *= 2.0) {
     __syncthreads();

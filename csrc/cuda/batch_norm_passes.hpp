@@ -47,7 +47,7 @@ struct RuleArrays {
     for (int k = 0; k < members<Rule>; ++k) static_cast<Number<Rule>*>(of[k])[c] = own[k];
   }
 
-  // Those of neighbouring channels; of more than one, the first is a multiple of their number.
+  // Those of neighboring channels; of more than one, the first is a multiple of their number.
   template <class Rule, int count>
   __device__ __forceinline__ void get(int64_t c, Rule (&rules)[count]) const {
     Number<Rule> own[members<Rule>][count];

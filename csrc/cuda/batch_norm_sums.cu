@@ -1,5 +1,5 @@
 // Sums of the tree's blocks (rules/moments.hpp). In planes, sixteen threads hold the lanes of a
-// quarter; in rows, a thread holds a channel of one, and neighbouring threads neighbouring channels.
+// quarter; in rows, a thread holds a channel of one, and neighboring threads neighboring channels.
 //
 // Floors on an H200 (4.3 TB/s of a copy, 132 processors at 1.98 GHz, each 64 operations on doubles a
 // cycle), for 10^9 values of float32: moments move 4 GB, 0.93 ms, and take 4 operations a value, 0.24
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kResidentTwice / kPlaneThreads)
   join_lanes_of(sums, lane);
   if (quarter % kQuarters == 0 && lane == 0 && block < number)
     blocks[block] = sums.close(min64(kPlaneBlock, count - own.block));
-  join_neighbours<typename Sums::Combine>(blocks, 1, number, kPlaneBlock, last);
+  join_neighbors<typename Sums::Combine>(blocks, 1, number, kPlaneBlock, last);
   if (threadIdx.x == 0) r.pairs[blockIdx.x] = blocks[0];
 }
 
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kRowPlaces* kSharing<apart>,
   if constexpr (apart) add_quarters(sums, room, kRowPlaces * sharing, wide);
   if (share % sharing == 0)
     blocks[block * wide + lane] = sums.close(min64(kRowBlock, count - own.block));
-  join_neighbours<typename Sums::Combine>(blocks, wide, number, kRowBlock, last);
+  join_neighbors<typename Sums::Combine>(blocks, wide, number, kRowBlock, last);
   if (share == 0 && c < channels) r.pairs[index * channels + c] = blocks[lane];
 }
 

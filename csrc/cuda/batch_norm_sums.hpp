@@ -129,7 +129,7 @@ struct GradientSums {
   __device__ __forceinline__ Pair close(int64_t) const { return {first, second}; }
 };
 
-// Adds the quarters of blocks, each of `lanes` neighbouring threads and one after the other; those of
+// Adds the quarters of blocks, each of `lanes` neighboring threads and one after the other; those of
 // the first have the sums. By all threads, of which the first have a place each in `room`.
 template <class Sums>
 __device__ __forceinline__ void add_quarters(Sums& sums, Pair* room, int places, int lanes) {
@@ -145,7 +145,7 @@ __device__ __forceinline__ void add_quarters(Sums& sums, Pair* room, int places,
   }
 }
 
-// The lanes of a plane's block, neighbouring threads of a warp, to the first of them.
+// The lanes of a plane's block, neighboring threads of a warp, to the first of them.
 template <class Sums>
 __device__ __forceinline__ void join_lanes_of(Sums& sums, int lane) {
 #pragma unroll

@@ -18,7 +18,7 @@ template <class P>
 constexpr int kResident = sizeof(P) > 4 ? 3 : 4;
 constexpr int kInFlight = 2;  // stretches of a thread that are read before the first is used
 
-// Neighbouring elements of a thread: a vector, and a group of words.
+// Neighboring elements of a thread: a vector, and a group of words.
 template <class P>
 constexpr int kStretch = kPerVector<P> > 4 ? kPerVector<P> : 4;
 

@@ -1,5 +1,5 @@
 // Which elements dropout keeps. A thread draws the words of its elements in registers: a group of four
-// for four neighbours where these begin a group, else one after the other.
+// for four neighbors where these begin a group, else one after the other.
 #pragma once
 
 #include "cuda/dropout.hpp"

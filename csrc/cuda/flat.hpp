@@ -1,4 +1,4 @@
-// Flat arrays, a few neighbouring elements a thread: as vectors where an array lies so.
+// Flat arrays, a few neighboring elements a thread: as vectors where an array lies so.
 #pragma once
 
 #include "cuda/vectors.hpp"

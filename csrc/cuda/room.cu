@@ -18,7 +18,7 @@ __global__ void unpack(const FASTOPT_WHOLE_ARGUMENT Parcel parcel, uint64_t* to,
 }
 
 // The device's pool keeps what comes back to it: by default it would return it to the system at the
-// next synchronisation, and ask again.
+// next synchronization, and ask again.
 void keep_pool(int device) {
   static thread_local int kept = kHost;
   if (kept == device) return;

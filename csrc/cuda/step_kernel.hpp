@@ -39,7 +39,7 @@ struct Stepped {
     return all;
   }
 
-  // Neighbouring elements of each array, as they are stored.
+  // Neighboring elements of each array, as they are stored.
   template <int count>
   struct Part {
     P w[count], g[count];

@@ -26,7 +26,7 @@ using Moved = std::conditional_t<count * sizeof(T) % kVectorBytes == 0, uint4, u
 // Whether anybody will want them again soon.
 enum class Use : uint8_t { again, last };
 
-// `count` neighbouring elements; more than one: vectors.
+// `count` neighboring elements; more than one: vectors.
 template <int count, Use use = Use::again, class T>
 __device__ __forceinline__ void load(const T* from, T (&to)[count]) {
   if constexpr (count == 1) {

@@ -38,11 +38,11 @@ struct Around {
     decay_after = h.decay_order == DecayOrder::after ? decay : F(1);
   }
 
-  FASTOPT_HD bool penalises() const { return l1 != F(0) || l2 != F(0); }
+  FASTOPT_HD bool penalizes() const { return l1 != F(0) || l2 != F(0); }
   FASTOPT_HD bool shrinks() const { return threshold != F(0); }
 
   // A penalty that is off adds nothing even to an infinite parameter.
-  FASTOPT_HD F penalise(F g, F w) const { return (g + l1 * sign(w)) + (l2 != F(0) ? l2 * w : F(0)); }
+  FASTOPT_HD F penalize(F g, F w) const { return (g + l1 * sign(w)) + (l2 != F(0) ? l2 * w : F(0)); }
 
   // The soft threshold, the proximal map of threshold * |w|: what is small becomes exactly zero.
   FASTOPT_HD F shrink(F w) const {

@@ -1,4 +1,4 @@
-// Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167), forward and backward. What depends on
+// Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167), forward and backward. What depends on
 // a channel alone is computed in double and rounded once to the compute type F.
 #pragma once
 
@@ -21,11 +21,11 @@ FASTOPT_HD double variance(double m2, double n, bool unbiased) {
 }
 
 // The sum of dy (x - mu) from that about a mean which was rounded to F.
-FASTOPT_HD double recentred(double sum_products, double sum_dy, double rounded_mean, double mu) {
+FASTOPT_HD double recentered(double sum_products, double sum_dy, double rounded_mean, double mu) {
   return sum_products + (rounded_mean - mu) * sum_dy;
 }
 
-// y = (x - mean) * scale + shift, centred first. What F cannot hold of the mean goes into the shift.
+// y = (x - mean) * scale + shift, centered first. What F cannot hold of the mean goes into the shift.
 template <class F>
 struct Normalize {
   F mean, scale, shift;
@@ -45,10 +45,10 @@ struct NormalizeBackward {
   F mean, slope, offset, scale;
 
   static FASTOPT_HD NormalizeBackward of(double mu, double k, double gamma_k, double sum_dy,
-                                         double sum_dy_centred, double n) {
+                                         double sum_dy_centered, double n) {
     const F mean = F(mu);
     if (n == 0.0) return {mean, F(0), F(0), F(gamma_k)};
-    const F slope = F(k * k * sum_dy_centred / n);
+    const F slope = F(k * k * sum_dy_centered / n);
     return {mean, slope, F(sum_dy / n + (double(mean) - mu) * double(slope)), F(gamma_k)};
   }
 

@@ -121,18 +121,18 @@ FASTOPT_HD BackwardInputs inputs_of(const BatchNormBackward& call, int64_t c) {
 
 // Of dy, and of dy (x - mean).
 struct ChannelSums {
-  double dy, dy_centred;
+  double dy, dy_centered;
 };
 FASTOPT_HD ChannelSums sums_of(const BatchNormBackward& call, int64_t c) {
-  return {call.sums.dy[c], call.sums.dy_centred[c]};
+  return {call.sums.dy[c], call.sums.dy_centered[c]};
 }
 
 // About the mean, where they were just taken about a mean that was rounded to F, and not given.
 template <class F>
-FASTOPT_HD ChannelSums centred(const BatchNormBackward& call, const BackwardInputs& in,
-                               ChannelSums sums) {
+FASTOPT_HD ChannelSums centered(const BatchNormBackward& call, const BackwardInputs& in,
+                                ChannelSums sums) {
   if (!call.sums_given)
-    sums.dy_centred = recentred(sums.dy_centred, sums.dy, double(F(in.mean)), in.mean);
+    sums.dy_centered = recentered(sums.dy_centered, sums.dy, double(F(in.mean)), in.mean);
   return sums;
 }
 
@@ -140,16 +140,16 @@ FASTOPT_HD void put_results(const BatchNormBackward& call, int64_t c, const Back
                             const ChannelSums& sums) {
   if (!call.sums_given) {
     call.sums.dy[c] = sums.dy;
-    call.sums.dy_centred[c] = sums.dy_centred;
+    call.sums.dy_centered[c] = sums.dy_centered;
   }
-  put(call.dgamma, c, sums.dy_centred * in.invstd);
+  put(call.dgamma, c, sums.dy_centered * in.invstd);
   put(call.dbeta, c, sums.dy);
 }
 
 template <class F>
 FASTOPT_HD NormalizeBackward<F> gradient_of(const BatchNormBackward& call, const BackwardInputs& in,
                                             const ChannelSums& sums) {
-  return NormalizeBackward<F>::of(in.mean, in.invstd, in.scale, sums.dy, sums.dy_centred, call.count);
+  return NormalizeBackward<F>::of(in.mean, in.invstd, in.scale, sums.dy, sums.dy_centered, call.count);
 }
 
 }  // namespace fastopt

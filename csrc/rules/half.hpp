@@ -1,5 +1,5 @@
 // float16 and bfloat16, widened to float and rounded back to nearest even. Integer and IEEE
-// operations without branches, so that a compiler vectorises them and every device agrees.
+// operations without branches, so that a compiler vectorizes them and every device agrees.
 #pragma once
 
 #include "core/dtype.hpp"

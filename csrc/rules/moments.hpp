@@ -84,7 +84,7 @@ FASTOPT_HD double values_in(int64_t block, int64_t blocks, int64_t size, int64_t
   return double((end < count ? end : count) - block * size);
 }
 
-// Joins the blocks of `channels` neighbouring channels. A block's two numbers stand at a[block *
+// Joins the blocks of `channels` neighboring channels. A block's two numbers stand at a[block *
 // stride] and b[block * stride] plus the channel, the whole's end up at block 0. All blocks have `size`
 // values but the last; the channel has `count`.
 template <class Combine>

@@ -1,4 +1,4 @@
-// RMSprop. Tieleman & Hinton 2012, Coursera lecture 6e; centred and with momentum as in Graves 2013,
+// RMSprop. Tieleman & Hinton 2012, Coursera lecture 6e; centered and with momentum as in Graves 2013,
 // arXiv:1308.0850, equations 38 to 45.
 #pragma once
 

@@ -19,14 +19,14 @@ struct Update {
   FASTOPT_HD Update(const Hyper& h, int64_t step) : rule(h, step), around(h) {}
 
   FASTOPT_HD GradOps grad_ops(F clip) const {
-    if (around.penalises() || around.shrinks()) return GradOps::full;
+    if (around.penalizes() || around.shrinks()) return GradOps::full;
     return !around.scale_clamp.is_identity() || clip != F(1) ? GradOps::scale_clip : GradOps::none;
   }
 
   // The gradient as the rule sees it, if anything is at work.
   FASTOPT_HD F effective_gradient(GradOps ops, F w, F g, F clip) const {
     g = around.scale_clamp(g) * clip;
-    return ops == GradOps::full ? around.penalise(g, w) : g;
+    return ops == GradOps::full ? around.penalize(g, w) : g;
   }
   FASTOPT_HD F apply_rule(F w, F g, F* s) const {
     return rule(w * around.decay_before, g, s) * around.decay_after;

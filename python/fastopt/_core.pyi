@@ -168,7 +168,7 @@ def batch_norm_forward(
     batch: typing.SupportsInt | typing.SupportsIndex,
 ) -> BatchNormSaved:
     """
-    Normalise x into out, with its own statistics or those of `moments`.
+    Normalize x into out, with its own statistics or those of `moments`.
     """
 
 def batch_norm_overwrites(dy: typing.Any, out: typing.Any) -> bool:
