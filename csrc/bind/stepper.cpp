@@ -87,7 +87,7 @@ void Stepper::set_counts(Counts counts) {
 }
 
 StepCall Stepper::call() {
-  return {meeting_.place(), runs_.data(), int64_t(runs_.size()),
+  return {meeting_.place(), rule_index_,  runs_.data(), int64_t(runs_.size()),
           counts_.step + 1, &list_hyper_, plan_.get()};
 }
 

@@ -116,7 +116,7 @@ void Stepper::cut_runs(const std::vector<Storage>& storages) {
   for (size_t group = 0; group < group_sizes_.size(); ++group)
     for (int64_t left = group_sizes_[group]; left > 0; --left, ++i) {
       const bool fresh = left == group_sizes_[group] || storages[i] != storages[i - 1];
-      if (fresh) runs_.push_back({rule_index_, storages[i], &hypers_[group], &tensors_[i], 0});
+      if (fresh) runs_.push_back({storages[i], &hypers_[group], &tensors_[i], 0});
       ++runs_.back().count;
     }
 }

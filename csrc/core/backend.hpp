@@ -24,9 +24,8 @@ struct StepTensor {
   double clip;  // the clip coefficient; an engine on the host fills it in
 };
 
-// A stretch of tensors that share rule, storage and hyper-parameters.
+// A stretch of tensors that share storage and hyper-parameters.
 struct StepRun {
-  int rule;  // an index into RuleList
   Storage storage;
   const Hyper* hyper;
   StepTensor* tensors;
@@ -45,6 +44,7 @@ struct StepPlan;
 
 struct StepCall {
   Place place;
+  int rule;  // an index into RuleList
   StepRun* runs;
   int64_t count;
   int64_t step;             // 1 for the first; a device that counts for itself knows better

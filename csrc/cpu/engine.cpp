@@ -18,11 +18,11 @@ namespace fastopt::cpu {
 namespace {
 
 // Bytes that a step moves for one element: parameter and state twice, the gradient once.
-int64_t step_bytes(const StepRun& run) {
+int64_t step_bytes(int rule, const StepRun& run) {
   const auto param = int64_t(bytes_of(stored_as(run.storage)));
   const bool wide = run.storage == Storage::float16_wide || run.storage == Storage::bfloat16_wide;
   const int64_t state = wide ? int64_t(sizeof(float)) : param;
-  return 3 * param + 2 * state * InfoTable<RuleList>::rules[run.rule].slots;
+  return 3 * param + 2 * state * InfoTable<RuleList>::rules[rule].slots;
 }
 
 template <class Visit>
@@ -90,8 +90,8 @@ void run_all(const StepCall& call) {
   int64_t total = 0;
   for (int64_t i = 0; i < call.count; ++i) {
     const StepRun& run = call.runs[i];
-    kernels().steps.step[run.rule][int(run.storage)].prepare(*run.hyper, call.step, constants[i]);
-    for (int64_t t = 0; t < run.count; ++t) total += run.tensors[t].size * step_bytes(run);
+    kernels().steps.step[call.rule][int(run.storage)].prepare(*run.hyper, call.step, constants[i]);
+    for (int64_t t = 0; t < run.count; ++t) total += run.tensors[t].size * step_bytes(call.rule, run);
   }
   const Constants* const prepared = constants.data();
   on_threads(threads_for(total), [&](int thread, int threads) {
@@ -100,10 +100,10 @@ void run_all(const StepCall& call) {
     Gathered gathered;
     for (int64_t i = 0; i < call.count; ++i) {
       const StepRun& run = call.runs[i];
-      const auto range = kernels().steps.step[run.rule][int(run.storage)].range;
+      const auto range = kernels().steps.step[call.rule][int(run.storage)].range;
       const auto itemsize = int64_t(bytes_of(stored_as(run.storage)));
       for (const StepTensor* t = run.tensors; t < run.tensors + run.count; ++t)
-        share.take(t->size, step_bytes(run), [&](int64_t begin, int64_t end) {
+        share.take(t->size, step_bytes(call.rule, run), [&](int64_t begin, int64_t end) {
           gathered.each(t->grad, itemsize, end, begin, end,
                         [&](const Source& grad, int64_t b, int64_t e) {
                           StepTensor own = *t;

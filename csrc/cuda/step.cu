@@ -42,13 +42,12 @@ StepReport run(StepPlan& m, const StepCall& call) {
   if (policy == OnNonfinite::raise)
     if (const int64_t found = wait_for_nonfinite(m, place); found >= 0) return {found};
 
-  const int rule = call.runs[0].rule;
   HostConstants host;
   if (!clips && !watches) host = m.host_constants(call);
-  if (host.step == 0) step_begins[rule].launch(place, m.tables, needs, m.tensors);
+  if (host.step == 0) step_begins[call.rule].launch(place, m.tables, needs, m.tensors);
   for (int s = 0; s < kStorages; ++s)
     if (const StepPlan::Span& span = m.spans[s]; span.count > 0)
-      launches_of(s)[rule](place, m.tables, host, span.first, span.count, span.chunks);
+      launches_of(s)[call.rule](place, m.tables, host, span.first, span.count, span.chunks);
 
   const bool queued = recording || policy == OnNonfinite::skip;
   m.device_counted = m.device_counted || queued;

@@ -43,13 +43,12 @@ StepPlan::StepPlan(const StepCall& call, Lifetime lifetime)
 void StepPlan::lay_out(const StepCall& call) {
   tables.runs = int(call.count);
   int64_t elements = 0;
-  bool stateless = true;
+  const bool stateless = InfoTable<RuleList>::rules[call.rule].slots == 0;
   if (scope_ == ClipScope::global) norms_.begin_sequence();
   each_tensor(call, [&](const StepRun& run, int r, const StepTensor& t, int) {
     if (scope_ == ClipScope::tensor) norms_.begin_sequence();
     norms_.add(t.size, r, stored_as(run.storage));
     elements += t.size;
-    stateless = stateless && InfoTable<RuleList>::rules[run.rule].slots == 0;
     ++tensors;
   });
   tables.vectors = vectors_for(call.place, tensors, stateless, elements);
@@ -132,8 +131,7 @@ HostConstants StepPlan::host_constants(const StepCall& call) const {
   const IeeeMode mode;
   host.step = host_counts.step + 1;
   for (int r = 0; r < tables.runs; ++r)
-    step_begins[call.runs[r].rule].prepare(*call.runs[r].hyper, doubles_[r], host.step,
-                                           host.constants[r]);
+    step_begins[call.rule].prepare(*call.runs[r].hyper, doubles_[r], host.step, host.constants[r]);
   return host;
 }
 
