@@ -34,7 +34,7 @@ FLOORS = {
 MODULES = (
     "_core",
     "_typing",
-    "_around",
+    "_options",
     "_checks",
     "_hyper",
     "_like",

@@ -8,7 +8,7 @@ import pytest
 
 import fastopt
 from fastopt import functional as F
-from fastopt._around import DEFAULTS
+from fastopt._options import DEFAULTS
 from steps import bits, values
 
 W = values(10)

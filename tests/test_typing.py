@@ -14,8 +14,8 @@ import pytest
 
 import fastopt
 from fastopt import checkpoint, data, functional, init, penalties, schedules
-from fastopt._around import DEFAULTS, AdamOptions
 from fastopt._hyper import Shared
+from fastopt._options import DEFAULTS, AdamOptions
 from steps import CASES
 
 SOURCE = Path(__file__).parents[1] / "python"
@@ -43,23 +43,23 @@ def test_all_that_is_public_tells_its_types(value: Any) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="typing has Unpack from Python 3.11 on")
-def test_options_by_keyword_are_those_of_around() -> None:
+def test_options_by_keyword_are_typed() -> None:
     from typing import Unpack
 
     for takes in (fastopt.SGD.__init__, fastopt.Adam.__init__, functional.adam_step):
-        assert get_type_hints(takes)["around"] == Unpack[fastopt.Around]
+        assert get_type_hints(takes)["options"] == Unpack[fastopt.StepOptions]
     assert get_type_hints(fastopt.AdamW.__init__)["options"] == Unpack[AdamOptions]
 
 
 def test_the_tables_of_options_agree() -> None:
-    around, shared = get_type_hints(fastopt.Around), get_type_hints(Shared)
-    assert around.keys() == DEFAULTS.keys()
-    assert shared == {**around, "lr": float}
-    adam, options = get_type_hints(fastopt.Adam.__init__), get_type_hints(AdamOptions)
-    own = {name: hint for name, hint in options.items() if name not in around}
+    options, shared = get_type_hints(fastopt.StepOptions), get_type_hints(Shared)
+    assert options.keys() == DEFAULTS.keys()
+    assert shared == {**options, "lr": float}
+    adam, adam_options = get_type_hints(fastopt.Adam.__init__), get_type_hints(AdamOptions)
+    own = {name: hint for name, hint in adam_options.items() if name not in options}
     assert own == {name: adam[name] for name in own}
     named = inspect.signature(fastopt.AdamW.__init__).parameters
-    assert {*adam, *around} - {"around", "return"} == {*options, *named} - {"self", "options"}
+    assert {*adam, *options} - {"options", "return"} == {*adam_options, *named} - {"self", "options"}
 
 
 @pytest.mark.parametrize("rule", CASES)

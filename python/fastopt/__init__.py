@@ -3,13 +3,13 @@
 from importlib import metadata as _metadata
 
 from fastopt import checkpoint, data, functional, init, penalties, schedules
-from fastopt._around import Around
 from fastopt._base import Optimizer
 from fastopt._config import get_num_threads, set_num_threads, show_config
 from fastopt._early_stopping import EarlyStopping
 from fastopt._ema import EMA
 from fastopt._generator import Generator
 from fastopt._group import Group
+from fastopt._options import StepOptions
 from fastopt.layers import BatchNorm, Dropout, Layer
 from fastopt.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 
@@ -21,7 +21,6 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "AdamW",
-    "Around",
     "BatchNorm",
     "Dropout",
     "EarlyStopping",
@@ -32,6 +31,7 @@ __all__ = [
     "Nesterov",
     "Optimizer",
     "RMSprop",
+    "StepOptions",
     "checkpoint",
     "data",
     "functional",

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastopt import _checks, _core, _hyper, _states
-from fastopt._around import DEFAULTS, Around
 from fastopt._group import Group
 from fastopt._guard import undisturbed
 from fastopt._hyper import BETAS, Shared
 from fastopt._like import Array, duplicates, state_like
+from fastopt._options import DEFAULTS, StepOptions
 from fastopt._params import Params
 from fastopt._typing import Self
 
@@ -65,7 +65,7 @@ class Optimizer(Shared):
         params: Any,
         rule: str | Callable[[list[dict[str, Any]]], str],
         hyper: dict[str, Any],
-        around: Around,
+        options: StepOptions,
         *,
         fixed: dict[str, Any] | None = None,
         state_dtype: str | None = None,
@@ -75,7 +75,7 @@ class Optimizer(Shared):
             rule = rule([{**hyper, **own} for own in layout.overrides])
         slots = _core.RULES[rule]["states"]
         fixed = {**(fixed or {}), **({"state_dtype": state_dtype} if slots else {})}
-        _checks.options(type(self).__name__, around, [*hyper, *fixed, *DEFAULTS])
+        _checks.options(type(self).__name__, options, [*hyper, *fixed, *DEFAULTS])
         role = "param" if layout.form == "array" else "params"
         _core.check_targets(layout.arrays, role, layout.place)
         if state_dtype not in (None, "float32"):
@@ -85,7 +85,7 @@ class Optimizer(Shared):
             name: [state_like(p, initial if i == 0 else 0.0, state_dtype) for p in layout.arrays]
             for i, name in enumerate(slots)
         }
-        self._build(layout, rule, states, {**DEFAULTS, **hyper, **around}, layout.overrides, fixed)
+        self._build(layout, rule, states, {**DEFAULTS, **hyper, **options}, layout.overrides, fixed)
 
     def _build(
         self,

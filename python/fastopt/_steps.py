@@ -7,8 +7,8 @@ from inspect import getfullargspec
 from typing import Any
 
 from fastopt import _checks, _core
-from fastopt._around import DEFAULTS, Around
 from fastopt._like import Arrays
+from fastopt._options import DEFAULTS, StepOptions
 
 
 def nesterov_rule(form: str) -> str:
@@ -59,11 +59,11 @@ def make_step(
     states: list[Arrays],
     step: int,
     hyper: dict[str, Any],
-    around: Around,
+    options: StepOptions,
 ) -> bool:
     """The step that a function of :mod:`fastopt.functional` makes with this rule."""
-    if around and not around.keys() <= DEFAULTS.keys():
-        _checks.options(of.__name__, around, [*getfullargspec(of).kwonlyargs, *DEFAULTS])
+    if options and not options.keys() <= DEFAULTS.keys():
+        _checks.options(of.__name__, options, [*getfullargspec(of).kwonlyargs, *DEFAULTS])
     single = not isinstance(param, (list, tuple))
     params = [param] if single else list(param)
     lists = [[s] if single else s for s in states]
@@ -80,7 +80,7 @@ def make_step(
         "param" if single else "params",
         "grad" if single else "grads",
     )
-    hyper = {**hyper, **around}
+    hyper = {**hyper, **options}
     stepper.set_hyper(0, hyper)
     stepper.set_list_hyper(hyper)
     stepper.step_count = step - 1

@@ -2,7 +2,7 @@
 BatchNorm, dropout.
 
 Every ``*_step`` function works on one array or a list of arrays, in place, takes the options of
-:class:`fastopt.Around` by keyword, returns whether it stepped (``False`` where
+:class:`fastopt.StepOptions` by keyword, returns whether it stepped (``False`` where
 ``on_nonfinite="skip"`` skipped it; on a CUDA device always ``True``, as the host does not wait to know),
 and raises ``ValueError`` or ``TypeError`` before it writes. Arrays and formulas are those of the classes
 in :mod:`fastopt.optim`.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastopt._around import Around
 from fastopt._batch_norm import (
     BatchMoments,
     BatchNormGrads,
@@ -35,6 +34,7 @@ from fastopt._dropout import (
 )
 from fastopt._like import Arrays, duplicates, full_like, is_array
 from fastopt._norms import clip_grad_norm, clip_grad_value, global_norm
+from fastopt._options import StepOptions
 from fastopt._steps import make_step, nesterov_rule, rmsprop_rule, velocity_hyper, velocity_step
 from fastopt._typing import Unpack
 
@@ -68,7 +68,7 @@ __all__ = [
 ]
 
 
-def sgd_step(param: Arrays, grad: Arrays, *, lr: float, **around: Unpack[Around]) -> bool:
+def sgd_step(param: Arrays, grad: Arrays, *, lr: float, **options: Unpack[StepOptions]) -> bool:
     r"""One step of gradient descent, :math:`\theta \leftarrow \theta - \eta g`; writes ``param``.
 
     >>> import numpy as np
@@ -81,7 +81,7 @@ def sgd_step(param: Arrays, grad: Arrays, *, lr: float, **around: Unpack[Around]
 
     See :class:`fastopt.SGD`.
     """
-    return make_step(sgd_step, "sgd", param, grad, [], 1, {"lr": lr}, around)
+    return make_step(sgd_step, "sgd", param, grad, [], 1, {"lr": lr}, options)
 
 
 def momentum_step(
@@ -95,7 +95,7 @@ def momentum_step(
     first_step: Literal["grad", "zero"] = "grad",
     lr_in_velocity: bool = True,
     step: int | None = None,
-    **around: Unpack[Around],
+    **options: Unpack[StepOptions],
 ) -> bool:
     r"""One step with momentum, :math:`v \leftarrow \gamma v + \eta g`, :math:`\theta \leftarrow \theta - v`;
     writes ``param`` and ``velocity``. ``step`` (from 1) is needed with dampening only.
@@ -112,7 +112,7 @@ def momentum_step(
     """
     t = velocity_step("momentum_step", step, dampening, first_step)
     hyper = velocity_hyper(lr, momentum, dampening, first_step, lr_in_velocity)
-    return make_step(momentum_step, "momentum", param, grad, [velocity], t, hyper, around)
+    return make_step(momentum_step, "momentum", param, grad, [velocity], t, hyper, options)
 
 
 def nesterov_step(
@@ -127,7 +127,7 @@ def nesterov_step(
     first_step: Literal["grad", "zero"] = "grad",
     lr_in_velocity: bool = True,
     step: int | None = None,
-    **around: Unpack[Around],
+    **options: Unpack[StepOptions],
 ) -> bool:
     r"""One step with Nesterov's momentum; writes ``param`` and ``velocity``. With ``form="lookahead"`` the
     gradient must have been taken at :func:`nesterov_lookahead`'s point; with ``"applied"``, at ``param``.
@@ -144,7 +144,7 @@ def nesterov_step(
     """
     t = velocity_step("nesterov_step", step, dampening, first_step)
     hyper = velocity_hyper(lr, momentum, dampening, first_step, lr_in_velocity)
-    return make_step(nesterov_step, nesterov_rule(form), param, grad, [velocity], t, hyper, around)
+    return make_step(nesterov_step, nesterov_rule(form), param, grad, [velocity], t, hyper, options)
 
 
 def nesterov_lookahead(
@@ -190,7 +190,7 @@ def adagrad_step(
     eps_mode: Literal["outside", "inside"] = "outside",
     lr_decay: float = 0.0,
     step: int | None = None,
-    **around: Unpack[Around],
+    **options: Unpack[StepOptions],
 ) -> bool:
     r"""One step of AdaGrad, :math:`G \leftarrow G + g^2`,
     :math:`\theta \leftarrow \theta - \eta g / (\sqrt G + \epsilon)`; writes ``param`` and ``sum_sq``. ``step``
@@ -210,7 +210,7 @@ def adagrad_step(
         raise ValueError("adagrad_step with lr_decay needs step=")
     hyper = {"lr": lr, "eps": eps, "eps_mode": eps_mode, "lr_decay": lr_decay}
     return make_step(
-        adagrad_step, "adagrad", param, grad, [sum_sq], 1 if step is None else step, hyper, around
+        adagrad_step, "adagrad", param, grad, [sum_sq], 1 if step is None else step, hyper, options
     )
 
 
@@ -227,7 +227,7 @@ def rmsprop_step(
     velocity: Arrays | None = None,
     momentum: float = 0.0,
     lr_in_velocity: bool = False,
-    **around: Unpack[Around],
+    **options: Unpack[StepOptions],
 ) -> bool:
     r"""One step of RMSprop, :math:`E \leftarrow \rho E + (1 - \rho) g^2`,
     :math:`\theta \leftarrow \theta - \eta g / (\sqrt E + \epsilon)`; writes ``param`` and ``mean_sq``. Given
@@ -255,7 +255,7 @@ def rmsprop_step(
     }
     rule = rmsprop_rule(mean_grad is not None, velocity is not None)
     states = [s for s in (mean_sq, mean_grad, velocity) if s is not None]
-    return make_step(rmsprop_step, rule, param, grad, states, 1, hyper, around)
+    return make_step(rmsprop_step, rule, param, grad, states, 1, hyper, options)
 
 
 def adam_step(
@@ -275,7 +275,7 @@ def adam_step(
     nesterov: bool = False,
     v_max: Arrays | None = None,
     amsgrad_max: Literal["raw", "corrected"] = "raw",
-    **around: Unpack[Around],
+    **options: Unpack[StepOptions],
 ) -> bool:
     r"""One step of Adam, the ``step``-th (from 1); writes ``param``, ``m`` and ``v``. Given ``v_max`` it is
     AMSGrad, and that is written too.
@@ -303,4 +303,4 @@ def adam_step(
     }
     rule = "adam" if v_max is None else "adam_amsgrad"
     states = [m, v] if v_max is None else [m, v, v_max]
-    return make_step(adam_step, rule, param, grad, states, step, hyper, around)
+    return make_step(adam_step, rule, param, grad, states, step, hyper, options)

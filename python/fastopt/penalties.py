@@ -1,8 +1,8 @@
 r"""What L1 and L2 add to the loss.
 
-An optimizer with ``l1`` or ``l2`` adds the *gradients* of these penalties by itself (:class:`fastopt.Around`);
-their values are for whoever prints the loss that is really descended. ``weight_decay`` has none: decoupled
-decay is the gradient of no penalty, except for plain SGD.
+An optimizer with ``l1`` or ``l2`` adds the *gradients* of these penalties by itself
+(:class:`fastopt.StepOptions`); their values are for whoever prints the loss that is really descended.
+``weight_decay`` has none: decoupled decay is the gradient of no penalty, except for plain SGD.
 """
 
 from __future__ import annotations

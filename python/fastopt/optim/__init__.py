@@ -1,8 +1,8 @@
 """The optimizers.
 
 Every class takes ``params`` as one array, a sequence, a dict name -> array or a list of groups
-(``[{"params": [...], "lr": ...}, ...]``), and the options of :class:`fastopt.Around` by keyword. Arrays are
-float16, bfloat16, float32 or float64, dense in memory in any order of axes, and are written in place;
+(``[{"params": [...], "lr": ...}, ...]``), and the options of :class:`fastopt.StepOptions` by keyword. Arrays
+are float16, bfloat16, float32 or float64, dense in memory in any order of axes, and are written in place;
 16-bit ones are computed in float32. Hyper-parameters are plain attributes (``opt.lr = 1e-4``) and so is the
 state, lists of arrays in the order of the parameters. ``state_dtype="float32"`` keeps the state of 16-bit
 parameters in float32.

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from fastopt import _checks
-from fastopt._around import AdamOptions, Around
 from fastopt._base import Optimizer
 from fastopt._like import Array
+from fastopt._options import AdamOptions, StepOptions
 from fastopt._typing import Unpack
 
 
@@ -37,7 +37,7 @@ class Adam(Optimizer):
         state_dtype: ``"float32"`` for float32 moments of 16-bit parameters. Advisable for float16, in which
             :math:`(1 - \beta_2) g^2` is 0 up to :math:`2^{-25}`: what a gradient below 5.5e-3 adds is lost if
             :math:`\beta_2` is 0.999.
-        **around: penalties, decay and clipping, see :class:`fastopt.Around`.
+        **options: penalties, decay and clipping, see :class:`fastopt.StepOptions`.
 
     State: ``m``, ``v``, and with AMSGrad ``v_max``.
 
@@ -82,7 +82,7 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         amsgrad_max: Literal["raw", "corrected"] = "raw",
         state_dtype: str | None = None,
-        **around: Unpack[Around],
+        **options: Unpack[StepOptions],
     ) -> None:
         hyper = {
             "lr": lr,
@@ -98,7 +98,7 @@ class Adam(Optimizer):
             params,
             "adam_amsgrad" if _checks.switch("amsgrad", amsgrad) else "adam",
             hyper,
-            around,
+            options,
             fixed={"amsgrad": amsgrad},
             state_dtype=state_dtype,
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from fastopt import _checks
-from fastopt._around import Around
 from fastopt._base import Optimizer
 from fastopt._like import Array
+from fastopt._options import StepOptions
 from fastopt._steps import has_momentum, rmsprop_rule
 from fastopt._typing import Unpack
 
@@ -27,7 +27,7 @@ class AdaGrad(Optimizer):
         initial_accumulator: what :math:`G` starts from, 0 or more (optax and Keras: 0.1).
         lr_decay: torch's decay of the rate, 0 or more.
         state_dtype: ``"float32"`` for float32 sums of 16-bit parameters.
-        **around: penalties, decay and clipping, see :class:`fastopt.Around`.
+        **options: penalties, decay and clipping, see :class:`fastopt.StepOptions`.
 
     State: ``sum_sq``.
 
@@ -57,14 +57,14 @@ class AdaGrad(Optimizer):
         initial_accumulator: float = 0.0,
         lr_decay: float = 0.0,
         state_dtype: str | None = None,
-        **around: Unpack[Around],
+        **options: Unpack[StepOptions],
     ) -> None:
         hyper = {"lr": lr, "eps": eps, "eps_mode": eps_mode, "lr_decay": lr_decay}
         super().__init__(
             params,
             "adagrad",
             hyper,
-            around,
+            options,
             fixed={"initial_accumulator": _checks.accumulator(initial_accumulator)},
             state_dtype=state_dtype,
         )
@@ -94,7 +94,7 @@ class RMSprop(Optimizer):
             (torch).
         initial_accumulator: what :math:`E` starts from, 0 or more (TF 1: 1).
         state_dtype: ``"float32"`` for float32 state of 16-bit parameters.
-        **around: penalties, decay and clipping, see :class:`fastopt.Around`.
+        **options: penalties, decay and clipping, see :class:`fastopt.StepOptions`.
 
     State: ``mean_sq``, and as asked for ``mean_grad``, ``velocity``.
 
@@ -139,7 +139,7 @@ class RMSprop(Optimizer):
         lr_in_velocity: bool = False,
         initial_accumulator: float = 0.0,
         state_dtype: str | None = None,
-        **around: Unpack[Around],
+        **options: Unpack[StepOptions],
     ) -> None:
         hyper = {
             "lr": lr,
@@ -156,7 +156,7 @@ class RMSprop(Optimizer):
                 has_momentum(momentum) or any(has_momentum(group["momentum"]) for group in groups),
             ),
             hyper,
-            around,
+            options,
             fixed={
                 "centered": centered,
                 "initial_accumulator": _checks.accumulator(initial_accumulator),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from fastopt import functional as F
-from fastopt._around import Around
 from fastopt._base import Optimizer
 from fastopt._like import Array
+from fastopt._options import StepOptions
 from fastopt._steps import nesterov_rule, velocity_hyper
 from fastopt._typing import Unpack
 
@@ -20,7 +20,7 @@ class SGD(Optimizer):
     Args:
         params: what to train; written in place by :meth:`Optimizer.step`.
         lr: the rate :math:`\eta`, 0 or more.
-        **around: penalties, decay and clipping, see :class:`fastopt.Around`.
+        **options: penalties, decay and clipping, see :class:`fastopt.StepOptions`.
 
     >>> import numpy as np, fastopt
     >>> w = np.array([1.0, -2.0])
@@ -32,8 +32,8 @@ class SGD(Optimizer):
     Source: Robbins & Monro 1951; Goodfellow, Bengio & Courville 2016, Algorithm 8.1.
     """
 
-    def __init__(self, params: Any, lr: float = 1e-2, **around: Unpack[Around]) -> None:
-        super().__init__(params, "sgd", {"lr": lr}, around)
+    def __init__(self, params: Any, lr: float = 1e-2, **options: Unpack[StepOptions]) -> None:
+        super().__init__(params, "sgd", {"lr": lr}, options)
 
 
 class Momentum(Optimizer):
@@ -53,7 +53,7 @@ class Momentum(Optimizer):
             torch) or :math:`(1 - \tau) g` as in every step (``"zero"``).
         lr_in_velocity: whether the rate enters the velocity (Keras, Chainer) or stands outside (torch).
         state_dtype: ``"float32"`` for a float32 velocity of 16-bit parameters.
-        **around: penalties, decay and clipping, see :class:`fastopt.Around`.
+        **options: penalties, decay and clipping, see :class:`fastopt.StepOptions`.
 
     State: ``velocity``.
 
@@ -85,10 +85,10 @@ class Momentum(Optimizer):
         first_step: Literal["grad", "zero"] = "grad",
         lr_in_velocity: bool = True,
         state_dtype: str | None = None,
-        **around: Unpack[Around],
+        **options: Unpack[StepOptions],
     ) -> None:
         hyper = velocity_hyper(lr, momentum, dampening, first_step, lr_in_velocity)
-        super().__init__(params, "momentum", hyper, around, state_dtype=state_dtype)
+        super().__init__(params, "momentum", hyper, options, state_dtype=state_dtype)
 
 
 class Nesterov(Optimizer):
@@ -112,7 +112,7 @@ class Nesterov(Optimizer):
         momentum: :math:`\gamma`, from 0 to 1.
         form: ``"lookahead"`` or ``"applied"``; fixed once made.
         dampening, first_step, lr_in_velocity, state_dtype: as in :class:`Momentum`.
-        **around: penalties, decay and clipping, see :class:`fastopt.Around`.
+        **options: penalties, decay and clipping, see :class:`fastopt.StepOptions`.
 
     State: ``velocity``.
 
@@ -148,14 +148,14 @@ class Nesterov(Optimizer):
         first_step: Literal["grad", "zero"] = "grad",
         lr_in_velocity: bool = True,
         state_dtype: str | None = None,
-        **around: Unpack[Around],
+        **options: Unpack[StepOptions],
     ) -> None:
         hyper = velocity_hyper(lr, momentum, dampening, first_step, lr_in_velocity)
         super().__init__(
             params,
             nesterov_rule(form),
             hyper,
-            around,
+            options,
             fixed={"form": form},
             state_dtype=state_dtype,
         )

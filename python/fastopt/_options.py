@@ -1,12 +1,12 @@
-"""What may stand around any rule: penalties, decay, clipping, scaling."""
+"""Options of any step, whatever its rule: penalties, decay, clipping, scaling."""
 
 from __future__ import annotations
 
 from typing import Literal, TypedDict
 
 
-class AroundButDecay(TypedDict, total=False):
-    """All of them but ``weight_decay``, for which AdamW has a default of its own."""
+class StepOptionsWithoutDecay(TypedDict, total=False):
+    """All of :class:`StepOptions` but ``weight_decay``, for which AdamW has a default of its own."""
 
     l1: float
     l2: float
@@ -23,7 +23,7 @@ class AroundButDecay(TypedDict, total=False):
     on_nonfinite: Literal["propagate", "skip", "raise"]
 
 
-class Around(AroundButDecay, total=False):
+class StepOptions(StepOptionsWithoutDecay, total=False):
     r"""Options that every optimizer and every ``*_step`` function takes.
 
     They act in this order, whatever the order they are written in:
@@ -65,7 +65,7 @@ class Around(AroundButDecay, total=False):
     weight_decay: float
 
 
-class AdamOptions(AroundButDecay, total=False):
+class AdamOptions(StepOptionsWithoutDecay, total=False):
     """What AdamW hands to Adam."""
 
     eps_mode: Literal["outside", "hat"]
@@ -77,7 +77,7 @@ class AdamOptions(AroundButDecay, total=False):
     state_dtype: str | None
 
 
-DEFAULTS: Around = {
+DEFAULTS: StepOptions = {
     "l1": 0.0,
     "l2": 0.0,
     "weight_decay": 0.0,
