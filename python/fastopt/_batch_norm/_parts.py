@@ -128,7 +128,7 @@ def batch_norm_backward_reduce(dy: Array, saved: _core.BatchNormSaved) -> BatchN
     >>> from fastopt import functional as F
     >>> y, saved = F.batch_norm_forward(np.array([[1.0], [3.0]]))
     >>> F.batch_norm_backward_reduce(np.array([[1.0], [0.5]]), saved)
-    BatchNormSums(dy=array([1.5]), dy_centred=array([-0.5]))
+    BatchNormSums(dy=array([1.5]), dy_centered=array([-0.5]))
     """
     check_saved(saved)
     return BatchNormSums(*_core.batch_norm_reduce(dy, saved))

@@ -34,11 +34,11 @@ class BatchNormSums(NamedTuple):
     >>> y, saved = F.batch_norm_forward(np.array([[1.0], [3.0]]))
     >>> a = F.batch_norm_backward_reduce(np.array([[1.0], [1.0]]), saved)
     >>> F.BatchNormSums(*(one + other for one, other in zip(a, a, strict=True)))
-    BatchNormSums(dy=array([4.]), dy_centred=array([0.]))
+    BatchNormSums(dy=array([4.]), dy_centered=array([0.]))
     """
 
     dy: np.ndarray
-    dy_centred: np.ndarray
+    dy_centered: np.ndarray
 
 
 class BatchNormGrads(NamedTuple):
