@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fastopt.data import augment
-from fastopt.data.augment._geometry import turned
-from fastopt.data.augment._values import symmetric_beta
+from fastopt.data.augment._geometric import turned
+from fastopt.data.augment._intensity import symmetric_beta
 from libraries import each_library
 
 INDEX = np.array([7, 0, 3, 2**32 - 1, 12, 4])

@@ -36,26 +36,26 @@ MODULES = (
     "_typing",
     "_options",
     "_checks",
-    "_hyper",
-    "_like",
+    "_hyperparams",
+    "_array_utils",
     "_params",
     "_config",
-    "_elementary",
+    "_ieee_math",
     "_random",
-    "_arrays",
-    "_states",
-    "_copies",
-    "_watch",
+    "_array_api",
+    "_state_dict",
+    "_param_copies",
+    "_metric_monitor",
     "_norms",
     "_batch_norm",
     "_dropout",
     "_generator",
-    "_steps",
+    "_functional_step",
     "functional",
     "layers",
     "_group",
     "_guard",
-    "_base",
+    "_optimizer",
     "optim",
     "penalties",
     "init",
@@ -169,7 +169,7 @@ def test_python_imports_point_downward(path: Path) -> None:
     for imported in imports_of(path):
         package, _, module = imported.partition(".")
         if package in {"array_api_compat", "ml_dtypes"}:
-            assert path.stem == "_arrays", "an optional package, asked for in one place"
+            assert path.stem == "_array_api", "an optional package, asked for in one place"
         elif package != "fastopt":
             assert package in {*sys.stdlib_module_names, "numpy"}, "NumPy is the only dependency"
         elif path.stem != "__main__":

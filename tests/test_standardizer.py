@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastopt._arrays import ONE_OF_THEM
+from fastopt._array_api import ONE_OF_THEM
 from fastopt.data import Standardizer
 from libraries import each_library
 

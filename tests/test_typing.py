@@ -14,7 +14,7 @@ import pytest
 
 import fastopt
 from fastopt import checkpoint, data, functional, init, penalties, schedules
-from fastopt._hyper import Shared
+from fastopt._hyperparams import Shared
 from fastopt._options import DEFAULTS, AdamOptions
 from steps import CASES
 

@@ -3,12 +3,12 @@
 from importlib import metadata as _metadata
 
 from fastopt import checkpoint, data, functional, init, penalties, schedules
-from fastopt._base import Optimizer
 from fastopt._config import get_num_threads, set_num_threads, show_config
 from fastopt._early_stopping import EarlyStopping
 from fastopt._ema import EMA
 from fastopt._generator import Generator
 from fastopt._group import Group
+from fastopt._optimizer import Optimizer
 from fastopt._options import StepOptions
 from fastopt.layers import BatchNorm, Dropout, Layer
 from fastopt.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt import _core
-from fastopt._like import Array, result_like
+from fastopt._array_utils import Array, result_like
 
 
 class DropoutSaved(NamedTuple):

@@ -6,11 +6,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from fastopt import _checks, _states
-from fastopt._arrays import copied
-from fastopt._copies import check_fit, in_order, read, write
+from fastopt import _checks, _state_dict
+from fastopt._array_api import copied
+from fastopt._metric_monitor import Watch
+from fastopt._param_copies import check_fit, in_order, read, write
 from fastopt._params import Params
-from fastopt._watch import Watch
 
 
 class EarlyStopping:
@@ -109,12 +109,12 @@ class EarlyStopping:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called, with copies of its arrays. ``ValueError`` if the mode was
         another, ``ValueError`` or ``TypeError`` for what is no such state; nothing is changed then."""
-        _states.entries(state, ("updates", "best_update", "params"))
+        _state_dict.entries(state, ("updates", "best_update", "params"))
         updates, best_update = (_checks.count(k, state[k]) for k in ("updates", "best_update"))
         if best_update > updates:
             raise ValueError(f"state_dict's best_update is {best_update}, but updates is {updates}")
-        arrays = [copied(array) for array in _states.arrays_in(state, "params")]
-        kept = Params(arrays, "list", _states.names_in(state, arrays))
+        arrays = [copied(array) for array in _state_dict.arrays_in(state, "params")]
+        kept = Params(arrays, "list", _state_dict.names_in(state, arrays))
         self._watch.load_state_dict(state)
         self.updates, self.best_update, self._kept = updates, best_update, kept
 

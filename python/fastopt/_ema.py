@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from fastopt import _checks, _states
-from fastopt._arrays import copied, floating
-from fastopt._copies import check_fit, in_order, read, write
-from fastopt._like import Array, is_mutable
+from fastopt import _checks, _state_dict
+from fastopt._array_api import copied, floating
+from fastopt._array_utils import Array, is_mutable
+from fastopt._param_copies import check_fit, in_order, read, write
 from fastopt._params import Params
 
 
@@ -95,10 +95,10 @@ class EMA:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called. ``ValueError`` or ``TypeError`` for another's state, one
         with other names or in another order, or for what is none; nothing is changed then."""
-        _states.same_identity(state, self._identity())
-        _states.entries(state, ("updates", "average"))
+        _state_dict.same_identity(state, self._identity())
+        _state_dict.entries(state, ("updates", "average"))
         updates = _checks.count("updates", state["updates"])
-        average = _states.arrays_in(state, "average")
+        average = _state_dict.arrays_in(state, "average")
         check_fit(average, Params(self.average, "list"), "state_dict's average")
         write(self.average, Params(average, "list"))
         self.updates = updates

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from fastopt import _checks, _states
+from fastopt import _checks, _state_dict
 from fastopt._dropout import philox4x32
 
 _LAST = 2**64 - 1
@@ -99,7 +99,7 @@ class Generator:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Take up a :meth:`state_dict`. ``ValueError`` or ``TypeError`` if it is none; then nothing changes."""
         _checks.mapping("state", state)
-        _states.same_entries("generator", state, self.state_dict())
+        _state_dict.same_entries("generator", state, self.state_dict())
         self._set(**state)
 
     def __getstate__(self) -> dict[str, int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt._hyper import BETAS, Shared, refuse_to_set, take_up
-from fastopt._like import Array
+from fastopt._array_utils import Array
+from fastopt._hyperparams import BETAS, Shared, refuse_to_set, take_up
 
 
 class Group(Shared):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from fastopt import _core
-from fastopt._like import Array, Arrays, is_array
+from fastopt._array_utils import Array, Arrays, is_array
 from fastopt._params import Naming, Params
 
 

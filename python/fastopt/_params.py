@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
-from fastopt._like import Array, is_array
+from fastopt._array_utils import Array, is_array
 
 Naming = Callable[[str, int], str]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import _checks
-from fastopt._elementary import normal_quantile
+from fastopt._ieee_math import normal_quantile
 
 # Who draws at offsets that no Generator reaches, each in a range of its own: more may be added at the end.
 STREAMS = (

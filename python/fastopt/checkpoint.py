@@ -27,8 +27,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from fastopt._arrays import extended, on_host
-from fastopt._like import is_array
+from fastopt._array_api import extended, on_host
+from fastopt._array_utils import is_array
 
 __all__ = ["load", "save"]
 

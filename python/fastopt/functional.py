@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from fastopt._array_utils import Arrays, duplicates, full_like, is_array
 from fastopt._batch_norm import (
     BatchMoments,
     BatchNormGrads,
@@ -32,10 +33,15 @@ from fastopt._dropout import (
     dropout_mask,
     philox4x32,
 )
-from fastopt._like import Arrays, duplicates, full_like, is_array
+from fastopt._functional_step import (
+    make_step,
+    nesterov_rule,
+    rmsprop_rule,
+    velocity_hyper,
+    velocity_step,
+)
 from fastopt._norms import clip_grad_norm, clip_grad_value, global_norm
 from fastopt._options import StepOptions
-from fastopt._steps import make_step, nesterov_rule, rmsprop_rule, velocity_hyper, velocity_step
 from fastopt._typing import Unpack
 
 __all__ = [

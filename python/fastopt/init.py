@@ -29,9 +29,9 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from fastopt import _checks, _random
-from fastopt._arrays import FLOATING, ONE_OF_THEM, beside, computable, extended
+from fastopt._array_api import FLOATING, ONE_OF_THEM, beside, computable, extended
+from fastopt._array_utils import Array
 from fastopt._generator import Generator
-from fastopt._like import Array
 from fastopt._typing import Unpack
 
 __all__ = ["fans", "gain", "he_normal", "he_uniform", "xavier_normal", "xavier_uniform"]

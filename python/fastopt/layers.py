@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastopt import _checks, _core, _states
+from fastopt import _checks, _core, _state_dict
 from fastopt import functional as F
+from fastopt._array_utils import Array, full_like
 from fastopt._batch_norm import forward_options
 from fastopt._generator import Generator
-from fastopt._like import Array, full_like
 from fastopt._typing import Self
 
 _BATCH_NORM_ARRAYS = ("gamma", "beta", "running_mean", "running_var")
@@ -188,14 +188,14 @@ class BatchNorm(Layer):
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's. One of another layer raises
         ``ValueError``, what is none ``TypeError``; nothing is changed then."""
         _checks.mapping("state", state)
-        _states.same_entries("entries", state, self.state_dict())
+        _state_dict.same_entries("entries", state, self.state_dict())
         count = _checks.count("num_batches_tracked", state["num_batches_tracked"])
         mine, values = {name: getattr(self, name) for name in _BATCH_NORM_ARRAYS}, {}
         for name, array in mine.items():
             if (array is None) != (state[name] is None):
                 raise ValueError(f"state_dict's {name} is {state[name]!r}, expected {array!r}")
             if array is not None:
-                values[name] = _states.same_array(name, state[name], array)
+                values[name] = _state_dict.same_array(name, state[name], array)
         _core.check_targets([mine[name] for name in values], "", lambda _, i: [*values][i])
         for name, value in values.items():
             mine[name][...] = value

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastopt import _checks
-from fastopt._arrays import without_graph
-from fastopt._base import Optimizer
+from fastopt._array_api import without_graph
 from fastopt._norms import global_norm
+from fastopt._optimizer import Optimizer
 from fastopt._params import Params
 
 __all__ = ["l1", "l2", "of"]

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from fastopt import _checks, _core
-from fastopt._like import Array
+from fastopt._array_utils import Array
 
 
 def forward_options(*given: Any) -> _core.BatchNormOptions:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastopt import _checks, _random, _states
-from fastopt._arrays import computable, rows_of
+from fastopt import _checks, _random, _state_dict
+from fastopt._array_api import computable, rows_of
 
 # What a checkpoint must agree in with the batches that load it.
 _IDENTITY = ("samples", "batch_size", "shuffle", "seed", "drop_last")
@@ -136,8 +136,8 @@ class MiniBatches:
         """Go on where :meth:`state_dict` was called: the next loop hands out the batches that were left.
         ``ValueError`` if the checkpoint is of other batches, ``TypeError`` if it is none; nothing is changed
         then."""
-        _states.same_identity(state, {name: getattr(self, name) for name in _IDENTITY})
-        _states.entries(state, ("epoch", "position"))
+        _state_dict.same_identity(state, {name: getattr(self, name) for name in _IDENTITY})
+        _state_dict.entries(state, ("epoch", "position"))
         epoch = _random.epoch_number("state_dict's epoch", state["epoch"])
         self._go_to(epoch, self._position_at("state_dict's position", state["position"]))
 

@@ -29,6 +29,6 @@ array([-0.01,  -inf], dtype=float32)
 
 from fastopt.optim._adam import Adam, AdamW
 from fastopt.optim._adaptive import AdaGrad, RMSprop
-from fastopt.optim._velocity import SGD, Momentum, Nesterov
+from fastopt.optim._sgd import SGD, Momentum, Nesterov
 
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "RMSprop"]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from fastopt import _checks
-from fastopt._base import Optimizer
-from fastopt._like import Array
+from fastopt._array_utils import Array
+from fastopt._optimizer import Optimizer
 from fastopt._options import AdamOptions, StepOptions
 from fastopt._typing import Unpack
 

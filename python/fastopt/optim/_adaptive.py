@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from fastopt import _checks
-from fastopt._base import Optimizer
-from fastopt._like import Array
+from fastopt._array_utils import Array
+from fastopt._functional_step import has_momentum, rmsprop_rule
+from fastopt._optimizer import Optimizer
 from fastopt._options import StepOptions
-from fastopt._steps import has_momentum, rmsprop_rule
 from fastopt._typing import Unpack
 
 

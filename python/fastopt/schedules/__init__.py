@@ -16,10 +16,10 @@ frozen dataclasses: they compare, print and pickle. Wrong values raise ``ValueEr
 ``TypeError``.
 """
 
-from fastopt.schedules._falling import Constant, Cosine, Exponential, MultiStep, Polynomial, Step
+from fastopt.schedules._decay import Constant, Cosine, Exponential, MultiStep, Polynomial, Step
 from fastopt.schedules._plateau import ReduceOnPlateau
-from fastopt.schedules._rising import OneCycle, Warmup
 from fastopt.schedules._schedule import Schedule
+from fastopt.schedules._warmup import OneCycle, Warmup
 
 __all__ = [
     "Constant",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastopt import _checks, _states
-from fastopt._watch import Watch
+from fastopt import _checks, _state_dict
+from fastopt._metric_monitor import Watch
 from fastopt.schedules._schedule import RATE
 
 
@@ -68,7 +68,7 @@ class ReduceOnPlateau:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called."""
-        _states.entries(state, ("lr", "cooling"))
+        _state_dict.entries(state, ("lr", "cooling"))
         lr, cooling = _checks.real("lr", state["lr"], RATE), _checks.count("cooling", state["cooling"])
         self._watch.load_state_dict(state)
         self.lr, self._cooling = lr, cooling

@@ -20,9 +20,9 @@ Wrong values raise ``ValueError``, wrong kinds ``TypeError``.
 """
 
 from fastopt.data.augment._draws import Draws
-from fastopt.data.augment._geometry import crop, cutout, flip, rotate
+from fastopt.data.augment._geometric import crop, cutout, flip, rotate
+from fastopt.data.augment._intensity import jitter, mixup, noise
 from fastopt.data.augment._text import back_translate, replace_synonyms
-from fastopt.data.augment._values import jitter, mixup, noise
 
 __all__ = [
     "Draws",

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 
 from fastopt import _checks, _random
-from fastopt._arrays import computable, floating, namespace, on_host
-from fastopt._like import Array
+from fastopt._array_api import computable, floating, namespace, on_host
+from fastopt._array_utils import Array
 
 Layout = Literal["NCHW", "NHWC"]
 

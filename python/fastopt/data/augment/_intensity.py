@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fastopt import _checks
-from fastopt._arrays import beside, floating, namespace, rows_of
-from fastopt._elementary import cos_pi, exp, log
-from fastopt._like import Array
+from fastopt._array_api import beside, floating, namespace, rows_of
+from fastopt._array_utils import Array
+from fastopt._ieee_math import cos_pi, exp, log
 from fastopt.data.augment._draws import (
     FROM_NCHW,
     Draws,

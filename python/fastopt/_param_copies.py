@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fastopt._arrays import beside, computable, copied, is_floating
-from fastopt._like import Array
+from fastopt._array_api import beside, computable, copied, is_floating
+from fastopt._array_utils import Array
 from fastopt._params import Params
 
 

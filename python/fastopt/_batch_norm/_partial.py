@@ -8,10 +8,10 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from fastopt import _checks, _core
+from fastopt._array_utils import Array, result_like
+from fastopt._batch_norm._forward_backward import backward_with, check_saved
 from fastopt._batch_norm._options import forward_options, number_of
-from fastopt._batch_norm._passes import backward_with, check_saved
-from fastopt._batch_norm._results import BatchMoments, BatchNormSums, Grads
-from fastopt._like import Array, result_like
+from fastopt._batch_norm._types import BatchMoments, BatchNormSums, Grads
 
 Statistics = TypeVar("Statistics", BatchMoments, BatchNormSums)
 

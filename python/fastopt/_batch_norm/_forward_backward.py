@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fastopt import _core
+from fastopt._array_utils import Array, empty_like, result_like
 from fastopt._batch_norm._options import forward_options, number_of
-from fastopt._batch_norm._results import (
+from fastopt._batch_norm._types import (
     BatchNormGrads,
     BatchNormResidualGrads,
     BatchNormSums,
     Grads,
 )
-from fastopt._like import Array, empty_like, result_like
 
 
 def batch_norm_forward(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt._like import Array
+from fastopt._array_utils import Array
 
 
 class BatchMoments(NamedTuple):

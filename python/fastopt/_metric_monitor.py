@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastopt import _checks, _states
+from fastopt import _checks, _state_dict
 
 
 class Watch:
@@ -40,7 +40,7 @@ class Watch:
         return {"mode": self.mode, "best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        _states.same_identity(state, {"mode": self.mode})
-        _states.entries(state, ("best", "waited"))
+        _state_dict.same_identity(state, {"mode": self.mode})
+        _state_dict.entries(state, ("best", "waited"))
         best = _checks.real("best", state["best"], "[-inf, inf]")
         self.best, self.waited = best, _checks.count("waited", state["waited"])

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastopt import _checks, _core
-from fastopt._arrays import beside, computable
-from fastopt._like import Array, is_array
+from fastopt._array_api import beside, computable
+from fastopt._array_utils import Array, is_array
 
 
 def entries(state: dict[str, Any], names: Iterable[str]) -> None:

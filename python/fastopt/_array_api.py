@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt._like import Array, full_like, is_mutable, is_viewable, library_of
+from fastopt._array_utils import Array, full_like, is_mutable, is_viewable, library_of
 
 
 def computable(name: str, array: Any) -> Array:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from fastopt import _checks
-from fastopt._arrays import beside, is_floating, namespace
-from fastopt._elementary import cos_pi, sin_pi
-from fastopt._like import Array
+from fastopt._array_api import beside, is_floating, namespace
+from fastopt._array_utils import Array
+from fastopt._ieee_math import cos_pi, sin_pi
 from fastopt.data.augment._draws import FROM_NCHW, Draws, Layout, as_nchw, permuted, wide_dtype
 
 LARGEST = {  # number of a dtype

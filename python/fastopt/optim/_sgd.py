@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from fastopt import functional as F
-from fastopt._base import Optimizer
-from fastopt._like import Array
+from fastopt._array_utils import Array
+from fastopt._functional_step import nesterov_rule, velocity_hyper
+from fastopt._optimizer import Optimizer
 from fastopt._options import StepOptions
-from fastopt._steps import nesterov_rule, velocity_hyper
 from fastopt._typing import Unpack
 
 

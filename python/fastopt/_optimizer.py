@@ -6,11 +6,11 @@ import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fastopt import _checks, _core, _hyper, _states
+from fastopt import _checks, _core, _hyperparams, _state_dict
+from fastopt._array_utils import Array, duplicates, state_like
 from fastopt._group import Group
 from fastopt._guard import undisturbed
-from fastopt._hyper import BETAS, Shared
-from fastopt._like import Array, duplicates, state_like
+from fastopt._hyperparams import BETAS, Shared
 from fastopt._options import DEFAULTS, StepOptions
 from fastopt._params import Params
 from fastopt._typing import Self
@@ -142,11 +142,11 @@ class Optimizer(Shared):
         return name in self._hyper or (name == BETAS and "beta1" in self._hyper)
 
     def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
-        return _hyper.checked(self._rule, values)
+        return _hyperparams.checked(self._rule, values)
 
     def _checked_own(self, values: dict[str, Any]) -> dict[str, Any]:
         """A group's values."""
-        _hyper.check_own(type(self).__name__, self._rule, values, self._constants)
+        _hyperparams.check_own(type(self).__name__, self._rule, values, self._constants)
         return self._checked(values)
 
     # ---- attributes: hyper-parameters, state, counts ----
@@ -166,15 +166,15 @@ class Optimizer(Shared):
 
         def __setattr__(self, name: str, value: Any) -> None:
             if self._is_hyper(name):
-                _hyper.take_up(self._hyper, self._checked({name: value}), self._hyper_changed)
+                _hyperparams.take_up(self._hyper, self._checked({name: value}), self._hyper_changed)
             elif name in self._states:
-                self._replace_state(name, _states.given(name, value))
+                self._replace_state(name, _state_dict.given(name, value))
             elif name in _COUNTS:
                 setattr(self._stepper, name, _checks.count(name, value))
             elif name in self._constants:
                 raise AttributeError(f"{name} is fixed when the optimizer is made")
             else:
-                _hyper.refuse_to_set(type(self).__name__, self, name)
+                _hyperparams.refuse_to_set(type(self).__name__, self, name)
 
     def __dir__(self) -> list[str]:
         betas = [BETAS] if self._is_hyper(BETAS) else []
@@ -262,21 +262,21 @@ class Optimizer(Shared):
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's, as :mod:`fastopt.checkpoint` reads
         them. Everything is checked first: an optimizer of another kind, or over other parameters, raises
         ``ValueError`` and changes nothing."""
-        _states.same_kind(state, self._identity(), self._kinds)
-        _states.same_identity(state, self._identity())
-        _states.entries(state, ("hyper", "groups", *_COUNTS, "state"))
+        _state_dict.same_kind(state, self._identity(), self._kinds)
+        _state_dict.same_identity(state, self._identity())
+        _state_dict.entries(state, ("hyper", "groups", *_COUNTS, "state"))
         counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
-        _states.same_entries("hyper", state["hyper"], self._hyper)
+        _state_dict.same_entries("hyper", state["hyper"], self._hyper)
         hyper = self._checked(state["hyper"])
-        _states.same_length("groups", state["groups"], self.groups)
+        _state_dict.same_length("groups", state["groups"], self.groups)
         for i, own in enumerate(state["groups"]):
             _checks.mapping(f"state_dict's groups[{i}]", own)
         groups = [self._checked_own(own) for own in state["groups"]]
-        _states.same_entries("state", state["state"], self._states)
+        _state_dict.same_entries("state", state["state"], self._states)
         pairs = [
             pair
             for name, to in self._states.items()
-            for pair in zip(to, _states.same_arrays(name, state["state"][name], to), strict=True)
+            for pair in zip(to, _state_dict.same_arrays(name, state["state"][name], to), strict=True)
         ]
         self._stepper.check()  # all can be written, and no other thread steps
 

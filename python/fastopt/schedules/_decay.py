@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fastopt import _checks
-from fastopt._elementary import cos_pi, power
+from fastopt._ieee_math import cos_pi, power
 from fastopt.schedules._schedule import Schedule
 
 

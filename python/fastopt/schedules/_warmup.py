@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastopt import _checks
-from fastopt._elementary import cos_pi
+from fastopt._ieee_math import cos_pi
 from fastopt.schedules._schedule import Schedule
 
 

@@ -7,7 +7,7 @@ from inspect import getfullargspec
 from typing import Any
 
 from fastopt import _checks, _core
-from fastopt._like import Arrays
+from fastopt._array_utils import Arrays
 from fastopt._options import DEFAULTS, StepOptions
 
 
