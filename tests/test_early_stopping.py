@@ -315,7 +315,7 @@ def test_an_update_that_cannot_copy_is_not_counted(monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("fastopt._early_stopping.copied", no_memory)
+        patch.setattr("fastopt._early_stopping.copy_array", no_memory)
         with pytest.raises(MemoryError):
             stopper.update(0.5, w)
     w[:] = 0

@@ -178,10 +178,10 @@ def test_a_refused_call_takes_no_offset(options, kind, says):
 
 
 def test_an_array_that_its_library_does_not_make_takes_no_offset(monkeypatch):
-    def no_memory(template, values):
+    def no_memory(values, template):
         raise MemoryError
 
-    monkeypatch.setattr(init, "beside", no_memory)
+    monkeypatch.setattr(init, "asarray_like", no_memory)
     generator = fastopt.Generator(1)
     with pytest.raises(MemoryError):
         init.he_normal((3, 4), generator=generator)

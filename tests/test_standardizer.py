@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastopt._array_api import ONE_OF_THEM
+from fastopt._array_api import EXPECTED_FLOATING
 from fastopt.data import Standardizer
 from libraries import each_library
 
@@ -124,7 +124,7 @@ OTHER_DTYPES = {
 @pytest.mark.parametrize("x", OTHER_DTYPES.values(), ids=OTHER_DTYPES)
 def test_what_holds_no_such_numbers_is_refused(x):
     fitted = Standardizer().fit(X)
-    says = f"x has dtype {x.dtype}, {ONE_OF_THEM}, an integer or bool"
+    says = f"x has dtype {x.dtype}, {EXPECTED_FLOATING}, an integer or bool"
     for use in (Standardizer().fit, fitted.partial_fit, fitted.transform, fitted.inverse):
         with pytest.raises(TypeError, match=f"^{re.escape(says)}$"):
             use(x)

@@ -22,10 +22,10 @@ def is_array(obj: object) -> bool:
     if isinstance(obj, (list, tuple, Mapping)):
         return False
     names = ("__dlpack__", "__cuda_array_interface__")
-    return any(_has(obj, name) for name in names) or is_viewable(obj)
+    return any(_has_attr(obj, name) for name in names) or has_numpy_view(obj)
 
 
-def _has(obj: object, name: str) -> bool:
+def _has_attr(obj: object, name: str) -> bool:
     """Whether ``obj`` has the attribute, be it one that raises: the core says what."""
     try:
         return hasattr(obj, name)
@@ -33,9 +33,9 @@ def _has(obj: object, name: str) -> bool:
         return True
 
 
-def is_viewable(obj: object) -> bool:
+def has_numpy_view(obj: object) -> bool:
     """Whether ``np.asarray`` makes a view of it."""
-    if _has(obj, "__array_interface__"):
+    if _has_attr(obj, "__array_interface__"):
         return True
     try:
         memoryview(obj)  # type: ignore[arg-type]
@@ -60,12 +60,12 @@ def empty_like(array: Array) -> Array:
     kind = type(array)
     if kind is np.ndarray:
         return np.empty_like(array)
-    if kind.__module__ == "cupy" and kind.__name__ == "ndarray" and _is_usual(array):
+    if kind.__module__ == "cupy" and kind.__name__ == "ndarray" and _is_local_c_contiguous(array):
         return kind(array.shape, array.dtype)  # keeps the host for less long than CuPy's empty_like
     return _new_like("empty_like", array)
 
 
-def _is_usual(array: Array) -> bool:
+def _is_local_c_contiguous(array: Array) -> bool:
     """Whether an array of CuPy's is in row-major order, and on the device that is the current one."""
     current = sys.modules["cupy"].cuda.runtime.getDevice()
     return bool(array.flags.c_contiguous and array.data.device_id == current)
@@ -92,7 +92,7 @@ def _new_like(make: str, array: Array, *fill: float, dtype: str | None = None) -
 
 
 def _view(array: Array) -> Any:
-    return np.asarray(array) if is_viewable(array) else np.from_dlpack(array)
+    return np.asarray(array) if has_numpy_view(array) else np.from_dlpack(array)
 
 
 def is_mutable(new: Array) -> bool:
@@ -119,10 +119,10 @@ def _is_16_bit(array: Array) -> bool:
     return str(own.dtype).endswith("float16")  # bfloat16, too
 
 
-def duplicates(arrays: Arrays) -> Arrays:
+def deepcopy_arrays(arrays: Arrays) -> Arrays:
     """Copies of their kind; of a ``memoryview``, which has none, an array of NumPy's."""
     if isinstance(arrays, (list, tuple)):
-        return [duplicates(array) for array in arrays]
+        return [deepcopy_arrays(array) for array in arrays]
     return np.array(arrays) if isinstance(arrays, memoryview) else copy.deepcopy(arrays)
 
 

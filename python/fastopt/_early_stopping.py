@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from fastopt import _checks, _state_dict
-from fastopt._array_api import copied
+from fastopt._array_api import copy_array
 from fastopt._metric_monitor import Watch
 from fastopt._param_copies import check_fit, in_order, read, write
 from fastopt._params import Params
@@ -81,7 +81,9 @@ class EarlyStopping:
             now = replace(self._kept, arrays=in_order(now, self._kept))
             check_fit(now.arrays, self._kept)
         improves = self._watch.improves(value)
-        kept = replace(now, arrays=[copied(array) for array in now.arrays]) if improves else self._kept
+        kept = (
+            replace(now, arrays=[copy_array(array) for array in now.arrays]) if improves else self._kept
+        )
         self.updates += 1  # now that nothing can fail
         if improves:
             self._kept, self.best_update = kept, self.updates
@@ -103,7 +105,7 @@ class EarlyStopping:
             "updates": self.updates,
             "best_update": self.best_update,
             "names": self._kept.names,
-            "params": [copied(array) for array in self._kept.arrays],
+            "params": [copy_array(array) for array in self._kept.arrays],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -113,7 +115,7 @@ class EarlyStopping:
         updates, best_update = (_checks.count(k, state[k]) for k in ("updates", "best_update"))
         if best_update > updates:
             raise ValueError(f"state_dict's best_update is {best_update}, but updates is {updates}")
-        arrays = [copied(array) for array in _state_dict.arrays_in(state, "params")]
+        arrays = [copy_array(array) for array in _state_dict.arrays_in(state, "params")]
         kept = Params(arrays, "list", _state_dict.names_in(state, arrays))
         self._watch.load_state_dict(state)
         self.updates, self.best_update, self._kept = updates, best_update, kept

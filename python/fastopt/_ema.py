@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastopt import _checks, _state_dict
-from fastopt._array_api import copied, floating
+from fastopt._array_api import check_floating, copy_array
 from fastopt._array_utils import Array, is_mutable
 from fastopt._param_copies import check_fit, in_order, read, write
 from fastopt._params import Params
@@ -54,10 +54,10 @@ class EMA:
     def __init__(self, params: Any, decay: float = 0.999, *, warmup: bool = False) -> None:
         self._params = read(params)
         for i, param in enumerate(self._params.arrays):
-            floating(self._params.place("params", i), param)
+            check_floating(self._params.place("params", i), param)
         self.decay = _checks.real("decay", decay, "[0, 1)")
         self.warmup = _checks.switch("warmup", warmup)
-        self.average = [copied(a, _wide(a)) for a in self._params.arrays]
+        self.average = [copy_array(a, _wide(a)) for a in self._params.arrays]
         for i, average in enumerate(self.average):
             _require_mutable(self._params.place("params", i), average)
         self.updates = 0
@@ -81,7 +81,7 @@ class EMA:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within a ``with`` block the parameters are the averages; after it they are what they were."""
-        before = replace(self._params, arrays=[copied(param) for param in self._params.arrays])
+        before = replace(self._params, arrays=[copy_array(param) for param in self._params.arrays])
         self.copy_to()
         try:
             yield

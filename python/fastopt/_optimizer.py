@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastopt import _checks, _core, _hyperparams, _state_dict
-from fastopt._array_utils import Array, duplicates, state_like
+from fastopt._array_utils import Array, deepcopy_arrays, state_like
 from fastopt._group import Group
 from fastopt._guard import undisturbed
 from fastopt._hyperparams import BETAS, Shared
@@ -255,7 +255,7 @@ class Optimizer(Shared):
                 "groups": [dict(group._own) for group in self.groups],
                 "step_count": self.step_count,
                 "skipped_steps": self.skipped_steps,
-                "state": {name: duplicates(arrays) for name, arrays in self._states.items()},
+                "state": {name: deepcopy_arrays(arrays) for name, arrays in self._states.items()},
             }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

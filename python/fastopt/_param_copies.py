@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fastopt._array_api import beside, computable, copied, is_floating
+from fastopt._array_api import asarray_like, check_array, copy_array, is_floating
 from fastopt._array_utils import Array
 from fastopt._params import Params
 
@@ -15,8 +15,8 @@ def read(params: Any) -> Params:
     """The parameters, whatever their form, as arrays that their libraries can compute with."""
     layout = Params.read(params)
     if layout.form == "array":
-        return replace(layout, arrays=[computable("params", layout.arrays[0])])
-    arrays = [computable(layout.place("params", i), a) for i, a in enumerate(layout.arrays)]
+        return replace(layout, arrays=[check_array("params", layout.arrays[0])])
+    arrays = [check_array(layout.place("params", i), a) for i, a in enumerate(layout.arrays)]
     return replace(layout, arrays=arrays)
 
 
@@ -49,7 +49,7 @@ def write(params: list[Array], kept: Params) -> None:
     """The copies rounded to the dtypes of ``params``, in place."""
     check_fit(params, kept)
     pairs = zip(params, kept.arrays, strict=True)
-    ready = [beside(array, value, array.dtype) for array, value in pairs]
+    ready = [asarray_like(value, array, array.dtype) for array, value in pairs]
     for i, array in enumerate(params):
         _try_to_write(kept.named("params", i), array)
     for array, value in zip(params, ready, strict=True):
@@ -59,7 +59,7 @@ def write(params: list[Array], kept: Params) -> None:
 def _try_to_write(name: str, array: Array) -> None:
     """Its own values: what refuses them, only its library knows."""
     try:
-        array[...] = copied(array)
+        array[...] = copy_array(array)
     except Exception as reason:
         raise ValueError(f"{name} cannot be written to: {reason}") from reason
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastopt import _checks, _core
-from fastopt._array_api import beside, computable
+from fastopt._array_api import asarray_like, check_array
 from fastopt._array_utils import Array, is_array
 
 
@@ -50,7 +50,7 @@ def same_entries(name: str, theirs: Any, mine: dict[str, Any]) -> None:
 def arrays_in(state: dict[str, Any], name: str) -> list[Array]:
     """The entry, a list of arrays."""
     arrays = _listed(name, state[name])
-    return [computable(f"state_dict's {name}[{i}]", array) for i, array in enumerate(arrays)]
+    return [check_array(f"state_dict's {name}[{i}]", array) for i, array in enumerate(arrays)]
 
 
 def names_in(state: dict[str, Any], arrays: list[Array]) -> list[Any] | None:
@@ -79,10 +79,10 @@ def same_array(name: str, theirs: Any, mine: Array) -> Array:
     """An array of the same shape and dtype, maybe of another library, as one of the library of ``mine``."""
     require_like(name, theirs, mine)
     called = f"state_dict's {name}"
-    array = computable(called, theirs)
+    array = check_array(called, theirs)
     _core.check_array(array, called)
     require_like(name, array, mine)  # whatever an object says of itself
-    return beside(mine, array)
+    return asarray_like(array, mine)
 
 
 def require_like(name: str, theirs: Any, mine: Array) -> None:

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from fastopt._array_api import extended, on_host
+from fastopt._array_api import ml_dtype, to_numpy
 from fastopt._array_utils import is_array
 
 __all__ = ["load", "save"]
@@ -117,7 +117,7 @@ def _plain(value: Any, path: tuple[str, ...], arrays: dict[str, Any]) -> Any:
     if type(value) is list:
         return [_plain(entry, (*path, str(i)), arrays) for i, entry in enumerate(value)]
     if _is_kept(value):
-        array = value if isinstance(value, np.generic) else on_host(value)
+        array = value if isinstance(value, np.generic) else to_numpy(value)
         _require_name(path)
         _require_dtype(path, array.dtype)
         arrays[_member(path)] = array
@@ -200,7 +200,7 @@ def _filled(
 def _named(array: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
     """What was read as raw bytes, as bfloat16 is, as the dtype that it had."""
     if array.dtype.kind == "V" and str(array.dtype) != dtype:
-        return array.view(extended(dtype))
+        return array.view(ml_dtype(dtype))
     return array
 
 

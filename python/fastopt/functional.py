@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastopt._array_utils import Arrays, duplicates, full_like, is_array
+from fastopt._array_utils import Arrays, deepcopy_arrays, full_like, is_array
 from fastopt._batch_norm import (
     BatchMoments,
     BatchNormGrads,
@@ -180,7 +180,7 @@ def nesterov_lookahead(
             at = "param" if single else f"params[{i}]"
             raise TypeError(f"{at} has type {type(p).__name__}, expected an array")
     # Where momentum carries the parameters when there is no gradient.
-    points, carried = duplicates(param), duplicates(velocity)
+    points, carried = deepcopy_arrays(param), deepcopy_arrays(velocity)
     still = full_like(param, 0.0) if single else [full_like(p, 0.0) for p in param]
     momentum_step(points, still, carried, lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity)
     return points

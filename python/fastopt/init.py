@@ -29,7 +29,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from fastopt import _checks, _random
-from fastopt._array_api import FLOATING, ONE_OF_THEM, beside, computable, extended
+from fastopt._array_api import EXPECTED_FLOATING, FLOATING_DTYPES, asarray_like, check_array, ml_dtype
 from fastopt._array_utils import Array
 from fastopt._generator import Generator
 from fastopt._typing import Unpack
@@ -192,11 +192,11 @@ def _made(shape: tuple[int, ...], generator: Generator, kind: str, scale: float,
         raise TypeError(f"generator has type {type(generator).__name__}, expected fastopt.Generator")
     values = np.empty(shape, _dtype(into.get("dtype")))
     like = into.get("like")
-    template = values if like is None else computable("like", like)
+    template = values if like is None else check_array("like", like)
     offset = generator.next_offset()
     try:
         _random.fill(values.reshape(-1), kind, scale, generator.key, offset)
-        return beside(template, values)
+        return asarray_like(values, template)
     except Exception:
         generator._take_back(offset)
         raise
@@ -206,9 +206,9 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
     dtype = "float32" if dtype is None else dtype
     try:
         by_name = isinstance(dtype, str) and dtype == "bfloat16"
-        found: np.dtype[Any] = extended(dtype) if by_name else np.dtype(dtype)
+        found: np.dtype[Any] = ml_dtype(dtype) if by_name else np.dtype(dtype)
     except TypeError:
-        raise TypeError(f"dtype is {dtype!r}, {ONE_OF_THEM}, by name or as NumPy's") from None
-    if found.name not in FLOATING:
-        raise TypeError(f"dtype is {found}, {ONE_OF_THEM}")
+        raise TypeError(f"dtype is {dtype!r}, {EXPECTED_FLOATING}, by name or as NumPy's") from None
+    if found.name not in FLOATING_DTYPES:
+        raise TypeError(f"dtype is {found}, {EXPECTED_FLOATING}")
     return found

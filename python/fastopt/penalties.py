@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastopt import _checks
-from fastopt._array_api import without_graph
+from fastopt._array_api import detach
 from fastopt._norms import global_norm
 from fastopt._optimizer import Optimizer
 from fastopt._params import Params
@@ -71,4 +71,4 @@ def of(opt: Optimizer) -> float:
 
 
 def _arrays(params: Any) -> list[Any]:
-    return [without_graph(array) for array in Params.read(params).arrays]
+    return [detach(array) for array in Params.read(params).arrays]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import _checks, _random, _state_dict
-from fastopt._array_api import computable, rows_of
+from fastopt._array_api import check_array, take_rows
 
 # What a checkpoint must agree in with the batches that load it.
 _IDENTITY = ("samples", "batch_size", "shuffle", "seed", "drop_last")
@@ -39,7 +39,7 @@ class MiniBatches:
             raise TypeError("minibatches needs at least one array")
         self.arrays = [
             # NumPy's as they are: samples are only picked from them, which keeps a mask.
-            a if isinstance(a, np.ndarray) else computable(f"arrays[{i}]", a)
+            a if isinstance(a, np.ndarray) else check_array(f"arrays[{i}]", a)
             for i, a in enumerate(arrays)
         ]
         for i, array in enumerate(self.arrays):
@@ -115,7 +115,7 @@ class MiniBatches:
         while self._position < self._end():
             part = slice(self._position, min(self._position + self.batch_size, self._end()))
             self._position = part.stop  # before the batch is out: a checkpoint made with it counts it
-            batch = [rows_of(a, part if order is None else order[part]) for a in self.arrays]
+            batch = [take_rows(a, part if order is None else order[part]) for a in self.arrays]
             yield tuple(batch) if len(batch) > 1 else batch[0]
             self._require_turn(turn)
         self._epoch, self._position = self._epoch + 1, 0

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from fastopt import _checks, _state_dict
-from fastopt._array_api import ONE_OF_THEM, beside, computable, copied, floating, is_floating, namespace
+from fastopt._array_api import (
+    EXPECTED_FLOATING,
+    asarray_like,
+    check_array,
+    check_floating,
+    copy_array,
+    is_floating,
+    namespace,
+)
 from fastopt._array_utils import Array
 from fastopt._typing import Self
 
@@ -110,7 +118,7 @@ class Standardizer:
             raise ValueError(
                 f"x has features of shape {tuple(mean.shape)}, expected {tuple(self.mean.shape)}"
             )
-        before, sum_sq_before = (beside(mean, a) for a in (self.mean, self._sum_sq))
+        before, sum_sq_before = (asarray_like(a, mean) for a in (self.mean, self._sum_sq))
         delta, whole = mean - before, self.count + m
         joined = sum_sq_before + sum_sq + delta**2 * (self.count * m / whole)
         return before + delta * (m / whole), joined
@@ -139,7 +147,7 @@ class Standardizer:
         library = namespace(x)
         dtype = x.dtype if is_floating(x) else library.float32
         # A checkpoint gives them on the host.
-        learnt = (beside(x, a) for a in (self.mean, self.std))
+        learnt = (asarray_like(a, x) for a in (self.mean, self.std))
         return library.asarray(change(library.asarray(x, dtype=library.float64), *learnt), dtype=dtype)
 
     def _summed(self, x: Array) -> tuple[int, ...]:
@@ -152,7 +160,7 @@ class Standardizer:
     def state_dict(self) -> dict[str, Any]:
         """What was learnt (copied), to be saved and loaded with :meth:`load_state_dict`."""
         learnt = {"mean": self.mean, "sum_sq": self._sum_sq}
-        copies = {name: None if a is None else copied(a) for name, a in learnt.items()}
+        copies = {name: None if a is None else copy_array(a) for name, a in learnt.items()}
         return {"axis": list(self.axis), "count": self.count, **copies}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -175,17 +183,17 @@ class Standardizer:
 
 
 def _real(x: Any) -> Array:
-    x = computable("x", x)
+    x = check_array("x", x)
     if isinstance(x, np.ndarray) and not x.dtype.isnative:
         x = x.astype(x.dtype.newbyteorder("="))
     if not (is_floating(x) or _WHOLE.search(str(x.dtype))):
-        raise TypeError(f"x has dtype {x.dtype}, {ONE_OF_THEM}, an integer or bool")
+        raise TypeError(f"x has dtype {x.dtype}, {EXPECTED_FLOATING}, an integer or bool")
     return x
 
 
 def _learnt(name: str, array: Any) -> Array:
     """A copy of what a checkpoint holds."""
-    array = copied(floating(name, array), "float64")
+    array = copy_array(check_floating(name, array), "float64")
     if not _is_finite(array):
         raise ValueError(f"{name} holds NaN or infinities")
     return array

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastopt import _checks, _random
-from fastopt._array_api import computable, floating, namespace, on_host
+from fastopt._array_api import check_array, check_floating, namespace, to_numpy
 from fastopt._array_utils import Array
 
 Layout = Literal["NCHW", "NHWC"]
@@ -38,7 +38,7 @@ class Draws:
     """
 
     def __init__(self, index: Any, *, seed: int = 0, epoch: int = 0) -> None:
-        index = on_host(index)
+        index = to_numpy(index)
         self.index = index if index.shape != (0,) else index.astype(np.int64)  # NumPy's [] is float64
         if self.index.ndim != 1 or self.index.dtype.kind not in "iu":
             raise TypeError(
@@ -68,7 +68,7 @@ class Draws:
 def as_nchw(images: Any, draws: Draws, layout: str, computed: bool = False) -> Array:
     """The images as N, C, H, W, checked against ``draws``; floating if they are to be ``computed`` with."""
     _checks.choice("layout", layout, TO_NCHW)
-    images = floating("images", images) if computed else computable("images", images)
+    images = check_floating("images", images) if computed else check_array("images", images)
     if len(images.shape) != 4:
         raise ValueError(f"images has shape {tuple(images.shape)}, expected 4 axes, {layout}")
     check_draws("images", images, draws)

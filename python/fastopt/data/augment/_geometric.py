@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastopt import _checks
-from fastopt._array_api import beside, is_floating, namespace
+from fastopt._array_api import asarray_like, is_floating, namespace
 from fastopt._array_utils import Array
 from fastopt._ieee_math import cos_pi, sin_pi
 from fastopt.data.augment._draws import FROM_NCHW, Draws, Layout, as_nchw, permuted, wide_dtype
@@ -67,7 +67,7 @@ def crop(
         _whole_below(u[:, i], room[i] - n + 1) - padding for i, n in enumerate((height, width))
     )
     rows, columns = top[:, None] + np.arange(height), left[:, None] + np.arange(width)
-    cut = _fetch(x, beside(x, rows[:, :, None]), beside(x, columns[:, None, :]), fill)
+    cut = _fetch(x, asarray_like(rows[:, :, None], x), asarray_like(columns[:, None, :], x), fill)
     return permuted(cut, FROM_NCHW[layout])
 
 
@@ -95,7 +95,9 @@ def flip(
     chosen = draws.uniforms(f"flip {axis}", 1) < _checks.real("p", p, "[0, 1]")
     library = namespace(x)
     mirrored = library.flip(x, axis=3 if axis == "horizontal" else 2)
-    return permuted(library.where(beside(x, chosen[:, :, None, None]), mirrored, x), FROM_NCHW[layout])
+    return permuted(
+        library.where(asarray_like(chosen[:, :, None, None], x), mirrored, x), FROM_NCHW[layout]
+    )
 
 
 def rotate(
@@ -135,9 +137,9 @@ def rotate(
 def turned(x: Array, half_turns: Any, fill: float) -> Array:
     """Images N, C, H, W turned counter-clockwise by so many times 180 degrees each."""
     library, dtype = namespace(x), wide_dtype(x)
-    cos, sin = (beside(x, f(half_turns)[:, None, None]) for f in (cos_pi, sin_pi))
+    cos, sin = (asarray_like(f(half_turns)[:, None, None], x) for f in (cos_pi, sin_pi))
     middle = [(n - 1) / 2 for n in x.shape[2:]]
-    down, right = (beside(x, np.arange(n) - m) for n, m in zip(x.shape[2:], middle, strict=True))
+    down, right = (asarray_like(np.arange(n) - m, x) for n, m in zip(x.shape[2:], middle, strict=True))
     down, right = down[None, :, None], right[None, None, :]
     # Where each pixel comes from: back by the angle, with rows counted downward.
     source = (sin * right + cos * down + middle[0], cos * right - sin * down + middle[1])
@@ -178,7 +180,7 @@ def cutout(
         place = np.arange(n)[None, :] - first[:, None]
         inside.append((place >= 0) & (place < size))
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-    cut = namespace(x).where(beside(x, hole), beside(x, fill, x.dtype), x)
+    cut = namespace(x).where(asarray_like(hole, x), asarray_like(fill, x, x.dtype), x)
     return permuted(cut, FROM_NCHW[layout])
 
 
@@ -212,8 +214,8 @@ def _fetch(x: Array, rows: Array, columns: Array, fill: float) -> Array:
     library = namespace(x)
     count, channels, height, width = x.shape
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    n = beside(x, np.arange(count)[:, None, None, None])
-    c = beside(x, np.arange(channels)[None, :, None, None])
+    n = asarray_like(np.arange(count)[:, None, None, None], x)
+    c = asarray_like(np.arange(channels)[None, :, None, None], x)
     rows, columns = library.clip(rows, 0, height - 1), library.clip(columns, 0, width - 1)
     pixels = x[n, c, rows[:, None], columns[:, None]]
-    return library.where(inside[:, None], pixels, beside(x, fill, x.dtype))
+    return library.where(inside[:, None], pixels, asarray_like(fill, x, x.dtype))

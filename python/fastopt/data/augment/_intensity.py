@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import _checks
-from fastopt._array_api import beside, floating, namespace, rows_of
+from fastopt._array_api import asarray_like, check_floating, namespace, take_rows
 from fastopt._array_utils import Array
 from fastopt._ieee_math import cos_pi, exp, log
 from fastopt.data.augment._draws import (
@@ -69,9 +69,9 @@ def jitter(
     library, dtype = namespace(x), wide_dtype(x)
     low, high = np.maximum(1.0 - spread, 0.0), 1.0 + spread
     factors = low + (high - low) * draws.uniforms("jitter", 3)
-    bright, sharp, full = (beside(x, f[:, None, None, None], dtype) for f in factors.T)
+    bright, sharp, full = (asarray_like(f[:, None, None, None], x, dtype) for f in factors.T)
     weights = np.array(LUMA) if channels == 3 else np.full(channels, 1.0 / max(channels, 1))
-    luma = beside(x, weights[None, :, None, None], dtype)
+    luma = asarray_like(weights[None, :, None, None], x, dtype)
 
     y = library.asarray(x, dtype=dtype) * bright
     mean = library.mean(_grey(y, luma), axis=(2, 3), keepdims=True)
@@ -111,13 +111,15 @@ def noise(images: Any, draws: Draws, *, std: float = 0.1) -> Array:
 
     Source: Goodfellow, Bengio & Courville 2016, section 7.5.
     """
-    x = floating("images", images)
+    x = check_floating("images", images)
     check_draws("images", x, draws)
     std = _checks.real("std", std, "[0, inf)")
     each = int(np.prod(x.shape[1:]))
     numbers = (std * draws.normals("noise", each)).reshape(tuple(x.shape))
     library, dtype = namespace(x), wide_dtype(x)
-    return library.asarray(library.asarray(x, dtype=dtype) + beside(x, numbers, dtype), dtype=x.dtype)
+    return library.asarray(
+        library.asarray(x, dtype=dtype) + asarray_like(numbers, x, dtype), dtype=x.dtype
+    )
 
 
 def mixup(
@@ -157,7 +159,7 @@ def mixup(
     pairs = []
     others = _checks.pair("others", others)
     for name, array, other in zip("xy", (x, y), others, strict=True):
-        array, other = floating(name, array), floating(f"others[{'xy'.index(name)}]", other)
+        array, other = check_floating(name, array), check_floating(f"others[{'xy'.index(name)}]", other)
         check_draws(name, array, draws)
         if tuple(other.shape[1:]) != tuple(array.shape[1:]) or len(other) != len(others[0]):
             raise ValueError(
@@ -169,7 +171,7 @@ def mixup(
     u = draws.uniforms("mixup", 3)
     partner = np.floor(u[:, 2] * len(others[0])).astype(np.int64)
     share = symmetric_beta(alpha, u[:, 0], u[:, 1])
-    mixed_x, mixed_y = (_mixed(a, rows_of(other, partner), share) for a, other in pairs)
+    mixed_x, mixed_y = (_mixed(a, take_rows(other, partner), share) for a, other in pairs)
     return mixed_x, mixed_y
 
 
@@ -183,5 +185,5 @@ def symmetric_beta(alpha: float, u: Any, v: Any) -> Any:
 def _mixed(a: Array, b: Array, share: Any) -> Array:
     library, dtype = namespace(a), wide_dtype(a)
     a_wide, b_wide = (library.asarray(x, dtype=dtype) for x in (a, b))
-    share = beside(a, share.reshape(-1, *[1] * (len(a.shape) - 1)), dtype)
+    share = asarray_like(share.reshape(-1, *[1] * (len(a.shape) - 1)), a, dtype)
     return library.asarray(b_wide + (a_wide - b_wide) * share, dtype=a.dtype)
