@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt._array_utils import Array, full_like, has_numpy_view, is_mutable, library_of
+from fastopt._array_utils import Array, dtype_name, full_like, has_numpy_view, is_mutable, library_of
 
 
 def check_array(name: str, array: Any) -> Array:
@@ -74,7 +74,7 @@ def to_numpy(array: Any) -> Any:
         array = array.get()
     elif hasattr(array, "cpu"):  # torch's
         array = array.detach().cpu()
-        if str(array.dtype) == "torch.bfloat16":  # of which it gives NumPy the bits alone
+        if dtype_name(array) == "bfloat16":  # of which it gives NumPy the bits alone
             return array.view(sys.modules["torch"].int16).numpy().view(ml_dtype("bfloat16"))
     return np.asarray(array)
 
@@ -105,7 +105,7 @@ EXPECTED_FLOATING = f"expected {', '.join(FLOATING_DTYPES[:-1])} or {FLOATING_DT
 
 def is_floating(array: Array) -> bool:
     """Whether it holds real numbers; 16-bit ones of ml_dtypes, which NumPy counts as void, too."""
-    return str(array.dtype).rpartition(".")[2] in FLOATING_DTYPES
+    return dtype_name(array) in FLOATING_DTYPES
 
 
 def check_floating(name: str, array: Any) -> Array:

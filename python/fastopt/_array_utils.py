@@ -50,6 +50,16 @@ def library_of(array: Array) -> str:
     return next((name for name in packages if name in {"cupy", "torch"}), packages[0])
 
 
+def dtype_name(array: Array) -> str:
+    """Its dtype as NumPy calls it, whatever the library: ``float32``, not ``torch.float32``."""
+    return str(array.dtype).rpartition(".")[2]
+
+
+def compute_dtype_name(array: Array) -> str:
+    """The dtype in which ``array`` is computed with: float64 for float64, float32 for all else."""
+    return "float64" if dtype_name(array) == "float64" else "float32"
+
+
 def full_like(array: Array, fill: float, dtype: str | None = None) -> Array:
     """A new array of the same library, device, shape and order in memory."""
     return _new_like("full_like", array, fill, dtype=dtype)
@@ -116,7 +126,7 @@ def state_like(param: Array, fill: float, dtype: str | None) -> Array:
 
 def _is_16_bit(array: Array) -> bool:
     own = array if hasattr(array, "dtype") else _view(array)
-    return str(own.dtype).endswith("float16")  # bfloat16, too
+    return dtype_name(own) in ("float16", "bfloat16")
 
 
 def deepcopy_arrays(arrays: Arrays) -> Arrays:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastopt import _checks, _state_dict
 from fastopt._array_api import check_floating, copy_array
-from fastopt._array_utils import Array, is_mutable
+from fastopt._array_utils import Array, compute_dtype_name, is_mutable
 from fastopt._param_copies import check_fit, in_order, read, write
 from fastopt._params import Params
 
@@ -57,7 +57,7 @@ class EMA:
             check_floating(self._params.place("params", i), param)
         self.decay = _checks.real("decay", decay, "[0, 1)")
         self.warmup = _checks.switch("warmup", warmup)
-        self.average = [copy_array(a, _wide(a)) for a in self._params.arrays]
+        self.average = [copy_array(a, compute_dtype_name(a)) for a in self._params.arrays]
         for i, average in enumerate(self.average):
             _require_mutable(self._params.place("params", i), average)
         self.updates = 0
@@ -116,7 +116,3 @@ def _require_mutable(name: str, average: Array) -> None:
     if not is_mutable(average):
         kind = type(average).__name__
         raise TypeError(f"{name} has type {kind}, expected an array that can change in place")
-
-
-def _wide(array: Array) -> str:
-    return "float64" if str(array.dtype).endswith("float64") else "float32"

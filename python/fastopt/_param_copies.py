@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastopt._array_api import asarray_like, check_array, copy_array, is_floating
-from fastopt._array_utils import Array
+from fastopt._array_utils import Array, dtype_name
 from fastopt._params import Params
 
 
@@ -36,8 +36,8 @@ def check_fit(arrays: list[Array], kept: Params, role: str = "params") -> None:
         found, expected = (tuple(getattr(a, "shape", ())) for a in (array, copy))
         if found != expected:
             raise ValueError(f"{name} has shape {found}, expected {expected}")
-        if not (_dtype(array) == _dtype(copy) or (is_floating(array) and is_floating(copy))):
-            raise TypeError(f"{name} has dtype {_dtype(array)}, expected {_dtype(copy)}")
+        if not (dtype_name(array) == dtype_name(copy) or (is_floating(array) and is_floating(copy))):
+            raise TypeError(f"{name} has dtype {dtype_name(array)}, expected {dtype_name(copy)}")
 
 
 def _same_length(role: str, arrays: list[Array], kept: Params) -> None:
@@ -62,8 +62,3 @@ def _try_to_write(name: str, array: Array) -> None:
         array[...] = copy_array(array)
     except Exception as reason:
         raise ValueError(f"{name} cannot be written to: {reason}") from reason
-
-
-def _dtype(array: Array) -> str:
-    """As NumPy calls it, whatever the library."""
-    return str(array.dtype).rpartition(".")[2]

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastopt import _checks, _core
 from fastopt._array_api import asarray_like, check_array
-from fastopt._array_utils import Array, is_array
+from fastopt._array_utils import Array, dtype_name, is_array
 
 
 def entries(state: dict[str, Any], names: Iterable[str]) -> None:
@@ -104,4 +104,4 @@ def _said(what: str, array: Any) -> str:
     value = getattr(array, what, None)
     if what == "shape" and isinstance(value, Iterable):
         return str(tuple(value))
-    return str(value).removeprefix("torch.")
+    return str(value) if what == "shape" or value is None else dtype_name(array)

@@ -17,10 +17,10 @@ from fastopt._array_api import (
     is_floating,
     namespace,
 )
-from fastopt._array_utils import Array
+from fastopt._array_utils import Array, dtype_name
 from fastopt._typing import Self
 
-_WHOLE = re.compile(r"(^|\.)(bool|u?int\d+)$")  # as libraries say their dtypes: int64, torch.int64
+_INTEGER = re.compile(r"bool|u?int\d+")
 
 
 class Standardizer:
@@ -186,7 +186,7 @@ def _real(x: Any) -> Array:
     x = check_array("x", x)
     if isinstance(x, np.ndarray) and not x.dtype.isnative:
         x = x.astype(x.dtype.newbyteorder("="))
-    if not (is_floating(x) or _WHOLE.search(str(x.dtype))):
+    if not (is_floating(x) or _INTEGER.fullmatch(dtype_name(x))):
         raise TypeError(f"x has dtype {x.dtype}, {EXPECTED_FLOATING}, an integer or bool")
     return x
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastopt import _checks, _random
 from fastopt._array_api import check_array, check_floating, namespace, to_numpy
-from fastopt._array_utils import Array
+from fastopt._array_utils import Array, compute_dtype_name
 
 Layout = Literal["NCHW", "NHWC"]
 
@@ -89,7 +89,6 @@ def permuted(images: Array, axes: tuple[int, ...]) -> Array:
     )
 
 
-def wide_dtype(images: Array) -> Any:
-    """What images are computed in."""
-    library = namespace(images)
-    return library.float64 if str(images.dtype).endswith("float64") else library.float32
+def compute_dtype(images: Array) -> Any:
+    """The dtype in which images are computed, of their library."""
+    return getattr(namespace(images), compute_dtype_name(images))

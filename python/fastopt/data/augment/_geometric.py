@@ -11,9 +11,9 @@ import numpy as np
 
 from fastopt import _checks
 from fastopt._array_api import asarray_like, is_floating, namespace
-from fastopt._array_utils import Array
+from fastopt._array_utils import Array, dtype_name
 from fastopt._ieee_math import cos_pi, sin_pi
-from fastopt.data.augment._draws import FROM_NCHW, Draws, Layout, as_nchw, permuted, wide_dtype
+from fastopt.data.augment._draws import FROM_NCHW, Draws, Layout, as_nchw, compute_dtype, permuted
 
 LARGEST = {  # number of a dtype
     "float16": 65504.0,
@@ -136,7 +136,7 @@ def rotate(
 
 def turned(x: Array, half_turns: Any, fill: float) -> Array:
     """Images N, C, H, W turned counter-clockwise by so many times 180 degrees each."""
-    library, dtype = namespace(x), wide_dtype(x)
+    library, dtype = namespace(x), compute_dtype(x)
     cos, sin = (asarray_like(f(half_turns)[:, None, None], x) for f in (cos_pi, sin_pi))
     middle = [(n - 1) / 2 for n in x.shape[2:]]
     down, right = (asarray_like(np.arange(n) - m, x) for n, m in zip(x.shape[2:], middle, strict=True))
@@ -188,7 +188,7 @@ def _check_fill(fill: Any, x: Array) -> None:
     """It is a number that the dtype can hold, were it rounded."""
     if not isinstance(fill, Real):
         raise TypeError(f"fill must be a number, got {fill!r}")
-    name = str(x.dtype).rpartition(".")[2]
+    name = dtype_name(x)
     # Python's own numbers compare exactly with any integer.
     exact: Any = fill.item() if isinstance(fill, np.generic) else fill
     if is_floating(x):

@@ -16,8 +16,8 @@ from fastopt.data.augment._draws import (
     Layout,
     as_nchw,
     check_draws,
+    compute_dtype,
     permuted,
-    wide_dtype,
 )
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright red, green and blue are
@@ -66,7 +66,7 @@ def jitter(
         limits = _limits(limits)
     if saturation and channels != 3:
         raise ValueError(f"images has {channels} channels, but saturation is for 3: set it to 0")
-    library, dtype = namespace(x), wide_dtype(x)
+    library, dtype = namespace(x), compute_dtype(x)
     low, high = np.maximum(1.0 - spread, 0.0), 1.0 + spread
     factors = low + (high - low) * draws.uniforms("jitter", 3)
     bright, sharp, full = (asarray_like(f[:, None, None, None], x, dtype) for f in factors.T)
@@ -116,7 +116,7 @@ def noise(images: Any, draws: Draws, *, std: float = 0.1) -> Array:
     std = _checks.real("std", std, "[0, inf)")
     each = int(np.prod(x.shape[1:]))
     numbers = (std * draws.normals("noise", each)).reshape(tuple(x.shape))
-    library, dtype = namespace(x), wide_dtype(x)
+    library, dtype = namespace(x), compute_dtype(x)
     return library.asarray(
         library.asarray(x, dtype=dtype) + asarray_like(numbers, x, dtype), dtype=x.dtype
     )
@@ -183,7 +183,7 @@ def symmetric_beta(alpha: float, u: Any, v: Any) -> Any:
 
 
 def _mixed(a: Array, b: Array, share: Any) -> Array:
-    library, dtype = namespace(a), wide_dtype(a)
+    library, dtype = namespace(a), compute_dtype(a)
     a_wide, b_wide = (library.asarray(x, dtype=dtype) for x in (a, b))
     share = asarray_like(share.reshape(-1, *[1] * (len(a.shape) - 1)), a, dtype)
     return library.asarray(b_wide + (a_wide - b_wide) * share, dtype=a.dtype)
