@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any
 
 
-def whole(name: str, value: Any) -> int:
+def integer(name: str, value: Any) -> int:
     """``value`` as a whole number of either sign, as an axis may be; of no type but Python's own."""
     try:
         if not isinstance(value, bool):  # which Python takes for 0 or 1, and nobody means
@@ -20,7 +20,7 @@ def whole(name: str, value: Any) -> int:
 
 def count(name: str, value: Any, least: int = 0) -> int:
     """``value`` as a whole number that C++ can count on from."""
-    n = whole(name, value)
+    n = integer(name, value)
     if n < least:
         raise ValueError(f"{name} must be {least} or more, got {value!r}")
     if n >= 2**62:
@@ -30,20 +30,20 @@ def count(name: str, value: Any, least: int = 0) -> int:
 
 def axis(value: Any) -> int:
     """``axis`` as C++ can take it, of the most axes there are."""
-    n = whole("axis", value)
+    n = integer("axis", value)
     if not -64 <= n < 64:
         raise ValueError(f"axis must lie in [-64, 64), got {value!r}")
     return n
 
 
-def word64(name: str, value: Any) -> int:
-    n = whole(name, value)
+def uint64(name: str, value: Any) -> int:
+    n = integer(name, value)
     if not 0 <= n < 2**64:
         raise ValueError(f"{name} must lie in [0, 2**64), got {value!r}")
     return n
 
 
-def switch(name: str, value: Any) -> bool:
+def boolean(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return value
@@ -61,7 +61,7 @@ def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     return x
 
 
-def number(name: str, value: Any) -> float:
+def scalar(name: str, value: Any) -> float:
     """One number, in an array perhaps, as a float."""
     if not isinstance(value, (str, bytes)):
         try:
@@ -71,7 +71,7 @@ def number(name: str, value: Any) -> float:
     raise TypeError(f"{name} must be a number, got {value!r}")
 
 
-def plain(value: Any) -> Any:
+def builtin(value: Any) -> Any:
     """A checked value to keep: what another type holds its owner may change, and no checkpoint takes."""
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -102,7 +102,7 @@ def mapping(name: str, value: Any) -> None:
         raise TypeError(f"{name} has type {type(value).__name__}, expected a dict")
 
 
-def options(owner: str, given: Iterable[str], valid: Iterable[str]) -> None:
+def option_names(owner: str, given: Iterable[str], valid: Iterable[str]) -> None:
     """What is given by keyword is among the options there are."""
     valid = list(valid)
     for name in given:

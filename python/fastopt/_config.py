@@ -32,7 +32,7 @@ def set_num_threads(n: int) -> None:
 
     ``ValueError`` for a number that is negative or larger, ``TypeError`` for what is no whole number.
     """
-    if not 0 <= (threads := _checks.whole("n", n)) <= MOST_THREADS:
+    if not 0 <= (threads := _checks.integer("n", n)) <= MOST_THREADS:
         raise ValueError(f"n must lie in [0, {MOST_THREADS}], got {n!r}")
     _core.set_num_threads(threads)
 

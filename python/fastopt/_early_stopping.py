@@ -76,7 +76,7 @@ class EarlyStopping:
         Returns:
             Whether to stop.
         """
-        value, now = _checks.number("value", value), read(params)
+        value, now = _checks.scalar("value", value), read(params)
         if self._kept.arrays:
             now = replace(self._kept, arrays=in_order(now, self._kept))
             check_fit(now.arrays, self._kept)

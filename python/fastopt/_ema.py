@@ -56,7 +56,7 @@ class EMA:
         for i, param in enumerate(self._params.arrays):
             check_floating(self._params.place("params", i), param)
         self.decay = _checks.real("decay", decay, "[0, 1)")
-        self.warmup = _checks.switch("warmup", warmup)
+        self.warmup = _checks.boolean("warmup", warmup)
         self.average = [copy_array(a, compute_dtype_name(a)) for a in self._params.arrays]
         for i, average in enumerate(self.average):
             _require_mutable(self._params.place("params", i), average)

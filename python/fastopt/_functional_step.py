@@ -63,7 +63,7 @@ def make_step(
 ) -> bool:
     """The step that a function of :mod:`fastopt.functional` makes with this rule."""
     if options and not options.keys() <= DEFAULTS.keys():
-        _checks.options(of.__name__, options, [*getfullargspec(of).kwonlyargs, *DEFAULTS])
+        _checks.option_names(of.__name__, options, [*getfullargspec(of).kwonlyargs, *DEFAULTS])
     single = not isinstance(param, (list, tuple))
     params = [param] if single else list(param)
     lists = [[s] if single else s for s in states]

@@ -49,9 +49,9 @@ class Generator:
         self._set(seed, stream, 0)
 
     def _set(self, seed: Any, stream: Any, offset: Any) -> None:
-        seed = _checks.word64("seed", seed)
-        stream = _checks.word64("stream", stream)
-        offset = _checks.word64("offset", offset)
+        seed = _checks.uint64("seed", seed)
+        stream = _checks.uint64("stream", stream)
+        offset = _checks.uint64("offset", offset)
         key = _key(seed, stream)
         with self._lock:
             self._seed, self._stream, self._offset, self._key = seed, stream, offset, key

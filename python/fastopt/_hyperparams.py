@@ -46,7 +46,7 @@ def checked(rule: str, values: dict[str, Any]) -> dict[str, Any]:
     """What to keep of them."""
     values = spelled_out(values)
     _core.check_hyper(rule, values)
-    return {name: _checks.plain(value) for name, value in values.items()}
+    return {name: _checks.builtin(value) for name, value in values.items()}
 
 
 def take_up(kept: dict[str, Any], values: dict[str, Any], tell: Callable[[], None]) -> None:
@@ -82,4 +82,4 @@ def check_own(owner: str, rule: str, values: dict[str, Any], fixed: Iterable[str
             raise TypeError(f"{name} belongs to the whole optimizer, not to one of its groups")
     hyper = _core.RULES[rule]["hyper"]
     betas = [BETAS] if "beta1" in hyper else []
-    _checks.options(f"a group of {owner}", values, [*hyper, *betas, *_core.RUN_HYPER])
+    _checks.option_names(f"a group of {owner}", values, [*hyper, *betas, *_core.RUN_HYPER])

@@ -75,7 +75,7 @@ class Optimizer(Shared):
             rule = rule([{**hyper, **own} for own in layout.overrides])
         slots = _core.RULES[rule]["states"]
         fixed = {**(fixed or {}), **({"state_dtype": state_dtype} if slots else {})}
-        _checks.options(type(self).__name__, options, [*hyper, *fixed, *DEFAULTS])
+        _checks.option_names(type(self).__name__, options, [*hyper, *fixed, *DEFAULTS])
         role = "param" if layout.form == "array" else "params"
         _core.check_targets(layout.arrays, role, layout.place)
         if state_dtype not in (None, "float32"):

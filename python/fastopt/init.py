@@ -187,7 +187,7 @@ def _over(variance: float, fan: int, gain: float) -> float:
 
 
 def _made(shape: tuple[int, ...], generator: Generator, kind: str, scale: float, into: Into) -> Array:
-    _checks.options("an initializer", into, Into.__annotations__)
+    _checks.option_names("an initializer", into, Into.__annotations__)
     if not isinstance(generator, Generator):
         raise TypeError(f"generator has type {type(generator).__name__}, expected fastopt.Generator")
     values = np.empty(shape, _dtype(into.get("dtype")))

@@ -119,8 +119,8 @@ class BatchNorm(Layer):
             like = np.empty(self.num_features, np.float32)
         elif (shape := _core.check_array(like, "like")) != (self.num_features,):
             raise ValueError(f"like has shape {shape}, expected ({self.num_features},)")
-        tracks = _checks.switch("track_running_stats", track_running_stats)
-        if _checks.switch("affine", affine):
+        tracks = _checks.boolean("track_running_stats", track_running_stats)
+        if _checks.boolean("affine", affine):
             self.gamma, self.beta = full_like(like, 1.0), full_like(like, 0.0)
         self.running_mean = full_like(like, 0.0) if tracks else None
         self.running_var = full_like(like, 1.0) if tracks else None

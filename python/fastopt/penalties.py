@@ -53,7 +53,7 @@ def l2(params: Any, strength: float, *, halved: bool = True) -> float:
 
     Source: Goodfellow, Bengio & Courville 2016, equation 7.2.
     """
-    _checks.switch("halved", halved)
+    _checks.boolean("halved", halved)
     norm = global_norm(_arrays(params))
     return _checks.real("strength", strength, "[0, inf)") * norm * norm * (0.5 if halved else 1.0)
 

@@ -37,10 +37,10 @@ def _checked_options(
         m = _checks.real("momentum", momentum, "[0, 1]")
         keep, take = (1.0 - m, m) if momentum_mode == "update" else (m, 1.0 - m)
     return _core.BatchNormOptions(
-        not _checks.switch("training", training),
+        not _checks.boolean("training", training),
         keep,
         take,
-        _checks.switch("unbiased", unbiased),
+        _checks.boolean("unbiased", unbiased),
         single_value == "zero_var",
         _checks.real("eps", eps, "[0, inf)"),
         _checks.axis(axis),

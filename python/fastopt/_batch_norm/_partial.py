@@ -28,7 +28,7 @@ def _read(kind: type[Statistics], name: str, given: Any) -> Statistics:
 
 def _amount(name: str, value: Any) -> float:
     """A number of values, as statistics have it: a float, for a sum of floats to carry it along."""
-    n = _checks.number(name, value)
+    n = _checks.scalar(name, value)
     if not (n >= 0.0 and n.is_integer()):
         raise ValueError(f"{name} must be a number of values, whole and 0 or more, got {value!r}")
     return n

@@ -52,9 +52,9 @@ class MiniBatches:
         self.samples = int(self.arrays[0].shape[0])
         whole = max(self.samples, 1)
         self.batch_size = whole if batch_size is None else _checks.count("batch_size", batch_size, 1)
-        self.shuffle = _checks.switch("shuffle", shuffle)
-        self.seed = _checks.word64("seed", seed)
-        self.drop_last = _checks.switch("drop_last", drop_last)
+        self.shuffle = _checks.boolean("shuffle", shuffle)
+        self.seed = _checks.uint64("seed", seed)
+        self.drop_last = _checks.boolean("drop_last", drop_last)
         if self.samples and not len(self):
             raise ValueError(
                 f"batch_size is {self.batch_size}, but there are {self.samples} samples: "

@@ -72,7 +72,7 @@ class Standardizer:
 
     def __init__(self, axis: int | tuple[int, ...] = 1) -> None:
         axes = axis if isinstance(axis, tuple) else (axis,)
-        self.axis = tuple(_checks.whole("axis", a) for a in axes)
+        self.axis = tuple(_checks.integer("axis", a) for a in axes)
         self._forget()
 
     def _forget(self) -> None:

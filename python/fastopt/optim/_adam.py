@@ -96,7 +96,7 @@ class Adam(Optimizer):
         }
         super().__init__(
             params,
-            "adam_amsgrad" if _checks.switch("amsgrad", amsgrad) else "adam",
+            "adam_amsgrad" if _checks.boolean("amsgrad", amsgrad) else "adam",
             hyper,
             options,
             fixed={"amsgrad": amsgrad},

@@ -152,7 +152,7 @@ class RMSprop(Optimizer):
         super().__init__(
             params,
             lambda groups: rmsprop_rule(
-                _checks.switch("centered", centered),
+                _checks.boolean("centered", centered),
                 has_momentum(momentum) or any(has_momentum(group["momentum"]) for group in groups),
             ),
             hyper,

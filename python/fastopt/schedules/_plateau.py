@@ -54,7 +54,7 @@ class ReduceOnPlateau:
 
     def update(self, value: float) -> float:
         """Look at a new value, a number or an array without axes; returns the rate from now on."""
-        value = _checks.number("value", value)
+        value = _checks.scalar("value", value)
         resting = self._cooling > 0
         self._cooling -= resting
         if self._watch.see(value, counting=not resting) and self.lr > self.min_lr:

@@ -20,7 +20,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     ),
     **dict.fromkeys(("steps", "every", "growth"), partial(_checks.count, least=1)),
     "warmup": partial(_checks.real, interval="(0, 1)"),
-    "restarts": _checks.switch,
+    "restarts": _checks.boolean,
     "shape": partial(_checks.choice, valid=("cosine", "linear")),
 }
 

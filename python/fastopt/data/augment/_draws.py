@@ -46,7 +46,7 @@ class Draws:
             )
         if self.index.size and not 0 <= self.index.min() <= self.index.max() < 2**32:
             raise ValueError("index has numbers outside [0, 2**32)")
-        self.seed = _checks.word64("seed", seed)
+        self.seed = _checks.uint64("seed", seed)
         self.epoch = _random.epoch_number("epoch", epoch)
 
     def uniforms(self, name: str, n: int) -> Any:
