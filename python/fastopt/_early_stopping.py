@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from fastopt import _checks, _state_dict
 from fastopt._array_api import copy_array
-from fastopt._metric_monitor import Watch
-from fastopt._param_copies import check_fit, in_order, read, write
+from fastopt._metric_monitor import MetricMonitor
+from fastopt._param_copies import check_compatible, match_order, read_params, write_params
 from fastopt._params import Params
 
 
@@ -46,24 +46,24 @@ class EarlyStopping:
     def __init__(
         self, patience: int = 10, min_delta: float = 0.0, mode: Literal["min", "max"] = "min"
     ) -> None:
-        self._watch = Watch(patience, min_delta, mode)
-        self._kept = Params([], "list")
+        self._monitor = MetricMonitor(patience, min_delta, mode)
+        self._best_params = Params([], "list")
         self.updates = self.best_update = 0
 
     @property
     def best(self) -> float:
         """The best value so far; an infinity before there is one."""
-        return self._watch.best
+        return self._monitor.best
 
     @property
     def waited(self) -> int:
         """Updates since the best one."""
-        return self._watch.waited
+        return self._monitor.waited
 
     @property
     def stopped(self) -> bool:
         """Whether ``patience`` is at an end."""
-        return self._watch.over
+        return self._monitor.out_of_patience
 
     def update(self, value: float, params: Any) -> bool:
         """Look at a new value, and copy the parameters if it is the best.
@@ -76,18 +76,17 @@ class EarlyStopping:
         Returns:
             Whether to stop.
         """
-        value, now = _checks.scalar("value", value), read(params)
-        if self._kept.arrays:
-            now = replace(self._kept, arrays=in_order(now, self._kept))
-            check_fit(now.arrays, self._kept)
-        improves = self._watch.improves(value)
-        kept = (
-            replace(now, arrays=[copy_array(array) for array in now.arrays]) if improves else self._kept
-        )
+        value, current = _checks.scalar("value", value), read_params(params)
+        if self._best_params.arrays:
+            current = replace(self._best_params, arrays=match_order(current, self._best_params))
+            check_compatible(current.arrays, self._best_params)
+        improves = self._monitor.improves(value)
+        if improves:
+            current = replace(current, arrays=[copy_array(array) for array in current.arrays])
         self.updates += 1  # now that nothing can fail
         if improves:
-            self._kept, self.best_update = kept, self.updates
-        return self._watch.see(value)
+            self._best_params, self.best_update = current, self.updates
+        return self._monitor.update(value)
 
     def restore(self, params: Any) -> None:
         """Write the best parameters back, in place, those with names by name. ``ValueError`` or ``TypeError``
@@ -95,31 +94,31 @@ class EarlyStopping:
         changed then."""
         if not self.best_update:
             raise ValueError("no update has brought an improvement, so there is nothing to restore")
-        write(in_order(read(params), self._kept), self._kept)
+        write_params(match_order(read_params(params), self._best_params), self._best_params)
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to go on, copies of the best parameters and their names
         (``None`` in a list) among it."""
         return {
-            **self._watch.state_dict(),
+            **self._monitor.state_dict(),
             "updates": self.updates,
             "best_update": self.best_update,
-            "names": self._kept.names,
-            "params": [copy_array(array) for array in self._kept.arrays],
+            "names": self._best_params.names,
+            "params": [copy_array(array) for array in self._best_params.arrays],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called, with copies of its arrays. ``ValueError`` if the mode was
         another, ``ValueError`` or ``TypeError`` for what is no such state; nothing is changed then."""
-        _state_dict.entries(state, ("updates", "best_update", "params"))
+        _state_dict.check_keys(state, ("updates", "best_update", "params"))
         updates, best_update = (_checks.count(k, state[k]) for k in ("updates", "best_update"))
         if best_update > updates:
             raise ValueError(f"state_dict's best_update is {best_update}, but updates is {updates}")
-        arrays = [copy_array(array) for array in _state_dict.arrays_in(state, "params")]
-        kept = Params(arrays, "list", _state_dict.names_in(state, arrays))
-        self._watch.load_state_dict(state)
-        self.updates, self.best_update, self._kept = updates, best_update, kept
+        arrays = [copy_array(array) for array in _state_dict.read_arrays(state, "params")]
+        best_params = Params(arrays, "list", _state_dict.read_names(state, arrays))
+        self._monitor.load_state_dict(state)
+        self.updates, self.best_update, self._best_params = updates, best_update, best_params
 
     def __repr__(self) -> str:
-        w = self._watch
+        w = self._monitor
         return f"EarlyStopping(patience={w.patience}, min_delta={w.min_delta}, mode={w.mode!r})"

@@ -11,7 +11,7 @@ from typing import Any
 from fastopt import _checks, _state_dict
 from fastopt._array_api import check_floating, copy_array
 from fastopt._array_utils import Array, compute_dtype_name, is_mutable
-from fastopt._param_copies import check_fit, in_order, read, write
+from fastopt._param_copies import check_compatible, match_order, read_params, write_params
 from fastopt._params import Params
 
 
@@ -52,7 +52,7 @@ class EMA:
     average: list[Array]
 
     def __init__(self, params: Any, decay: float = 0.999, *, warmup: bool = False) -> None:
-        self._params = read(params)
+        self._params = read_params(params)
         for i, param in enumerate(self._params.arrays):
             check_floating(self._params.place("params", i), param)
         self.decay = _checks.real("decay", decay, "[0, 1)")
@@ -75,8 +75,9 @@ class EMA:
         """Write the averages into ``params``, by default those that are followed, rounded to their dtype; where
         they have names, by name. ``ValueError`` or ``TypeError`` if the names are others, or if one does not
         fit or cannot be written to; nothing is changed then."""
-        kept = replace(self._params, arrays=self.average)
-        write(self._params.arrays if params is None else in_order(read(params), kept), kept)
+        averages = replace(self._params, arrays=self.average)
+        targets = self._params.arrays if params is None else match_order(read_params(params), averages)
+        write_params(targets, averages)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -86,7 +87,7 @@ class EMA:
         try:
             yield
         finally:
-            write(self._params.arrays, before)
+            write_params(self._params.arrays, before)
 
     def state_dict(self) -> dict[str, Any]:
         """The averages (copied), their names (``None`` in a list) and their count."""
@@ -95,12 +96,12 @@ class EMA:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called. ``ValueError`` or ``TypeError`` for another's state, one
         with other names or in another order, or for what is none; nothing is changed then."""
-        _state_dict.same_identity(state, self._identity())
-        _state_dict.entries(state, ("updates", "average"))
+        _state_dict.check_identity(state, self._identity())
+        _state_dict.check_keys(state, ("updates", "average"))
         updates = _checks.count("updates", state["updates"])
-        average = _state_dict.arrays_in(state, "average")
-        check_fit(average, Params(self.average, "list"), "state_dict's average")
-        write(self.average, Params(average, "list"))
+        average = _state_dict.read_arrays(state, "average")
+        check_compatible(average, Params(self.average, "list"), "state_dict's average")
+        write_params(self.average, Params(average, "list"))
         self.updates = updates
 
     def _identity(self) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Generator:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Take up a :meth:`state_dict`. ``ValueError`` or ``TypeError`` if it is none; then nothing changes."""
         _checks.mapping("state", state)
-        _state_dict.same_entries("generator", state, self.state_dict())
+        _state_dict.check_same_keys("generator", state, self.state_dict())
         self._set(**state)
 
     def __getstate__(self) -> dict[str, int]:

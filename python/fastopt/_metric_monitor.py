@@ -8,7 +8,7 @@ from typing import Any
 from fastopt import _checks, _state_dict
 
 
-class Watch:
+class MetricMonitor:
     """What early stopping and a falling rate have in common."""
 
     def __init__(self, patience: int, min_delta: float, mode: str) -> None:
@@ -24,23 +24,23 @@ class Watch:
         return value > self.best + self.min_delta
 
     @property
-    def over(self) -> bool:
+    def out_of_patience(self) -> bool:
         """Whether the last ``patience`` values brought no improvement."""
         return self.waited >= self.patience
 
-    def see(self, value: float, counting: bool = True) -> bool:
-        """Note a value. Whether it is :attr:`over`."""
+    def update(self, value: float, count: bool = True) -> bool:
+        """Note a value. Whether it is :attr:`out_of_patience`."""
         if self.improves(value):
             self.best, self.waited = value, 0
-        elif counting:
+        elif count:
             self.waited += 1
-        return self.over
+        return self.out_of_patience
 
     def state_dict(self) -> dict[str, Any]:
         return {"mode": self.mode, "best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        _state_dict.same_identity(state, {"mode": self.mode})
-        _state_dict.entries(state, ("best", "waited"))
+        _state_dict.check_identity(state, {"mode": self.mode})
+        _state_dict.check_keys(state, ("best", "waited"))
         best = _checks.real("best", state["best"], "[-inf, inf]")
         self.best, self.waited = best, _checks.count("waited", state["waited"])

@@ -168,7 +168,7 @@ class Optimizer(Shared):
             if self._is_hyper(name):
                 _hyperparams.take_up(self._hyper, self._checked({name: value}), self._hyper_changed)
             elif name in self._states:
-                self._replace_state(name, _state_dict.given(name, value))
+                self._replace_state(name, _state_dict.as_array_list(name, value))
             elif name in _COUNTS:
                 setattr(self._stepper, name, _checks.count(name, value))
             elif name in self._constants:
@@ -262,21 +262,21 @@ class Optimizer(Shared):
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's, as :mod:`fastopt.checkpoint` reads
         them. Everything is checked first: an optimizer of another kind, or over other parameters, raises
         ``ValueError`` and changes nothing."""
-        _state_dict.same_kind(state, self._identity(), self._kinds)
-        _state_dict.same_identity(state, self._identity())
-        _state_dict.entries(state, ("hyper", "groups", *_COUNTS, "state"))
+        _state_dict.check_rule(state, self._identity(), self._kinds)
+        _state_dict.check_identity(state, self._identity())
+        _state_dict.check_keys(state, ("hyper", "groups", *_COUNTS, "state"))
         counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
-        _state_dict.same_entries("hyper", state["hyper"], self._hyper)
+        _state_dict.check_same_keys("hyper", state["hyper"], self._hyper)
         hyper = self._checked(state["hyper"])
-        _state_dict.same_length("groups", state["groups"], self.groups)
+        _state_dict.check_length("groups", state["groups"], self.groups)
         for i, own in enumerate(state["groups"]):
             _checks.mapping(f"state_dict's groups[{i}]", own)
         groups = [self._checked_own(own) for own in state["groups"]]
-        _state_dict.same_entries("state", state["state"], self._states)
+        _state_dict.check_same_keys("state", state["state"], self._states)
         pairs = [
             pair
             for name, to in self._states.items()
-            for pair in zip(to, _state_dict.same_arrays(name, state["state"][name], to), strict=True)
+            for pair in zip(to, _state_dict.convert_arrays(name, state["state"][name], to), strict=True)
         ]
         self._stepper.check()  # all can be written, and no other thread steps
 

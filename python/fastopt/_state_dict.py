@@ -10,14 +10,14 @@ from fastopt._array_api import asarray_like, check_array
 from fastopt._array_utils import Array, dtype_name, is_array
 
 
-def entries(state: dict[str, Any], names: Iterable[str]) -> None:
+def check_keys(state: dict[str, Any], names: Iterable[str]) -> None:
     """A checkpoint has them."""
     _checks.mapping("state", state)
     if missing := [name for name in names if name not in state]:
         raise ValueError(f"state_dict lacks {missing}")
 
 
-def same_identity(theirs: dict[str, Any], mine: dict[str, Any]) -> None:
+def check_identity(theirs: dict[str, Any], mine: dict[str, Any]) -> None:
     """What a checkpoint must agree in with the object that loads it."""
     _checks.mapping("state", theirs)
     for key, value in mine.items():
@@ -25,20 +25,20 @@ def same_identity(theirs: dict[str, Any], mine: dict[str, Any]) -> None:
             raise ValueError(f"state_dict has {key} {theirs.get(key)!r}, expected {value!r}")
 
 
-def same_kind(theirs: dict[str, Any], mine: dict[str, Any], kinds: dict[str, str]) -> None:
+def check_rule(theirs: dict[str, Any], mine: dict[str, Any], descriptions: dict[str, str]) -> None:
     """A rule's name is not its user's: where only that is another, say which options chose it."""
     _checks.mapping("state", theirs)
-    rules = str(theirs.get("rule")), mine["rule"]
-    if theirs.get("optimizer") == mine["optimizer"] and rules[0] != rules[1] and rules[0] in kinds:
-        raise ValueError(f"state_dict has {kinds[rules[0]]}, expected {kinds[rules[1]]}")
+    rule, expected = str(theirs.get("rule")), mine["rule"]
+    if theirs.get("optimizer") == mine["optimizer"] and rule != expected and rule in descriptions:
+        raise ValueError(f"state_dict has {descriptions[rule]}, expected {descriptions[expected]}")
 
 
-def same_length(name: str, theirs: Any, mine: Any) -> None:
-    if len(_listed(name, theirs)) != len(mine):
+def check_length(name: str, theirs: Any, mine: Any) -> None:
+    if len(_as_list(name, theirs)) != len(mine):
         raise ValueError(f"state_dict's {name} has length {len(theirs)}, expected {len(mine)}")
 
 
-def same_entries(name: str, theirs: Any, mine: dict[str, Any]) -> None:
+def check_same_keys(name: str, theirs: Any, mine: dict[str, Any]) -> None:
     _checks.mapping(f"state_dict's {name}", theirs)
     if set(theirs) != set(mine):
         raise ValueError(f"state_dict's {name} has the entries {list(theirs)}, expected {list(mine)}")
@@ -47,59 +47,59 @@ def same_entries(name: str, theirs: Any, mine: dict[str, Any]) -> None:
 # ---- arrays ----
 
 
-def arrays_in(state: dict[str, Any], name: str) -> list[Array]:
+def read_arrays(state: dict[str, Any], name: str) -> list[Array]:
     """The entry, a list of arrays."""
-    arrays = _listed(name, state[name])
+    arrays = _as_list(name, state[name])
     return [check_array(f"state_dict's {name}[{i}]", array) for i, array in enumerate(arrays)]
 
 
-def names_in(state: dict[str, Any], arrays: list[Array]) -> list[Any] | None:
+def read_names(state: dict[str, Any], arrays: list[Array]) -> list[Any] | None:
     """Those of the arrays, if they have any."""
     if state.get("names") is None:
         return None
-    same_length("names", state["names"], arrays)
+    check_length("names", state["names"], arrays)
     return list(state["names"])
 
 
-def given(name: str, value: Any) -> list[Array]:
+def as_array_list(name: str, value: Any) -> list[Array]:
     """What an attribute is set to, as a list of arrays. One array is no list, though its rows could be."""
     if isinstance(value, (str, Mapping)) or is_array(value) or not isinstance(value, Iterable):
         raise TypeError(f"{name} has type {type(value).__name__}, expected a list of arrays")
     return list(value)
 
 
-def same_arrays(name: str, theirs: Any, mine: list[Array]) -> list[Array]:
-    """``theirs`` as :func:`same_array` gives them."""
-    same_length(name, theirs, mine)
+def convert_arrays(name: str, theirs: Any, mine: list[Array]) -> list[Array]:
+    """``theirs`` as :func:`convert_array` gives them."""
+    check_length(name, theirs, mine)
     pairs = enumerate(zip(theirs, mine, strict=True))
-    return [same_array(f"{name}[{i}]", a, b) for i, (a, b) in pairs]
+    return [convert_array(f"{name}[{i}]", a, b) for i, (a, b) in pairs]
 
 
-def same_array(name: str, theirs: Any, mine: Array) -> Array:
+def convert_array(name: str, theirs: Any, mine: Array) -> Array:
     """An array of the same shape and dtype, maybe of another library, as one of the library of ``mine``."""
-    require_like(name, theirs, mine)
+    check_same_shape_dtype(name, theirs, mine)
     called = f"state_dict's {name}"
     array = check_array(called, theirs)
     _core.check_array(array, called)
-    require_like(name, array, mine)  # whatever an object says of itself
+    check_same_shape_dtype(name, array, mine)  # whatever an object says of itself
     return asarray_like(array, mine)
 
 
-def require_like(name: str, theirs: Any, mine: Array) -> None:
+def check_same_shape_dtype(name: str, theirs: Any, mine: Array) -> None:
     """What says that it has the same shape and dtype."""
     for what in ("shape", "dtype"):
-        found, expected = (_said(what, array) for array in (theirs, mine))
+        found, expected = (_attr_text(what, array) for array in (theirs, mine))
         if found != expected:
             raise ValueError(f"state_dict's {name} has {what} {found}, expected {expected}")
 
 
-def _listed(name: str, value: Any) -> Sequence[Any]:
+def _as_list(name: str, value: Any) -> Sequence[Any]:
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"state_dict's {name} has type {type(value).__name__}, expected a list")
     return value
 
 
-def _said(what: str, array: Any) -> str:
+def _attr_text(what: str, array: Any) -> str:
     """As NumPy says it of its own: one array may be a copy of another library's."""
     value = getattr(array, what, None)
     if what == "shape" and isinstance(value, Iterable):

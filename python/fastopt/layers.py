@@ -188,14 +188,14 @@ class BatchNorm(Layer):
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's. One of another layer raises
         ``ValueError``, what is none ``TypeError``; nothing is changed then."""
         _checks.mapping("state", state)
-        _state_dict.same_entries("entries", state, self.state_dict())
+        _state_dict.check_same_keys("entries", state, self.state_dict())
         count = _checks.count("num_batches_tracked", state["num_batches_tracked"])
         mine, values = {name: getattr(self, name) for name in _BATCH_NORM_ARRAYS}, {}
         for name, array in mine.items():
             if (array is None) != (state[name] is None):
                 raise ValueError(f"state_dict's {name} is {state[name]!r}, expected {array!r}")
             if array is not None:
-                values[name] = _state_dict.same_array(name, state[name], array)
+                values[name] = _state_dict.convert_array(name, state[name], array)
         _core.check_targets([mine[name] for name in values], "", lambda _, i: [*values][i])
         for name, value in values.items():
             mine[name][...] = value

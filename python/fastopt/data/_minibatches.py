@@ -136,8 +136,8 @@ class MiniBatches:
         """Go on where :meth:`state_dict` was called: the next loop hands out the batches that were left.
         ``ValueError`` if the checkpoint is of other batches, ``TypeError`` if it is none; nothing is changed
         then."""
-        _state_dict.same_identity(state, {name: getattr(self, name) for name in _IDENTITY})
-        _state_dict.entries(state, ("epoch", "position"))
+        _state_dict.check_identity(state, {name: getattr(self, name) for name in _IDENTITY})
+        _state_dict.check_keys(state, ("epoch", "position"))
         epoch = _random.epoch_number("state_dict's epoch", state["epoch"])
         self._go_to(epoch, self._position_at("state_dict's position", state["position"]))
 

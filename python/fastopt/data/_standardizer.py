@@ -166,14 +166,14 @@ class Standardizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a :meth:`state_dict`, with copies of its arrays; ``ValueError`` or ``TypeError`` if it is of
         another kind; nothing is changed then."""
-        _state_dict.same_identity(state, {"axis": list(self.axis)})
-        _state_dict.entries(state, ("count", "mean", "sum_sq"))
+        _state_dict.check_identity(state, {"axis": list(self.axis)})
+        _state_dict.check_keys(state, ("count", "mean", "sum_sq"))
         count = _checks.count("count", state["count"])
         if not count:
             self._forget()
             return
         mean, sum_sq = (_learnt(f"state_dict's {name}", state[name]) for name in ("mean", "sum_sq"))
-        _state_dict.require_like("sum_sq", sum_sq, mean)
+        _state_dict.check_same_shape_dtype("sum_sq", sum_sq, mean)
         if bool(namespace(sum_sq).any(sum_sq < 0.0)):
             raise ValueError("state_dict's sum_sq holds negative numbers, expected sums of squares")
         self._keep(count, mean, sum_sq)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fastopt import _checks, _state_dict
-from fastopt._metric_monitor import Watch
+from fastopt._metric_monitor import MetricMonitor
 from fastopt.schedules._schedule import RATE
 
 
@@ -49,7 +49,7 @@ class ReduceOnPlateau:
         self.factor = _checks.real("factor", factor, "(0, 1)")
         self.cooldown = _checks.count("cooldown", cooldown)
         self.min_lr = _checks.real("min_lr", min_lr, RATE)
-        self._watch = Watch(patience, min_delta, mode)
+        self._monitor = MetricMonitor(patience, min_delta, mode)
         self._cooling = 0
 
     def update(self, value: float) -> float:
@@ -57,18 +57,18 @@ class ReduceOnPlateau:
         value = _checks.scalar("value", value)
         resting = self._cooling > 0
         self._cooling -= resting
-        if self._watch.see(value, counting=not resting) and self.lr > self.min_lr:
+        if self._monitor.update(value, count=not resting) and self.lr > self.min_lr:
             self.lr = max(self.lr * self.factor, self.min_lr)
-            self._watch.waited, self._cooling = 0, self.cooldown
+            self._monitor.waited, self._cooling = 0, self.cooldown
         return self.lr
 
     def state_dict(self) -> dict[str, Any]:
         """The rate, the best value, and how long the plateau and the cool-down have lasted."""
-        return {"lr": self.lr, "cooling": self._cooling, **self._watch.state_dict()}
+        return {"lr": self.lr, "cooling": self._cooling, **self._monitor.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was called."""
-        _state_dict.entries(state, ("lr", "cooling"))
+        _state_dict.check_keys(state, ("lr", "cooling"))
         lr, cooling = _checks.real("lr", state["lr"], RATE), _checks.count("cooling", state["cooling"])
-        self._watch.load_state_dict(state)
+        self._monitor.load_state_dict(state)
         self.lr, self._cooling = lr, cooling
