@@ -54,12 +54,12 @@ class EMA:
     def __init__(self, params: Any, decay: float = 0.999, *, warmup: bool = False) -> None:
         self._params = read_params(params)
         for i, param in enumerate(self._params.arrays):
-            check_floating(self._params.place("params", i), param)
+            check_floating(self._params.label("params", i), param)
         self.decay = _checks.real("decay", decay, "[0, 1)")
         self.warmup = _checks.boolean("warmup", warmup)
         self.average = [copy_array(a, compute_dtype_name(a)) for a in self._params.arrays]
         for i, average in enumerate(self.average):
-            _require_mutable(self._params.place("params", i), average)
+            _require_mutable(self._params.label("params", i), average)
         self.updates = 0
 
     def update(self) -> None:

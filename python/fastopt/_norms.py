@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from fastopt import _core
 from fastopt._array_utils import Array, Arrays, is_array
-from fastopt._params import Naming, Params
+from fastopt._params import LabelFn, Params
 
 
 def global_norm(arrays: Arrays, *, norm_type: float | Literal["2", "1", "max"] = 2) -> float:
@@ -79,14 +79,14 @@ def clip_grad_value(grads: Arrays, value: float) -> None:
     _core.clip_grad_value(listed, {"value": value}, names)
 
 
-def _listed(role: str, arrays: Any) -> tuple[list[Array], Naming | None]:
+def _listed(role: str, arrays: Any) -> tuple[list[Array], LabelFn | None]:
     """Arrays as a list, and what messages call them."""
     if isinstance(arrays, (list, tuple)):
         return list(arrays), None
     if is_array(arrays):
         return [arrays], _alone
     if isinstance(arrays, Mapping):
-        return list(arrays.values()), Params.read(arrays).named
+        return list(arrays.values()), Params.parse(arrays).label
     raise TypeError(
         f"{role} has type {type(arrays).__name__}, expected an array, or a list, tuple or dict of arrays"
     )

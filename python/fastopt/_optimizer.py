@@ -70,14 +70,14 @@ class Optimizer(Shared):
         fixed: dict[str, Any] | None = None,
         state_dtype: str | None = None,
     ) -> None:
-        layout = Params.read(params)
+        layout = Params.parse(params)
         if callable(rule):
             rule = rule([{**hyper, **own} for own in layout.overrides])
         slots = _core.RULES[rule]["states"]
         fixed = {**(fixed or {}), **({"state_dtype": state_dtype} if slots else {})}
         _checks.option_names(type(self).__name__, options, [*hyper, *fixed, *DEFAULTS])
         role = "param" if layout.form == "array" else "params"
-        _core.check_targets(layout.arrays, role, layout.place)
+        _core.check_targets(layout.arrays, role, layout.label)
         if state_dtype not in (None, "float32"):
             raise ValueError(f"state_dtype must be None or 'float32', got {state_dtype!r}")
         initial = fixed.get("initial_accumulator", 0.0)
@@ -100,7 +100,7 @@ class Optimizer(Shared):
         keep.update(_layout=layout, _rule=rule, _states=states, _constants=fixed)
         keep["_hyper"] = self._checked(hyper)
         groups: list[Group] = []
-        for i, (values, part) in enumerate(zip(own, layout.parts(), strict=True)):
+        for i, (values, part) in enumerate(zip(own, layout.group_slices(), strict=True)):
             try:
                 groups.append(Group(self, values, part))
             except (TypeError, ValueError) as e:
@@ -121,7 +121,7 @@ class Optimizer(Shared):
             layout.arrays,
             list(states.values()),
             layout.group_sizes,
-            layout.place,
+            layout.label,
             "param" if single else "params",
             "grad" if single else "grads",
             persistent=True,
@@ -135,7 +135,7 @@ class Optimizer(Shared):
         expected = len(self._layout.arrays)
         if len(arrays) != expected:
             raise ValueError(f"{name} has {len(arrays)} arrays, but params has {expected}")
-        _core.check_targets(arrays, name, self._layout.place)
+        _core.check_targets(arrays, name, self._layout.label)
         self._assemble({**self._states, name: arrays})
 
     def _is_hyper(self, name: str) -> bool:
@@ -196,7 +196,7 @@ class Optimizer(Shared):
         >>> w
         array([-0.5, -0.5])
         """
-        return self._layout.restore(self._layout.arrays)
+        return self._layout.unflatten(self._layout.arrays)
 
     # ---- the step ----
 

@@ -13,10 +13,10 @@ from fastopt._params import Params
 
 def read_params(params: Any) -> Params:
     """The parameters, whatever their form, as arrays that their libraries can compute with."""
-    parsed = Params.read(params)
+    parsed = Params.parse(params)
     if parsed.form == "array":
         return replace(parsed, arrays=[check_array("params", parsed.arrays[0])])
-    arrays = [check_array(parsed.place("params", i), a) for i, a in enumerate(parsed.arrays)]
+    arrays = [check_array(parsed.label("params", i), a) for i, a in enumerate(parsed.arrays)]
     return replace(parsed, arrays=arrays)
 
 
@@ -25,14 +25,15 @@ def match_order(params: Params, copies: Params) -> list[Array]:
     _check_length("params", params.arrays, copies)
     if params.names is None or params.names == copies.names:
         return params.arrays
-    return copies.by_name(dict(zip(params.names, params.arrays, strict=True)), "params")
+    by_name = dict(zip(params.names, params.arrays, strict=True))
+    return copies.by_name(by_name, "params", reference="what is kept")
 
 
 def check_compatible(arrays: list[Array], copies: Params, role: str = "params") -> None:
     """As many, of the same shapes; of the same dtypes, but that floating point may be rounded."""
     _check_length(role, arrays, copies)
     for i, (array, copy) in enumerate(zip(arrays, copies.arrays, strict=True)):
-        name = copies.named(role, i)
+        name = copies.item_label(role, i)
         found, expected = (tuple(getattr(a, "shape", ())) for a in (array, copy))
         if found != expected:
             raise ValueError(f"{name} has shape {found}, expected {expected}")
@@ -51,7 +52,7 @@ def write_params(params: list[Array], copies: Params) -> None:
     pairs = zip(params, copies.arrays, strict=True)
     ready = [asarray_like(value, array, array.dtype) for array, value in pairs]
     for i, array in enumerate(params):
-        _check_writable(copies.named("params", i), array)
+        _check_writable(copies.item_label("params", i), array)
     for array, value in zip(params, ready, strict=True):
         array[...] = value
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastopt._array_utils import Array, is_array
 
-Naming = Callable[[str, int], str]
+LabelFn = Callable[[str, int], str]  # what a message calls the i-th array, given the list's role
 
 
 @dataclass
@@ -28,108 +28,118 @@ class Params:
     groups: list[Params] = field(default_factory=list)  # their forms and names; the arrays are here
 
     @classmethod
-    def read(cls, params: object, role: str = "params") -> Params:
+    def parse(cls, params: object, role: str = "params") -> Params:
         if isinstance(params, Mapping):
             arrays = list(params.values())
             return cls(arrays, "dict", list(params), [len(arrays)], [{}])
         if is_array(params):
             return cls([params], "array", None, [1], [{}])
-        items = _items(params)
+        items = _as_items(params)
         if items is None:
             raise TypeError(
                 f"{role} has type {type(params).__name__}, expected an array, a sequence, "
                 "a dict of arrays, or a list of groups"
             )
         if items and all(isinstance(item, Mapping) for item in items):
-            return cls._read_groups(items)
+            return cls._parse_groups(items)
         return cls(items, "list", None, [len(items)], [{}])
 
     @classmethod
-    def _read_groups(cls, groups: list[Mapping[str, Any]]) -> Params:
-        whole = cls([], "groups")
+    def _parse_groups(cls, groups: list[Mapping[str, Any]]) -> Params:
+        parsed = cls([], "groups")
         for i, group in enumerate(groups):
             if "params" not in group:
                 raise ValueError(f"params[{i}] is a group without the key 'params'")
             role = f"params[{i}]['params']"
-            part = cls.read(group["params"], role)
+            part = cls.parse(group["params"], role)
             if part.form == "groups":
                 raise TypeError(f"{role} holds groups, expected arrays")
-            whole.arrays += part.arrays
-            whole.groups.append(replace(part, arrays=[]))
-            whole.group_sizes.append(len(part.arrays))
-            whole.overrides.append({k: v for k, v in group.items() if k != "params"})
-        if any(part.names is not None for part in whole.groups):
-            whole.names = []
-            for part, stretch in zip(whole.groups, whole.parts(), strict=True):
-                whole.names += part.names or range(stretch.start, stretch.stop)
-        return whole
+            parsed.arrays += part.arrays
+            parsed.groups.append(replace(part, arrays=[]))
+            parsed.group_sizes.append(len(part.arrays))
+            parsed.overrides.append({k: v for k, v in group.items() if k != "params"})
+        if any(part.names is not None for part in parsed.groups):
+            parsed.names = []
+            for part, indices in zip(parsed.groups, parsed.group_slices(), strict=True):
+                parsed.names += part.names or range(indices.start, indices.stop)
+        return parsed
 
-    def parts(self) -> list[slice]:
+    def group_slices(self) -> list[slice]:
         """Where each group lies in the list."""
         ends = list(accumulate(self.group_sizes, initial=0))
         return [slice(a, b) for a, b in pairwise(ends)]
 
-    def named(self, role: str, i: int) -> str:
-        """What a message calls the i-th array of a list or a dict."""
+    def label(self, role: str, i: int) -> str:
+        """What a message calls the i-th of the parameters, or of state or gradients in their order."""
+        if self.form != "groups":
+            return self.item_label(role, i)
+        return self.group_label(role, i) if role == "params" else f"{role}[{i}]"
+
+    def item_label(self, role: str, i: int) -> str:
+        """The label in a list or a dict."""
         return f"{role}[{i if self.names is None else self.names[i]!r}]"
 
-    def within(self, role: str, i: int) -> str:
-        """What it calls it in a list of groups, where it stands under the key that the role is."""
-        n = next(n for n, part in enumerate(self.parts()) if i < part.stop)
-        at, part = f"{role}[{n}][{role!r}]", self.groups[n]
-        return at if part.form == "array" else part.named(at, i - self.parts()[n].start)
+    def group_label(self, role: str, i: int) -> str:
+        """The label in a list of groups, where the array stands under the key that the role is."""
+        slices = self.group_slices()
+        n = next(n for n, indices in enumerate(slices) if i < indices.stop)
+        prefix, group = f"{role}[{n}][{role!r}]", self.groups[n]
+        return prefix if group.form == "array" else group.item_label(prefix, i - slices[n].start)
 
-    def place(self, role: str, i: int) -> str:
-        """What it calls it in the parameters, or in another list in their order: state, gradients."""
-        if self.form != "groups":
-            return self.named(role, i)
-        return self.within(role, i) if role == "params" else f"{role}[{i}]"
+    def flatten(
+        self, grads: Any, role: str = "grads", reference: str = "params"
+    ) -> tuple[Any, LabelFn]:
+        """Gradients in the shape of the parameters, or already flat, as a flat sequence; and their labels.
 
-    def flatten(self, grads: Any, role: str = "grads") -> tuple[Any, Naming]:
-        """Gradients in the shape of the parameters, or already flat, as a flat sequence; and their names."""
+        ``role`` and ``reference`` are what messages call the gradients and the parameters.
+        """
         if self.form == "array":
             one = is_array(grads) or not isinstance(grads, (list, tuple))
-            return [grads] if one else grads, self.place
+            return [grads] if one else grads, self.label
         if isinstance(grads, Mapping):
-            return self.by_name(grads, role), self.named
+            return self.by_name(grads, role, reference), self.item_label
         if not isinstance(grads, (list, tuple)) and not is_array(grads):
-            items = _items(grads)
+            items = _as_items(grads)
             grads = grads if items is None else items
         if self.form == "groups" and grads and all(isinstance(g, Mapping) for g in grads):
-            return self._by_group(grads, role), self.within
-        return grads, self.place  # Stepper.step says what is wrong with it
+            return self._by_group(grads, role, reference), self.group_label
+        return grads, self.label  # Stepper.step says what is wrong with it
 
-    def by_name(self, grads: Mapping[Any, Array], role: str) -> list[Array]:
+    def by_name(self, arrays: Mapping[Any, Array], role: str, reference: str) -> list[Array]:
         """Arrays under the names of the parameters, in their order."""
         names = self.names if self.names is not None else []
-        if set(names) != set(grads) or self.names is None:
+        if set(names) != set(arrays) or self.names is None:
             raise ValueError(
-                f"{role} has the names {list(grads)}, but {_params_of(role)} has {names or 'no names'}"
+                f"{role} has the names {list(arrays)}, but {reference} has {names or 'no names'}"
             )
         if len(set(names)) < len(names):
             raise ValueError(
-                f"{role} is matched by name, but {_params_of(role)} has one in two groups ({names}): "
+                f"{role} is matched by name, but {reference} has one in two groups ({names}): "
                 "give a list of groups, in the same order"
             )
-        return [grads[name] for name in names]
+        return [arrays[name] for name in names]
 
-    def _by_group(self, grads: Sequence[Mapping[str, Any]], role: str) -> list[Array]:
+    def _by_group(self, grads: Sequence[Mapping[str, Any]], role: str, reference: str) -> list[Array]:
         if len(grads) != len(self.groups):
-            raise ValueError(f"{role} has {len(grads)} groups, but params has {len(self.groups)}")
+            raise ValueError(f"{role} has {len(grads)} groups, but {reference} has {len(self.groups)}")
         flat: list[Array] = []
         for i, (group, part, size) in enumerate(zip(grads, self.groups, self.group_sizes, strict=True)):
             if "grads" not in group:
                 raise ValueError(f"{role}[{i}] is a group without the key 'grads'")
-            own = f"{role}[{i}]['grads']"
-            arrays, _ = part.flatten(group["grads"], own)
+            part_role, part_reference = f"{role}[{i}]['grads']", f"{reference}[{i}]['params']"
+            arrays, _ = part.flatten(group["grads"], part_role, part_reference)
             if not isinstance(arrays, (list, tuple)):
-                raise TypeError(f"{own} has type {type(arrays).__name__}, expected a list of arrays")
+                raise TypeError(
+                    f"{part_role} has type {type(arrays).__name__}, expected a list of arrays"
+                )
             if len(arrays) != size:
-                raise ValueError(f"{own} has {len(arrays)} arrays, but {_params_of(own)} has {size}")
+                raise ValueError(
+                    f"{part_role} has {len(arrays)} arrays, but {part_reference} has {size}"
+                )
             flat += arrays
         return flat
 
-    def restore(self, arrays: list[Array]) -> Any:
+    def unflatten(self, arrays: list[Array]) -> Any:
         """A flat list in the shape the parameters were given in (groups as a flat list)."""
         if self.form == "array":
             return arrays[0]
@@ -138,7 +148,7 @@ class Params:
         return arrays
 
 
-def _items(collection: object) -> list[Any] | None:
+def _as_items(collection: object) -> list[Any] | None:
     """What a collection of arrays or groups holds; ``None`` if it is no such thing, but walks through something
     else: a table of pandas', through the names of its columns."""
     if not isinstance(collection, Iterable):
@@ -147,8 +157,3 @@ def _items(collection: object) -> list[Any] | None:
     if isinstance(collection, (list, tuple, Iterator)) or not items:
         return items  # whatever they hold is named with its place
     return items if any(isinstance(item, Mapping) or is_array(item) for item in items) else None
-
-
-def _params_of(role: str) -> str:
-    """What a message calls that which arrays are matched with: parameters, with copies made before."""
-    return role.replace("grads", "params") if "grads" in role else "what is kept"

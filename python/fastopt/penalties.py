@@ -71,4 +71,4 @@ def of(opt: Optimizer) -> float:
 
 
 def _arrays(params: Any) -> list[Any]:
-    return [detach(array) for array in Params.read(params).arrays]
+    return [detach(array) for array in Params.parse(params).arrays]

@@ -177,4 +177,4 @@ class Nesterov(Optimizer):
                 momentum=group.momentum,
                 lr_in_velocity=group.lr_in_velocity,
             )
-        return self._layout.restore(points)
+        return self._layout.unflatten(points)
