@@ -54,7 +54,7 @@ MODULES = (
     "functional",
     "layers",
     "_group",
-    "_guard",
+    "_concurrency",
     "_optimizer",
     "optim",
     "penalties",

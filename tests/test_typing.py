@@ -14,7 +14,7 @@ import pytest
 
 import fastopt
 from fastopt import checkpoint, data, functional, init, penalties, schedules
-from fastopt._hyperparams import Shared
+from fastopt._hyperparams import HyperParams
 from fastopt._options import DEFAULTS, AdamOptions
 from steps import CASES
 
@@ -52,7 +52,7 @@ def test_options_by_keyword_are_typed() -> None:
 
 
 def test_the_tables_of_options_agree() -> None:
-    options, shared = get_type_hints(fastopt.StepOptions), get_type_hints(Shared)
+    options, shared = get_type_hints(fastopt.StepOptions), get_type_hints(HyperParams)
     assert options.keys() == DEFAULTS.keys()
     assert shared == {**options, "lr": float}
     adam, adam_options = get_type_hints(fastopt.Adam.__init__), get_type_hints(AdamOptions)

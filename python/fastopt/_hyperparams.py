@@ -10,7 +10,7 @@ from fastopt import _checks, _core
 BETAS = "betas"
 
 
-class Shared:
+class HyperParams:
     """The attributes that every optimizer has, and every group, whatever the rule."""
 
     lr: float
@@ -30,7 +30,13 @@ class Shared:
     on_nonfinite: Literal["propagate", "skip", "raise"]
 
 
-def spelled_out(values: dict[str, Any]) -> dict[str, Any]:
+def with_betas(names: Iterable[str]) -> list[str]:
+    """The names of hyper-parameters, and ``betas`` where there are ``beta1`` and ``beta2``."""
+    names = list(names)
+    return [*names, BETAS] if "beta1" in names else names
+
+
+def expand_betas(values: dict[str, Any]) -> dict[str, Any]:
     """``betas=(b1, b2)`` as ``beta1`` and ``beta2``."""
     values = dict(values)  # a number's own code may change the caller's
     if BETAS not in values:
@@ -42,44 +48,45 @@ def spelled_out(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def checked(rule: str, values: dict[str, Any]) -> dict[str, Any]:
+def validate(rule: str, values: dict[str, Any]) -> dict[str, Any]:
     """What to keep of them."""
-    values = spelled_out(values)
+    values = expand_betas(values)
     _core.check_hyper(rule, values)
     return {name: _checks.builtin(value) for name, value in values.items()}
 
 
-def take_up(kept: dict[str, Any], values: dict[str, Any], tell: Callable[[], None]) -> None:
-    """Add values, unless a device that is told of them cannot be told: then all is as before."""
-    before = dict(kept)
-    kept.update(values)
+def update_or_rollback(
+    values: dict[str, Any], new: dict[str, Any], on_change: Callable[[], None]
+) -> None:
+    """Add new values, unless a device that is told of them cannot be told: then all is as before."""
+    before = dict(values)
+    values.update(new)
     try:
-        tell()
+        on_change()
     except BaseException:
-        for name in values.keys() - before.keys():
-            del kept[name]
-        kept.update(before)
+        for name in new.keys() - before.keys():
+            del values[name]
+        values.update(before)
         raise
 
 
-_INSTEAD = {
+_HINTS = {
     "params": ": make another optimizer for other parameters",
     "groups": ": set an attribute of one of them, as in opt.groups[0].lr = 0.1",
 }
 
 
-def refuse_to_set(owner: str, obj: object, name: str) -> NoReturn:
+def raise_not_settable(owner: str, obj: object, name: str) -> NoReturn:
     """It is no attribute, or none to be set."""
     if hasattr(obj, name):
-        raise AttributeError(f"{name} of {owner} cannot be set{_INSTEAD.get(name, '')}")
+        raise AttributeError(f"{name} of {owner} cannot be set{_HINTS.get(name, '')}")
     raise AttributeError(f"{owner} has no attribute '{name}'")
 
 
-def check_own(owner: str, rule: str, values: dict[str, Any], fixed: Iterable[str]) -> None:
+def check_group_options(owner: str, rule: str, values: dict[str, Any], fixed: Iterable[str]) -> None:
     """A group may have values of these names."""
     for name in values:
         if name in (*_core.LIST_HYPER, *fixed):
             raise TypeError(f"{name} belongs to the whole optimizer, not to one of its groups")
-    hyper = _core.RULES[rule]["hyper"]
-    betas = [BETAS] if "beta1" in hyper else []
-    _checks.option_names(f"a group of {owner}", values, [*hyper, *betas, *_core.RUN_HYPER])
+    valid = [*with_betas(_core.RULES[rule]["hyper"]), *_core.RUN_HYPER]
+    _checks.option_names(f"a group of {owner}", values, valid)

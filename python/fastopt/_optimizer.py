@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastopt import _checks, _core, _hyperparams, _state_dict
 from fastopt._array_utils import Array, deepcopy_arrays, state_like
+from fastopt._concurrency import no_concurrent_step
 from fastopt._group import Group
-from fastopt._guard import undisturbed
-from fastopt._hyperparams import BETAS, Shared
+from fastopt._hyperparams import HyperParams
 from fastopt._options import DEFAULTS, StepOptions
 from fastopt._params import Params
 from fastopt._typing import Self
@@ -18,7 +18,7 @@ from fastopt._typing import Self
 _COUNTS = ("step_count", "skipped_steps")
 
 
-class Optimizer(Shared):
+class Optimizer(HyperParams):
     """The base of :class:`SGD`, :class:`Adam` and the others; not for use by itself.
 
     Hyper-parameters and state are attributes, and besides them
@@ -46,19 +46,19 @@ class Optimizer(Shared):
     (2, 1)
     """
 
-    _kinds: ClassVar[dict[str, str]] = {}  # the options that choose each of its rules
+    _rule_descriptions: ClassVar[dict[str, str]] = {}  # the options that choose each of its rules
 
     step_count: int
     skipped_steps: int
     groups: tuple[Group, ...]
 
-    _layout: Params
+    _params: Params
     _rule: str
     _states: dict[str, list[Array]]
     _constants: dict[str, Any]
-    _hyper: dict[str, Any]
+    _hyperparams: dict[str, Any]
+    _hyperparams_dirty: bool  # whether the stepper has yet to be told of them
     _stepper: _core.Stepper
-    _stale: bool
 
     def __init__(
         self,
@@ -70,116 +70,115 @@ class Optimizer(Shared):
         fixed: dict[str, Any] | None = None,
         state_dtype: str | None = None,
     ) -> None:
-        layout = Params.parse(params)
+        parsed = Params.parse(params)
         if callable(rule):
-            rule = rule([{**hyper, **own} for own in layout.overrides])
+            rule = rule([{**hyper, **overrides} for overrides in parsed.overrides])
         slots = _core.RULES[rule]["states"]
         fixed = {**(fixed or {}), **({"state_dtype": state_dtype} if slots else {})}
         _checks.option_names(type(self).__name__, options, [*hyper, *fixed, *DEFAULTS])
-        role = "param" if layout.form == "array" else "params"
-        _core.check_targets(layout.arrays, role, layout.label)
+        role = "param" if parsed.form == "array" else "params"
+        _core.check_targets(parsed.arrays, role, parsed.label)
         if state_dtype not in (None, "float32"):
             raise ValueError(f"state_dtype must be None or 'float32', got {state_dtype!r}")
         initial = fixed.get("initial_accumulator", 0.0)
         states = {
-            name: [state_like(p, initial if i == 0 else 0.0, state_dtype) for p in layout.arrays]
+            name: [state_like(p, initial if i == 0 else 0.0, state_dtype) for p in parsed.arrays]
             for i, name in enumerate(slots)
         }
-        self._build(layout, rule, states, {**DEFAULTS, **hyper, **options}, layout.overrides, fixed)
+        self._init(parsed, rule, states, {**DEFAULTS, **hyper, **options}, parsed.overrides, fixed)
 
-    def _build(
+    def _init(
         self,
-        layout: Params,
+        params: Params,
         rule: str,
         states: dict[str, list[Array]],
-        hyper: dict[str, Any],
-        own: list[dict[str, Any]],
-        fixed: dict[str, Any],
+        hyperparams: dict[str, Any],
+        overrides: list[dict[str, Any]],
+        constants: dict[str, Any],
     ) -> None:
-        keep = self.__dict__
-        keep.update(_layout=layout, _rule=rule, _states=states, _constants=fixed)
-        keep["_hyper"] = self._checked(hyper)
+        self._params, self._rule, self._states, self._constants = params, rule, states, constants
+        self._hyperparams = self._validate(hyperparams)
         groups: list[Group] = []
-        for i, (values, part) in enumerate(zip(own, layout.group_slices(), strict=True)):
+        for i, (values, indices) in enumerate(zip(overrides, params.group_slices(), strict=True)):
             try:
-                groups.append(Group(self, values, part))
+                groups.append(Group(self, values, indices))
             except (TypeError, ValueError) as e:
                 raise type(e)(f"params[{i}]: {e}") from None
-        keep["groups"] = tuple(groups)
-        self._assemble(states)
+        self.__dict__["groups"] = tuple(groups)
+        self._rebuild_stepper(states)
         self._stepper.check()
-        self._hyper_changed()
+        self._hyperparams_changed()
 
-    def _assemble(self, states: dict[str, list[Array]]) -> None:
+    def _rebuild_stepper(self, states: dict[str, list[Array]]) -> None:
         """A new stepper over these lists; it notices later changes *in* them itself."""
-        layout, old = self._layout, self.__dict__.get("_stepper")
+        params, old = self._params, self.__dict__.get("_stepper")
         if old is not None:
             old.require_idle()  # its count would be lost
-        single = layout.form == "array"
+        single = params.form == "array"
         stepper = _core.Stepper(
             self._rule,
-            layout.arrays,
+            params.arrays,
             list(states.values()),
-            layout.group_sizes,
-            layout.label,
+            params.group_sizes,
+            params.label,
             "param" if single else "params",
             "grad" if single else "grads",
             persistent=True,
         )
         if old is not None:
             stepper.step_count, stepper.skipped_steps = old.step_count, old.skipped_steps
-        self.__dict__.update(_states=states, _stepper=stepper, _stale=True)
+        self.__dict__.update(_states=states, _stepper=stepper, _hyperparams_dirty=True)  # at once
 
     def _replace_state(self, name: str, arrays: list[Array]) -> None:
         """Shapes and types are for the next step to check: other arrays may be about to follow."""
-        expected = len(self._layout.arrays)
+        expected = len(self._params.arrays)
         if len(arrays) != expected:
             raise ValueError(f"{name} has {len(arrays)} arrays, but params has {expected}")
-        _core.check_targets(arrays, name, self._layout.label)
-        self._assemble({**self._states, name: arrays})
+        _core.check_targets(arrays, name, self._params.label)
+        self._rebuild_stepper({**self._states, name: arrays})
 
-    def _is_hyper(self, name: str) -> bool:
-        return name in self._hyper or (name == BETAS and "beta1" in self._hyper)
+    def _validate(self, values: dict[str, Any]) -> dict[str, Any]:
+        return _hyperparams.validate(self._rule, values)
 
-    def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
-        return _hyperparams.checked(self._rule, values)
-
-    def _checked_own(self, values: dict[str, Any]) -> dict[str, Any]:
-        """A group's values."""
-        _hyperparams.check_own(type(self).__name__, self._rule, values, self._constants)
-        return self._checked(values)
+    def _validate_overrides(self, values: dict[str, Any]) -> dict[str, Any]:
+        _hyperparams.check_group_options(type(self).__name__, self._rule, values, self._constants)
+        return self._validate(values)
 
     # ---- attributes: hyper-parameters, state, counts ----
 
     if not TYPE_CHECKING:  # all there is stands in the classes, so a checker sees what is misspelt
 
         def __getattr__(self, name: str) -> Any:
-            keep = self.__dict__
-            for place in ("_hyper", "_states", "_constants"):
-                if name in keep.get(place, ()):
-                    return keep[place][name]
-            if name == BETAS and "beta1" in keep.get("_hyper", ()):
-                return (keep["_hyper"]["beta1"], keep["_hyper"]["beta2"])
-            if name in _COUNTS and "_stepper" in keep:
-                return getattr(keep["_stepper"], name)
+            if not name.startswith("_"):  # pickle looks up private names on an empty object
+                for values in (self._hyperparams, self._states, self._constants):
+                    if name in values:
+                        return values[name]
+                if name in _COUNTS:
+                    return getattr(self._stepper, name)
             raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
 
         def __setattr__(self, name: str, value: Any) -> None:
-            if self._is_hyper(name):
-                _hyperparams.take_up(self._hyper, self._checked({name: value}), self._hyper_changed)
+            if name.startswith("_") and name in Optimizer.__annotations__:
+                object.__setattr__(self, name, value)
+            elif name in self._hyperparams:
+                self._update_hyperparams({name: value})
             elif name in self._states:
                 self._replace_state(name, _state_dict.as_array_list(name, value))
             elif name in _COUNTS:
                 setattr(self._stepper, name, _checks.count(name, value))
             elif name in self._constants:
                 raise AttributeError(f"{name} is fixed when the optimizer is made")
+            elif getattr(getattr(type(self), name, None), "fset", None):  # a property: betas
+                object.__setattr__(self, name, value)
             else:
-                _hyperparams.refuse_to_set(type(self).__name__, self, name)
+                _hyperparams.raise_not_settable(type(self).__name__, self, name)
 
     def __dir__(self) -> list[str]:
-        betas = [BETAS] if self._is_hyper(BETAS) else []
-        own = [*self._hyper, *betas, *self._states, *self._constants, *_COUNTS]
-        return [*super().__dir__(), *own]
+        return [*super().__dir__(), *self._hyperparams, *self._states, *self._constants, *_COUNTS]
+
+    def _update_hyperparams(self, values: dict[str, Any]) -> None:
+        new = self._validate(values)
+        _hyperparams.update_or_rollback(self._hyperparams, new, self._hyperparams_changed)
 
     @property
     def params(self) -> Any:
@@ -196,7 +195,7 @@ class Optimizer(Shared):
         >>> w
         array([-0.5, -0.5])
         """
-        return self._layout.unflatten(self._layout.arrays)
+        return self._params.unflatten(self._params.arrays)
 
     # ---- the step ----
 
@@ -215,29 +214,30 @@ class Optimizer(Shared):
             TypeError, ValueError: an array that does not fit its parameter; nothing has been written.
             FloatingPointError: a NaN or an infinity, with ``on_nonfinite="raise"``; likewise.
         """
-        if self._stale:
-            self._push()
-        if type(grads) is list and self._layout.form == "list":
+        if self._hyperparams_dirty:
+            self._push_hyperparams()
+        if type(grads) is list and self._params.form == "list":
             self._stepper.step(grads)
         else:
-            self._stepper.step(*self._layout.flatten(grads))
+            self._stepper.step(*self._params.flatten(grads))
 
-    def _push(self) -> None:
+    def _push_hyperparams(self) -> None:
         """Hand the hyper-parameters down; they were checked when they were set."""
-        self.__dict__["_stale"] = False  # first: another thread may set one meanwhile
+        # On the way of every step with a schedule, so past __setattr__.
+        self.__dict__["_hyperparams_dirty"] = False  # first: another thread may set one meanwhile
         try:
             for i, group in enumerate(self.groups):
-                self._stepper.set_hyper(i, {**self._hyper, **group._own})
-            self._stepper.set_list_hyper(self._hyper)
+                self._stepper.set_hyper(i, {**self._hyperparams, **group._overrides})
+            self._stepper.set_list_hyper(self._hyperparams)
         except BaseException:
-            self.__dict__["_stale"] = True
+            self.__dict__["_hyperparams_dirty"] = True
             raise
 
-    def _hyper_changed(self) -> None:
+    def _hyperparams_changed(self) -> None:
         """The next step hands them down. A device is told at once: what comes next may be a graph's replay."""
-        self.__dict__["_stale"] = True
+        self.__dict__["_hyperparams_dirty"] = True
         if self._stepper.on_device:
-            self._push()
+            self._push_hyperparams()
 
     # ---- checkpoints ----
 
@@ -248,11 +248,11 @@ class Optimizer(Shared):
         A step of another thread while they are copied raises ``RuntimeError``, here and in ``copy.deepcopy``.
         A pickle is refused in the middle of a step, but does not notice one that begins while it is written.
         """
-        with undisturbed(self._stepper):
+        with no_concurrent_step(self._stepper):
             return {
                 **self._identity(),
-                "hyper": dict(self._hyper),
-                "groups": [dict(group._own) for group in self.groups],
+                "hyper": dict(self._hyperparams),
+                "groups": [dict(group._overrides) for group in self.groups],
                 "step_count": self.step_count,
                 "skipped_steps": self.skipped_steps,
                 "state": {name: deepcopy_arrays(arrays) for name, arrays in self._states.items()},
@@ -262,16 +262,16 @@ class Optimizer(Shared):
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's, as :mod:`fastopt.checkpoint` reads
         them. Everything is checked first: an optimizer of another kind, or over other parameters, raises
         ``ValueError`` and changes nothing."""
-        _state_dict.check_rule(state, self._identity(), self._kinds)
+        _state_dict.check_rule(state, self._identity(), self._rule_descriptions)
         _state_dict.check_identity(state, self._identity())
         _state_dict.check_keys(state, ("hyper", "groups", *_COUNTS, "state"))
         counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
-        _state_dict.check_same_keys("hyper", state["hyper"], self._hyper)
-        hyper = self._checked(state["hyper"])
+        _state_dict.check_same_keys("hyper", state["hyper"], self._hyperparams)
+        hyperparams = self._validate(state["hyper"])
         _state_dict.check_length("groups", state["groups"], self.groups)
-        for i, own in enumerate(state["groups"]):
-            _checks.mapping(f"state_dict's groups[{i}]", own)
-        groups = [self._checked_own(own) for own in state["groups"]]
+        for i, values in enumerate(state["groups"]):
+            _checks.mapping(f"state_dict's groups[{i}]", values)
+        overrides = [self._validate_overrides(values) for values in state["groups"]]
         _state_dict.check_same_keys("state", state["state"], self._states)
         pairs = [
             pair
@@ -282,40 +282,40 @@ class Optimizer(Shared):
 
         for to, value in pairs:
             to[...] = value
-        self._hyper.update(hyper)
-        for group, own in zip(self.groups, groups, strict=True):
-            group.__dict__["_own"] = own
+        self._hyperparams.update(hyperparams)
+        for group, values in zip(self.groups, overrides, strict=True):
+            group._overrides = values
         self.step_count, self.skipped_steps = counts.values()
-        self._hyper_changed()
+        self._hyperparams_changed()
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must agree in with the optimizer that loads it."""
         return {
             "optimizer": type(self).__name__,
             "rule": self._rule,
-            "names": self._layout.names,
-            "group_sizes": list(self._layout.group_sizes),
+            "names": self._params.names,
+            "group_sizes": list(self._params.group_sizes),
         }
 
     def __getstate__(self) -> dict[str, Any]:
         self._stepper.require_idle()
-        keep = ("_layout", "_rule", "_states", "_hyper", "_constants")
+        names = ("_params", "_rule", "_states", "_hyperparams", "_constants")
         return {
-            **{name: self.__dict__[name] for name in keep},
-            "own": [group._own for group in self.groups],
+            **{name: getattr(self, name) for name in names},
+            "overrides": [group._overrides for group in self.groups],
             "counts": (self.step_count, self.skipped_steps),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        parts = ("_layout", "_rule", "_states", "_hyper", "own", "_constants")
-        self._build(*(state[name] for name in parts))
+        names = ("_params", "_rule", "_states", "_hyperparams", "overrides", "_constants")
+        self._init(*(state[name] for name in names))
         self.step_count, self.skipped_steps = state["counts"]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        twin = memo[id(self)] = type(self).__new__(type(self))
-        with undisturbed(self._stepper):
-            twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return twin
+        clone = memo[id(self)] = type(self).__new__(type(self))
+        with no_concurrent_step(self._stepper):
+            clone.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return clone
 
     def __copy__(self) -> Self:
         raise TypeError(
@@ -323,8 +323,8 @@ class Optimizer(Shared):
         )
 
     def __repr__(self) -> str:
-        own = {k: self._hyper[k] for k in _core.RULES[self._rule]["hyper"]}
-        changed = {k: v for k, v in DEFAULTS.items() if self._hyper[k] != v}
-        shown = {**own, **self._constants, **{k: self._hyper[k] for k in changed}}
-        values = ", ".join(f"{k}={v!r}" for k, v in shown.items())
-        return f"{type(self).__name__}({len(self._layout.arrays)} arrays, {values})"
+        values = self._hyperparams
+        shown = {k: values[k] for k in _core.RULES[self._rule]["hyper"]} | self._constants
+        shown |= {k: values[k] for k, default in DEFAULTS.items() if values[k] != default}
+        text = ", ".join(f"{k}={v!r}" for k, v in shown.items())
+        return f"{type(self).__name__}({len(self._params.arrays)} arrays, {text})"

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from fastopt import _checks
 from fastopt._array_utils import Array
+from fastopt._hyperparams import BETAS
 from fastopt._optimizer import Optimizer
 from fastopt._options import AdamOptions, StepOptions
 from fastopt._typing import Unpack
@@ -51,12 +52,14 @@ class Adam(Optimizer):
     Source: Kingma & Ba 2015, Algorithm 1, arXiv:1412.6980; Reddi, Kale & Kumar 2018 (AMSGrad).
     """
 
-    _kinds: ClassVar[dict[str, str]] = {"adam": "amsgrad=False", "adam_amsgrad": "amsgrad=True"}
+    _rule_descriptions: ClassVar[dict[str, str]] = {
+        "adam": "amsgrad=False",
+        "adam_amsgrad": "amsgrad=True",
+    }
 
     m: list[Array]
     v: list[Array]
     v_max: list[Array]
-    betas: tuple[float, float]
     beta1: float
     beta2: float
     eps: float
@@ -102,6 +105,15 @@ class Adam(Optimizer):
             fixed={"amsgrad": amsgrad},
             state_dtype=state_dtype,
         )
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """``(opt.beta1, opt.beta2)``; may be set."""
+        return self.beta1, self.beta2
+
+    @betas.setter
+    def betas(self, values: tuple[float, float]) -> None:
+        self._update_hyperparams({BETAS: values})
 
 
 class AdamW(Adam):

@@ -108,7 +108,7 @@ class RMSprop(Optimizer):
     Source: Tieleman & Hinton 2012, lecture 6e; Graves 2013, arXiv:1308.0850, equations 38 to 45.
     """
 
-    _kinds: ClassVar[dict[str, str]] = {
+    _rule_descriptions: ClassVar[dict[str, str]] = {
         rmsprop_rule(centered, moves): f"centered={centered} and {'a' if moves else 'no'} velocity"
         for centered in (False, True)
         for moves in (False, True)
@@ -164,8 +164,8 @@ class RMSprop(Optimizer):
             state_dtype=state_dtype,
         )
 
-    def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
-        values = super()._checked(values)
+    def _validate(self, values: dict[str, Any]) -> dict[str, Any]:
+        values = super()._validate(values)
         if values.get("momentum", 0.0) != 0.0 and "velocity" not in self._states:
             raise ValueError(
                 "momentum must be above 0 from the start to be changed: this optimizer has no velocity"

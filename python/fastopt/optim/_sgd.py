@@ -127,7 +127,10 @@ class Nesterov(Optimizer):
     Source: Nesterov 1983; Sutskever, Martens, Dahl & Hinton 2013, section 2.
     """
 
-    _kinds: ClassVar[dict[str, str]] = {"momentum": "form='lookahead'", "nesterov": "form='applied'"}
+    _rule_descriptions: ClassVar[dict[str, str]] = {
+        "momentum": "form='lookahead'",
+        "nesterov": "form='applied'",
+    }
 
     velocity: list[Array]
     momentum: float
@@ -172,9 +175,9 @@ class Nesterov(Optimizer):
         for group in self.groups:
             points += F.nesterov_lookahead(
                 group.params,
-                self.velocity[group._part],
+                self.velocity[group._slice],
                 lr=group.lr,
                 momentum=group.momentum,
                 lr_in_velocity=group.lr_in_velocity,
             )
-        return self._layout.unflatten(points)
+        return self._params.unflatten(points)

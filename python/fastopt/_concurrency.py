@@ -9,7 +9,7 @@ from fastopt import _core
 
 
 @contextmanager
-def undisturbed(stepper: _core.Stepper) -> Iterator[None]:
+def no_concurrent_step(stepper: _core.Stepper) -> Iterator[None]:
     """Around a copy, which takes no lock: one of arrays that were stepped meanwhile is refused when it ends."""
     stepper.require_idle()
     before = stepper.step_count, stepper.skipped_steps
