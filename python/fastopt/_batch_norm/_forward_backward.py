@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from fastopt import _core
 from fastopt._array_utils import Array, empty_like, result_like
-from fastopt._batch_norm._options import forward_options, number_of
+from fastopt._batch_norm._options import batch_index, forward_options
 from fastopt._batch_norm._types import (
     BatchNormGrads,
     BatchNormResidualGrads,
@@ -90,10 +90,10 @@ def batch_norm_forward(
     )
     if running_mean is None and not training:
         raise ValueError("training=False takes running_mean and running_var, got None")
-    number = number_of(batch, momentum, running_mean, running_var)
+    index = batch_index(batch, momentum, running_mean, running_var)
     y = result_like(x, "x", out)
     return y, _core.batch_norm_forward(
-        options, x, y, gamma, beta, running_mean, running_var, residual, None, number
+        options, x, y, gamma, beta, running_mean, running_var, residual, None, index
     )
 
 
@@ -132,10 +132,10 @@ def batch_norm_backward(dy: Array, saved: _core.BatchNormSaved, *, out: Array | 
 
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.
     """
-    return backward_with(dy, saved, None, out)
+    return backward(dy, saved, None, out)
 
 
-def backward_with(
+def backward(
     dy: Array, saved: _core.BatchNormSaved, sums: BatchNormSums | None, out: Array | None
 ) -> Grads:
     """The backward pass with these sums or, if there are none, dy's own."""
@@ -145,7 +145,7 @@ def backward_with(
     dx = result_like(like, "dy", out)
     dgamma = None if gamma is None else empty_like(gamma)
     dbeta = None if beta is None else empty_like(beta)
-    dresidual = _for_residual(dy, saved, like, out) if saved.has_residual else None
+    dresidual = _residual_grad(dy, saved, like, out) if saved.has_residual else None
     to_write = None if dresidual is dy else dresidual
     _core.batch_norm_backward(dy, saved, dx, dgamma, dbeta, to_write, sums)
     if dresidual is None:
@@ -153,7 +153,7 @@ def backward_with(
     return BatchNormResidualGrads(dx, dgamma, dbeta, dresidual)
 
 
-def _for_residual(dy: Array, saved: _core.BatchNormSaved, like: Array, out: Array | None) -> Array:
+def _residual_grad(dy: Array, saved: _core.BatchNormSaved, like: Array, out: Array | None) -> Array:
     """The residual's gradient: ``dy``, unless ReLU let not all of it pass or ``dx`` will lie on it."""
     if saved.has_relu or (out is not None and _core.batch_norm_overwrites(dy, out)):
         return result_like(like, "dy")

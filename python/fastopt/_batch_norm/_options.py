@@ -9,13 +9,13 @@ from fastopt import _checks, _core
 from fastopt._array_utils import Array
 
 
-def forward_options(*given: Any) -> _core.BatchNormOptions:
+def forward_options(*options: Any) -> _core.BatchNormOptions:
     """Options, checked once for each combination that is in use."""
     try:
-        return _checked_options(*given)
+        return _checked_options(*options)
     except TypeError:  # also of what has no hash, whose name is still to be said
         pass
-    return _checked_options.__wrapped__(*given)
+    return _checked_options.__wrapped__(*options)
 
 
 @lru_cache(maxsize=256, typed=True)
@@ -32,14 +32,14 @@ def _checked_options(
     _checks.choice("momentum_mode", momentum_mode, ("update", "keep"))
     _checks.choice("single_value", single_value, ("error", "zero_var"))
     _checks.choice("activation", activation, (None, "relu"))
-    keep = take = None
+    old_weight = new_weight = None
     if momentum is not None:
         m = _checks.real("momentum", momentum, "[0, 1]")
-        keep, take = (1.0 - m, m) if momentum_mode == "update" else (m, 1.0 - m)
+        old_weight, new_weight = (1.0 - m, m) if momentum_mode == "update" else (m, 1.0 - m)
     return _core.BatchNormOptions(
         not _checks.boolean("training", training),
-        keep,
-        take,
+        old_weight,
+        new_weight,
         _checks.boolean("unbiased", unbiased),
         single_value == "zero_var",
         _checks.real("eps", eps, "[0, inf)"),
@@ -48,7 +48,7 @@ def _checked_options(
     )
 
 
-def number_of(
+def batch_index(
     batch: int | None, momentum: float | None, running_mean: Array | None, running_var: Array | None
 ) -> int:
     """The number of this batch; 1 where none is given, and running statistics need none."""

@@ -9,24 +9,24 @@ import numpy as np
 
 from fastopt import _checks, _core
 from fastopt._array_utils import Array, result_like
-from fastopt._batch_norm._forward_backward import backward_with, check_saved
-from fastopt._batch_norm._options import forward_options, number_of
+from fastopt._batch_norm._forward_backward import backward, check_saved
+from fastopt._batch_norm._options import batch_index, forward_options
 from fastopt._batch_norm._types import BatchMoments, BatchNormSums, Grads
 
 Statistics = TypeVar("Statistics", BatchMoments, BatchNormSums)
 
 
-def _read(kind: type[Statistics], name: str, given: Any) -> Statistics:
+def _read_stats(kind: type[Statistics], name: str, stats: Any) -> Statistics:
     """Statistics as they are computed with; a plain tuple does, too."""
-    if not isinstance(given, tuple) or len(given) != len(kind._fields):
-        raise TypeError(f"{name} has type {type(given).__name__}, expected {kind.__name__}")
+    if not isinstance(stats, tuple) or len(stats) != len(kind._fields):
+        raise TypeError(f"{name} has type {type(stats).__name__}, expected {kind.__name__}")
     return kind._make(
-        _amount(f"{name}.n", value) if field == "n" else _column(f"{name}.{field}", value)
-        for field, value in zip(kind._fields, given, strict=True)
+        _check_count(f"{name}.n", value) if field == "n" else _as_float64(f"{name}.{field}", value)
+        for field, value in zip(kind._fields, stats, strict=True)
     )
 
 
-def _amount(name: str, value: Any) -> float:
+def _check_count(name: str, value: Any) -> float:
     """A number of values, as statistics have it: a float, for a sum of floats to carry it along."""
     n = _checks.scalar(name, value)
     if not (n >= 0.0 and n.is_integer()):
@@ -34,7 +34,7 @@ def _amount(name: str, value: Any) -> float:
     return n
 
 
-def _column(name: str, values: Any) -> np.ndarray:
+def _as_float64(name: str, values: Any) -> np.ndarray:
     try:
         column = np.asarray(values)
         if not np.iscomplexobj(column):  # NumPy would only warn that it drops a part
@@ -73,10 +73,10 @@ def batch_norm_join(parts: Sequence[BatchMoments]) -> BatchMoments:
     """
     if not isinstance(parts, Iterable):
         raise TypeError(f"parts has type {type(parts).__name__}, expected a list of BatchMoments")
-    read = [_read(BatchMoments, f"parts[{i}]", part) for i, part in enumerate(parts)]
-    if not read:
+    stats = [_read_stats(BatchMoments, f"parts[{i}]", part) for i, part in enumerate(parts)]
+    if not stats:
         raise ValueError("parts is empty, expected the statistics of at least one part")
-    return BatchMoments(*_core.batch_moments_join(read))
+    return BatchMoments(*_core.batch_moments_join(stats))
 
 
 def batch_norm_apply(
@@ -113,11 +113,11 @@ def batch_norm_apply(
     options = forward_options(
         True, momentum, momentum_mode, eps, axis, unbiased, single_value, activation
     )
-    number = number_of(batch, momentum, running_mean, running_var)
-    given = _read(BatchMoments, "moments", moments)
+    index = batch_index(batch, momentum, running_mean, running_var)
+    stats = _read_stats(BatchMoments, "moments", moments)
     y = result_like(x, "x", out)
     return y, _core.batch_norm_forward(
-        options, x, y, gamma, beta, running_mean, running_var, residual, given, number
+        options, x, y, gamma, beta, running_mean, running_var, residual, stats, index
     )
 
 
@@ -149,4 +149,4 @@ def batch_norm_backward_apply(
     >>> bool((grads.dx == F.batch_norm_backward(dy, saved).dx).all())
     True
     """
-    return backward_with(dy, saved, _read(BatchNormSums, "sums", sums), out)
+    return backward(dy, saved, _read_stats(BatchNormSums, "sums", sums), out)
