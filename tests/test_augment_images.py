@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastopt.data import augment
-from fastopt.data.augment._geometric import turned
+from fastopt.data.augment._geometric import rotate_images
 from fastopt.data.augment._intensity import symmetric_beta
 from libraries import each_library
 
@@ -148,7 +148,7 @@ def test_horizontal_and_vertical_flips_are_independent():
 @each_library
 def test_a_quarter_turn_is_exact(quarters, library):
     x = images()[:, :, :, :7]
-    y = library.host(turned(library.array(x), np.full(6, quarters / 2), 0.0))
+    y = library.host(rotate_images(library.array(x), np.full(6, quarters / 2), 0.0))
     np.testing.assert_array_equal(y, np.rot90(x, quarters, axes=(2, 3)))
 
 
@@ -159,7 +159,7 @@ def test_rotation_interpolates_linearly():
     turn = 0.1
     c, s = math.cos(math.pi * turn), math.sin(math.pi * turn)
     expected = 2 * (s * columns + c * rows) + 3 * (c * columns - s * rows)
-    y = turned(x, np.array([turn]), math.nan)[0, 0]
+    y = rotate_images(x, np.array([turn]), math.nan)[0, 0]
     inside = np.hypot(rows, columns) < 9
     np.testing.assert_allclose(y[inside], expected[inside], atol=1e-12)
 
@@ -167,7 +167,7 @@ def test_rotation_interpolates_linearly():
 def test_rotation_against_scipy():
     ndimage = pytest.importorskip("scipy.ndimage")
     x = images(np.float64, count=1)
-    y = turned(x, np.array([20 / 180]), 0.0)
+    y = rotate_images(x, np.array([20 / 180]), 0.0)
     expected = ndimage.rotate(
         x[0, 0], 20, reshape=False, order=1, mode="grid-constant", prefilter=False
     )

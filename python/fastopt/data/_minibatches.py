@@ -50,8 +50,8 @@ class MiniBatches:
                     f"arrays[{i}] has {array.shape[0]} samples, but arrays[0] has {self.arrays[0].shape[0]}"
                 )
         self.samples = int(self.arrays[0].shape[0])
-        whole = max(self.samples, 1)
-        self.batch_size = whole if batch_size is None else _checks.count("batch_size", batch_size, 1)
+        full = max(self.samples, 1)
+        self.batch_size = full if batch_size is None else _checks.count("batch_size", batch_size, 1)
         self.shuffle = _checks.boolean("shuffle", shuffle)
         self.seed = _checks.uint64("seed", seed)
         self.drop_last = _checks.boolean("drop_last", drop_last)
@@ -60,7 +60,7 @@ class MiniBatches:
                 f"batch_size is {self.batch_size}, but there are {self.samples} samples: "
                 "with drop_last no batch is left"
             )
-        self._epoch = self._position = self._turn = 0
+        self._epoch = self._position = self._generation = 0
 
     @property
     def epoch(self) -> int:
@@ -69,7 +69,7 @@ class MiniBatches:
 
     @epoch.setter
     def epoch(self, value: int) -> None:
-        self._go_to(_random.epoch_number("epoch", value), self._position)
+        self._seek(_random.epoch_number("epoch", value), self._position)
 
     @property
     def position(self) -> int:
@@ -78,22 +78,22 @@ class MiniBatches:
 
     @position.setter
     def position(self, value: int) -> None:
-        self._go_to(self._epoch, self._position_at("position", value))
+        self._seek(self._epoch, self._position_at("position", value))
 
     def _position_at(self, name: str, value: Any) -> int:
-        position = _checks.count(name, value)
-        if position > self._end() or (position % self.batch_size and position != self._end()):
+        position, end = _checks.count(name, value), self._epoch_length()
+        if position > end or (position % self.batch_size and position != end):
             raise ValueError(f"{name} is {position}, which is no end of a batch")
         return position
 
-    def _go_to(self, epoch: int, position: int) -> None:
+    def _seek(self, epoch: int, position: int) -> None:
         self._epoch, self._position = epoch, position
-        self._turn += 1
+        self._generation += 1
 
     def __len__(self) -> int:
-        return self._end() // self.batch_size + bool(self._end() % self.batch_size)
+        return -(-self._epoch_length() // self.batch_size)
 
-    def _end(self) -> int:
+    def _epoch_length(self) -> int:
         """How many samples an epoch hands out."""
         return self.samples - self.samples % self.batch_size if self.drop_last else self.samples
 
@@ -106,22 +106,23 @@ class MiniBatches:
         return np.argsort(_random.bits(self.seed, offset, [0], self.samples)[0], kind="stable")
 
     def __iter__(self) -> Iterator[Any]:
-        self._turn += 1
-        return self._walk(self._turn)
+        self._generation += 1
+        return self._iterate(self._generation)
 
-    def _walk(self, turn: int) -> Iterator[Any]:
-        self._require_turn(turn)
+    def _iterate(self, generation: int) -> Iterator[Any]:
+        self._check_current(generation)
         order = self.order() if self.shuffle else None
-        while self._position < self._end():
-            part = slice(self._position, min(self._position + self.batch_size, self._end()))
-            self._position = part.stop  # before the batch is out: a checkpoint made with it counts it
-            batch = [take_rows(a, part if order is None else order[part]) for a in self.arrays]
+        while self._position < self._epoch_length():
+            stop = min(self._position + self.batch_size, self._epoch_length())
+            rows = slice(self._position, stop)
+            self._position = stop  # before the batch is out: a checkpoint made with it counts it
+            batch = [take_rows(a, rows if order is None else order[rows]) for a in self.arrays]
             yield tuple(batch) if len(batch) > 1 else batch[0]
-            self._require_turn(turn)
+            self._check_current(generation)
         self._epoch, self._position = self._epoch + 1, 0
 
-    def _require_turn(self, turn: int) -> None:
-        if turn != self._turn:
+    def _check_current(self, generation: int) -> None:
+        if generation != self._generation:
             raise RuntimeError(
                 "this loop over mini-batches has ended: since it began, another one was started, or epoch, "
                 "position or a state was set"
@@ -139,11 +140,11 @@ class MiniBatches:
         _state_dict.check_identity(state, {name: getattr(self, name) for name in _IDENTITY})
         _state_dict.check_keys(state, ("epoch", "position"))
         epoch = _random.epoch_number("state_dict's epoch", state["epoch"])
-        self._go_to(epoch, self._position_at("state_dict's position", state["position"]))
+        self._seek(epoch, self._position_at("state_dict's position", state["position"]))
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in _IDENTITY)
-        return f"MiniBatches({shown})"
+        text = ", ".join(f"{name}={getattr(self, name)!r}" for name in _IDENTITY)
+        return f"MiniBatches({text})"
 
 
 def minibatches(

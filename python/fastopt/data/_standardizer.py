@@ -73,15 +73,15 @@ class Standardizer:
     def __init__(self, axis: int | tuple[int, ...] = 1) -> None:
         axes = axis if isinstance(axis, tuple) else (axis,)
         self.axis = tuple(_checks.integer("axis", a) for a in axes)
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.count, self.mean, self.std, self._sum_sq = 0, None, None, None
 
     def fit(self, x: Any) -> Self:
         """Forget what was seen before, and learn from ``x``."""
         before = dict(self.__dict__)
-        self._forget()
+        self._reset()
         try:
             return self.partial_fit(x)
         except BaseException:
@@ -92,25 +92,25 @@ class Standardizer:
     def partial_fit(self, x: Any) -> Self:
         """Learn from ``x`` in addition: a part of a set that does not fit into memory."""
         x = _real(x)
-        library, summed = namespace(x), self._summed(x)
+        library, reduced = namespace(x), self._reduced_axes(x)
         n = 1
-        for axis in summed:
+        for axis in reduced:
             n *= x.shape[axis]
         if n == 0:
             return self
-        first = x[tuple(slice(0, 1) if i in summed else slice(None) for i in range(len(x.shape)))]
+        first = x[tuple(slice(0, 1) if i in reduced else slice(None) for i in range(len(x.shape)))]
         first = library.asarray(first, dtype=library.float64)
         shifted = library.asarray(x, dtype=library.float64) - first
-        mean = library.mean(shifted, axis=summed, keepdims=True)
-        sum_sq = library.sum((shifted - mean) ** 2, axis=summed, keepdims=True)
-        mean, sum_sq = self._joined(n, mean + first, sum_sq)
+        mean = library.mean(shifted, axis=reduced, keepdims=True)
+        sum_sq = library.sum((shifted - mean) ** 2, axis=reduced, keepdims=True)
+        mean, sum_sq = self._merge(n, mean + first, sum_sq)
         if not _is_finite(sum_sq):
             what = "numbers whose squares overflow float64" if _is_finite(x) else "NaN or infinities"
             raise ValueError(f"x holds {what}")
-        self._keep(self.count + n, mean, sum_sq)
+        self._set_stats(self.count + n, mean, sum_sq)
         return self
 
-    def _joined(self, m: int, mean: Array, sum_sq: Array) -> tuple[Array, Array]:
+    def _merge(self, m: int, mean: Array, sum_sq: Array) -> tuple[Array, Array]:
         """What was learnt before and, of ``m`` samples, now."""
         if self.mean is None:
             return mean, sum_sq
@@ -119,11 +119,11 @@ class Standardizer:
                 f"x has features of shape {tuple(mean.shape)}, expected {tuple(self.mean.shape)}"
             )
         before, sum_sq_before = (asarray_like(a, mean) for a in (self.mean, self._sum_sq))
-        delta, whole = mean - before, self.count + m
-        joined = sum_sq_before + sum_sq + delta**2 * (self.count * m / whole)
-        return before + delta * (m / whole), joined
+        delta, total = mean - before, self.count + m
+        joined = sum_sq_before + sum_sq + delta**2 * (self.count * m / total)
+        return before + delta * (m / total), joined
 
-    def _keep(self, count: int, mean: Array, sum_sq: Array) -> None:
+    def _set_stats(self, count: int, mean: Array, sum_sq: Array) -> None:
         library = namespace(mean)
         std = library.sqrt(sum_sq / count)
         std = library.where(std > 0.0, std, library.ones_like(std))
@@ -141,16 +141,16 @@ class Standardizer:
         x = _real(x)
         if self.mean is None:
             raise ValueError("the Standardizer has seen no data: call fit first")
-        kept = tuple(1 if i in self._summed(x) else n for i, n in enumerate(x.shape))
-        if kept != tuple(self.mean.shape):
-            raise ValueError(f"x has features of shape {kept}, expected {tuple(self.mean.shape)}")
+        shape = tuple(1 if i in self._reduced_axes(x) else n for i, n in enumerate(x.shape))
+        if shape != tuple(self.mean.shape):
+            raise ValueError(f"x has features of shape {shape}, expected {tuple(self.mean.shape)}")
         library = namespace(x)
         dtype = x.dtype if is_floating(x) else library.float32
         # A checkpoint gives them on the host.
-        learnt = (asarray_like(a, x) for a in (self.mean, self.std))
-        return library.asarray(change(library.asarray(x, dtype=library.float64), *learnt), dtype=dtype)
+        stats = (asarray_like(a, x) for a in (self.mean, self.std))
+        return library.asarray(change(library.asarray(x, dtype=library.float64), *stats), dtype=dtype)
 
-    def _summed(self, x: Array) -> tuple[int, ...]:
+    def _reduced_axes(self, x: Array) -> tuple[int, ...]:
         axes = len(x.shape)
         for a in self.axis:
             if not -axes <= a < axes:
@@ -159,8 +159,8 @@ class Standardizer:
 
     def state_dict(self) -> dict[str, Any]:
         """What was learnt (copied), to be saved and loaded with :meth:`load_state_dict`."""
-        learnt = {"mean": self.mean, "sum_sq": self._sum_sq}
-        copies = {name: None if a is None else copy_array(a) for name, a in learnt.items()}
+        stats = {"mean": self.mean, "sum_sq": self._sum_sq}
+        copies = {name: None if a is None else copy_array(a) for name, a in stats.items()}
         return {"axis": list(self.axis), "count": self.count, **copies}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -170,13 +170,13 @@ class Standardizer:
         _state_dict.check_keys(state, ("count", "mean", "sum_sq"))
         count = _checks.count("count", state["count"])
         if not count:
-            self._forget()
+            self._reset()
             return
-        mean, sum_sq = (_learnt(f"state_dict's {name}", state[name]) for name in ("mean", "sum_sq"))
+        mean, sum_sq = (_read_stat(f"state_dict's {name}", state[name]) for name in ("mean", "sum_sq"))
         _state_dict.check_same_shape_dtype("sum_sq", sum_sq, mean)
         if bool(namespace(sum_sq).any(sum_sq < 0.0)):
             raise ValueError("state_dict's sum_sq holds negative numbers, expected sums of squares")
-        self._keep(count, mean, sum_sq)
+        self._set_stats(count, mean, sum_sq)
 
     def __repr__(self) -> str:
         return f"Standardizer(axis={self.axis if len(self.axis) > 1 else self.axis[0]}, count={self.count})"
@@ -191,7 +191,7 @@ def _real(x: Any) -> Array:
     return x
 
 
-def _learnt(name: str, array: Any) -> Array:
+def _read_stat(name: str, array: Any) -> Array:
     """A copy of what a checkpoint holds."""
     array = copy_array(check_floating(name, array), "float64")
     if not _is_finite(array):

@@ -65,10 +65,10 @@ class Draws:
         return len(self.index)
 
 
-def as_nchw(images: Any, draws: Draws, layout: str, computed: bool = False) -> Array:
-    """The images as N, C, H, W, checked against ``draws``; floating if they are to be ``computed`` with."""
+def as_nchw(images: Any, draws: Draws, layout: str, floating: bool = False) -> Array:
+    """The images as N, C, H, W, checked against ``draws``, and for a floating dtype if ``floating``."""
     _checks.choice("layout", layout, TO_NCHW)
-    images = check_floating("images", images) if computed else check_array("images", images)
+    images = check_floating("images", images) if floating else check_array("images", images)
     if len(images.shape) != 4:
         raise ValueError(f"images has shape {tuple(images.shape)}, expected 4 axes, {layout}")
     check_draws("images", images, draws)

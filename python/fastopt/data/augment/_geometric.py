@@ -63,11 +63,11 @@ def crop(
     if height > room[0] or width > room[1]:
         raise ValueError(f"size is ({height}, {width}), but padded images have ({room[0]}, {room[1]})")
     u = draws.uniforms("crop", 2)
-    top, left = (
-        _whole_below(u[:, i], room[i] - n + 1) - padding for i, n in enumerate((height, width))
-    )
+    top, left = (_randint(u[:, i], room[i] - n + 1) - padding for i, n in enumerate((height, width)))
     rows, columns = top[:, None] + np.arange(height), left[:, None] + np.arange(width)
-    cut = _fetch(x, asarray_like(rows[:, :, None], x), asarray_like(columns[:, None, :], x), fill)
+    cut = _gather_pixels(
+        x, asarray_like(rows[:, :, None], x), asarray_like(columns[:, None, :], x), fill
+    )
     return permuted(cut, FROM_NCHW[layout])
 
 
@@ -126,15 +126,15 @@ def rotate(
 
     Conventions: torchvision's ``RandomRotation`` with bilinear interpolation.
     """
-    x = as_nchw(images, draws, layout, computed=True)
+    x = as_nchw(images, draws, layout, floating=True)
     _check_fill(fill, x)
-    turn = (2.0 * draws.uniforms("rotate", 1)[:, 0] - 1.0) * _checks.real(
+    angle = (2.0 * draws.uniforms("rotate", 1)[:, 0] - 1.0) * _checks.real(
         "degrees", degrees, "[0, 180]"
     )
-    return permuted(turned(x, turn / 180.0, fill), FROM_NCHW[layout])
+    return permuted(rotate_images(x, angle / 180.0, fill), FROM_NCHW[layout])
 
 
-def turned(x: Array, half_turns: Any, fill: float) -> Array:
+def rotate_images(x: Array, half_turns: Any, fill: float) -> Array:
     """Images N, C, H, W turned counter-clockwise by so many times 180 degrees each."""
     library, dtype = namespace(x), compute_dtype(x)
     cos, sin = (asarray_like(f(half_turns)[:, None, None], x) for f in (cos_pi, sin_pi))
@@ -148,7 +148,8 @@ def turned(x: Array, half_turns: Any, fill: float) -> Array:
     row, column = (library.asarray(c, dtype=library.int64) for c in corner)
     wide = library.asarray(x, dtype=dtype)
     top, bottom = (
-        _fetch(wide, r, column, fill) * (1 - weight[1]) + _fetch(wide, r, column + 1, fill) * weight[1]
+        _gather_pixels(wide, r, column, fill) * (1 - weight[1])
+        + _gather_pixels(wide, r, column + 1, fill) * weight[1]
         for r in (row, row + 1)
     )
     return library.asarray(top * (1 - weight[0]) + bottom * weight[0], dtype=x.dtype)
@@ -176,7 +177,7 @@ def cutout(
     u = draws.uniforms("cutout", 2)
     inside = []
     for i, n in enumerate(x.shape[2:]):
-        first = _whole_below(u[:, i], n) - size // 2
+        first = _randint(u[:, i], n) - size // 2
         place = np.arange(n)[None, :] - first[:, None]
         inside.append((place >= 0) & (place < size))
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
@@ -203,12 +204,12 @@ def _check_fill(fill: Any, x: Array) -> None:
         raise ValueError(f"fill is {fill!r}, which images of dtype {name} cannot hold")
 
 
-def _whole_below(u: Any, n: int) -> Any:
+def _randint(u: Any, n: int) -> Any:
     """A whole number from 0 to n - 1 for each number in (0, 1)."""
     return np.floor(u * n).astype(np.int64)
 
 
-def _fetch(x: Array, rows: Array, columns: Array, fill: float) -> Array:
+def _gather_pixels(x: Array, rows: Array, columns: Array, fill: float) -> Array:
     """Pixels (n, c, rows, columns) for each n and c, or ``fill`` where the image has none; ``rows`` and
     ``columns`` are (N, H, W) or broadcast to it."""
     library = namespace(x)

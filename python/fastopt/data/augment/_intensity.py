@@ -58,7 +58,7 @@ def jitter(
     Conventions: torchvision's ``ColorJitter`` (which draws the order, too, and can turn the hue). Source:
     Krizhevsky, Sutskever & Hinton 2012, section 4.1, for the idea.
     """
-    x = as_nchw(images, draws, layout, computed=True)
+    x = as_nchw(images, draws, layout, floating=True)
     strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
     spread = np.array([_checks.real(name, s, "[0, inf)") for name, s in strengths.items()])
     channels = x.shape[1]
@@ -69,16 +69,18 @@ def jitter(
     library, dtype = namespace(x), compute_dtype(x)
     low, high = np.maximum(1.0 - spread, 0.0), 1.0 + spread
     factors = low + (high - low) * draws.uniforms("jitter", 3)
-    bright, sharp, full = (asarray_like(f[:, None, None, None], x, dtype) for f in factors.T)
+    brightness_factor, contrast_factor, saturation_factor = (
+        asarray_like(f[:, None, None, None], x, dtype) for f in factors.T
+    )
     weights = np.array(LUMA) if channels == 3 else np.full(channels, 1.0 / max(channels, 1))
     luma = asarray_like(weights[None, :, None, None], x, dtype)
 
-    y = library.asarray(x, dtype=dtype) * bright
-    mean = library.mean(_grey(y, luma), axis=(2, 3), keepdims=True)
-    y = y * sharp + mean * (1 - sharp)
+    y = library.asarray(x, dtype=dtype) * brightness_factor
+    mean = library.mean(_grayscale(y, luma), axis=(2, 3), keepdims=True)
+    y = y * contrast_factor + mean * (1 - contrast_factor)
     if saturation:
-        grey = _grey(y, luma)
-        y = y * full + grey * (1 - full)
+        grey = _grayscale(y, luma)
+        y = y * saturation_factor + grey * (1 - saturation_factor)
     if limits is not None:
         y = library.clip(y, *limits)
     return permuted(library.asarray(y, dtype=x.dtype), FROM_NCHW[layout])
@@ -92,7 +94,7 @@ def _limits(pair: Any) -> tuple[float, float]:
     return low, high
 
 
-def _grey(x: Array, luma: Array) -> Array:
+def _grayscale(x: Array, luma: Array) -> Array:
     return namespace(x).sum(x * luma, axis=1, keepdims=True)
 
 
@@ -171,7 +173,7 @@ def mixup(
     u = draws.uniforms("mixup", 3)
     partner = np.floor(u[:, 2] * len(others[0])).astype(np.int64)
     share = symmetric_beta(alpha, u[:, 0], u[:, 1])
-    mixed_x, mixed_y = (_mixed(a, take_rows(other, partner), share) for a, other in pairs)
+    mixed_x, mixed_y = (_blend(a, take_rows(other, partner), share) for a, other in pairs)
     return mixed_x, mixed_y
 
 
@@ -182,7 +184,7 @@ def symmetric_beta(alpha: float, u: Any, v: Any) -> Any:
     return 0.5 + 0.5 * np.clip(t, -1.0, 1.0)  # which roundings could pass
 
 
-def _mixed(a: Array, b: Array, share: Any) -> Array:
+def _blend(a: Array, b: Array, share: Any) -> Array:
     library, dtype = namespace(a), compute_dtype(a)
     a_wide, b_wide = (library.asarray(x, dtype=dtype) for x in (a, b))
     share = asarray_like(share.reshape(-1, *[1] * (len(a.shape) - 1)), a, dtype)

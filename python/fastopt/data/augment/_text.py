@@ -91,8 +91,8 @@ def back_translate(
     results = list(texts)
     places = [i for i, take in enumerate(chosen) if take]
     if places:
-        abroad = _translated("there", there, [texts[i] for i in places])
-        for i, text in zip(places, _translated("back", back, abroad), strict=True):
+        translated = _translated("there", there, [texts[i] for i in places])
+        for i, text in zip(places, _translated("back", back, translated), strict=True):
             results[i] = text
     return results
 
