@@ -85,8 +85,9 @@ def _new_like(make: str, array: Array, *fill: float, dtype: str | None = None) -
     library = library_of(array)
     if library == "torch":
         torch = sys.modules["torch"]
-        own = array.detach()
-        return getattr(torch, make)(own, *fill, dtype=getattr(torch, dtype) if dtype else own.dtype)
+        detached = array.detach()
+        torch_dtype = getattr(torch, dtype) if dtype else detached.dtype
+        return getattr(torch, make)(detached, *fill, dtype=torch_dtype)
     if library == "cupy":
         with array.device:  # else it would be the current one
             return getattr(sys.modules["cupy"], make)(array, *fill, dtype=dtype)
@@ -125,8 +126,8 @@ def state_like(param: Array, fill: float, dtype: str | None) -> Array:
 
 
 def _is_16_bit(array: Array) -> bool:
-    own = array if hasattr(array, "dtype") else _view(array)
-    return dtype_name(own) in ("float16", "bfloat16")
+    typed = array if hasattr(array, "dtype") else _view(array)
+    return dtype_name(typed) in ("float16", "bfloat16")
 
 
 def deepcopy_arrays(arrays: Arrays) -> Arrays:

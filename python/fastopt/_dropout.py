@@ -152,9 +152,9 @@ def dropout_mask(
     array([[False,  True,  True,  True],
            [ True,  True, False,  True]])
     """
-    keep = np.empty(shape, np.bool_)
-    _core.dropout_mask(keep, seed, offset, p, channel_axis, start)
-    return keep
+    mask = np.empty(shape, np.bool_)
+    _core.dropout_mask(mask, seed, offset, p, channel_axis, start)
+    return mask
 
 
 def philox4x32(*, seed: int, offset: int, index: int) -> tuple[int, int, int, int]:

@@ -8,14 +8,14 @@ from typing import Any
 from fastopt import _checks, _state_dict
 from fastopt._dropout import philox4x32
 
-_LAST = 2**64 - 1
+_MAX_UINT64 = 2**64 - 1
 
 
 def _key(seed: int, stream: int) -> int:
     """The seed itself, or one mixed of both by words that no array's elements ever read."""
     if stream == 0:
         return seed
-    low, high, _, _ = philox4x32(seed=seed, offset=stream, index=_LAST)
+    low, high, _, _ = philox4x32(seed=seed, offset=stream, index=_MAX_UINT64)
     return high << 32 | low
 
 
@@ -80,12 +80,12 @@ class Generator:
         """An offset that nobody had before."""
         with self._lock:
             offset = self._offset
-            if offset == _LAST:
+            if offset == _MAX_UINT64:
                 raise OverflowError("this generator has handed out all its offsets")
             self._offset = offset + 1
         return offset
 
-    def _take_back(self, offset: int) -> None:
+    def _undo_next_offset(self, offset: int) -> None:
         """Of a call that was refused, unless somebody else has had the next one since."""
         with self._lock:
             if self._offset == offset + 1:

@@ -25,8 +25,8 @@ def global_norm(arrays: Arrays, *, norm_type: float | Literal["2", "1", "max"] =
     >>> F.global_norm([np.array([3.0]), np.array([0.0, 4.0])])
     5.0
     """
-    listed, names = _listed("arrays", arrays)
-    return _core.global_norm(listed, {"norm_type": norm_type}, names)
+    listed, label = _as_list("arrays", arrays)
+    return _core.global_norm(listed, {"norm_type": norm_type}, label)
 
 
 def clip_grad_norm(
@@ -61,8 +61,8 @@ def clip_grad_norm(
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063.
     """
     options = {"max_norm": max_norm, "norm_type": norm_type, "clip_eps": clip_eps, "scope": scope}
-    listed, names = _listed("grads", grads)
-    return _core.clip_grad_norm(listed, options, names)
+    listed, label = _as_list("grads", grads)
+    return _core.clip_grad_norm(listed, options, label)
 
 
 def clip_grad_value(grads: Arrays, value: float) -> None:
@@ -75,11 +75,11 @@ def clip_grad_value(grads: Arrays, value: float) -> None:
     >>> g
     array([ 1. , -0.5])
     """
-    listed, names = _listed("grads", grads)
-    _core.clip_grad_value(listed, {"value": value}, names)
+    listed, label = _as_list("grads", grads)
+    _core.clip_grad_value(listed, {"value": value}, label)
 
 
-def _listed(role: str, arrays: Any) -> tuple[list[Array], LabelFn | None]:
+def _as_list(role: str, arrays: Any) -> tuple[list[Array], LabelFn | None]:
     """Arrays as a list, and what messages call them."""
     if isinstance(arrays, (list, tuple)):
         return list(arrays), None

@@ -154,8 +154,8 @@ def _require_name(path: tuple[str, ...]) -> None:
 def _require_dtype(path: tuple[str, ...], dtype: np.dtype[Any]) -> None:
     """An array's dtype comes back: it is tried, for there are many that NumPy's format does not keep."""
     if dtype.metadata or repr(_read_back(dtype)) != repr(dtype):
-        told = f"{dtype} with metadata" if dtype.metadata else str(dtype)
-        raise TypeError(f"{_place(path)} has dtype {told}, which a file does not give back")
+        text = f"{dtype} with metadata" if dtype.metadata else str(dtype)
+        raise TypeError(f"{_place(path)} has dtype {text}, which a file does not give back")
 
 
 def _read_back(dtype: np.dtype[Any]) -> Any:

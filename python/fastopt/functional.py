@@ -180,9 +180,11 @@ def nesterov_lookahead(
             at = "param" if single else f"params[{i}]"
             raise TypeError(f"{at} has type {type(p).__name__}, expected an array")
     # Where momentum carries the parameters when there is no gradient.
-    points, carried = deepcopy_arrays(param), deepcopy_arrays(velocity)
-    still = full_like(param, 0.0) if single else [full_like(p, 0.0) for p in param]
-    momentum_step(points, still, carried, lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity)
+    points, velocity_copy = deepcopy_arrays(param), deepcopy_arrays(velocity)
+    zero_grads = full_like(param, 0.0) if single else [full_like(p, 0.0) for p in param]
+    momentum_step(
+        points, zero_grads, velocity_copy, lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity
+    )
     return points
 
 

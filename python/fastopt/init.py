@@ -47,8 +47,8 @@ GAINS = {
 }
 
 
-class Into(TypedDict, total=False):
-    """What array the values go into."""
+class InitOptions(TypedDict, total=False):
+    """Options that every initializer takes."""
 
     layout: Layout
     dtype: Any
@@ -95,7 +95,7 @@ def fans(shape: tuple[int, ...], layout: Layout = "in_out") -> tuple[int, int]:
 
 
 def xavier_uniform(
-    shape: tuple[int, ...], *, generator: Generator, gain: float = 1.0, **into: Unpack[Into]
+    shape: tuple[int, ...], *, generator: Generator, gain: float = 1.0, **options: Unpack[InitOptions]
 ) -> Array:
     r"""Uniform in :math:`\pm g \sqrt{6 / (m + n)}`, for tanh and sigmoid.
 
@@ -107,12 +107,12 @@ def xavier_uniform(
     Conventions: torch's ``xavier_uniform_``, Keras's ``GlorotUniform``. Source: Glorot & Bengio 2010,
     equation 16.
     """
-    m, n = _fans(shape, into)
-    return _made(shape, generator, "uniform", _over(6.0, m + n, gain), into)
+    m, n = _fans(shape, options)
+    return _initialize(shape, generator, "uniform", _scale(6.0, m + n, gain), options)
 
 
 def xavier_normal(
-    shape: tuple[int, ...], *, generator: Generator, gain: float = 1.0, **into: Unpack[Into]
+    shape: tuple[int, ...], *, generator: Generator, gain: float = 1.0, **options: Unpack[InitOptions]
 ) -> Array:
     r"""Normal with variance :math:`2 g^2 / (m + n)`, for tanh and sigmoid.
 
@@ -124,8 +124,8 @@ def xavier_normal(
     Conventions: torch's ``xavier_normal_``; Keras and flax cut normal numbers off at two deviations. Source:
     Glorot & Bengio 2010, equation 12.
     """
-    m, n = _fans(shape, into)
-    return _made(shape, generator, "normal", _over(2.0, m + n, gain), into)
+    m, n = _fans(shape, options)
+    return _initialize(shape, generator, "normal", _scale(2.0, m + n, gain), options)
 
 
 def he_uniform(
@@ -134,7 +134,7 @@ def he_uniform(
     generator: Generator,
     gain: float = GAINS["relu"],
     fan: Literal["in", "out"] = "in",
-    **into: Unpack[Into],
+    **options: Unpack[InitOptions],
 ) -> Array:
     r"""Uniform in :math:`\pm g \sqrt{3 / m}`, that is :math:`\pm \sqrt{6 / m}` for ReLU's gain; with
     ``fan="out"``, :math:`n` in place of :math:`m`.
@@ -147,7 +147,8 @@ def he_uniform(
     Conventions: torch's ``kaiming_uniform_(nonlinearity="relu")``, Keras's ``HeUniform``. Source: He,
     Zhang, Ren & Sun 2015, arXiv:1502.01852.
     """
-    return _made(shape, generator, "uniform", _over(3.0, _fan(shape, fan, into), gain), into)
+    scale = _scale(3.0, _fan(shape, fan, options), gain)
+    return _initialize(shape, generator, "uniform", scale, options)
 
 
 def he_normal(
@@ -156,7 +157,7 @@ def he_normal(
     generator: Generator,
     gain: float = GAINS["relu"],
     fan: Literal["in", "out"] = "in",
-    **into: Unpack[Into],
+    **options: Unpack[InitOptions],
 ) -> Array:
     r"""Normal with variance :math:`g^2 / m`, that is :math:`2 / m` for ReLU's gain; with ``fan="out"``,
     :math:`n` in place of :math:`m`.
@@ -169,36 +170,39 @@ def he_normal(
     Conventions: torch's ``kaiming_normal_(nonlinearity="relu")``; Keras and flax cut normal numbers off at two
     deviations. Source: He, Zhang, Ren & Sun 2015, equation 10, arXiv:1502.01852.
     """
-    return _made(shape, generator, "normal", _over(1.0, _fan(shape, fan, into), gain), into)
+    scale = _scale(1.0, _fan(shape, fan, options), gain)
+    return _initialize(shape, generator, "normal", scale, options)
 
 
-def _fans(shape: tuple[int, ...], into: Into) -> tuple[int, int]:
-    return fans(shape, into.get("layout", "in_out"))
+def _fans(shape: tuple[int, ...], options: InitOptions) -> tuple[int, int]:
+    return fans(shape, options.get("layout", "in_out"))
 
 
-def _fan(shape: tuple[int, ...], fan: str, into: Into) -> int:
+def _fan(shape: tuple[int, ...], fan: str, options: InitOptions) -> int:
     _checks.choice("fan", fan, ("in", "out"))
-    return _fans(shape, into)[fan == "out"]
+    return _fans(shape, options)[fan == "out"]
 
 
-def _over(variance: float, fan: int, gain: float) -> float:
+def _scale(variance: float, fan: int, gain: float) -> float:
     """g sqrt(variance / fan); an empty array has no scale."""
     return _checks.real("gain", gain, "[0, inf)") * sqrt(variance / max(fan, 1))
 
 
-def _made(shape: tuple[int, ...], generator: Generator, kind: str, scale: float, into: Into) -> Array:
-    _checks.option_names("an initializer", into, Into.__annotations__)
+def _initialize(
+    shape: tuple[int, ...], generator: Generator, kind: str, scale: float, options: InitOptions
+) -> Array:
+    _checks.option_names("an initializer", options, InitOptions.__annotations__)
     if not isinstance(generator, Generator):
         raise TypeError(f"generator has type {type(generator).__name__}, expected fastopt.Generator")
-    values = np.empty(shape, _dtype(into.get("dtype")))
-    like = into.get("like")
+    values = np.empty(shape, _dtype(options.get("dtype")))
+    like = options.get("like")
     template = values if like is None else check_array("like", like)
     offset = generator.next_offset()
     try:
         _random.fill(values.reshape(-1), kind, scale, generator.key, offset)
         return asarray_like(values, template)
     except Exception:
-        generator._take_back(offset)
+        generator._undo_next_offset(offset)
         raise
 
 

@@ -286,7 +286,7 @@ class Dropout(Layer):
             )
         except Exception:
             if training:
-                generator._take_back(offset)
+                generator._undo_next_offset(offset)
             raise
         return y
 
