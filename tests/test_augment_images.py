@@ -9,10 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from array_libraries import each_library
 from fastopt.data import augment
 from fastopt.data.augment._geometric import rotate_images
 from fastopt.data.augment._intensity import symmetric_beta
-from libraries import each_library
 
 INDEX = np.array([7, 0, 3, 2**32 - 1, 12, 4])
 SEED, EPOCH = 11, 2

@@ -10,7 +10,7 @@ import pytest
 from ml_dtypes import finfo
 
 import reference_batch_norm as reference
-from batches import BY_ID, CASES, FEW, FORMS, Form, batch
+from batch_norm_cases import BY_ID, CASES, FEW, FORMS, Form, batch
 from fastopt import functional as F
 from tolerance import DTYPES, ULPS, assert_close, errors, wide
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import trees
-from batches import BY_ID, CASES, FEW, Case, Form, batch, result_image
-from cases import image
+import reference_reductions as reductions
+from batch_norm_cases import BY_ID, CASES, FEW, Case, Form, batch, result_image
 from fastopt import _core
 from fastopt import functional as F
 from layouts import permuted, shifted, spread
+from step_cases import image
 from test_bits import MACHINES, turn
 from tolerance import DTYPES, wide
 
@@ -148,7 +148,7 @@ def by_hand(b, case: Case, rows: bool):
         np.moveaxis(a, 1, -1).reshape(-1, b.form.channels).astype(kind) for a in (b.x, b.dy, b.residual)
     )
     n = float(len(values))
-    mean, m2 = trees.moments(values, rows)
+    mean, m2 = reductions.moments(values, rows)
     var = m2 / n
     if not case.training:
         mean, var = wide(b.running_mean), wide(b.running_var)
@@ -162,7 +162,7 @@ def by_hand(b, case: Case, rows: bool):
     if case.relu:
         y = np.maximum(y, kind(0))
         dy = np.where(y.astype(b.x.dtype) > 0, dy, kind(0))
-    sum_dy, products = trees.backward_sums(values, dy, mean, rows)
+    sum_dy, products = reductions.backward_sums(values, dy, mean, rows)
     slope = (invstd * invstd * products / n).astype(kind)
     offset = (sum_dy / n + (wide(hi) - mean) * wide(slope)).astype(kind)
     dx = ((dy - offset) - (values - hi) * slope) * scale.astype(kind)

@@ -9,12 +9,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from batches import BY_ID, Form, batch, result_image
-from cases import image
-from children import output
+from adam_setup import refused
+from batch_norm_cases import BY_ID, Form, batch, result_image
 from fastopt import functional as F
 from layouts import OldDLPack, OnlyDLPack, OnlyInterface, odd_strides, spread
-from scenes import refused
+from step_cases import image
+from subprocesses import output
 from test_memory import counts
 from tolerance import DTYPES
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from batches import CASES, FEW, Case, Form, batch
+from batch_norm_cases import CASES, FEW, Case, Form, batch
 from fastopt import functional as F
 
 SMALL = [Form((5, 3)), Form((2, 3, 4)), Form((2, 2, 3), axis=-1), Form((3, 2, 2, 2), axis=0)]

@@ -9,10 +9,10 @@ import re
 import numpy as np
 import pytest
 
-from batches import BY_ID, Form, batch
+from adam_setup import refused
+from batch_norm_cases import BY_ID, Form, batch
 from fastopt import functional as F
-from scenes import refused
-from steps import values
+from optimizers_table import values
 from test_refusals import NO_ARRAY, NO_DTYPE, read_only
 
 FORM = Form((4, 25))

@@ -8,10 +8,10 @@ import re
 import numpy as np
 import pytest
 
-from batches import batch
+from adam_setup import refused
+from batch_norm_cases import batch
 from fastopt import functional as F
-from scenes import refused
-from steps import bits, values
+from optimizers_table import bits, values
 from test_batch_norm_refusals import FORM, TWO, forward, over, parts
 from test_refusals import NO_ARRAY, read_only
 

@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastopt
-from cases import (
+from fastopt import _core
+from fastopt import functional as F
+from step_cases import (
     EVERYTHING,
     PLAIN,
     RULES,
@@ -23,8 +25,6 @@ from cases import (
     image,
     parameters,
 )
-from fastopt import _core
-from fastopt import functional as F
 from tolerance import DTYPES
 
 BLOCK, GROUP = 4096, 16  # csrc/rules/norms.hpp; csrc/cpu/norm.cpp hands out groups of blocks

@@ -23,7 +23,7 @@ from layouts import (
     shifted,
     spread,
 )
-from steps import CASES, DTYPES, all_bits, bits, state_bits, values
+from optimizers_table import CASES, DTYPES, all_bits, bits, state_bits, values
 
 
 def stepped(params, grads, **options):

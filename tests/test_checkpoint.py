@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from children import output
+from array_libraries import each_library
 from fastopt import checkpoint
-from libraries import each_library
+from subprocesses import output
 
 STATE = {
     "nothing": None,

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import fastopt
-from cupys import Cupys, Stream
+from fake_cupy import Cupys, Stream
 from fastopt import _core
 from fastopt import functional as F
-from steps import bits
+from optimizers_table import bits
 
 
 def changed(array, **about):

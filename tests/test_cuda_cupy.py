@@ -11,7 +11,7 @@ import pytest
 import fastopt
 from fastopt import functional as F
 from layouts import GRADS, SHAPE, TARGETS
-from steps import DTYPES, bits
+from optimizers_table import DTYPES, bits
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from cases import PLAIN, gradients, parameters
 from fastopt import functional as F
-from steps import DTYPES, bits, values
+from optimizers_table import DTYPES, bits, values
+from step_cases import PLAIN, gradients, parameters
 
 LENGTHS = (5000, 3, 70001)
 MANY = 2**31 + 13

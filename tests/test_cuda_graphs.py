@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from cases import PLAIN, gradients, parameters
 from fastopt import functional as F
-from steps import bits
+from optimizers_table import bits
+from step_cases import PLAIN, gradients, parameters
 
 LENGTHS = (5000, 3, 2049)
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batches import BY_ID, CASES, FEW, FORMS, Batch, Case, Form, batch
+from batch_norm_cases import BY_ID, CASES, FEW, FORMS, Batch, Case, Form, batch
 from fastopt import functional as F
 from layouts import GRADS, SHAPE, TARGETS, permuted, shifted, spread
-from steps import DTYPES, bits, values
+from optimizers_table import DTYPES, bits, values
 
 # Forms where the tree has more than one level, and a last block with few values, on each way.
 LARGE = [

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from cupys import Cupys
 from devices import Array
+from fake_cupy import Cupys
 from fastopt import functional as F
 
 CAPTURE_RELAXED = 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastopt import functional as F
-from steps import DTYPES, bits, values
+from optimizers_table import DTYPES, bits, values
 
 # Around the lanes and blocks of a norm, a group of blocks, and the groups that one thread joins.
 LENGTHS = (1, 15, 17, 4095, 4097, 65536, 65537, 300_001)

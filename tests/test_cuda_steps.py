@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import fastopt
-from cases import CASES, EVERYTHING_CASES, PLAIN, RULES, STORAGES, gradients, parameters
 from fastopt import functional as F
 from layouts import TARGETS
-from steps import bits
+from optimizers_table import bits
+from step_cases import CASES, EVERYTHING_CASES, PLAIN, RULES, STORAGES, gradients, parameters
 
 # Around vectors of 16 bytes, chunks of 512, 1,024 and 2,048, and the blocks and groups of a norm.
 LENGTHS = (0, 1, 3, 15, 16, 17, 255, 1023, 1025, 2047, 2048, 2049, 5000, 70001)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from cupys import Cupys, Stream
+from fake_cupy import Cupys, Stream
 from fastopt import functional as F
-from steps import bits
+from optimizers_table import bits
 
 GLOBAL = 0  # the strictest mode of a capture
 

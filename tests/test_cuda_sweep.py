@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cases import CASES, RULES, STORAGES
 from fastopt import functional as F
-from steps import DTYPES, bits
+from optimizers_table import DTYPES, bits
+from step_cases import CASES, RULES, STORAGES
 
 SEEDS = range(12)
 ODD = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -6e-8)

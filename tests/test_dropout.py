@@ -12,7 +12,7 @@ import pytest
 import reference_dropout as reference
 from fastopt import functional as F
 from layouts import FOREIGN, memory_of
-from steps import DTYPES, bits, values
+from optimizers_table import DTYPES, bits, values
 
 SHAPE = (3, 5, 7, 11)  # 1155 elements: nine tiles and a rest
 SEED = {"seed": 0x0123456789ABCDEF, "offset": 5}

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastopt
-from children import output
 from fastopt import _core
 from fastopt import functional as F
 from layouts import GRADS, SHAPE, TARGETS, shifted
-from steps import DTYPES, bits, values
+from optimizers_table import DTYPES, bits, values
+from subprocesses import output
 
 ISAS = _core.isas_supported()
 SEED = {"seed": 17, "offset": 3}

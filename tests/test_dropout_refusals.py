@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import fastopt
+from adam_setup import refused
 from fastopt import functional as F
-from scenes import refused
-from steps import values
+from optimizers_table import values
 
 SHAPE = (4, 6)
 ANY_TYPE = "float16, bfloat16, float32 or float64"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from libraries import Torch, each_library
+from array_libraries import Torch, each_library
 
 # Errors, and with patience 2 the update that stops and the best one before it.
 RUNS = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from libraries import each_library
+from array_libraries import each_library
 
 
 def path(steps=30, shape=(4, 3), dtype=np.float64):

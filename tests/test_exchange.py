@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from cases import PLAIN
 from fastopt import functional as F
-from steps import bits, values
+from optimizers_table import bits, values
+from step_cases import PLAIN
 
 
 def tensors(torch, arrays):

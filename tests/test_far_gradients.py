@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from cases import image
 from fastopt import _core
 from layouts import permuted, spread
+from step_cases import image
 from tolerance import DTYPES
 
 LINE, ROOM = 64, 128 << 10  # bytes: of a cache line, and that are brought at a time

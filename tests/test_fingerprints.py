@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batches import BY_ID, FEW, Batch, Form, result_image
-from batches import Case as LayerCase
-from cases import CASES, STORAGES, Case, gradients, image, parameters
+from batch_norm_cases import BY_ID, FEW, Batch, Form, result_image
+from batch_norm_cases import Case as LayerCase
 from fastopt import functional as F
+from step_cases import CASES, STORAGES, Case, gradients, image, parameters
 from tolerance import DTYPES
 
 FILE = Path(__file__).with_name("fingerprints.json")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from cases import TILE, image
 from fastopt import _core
 from fastopt import functional as F
+from step_cases import TILE, image
 
 
 def denormal_inputs() -> dict[str, np.ndarray]:

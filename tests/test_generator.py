@@ -12,7 +12,7 @@ import pytest
 
 import fastopt
 from fastopt import functional as F
-from steps import values
+from optimizers_table import values
 
 
 def masks(layer, count):

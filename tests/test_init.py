@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import fastopt
+from array_libraries import each_library
 from fastopt import _random, init
-from libraries import each_library
 
 # With m inputs and n outputs: the variance that the source asks for.
 VARIANCES = {

@@ -10,7 +10,7 @@ import pytest
 
 import fastopt
 from fastopt import functional as F
-from steps import bits, values
+from optimizers_table import bits, values
 
 OPTIONS = {
     "plain": {},

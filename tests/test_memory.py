@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import fastopt
-from children import output
 from fastopt import functional as F
 from layouts import FOREIGN, OnlyDLPack, spread
-from steps import CASES, values
+from optimizers_table import CASES, values
+from subprocesses import output
 
 linux = pytest.mark.skipif(
     sys.platform != "linux", reason="/proc tells how much memory there was at most"

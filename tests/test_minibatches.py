@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastopt
+from array_libraries import each_library
 from fastopt.data import minibatches
-from libraries import each_library
 
 X = np.arange(23)
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import trees
-from batches import FORMS
+import reference_reductions as reductions
+from batch_norm_cases import FORMS
 from fastopt import functional as F
+from reference_reductions import PLANE_BLOCK, ROW_BLOCK
 from tolerance import DTYPES
-from trees import PLANE_BLOCK, ROW_BLOCK
 
 EPS = 2.0**-52
 LAYOUTS = {"planes": False, "rows": True}
@@ -139,7 +139,7 @@ def test_moments_are_joined_in_the_tree(form, dtype, isa):
     in_memory = np.moveaxis(x, form.axis, -1)
     order = np.argsort([-s for s in in_memory.strides[:-1]], kind="stable")
     values = in_memory.transpose(*order, -1).reshape(-1, form.channels)
-    mean, m2 = trees.moments(values, is_rows(x, form))
+    mean, m2 = reductions.moments(values, is_rows(x, form))
     np.testing.assert_array_equal(found.mean, mean)
     np.testing.assert_array_equal(found.m2, m2)
 
@@ -159,7 +159,7 @@ def test_any_count_is_joined_in_the_tree(count, layout, isa):
     rows = LAYOUTS[layout]
     values = np.array(pinned_values(count))
     found = moments_of(values, rows)
-    assert found == tuple(v.item() for v in trees.moments(values, rows))
+    assert found == tuple(v.item() for v in reductions.moments(values, rows))
 
 
 def pinned_values(count: int) -> list[float]:
@@ -199,8 +199,8 @@ def test_parts_are_joined_in_a_tree_over_their_index(layout):
     moments = [F.batch_norm_moments(columns(p, rows)) for p in parts]
     joined = F.batch_norm_join(moments)
     nodes = [(m.mean[0], m.m2[0], m.n) for m in moments]
-    first, second = trees.join_moments(*nodes[:2]), nodes[2]  # nothing joins nothing to the third
-    mean, m2, count = trees.join_moments(trees.join_moments(first, second), nodes[4])
+    first, second = reductions.join_moments(*nodes[:2]), nodes[2]  # nothing joins nothing to the third
+    mean, m2, count = reductions.join_moments(reductions.join_moments(first, second), nodes[4])
     assert (joined.mean[0], joined.m2[0], joined.n) == (mean, m2, count)
     mu, deviations = exact(np.concatenate(parts))
     assert mean == pytest.approx(mu, abs=300 * EPS)

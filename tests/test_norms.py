@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import reference
-from cases import STORAGES, TILE, gradients, image, parameters
 from fastopt import functional as F
+from step_cases import STORAGES, TILE, gradients, image, parameters
 from tolerance import DTYPES, assert_close, wide
 
 NORMS = [1, 2, "max"]

@@ -10,7 +10,7 @@ import pytest
 
 import fastopt
 from fastopt import _core
-from steps import CASES, DTYPES, all_bits, bits, state_bits, values
+from optimizers_table import CASES, DTYPES, all_bits, bits, state_bits, values
 
 SHAPES = ((5, 7), (11,), (2, 3, 4))
 NAMES = ("a", "b", "c")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from children import PACKAGES
+from subprocesses import PACKAGES
 
 for package in ("matplotlib", "sklearn"):
     pytest.importorskip(package, reason=f"the examples need {package}: pip install '.[demo]'")

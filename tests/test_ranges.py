@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from cases import EVERYTHING, PLAIN, RULES, STORAGES, TILE, around, gradients, image, parameters
 from fastopt import functional as F
+from step_cases import EVERYTHING, PLAIN, RULES, STORAGES, TILE, around, gradients, image, parameters
 from tolerance import DTYPES, wide
 
 # ---- non-finite gradients ----

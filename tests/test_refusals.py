@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import fastopt
+from adam_setup import FACES, LAST, SHAPE, flat, refused, scene
 from fastopt import _core
 from fastopt import functional as F
-from scenes import FACES, LAST, SHAPE, flat, refused, scene
-from steps import values
+from optimizers_table import values
 
 ANY_TYPE = "float16, bfloat16, float32 or float64"
 

@@ -9,7 +9,7 @@ import pytest
 import fastopt
 from fastopt import functional as F
 from fastopt._options import DEFAULTS
-from steps import bits, values
+from optimizers_table import bits, values
 
 W = values(10)
 V = np.zeros_like(W)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastopt import _core
-from steps import CASES, bits, values
+from optimizers_table import CASES, bits, values
 
 # Where each number may lie; None switches off those that may be infinite.
 RANGES = {

@@ -10,8 +10,8 @@ import pytest
 
 import fastopt
 import reference
-from cases import CASES, PLAIN, RULES, STORAGES, TILE, gradients, image, parameters
 from fastopt import functional as F
+from step_cases import CASES, PLAIN, RULES, STORAGES, TILE, gradients, image, parameters
 from tolerance import DTYPES, assert_close, wide
 
 LENGTHS = (1, 7, TILE - 1, TILE, TILE + 1, 3 * TILE + 5)

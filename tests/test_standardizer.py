@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from array_libraries import each_library
 from fastopt._array_api import EXPECTED_FLOATING
 from fastopt.data import Standardizer
-from libraries import each_library
 
 AXES = {
     "feature": ((50, 4), 1, (0,)),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from steps import CASES, DTYPES, all_bits, bits, state_bits, values
+from optimizers_table import CASES, DTYPES, all_bits, bits, state_bits, values
 
 SHAPES = ((5, 7), (11,), (2, 3, 4))
 

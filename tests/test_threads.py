@@ -13,9 +13,9 @@ import pytest
 import threadpoolctl
 
 import fastopt
-from children import output, run
 from fastopt import _core
-from steps import CASES, all_bits, state_bits, values
+from optimizers_table import CASES, all_bits, state_bits, values
+from subprocesses import output, run
 
 
 @pytest.fixture

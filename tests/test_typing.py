@@ -16,7 +16,7 @@ import fastopt
 from fastopt import checkpoint, data, functional, init, penalties, schedules
 from fastopt._hyperparams import HyperParams
 from fastopt._options import DEFAULTS, AdamOptions
-from steps import CASES
+from optimizers_table import CASES
 
 SOURCE = Path(__file__).parents[1] / "python"
 MODULES = (fastopt, functional, init, schedules, penalties, checkpoint, data, data.augment)

@@ -8,7 +8,7 @@ import pytest
 
 import fastopt
 from fastopt import functional as F
-from steps import all_bits, values
+from optimizers_table import all_bits, values
 
 SHAPE = (4, 25)
 LAST = 2  # of three arrays: the first two must stay untouched when this one is bad

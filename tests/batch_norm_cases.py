@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from cases import image
 from fastopt import functional as F
 from layouts import permuted
+from step_cases import image
 from tolerance import DTYPES
 
 
