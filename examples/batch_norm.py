@@ -1,12 +1,13 @@
-"""BatchNorm bears a larger rate and a worse start: a deep network, by rate and by scale of its initial weights.
+"""BatchNorm tolerates a larger learning rate and a worse initialization: a deep network with many of both.
 
     pip install '.[demo]' && python examples/batch_norm.py
 
-Each layer multiplies the signal by the scale of its weights. He's scale keeps the signal's size; half of it
-leaves 1/64 behind six layers, twice of it makes 64 times as much, and the network trains at He's scale alone,
-and at few rates. BatchNorm brings the signal back to one size behind every layer: now the network trains from a
-sixteenth to four times He's scale, and at four times the rate. The scale still has a say in the rate, since a
-step turns small weights further: they get by with a smaller one.
+Each layer multiplies the signal by the scale of its weights. He's scale preserves the size of the signal. With
+half of it only 1/64 of the signal is left after six layers; with twice it, the signal grows 64-fold. Without
+BatchNorm the network therefore trains only at He's scale, and at few learning rates. BatchNorm normalizes the
+signal after every layer: the network then trains from a sixteenth to four times He's scale, and at four times
+the learning rate. The scale still affects the choice of the learning rate: the same step turns small weights
+further, so that a smaller learning rate is enough for them.
 """
 
 from types import SimpleNamespace
@@ -19,17 +20,17 @@ from sklearn.model_selection import train_test_split
 
 import fastopt
 from command import picture_argument
-from network import Linear, accuracy, forward, learnt, loss_and_grads, make_network
+from network import Linear, accuracy, forward, learnable_params, loss_and_grads, make_network
 
 NETWORK = {"layers": 6, "hidden": 32, "dropout": 0.0}
 EPOCHS, BATCH = 5, 64
-RATES = tuple(4.0**k for k in range(-4, 2))
-SCALES = tuple(2.0**k for k in range(-4, 4))  # of the weights, in units of He's
-TRAINED = 0.8  # of the test digits, from which on a network counts as trained
+LEARNING_RATES = tuple(4.0**k for k in range(-4, 2))
+SCALES = tuple(2.0**k for k in range(-4, 4))  # of the initial weights, relative to He's
+TRAINED = 0.8  # test accuracy from which on a network counts as trained
 
 
 def data():
-    """``x`` (N, 64), standardised, and ``y`` (N, 10), one-hot: to train and to test with."""
+    """Return the training and the test part: ``x`` (N, 64), standardized, and ``y`` (N, 10), one-hot."""
     images, labels = load_digits(return_X_y=True)
     x, x_test, y, y_test = train_test_split(images, np.eye(10)[labels], random_state=0, stratify=labels)
     standardizer = fastopt.data.Standardizer().fit(x)
@@ -37,7 +38,8 @@ def data():
     return [[a.astype("float32") for a in part] for part in ((x, y), (x_test, y_test))]
 
 
-def start(batch_norm, scale, seed=0):
+def initial_network(batch_norm, scale, seed=0):
+    """Return a network whose weights are ``scale`` times He's."""
     network = make_network(np, 64, 10, SimpleNamespace(**NETWORK, batch_norm=batch_norm, seed=seed))
     for layer in network:
         if isinstance(layer, Linear):
@@ -45,21 +47,21 @@ def start(batch_norm, scale, seed=0):
     return network
 
 
-def signal(batch_norm, scale, seed=0):
-    """The root mean square of what the last hidden layer makes of the training digits at the start."""
+def hidden_rms(batch_norm, scale, seed=0):
+    """Return the RMS of the last hidden layer's output for the training digits, before training."""
     (x, _), _ = data()
-    hidden = forward(start(batch_norm, scale, seed)[:-1], {}, x, training=True)
+    hidden = forward(initial_network(batch_norm, scale, seed)[:-1], {}, x, training=True)
     return float(np.sqrt(np.square(hidden).mean()))
 
 
-def read(batch_norm, scale, lr, seed=0):
-    """The share of test digits that the trained network reads."""
+def train_and_evaluate(batch_norm, scale, lr, seed=0):
+    """Train a network and return its test accuracy."""
     training, test = data()
-    network = start(batch_norm, scale, seed)
-    params = learnt(network)
+    network = initial_network(batch_norm, scale, seed)
+    params = learnable_params(network)
     opt = fastopt.SGD(params, lr=lr)
     batches = fastopt.data.minibatches(*training, batch_size=BATCH, seed=seed, drop_last=True)
-    with np.errstate(over="ignore", invalid="ignore"):  # where the rate was too high
+    with np.errstate(over="ignore", invalid="ignore"):  # if the learning rate is too high
         for _ in range(EPOCHS):
             for batch in batches:
                 opt.step(loss_and_grads(network, params, *batch)[1])
@@ -67,12 +69,14 @@ def read(batch_norm, scale, lr, seed=0):
 
 
 def survey(batch_norm, seed=0):
-    """``read`` at all scales (rows) and rates (columns)."""
-    return np.array([[read(batch_norm, scale, lr, seed) for lr in RATES] for scale in SCALES])
+    """Return the test accuracies for all scales (rows) and learning rates (columns)."""
+    return np.array(
+        [[train_and_evaluate(batch_norm, scale, lr, seed) for lr in LEARNING_RATES] for scale in SCALES]
+    )
 
 
-def span(values, trained):
-    """The least and the largest of the values at which the network trains."""
+def trained_range(values, trained):
+    """Return the smallest and the largest of the values at which the network trains."""
     good = [value for value, yes in zip(values, trained, strict=True) if yes]
     return good[0], good[-1]
 
@@ -82,13 +86,13 @@ def draw(tables, file):
     axes = figure.subplots(1, 2, sharey=True)
     for ax, (name, table) in zip(axes, tables.items(), strict=True):
         image = ax.imshow(table, origin="lower", aspect="auto", cmap="cividis", vmin=0, vmax=1)
-        for (i, j), share in np.ndenumerate(table):
-            ax.text(j, i, f"{share:.0%}", ha="center", va="center", color="k" if share > 0.5 else "w")
+        for (i, j), value in np.ndenumerate(table):
+            ax.text(j, i, f"{value:.0%}", ha="center", va="center", color="k" if value > 0.5 else "w")
         ax.set(title=name, xlabel="learning rate of SGD")
-        ax.set_xticks(range(len(RATES)), [fraction(lr) for lr in RATES])
+        ax.set_xticks(range(len(LEARNING_RATES)), [fraction(lr) for lr in LEARNING_RATES])
     axes[0].set_yticks(range(len(SCALES)), [fraction(scale) for scale in SCALES])
-    axes[0].set_ylabel("initial weights, in units of He's")
-    figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="test digits read")
+    axes[0].set_ylabel("scale of the initial weights, relative to He's")
+    figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="test accuracy")
     figure.savefig(file, dpi=120)
 
 
@@ -101,16 +105,14 @@ def main(file):
     for batch_norm, name in ((False, "without BatchNorm"), (True, "with BatchNorm")):
         tables[name] = survey(batch_norm)
         trained = tables[name] >= TRAINED
-        sizes = ", ".join(f"{signal(batch_norm, scale):.2g}" for scale in (0.5, 1, 2))
-        print(f"{name}: at half, once and twice He's scale the last hidden layer's signal is {sizes}")
-        print(
-            f"  reads {TRAINED:.0%} of the test digits in {trained.sum()} of {trained.size} cases, from"
-        )
-        for what, values, axis in (("rate", RATES, 0), ("scale", SCALES, 1)):
-            least, largest = span(values, trained.any(axis=axis))
-            print(f"  {what} {fraction(least)} to {what} {fraction(largest)}")
+        sizes = ", ".join(f"{hidden_rms(batch_norm, scale):.2g}" for scale in (0.5, 1, 2))
+        print(f"{name}: the last hidden layer's RMS at 1/2, 1 and 2 times He's scale is {sizes}")
+        print(f"  test accuracy of at least {TRAINED:.0%} in {trained.sum()} of {trained.size} cases:")
+        for what, values, axis in (("learning rates", LEARNING_RATES, 0), ("scales", SCALES, 1)):
+            smallest, largest = trained_range(values, trained.any(axis=axis))
+            print(f"  {what} from {fraction(smallest)} to {fraction(largest)}")
     draw(tables, file)
-    print(f"the picture: {file}")
+    print(f"plot: {file}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A cliff: one huge gradient throws the weight out of the picture, unless the gradient's norm is clipped.
+"""A cliff: a single huge gradient throws the weight far away, unless the norm of the gradient is clipped.
 
     pip install '.[demo]' && python examples/cliff.py
 
-A linear recurrent network of one unit multiplies its input 50 times by the same weight w. To bring 1 to
-1/2 it needs w = 0.5**(1/50). Below 1 the loss is almost flat; a little above it is a wall.
+A linear recurrent network of one unit multiplies its input 50 times by the same weight w. To map 1 to 1/2, it
+needs w = 0.5**(1/50). The loss is almost flat for w below 1, and rises like a wall a little above 1.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def gradient(w):
 
 
 def descend(clip_norm):
-    """The weights by step, until they are no longer finite."""
+    """Return the weight after each step, until it is no longer finite."""
     w = np.array([START])
     opt = fastopt.SGD(w, lr=LR, clip_norm=clip_norm)
     seen = [START]
@@ -46,7 +46,7 @@ def draw(clipped, file):
     ax.semilogy(clipped, loss(np.array(clipped)) + 1e-9, "o-", markersize=3, label="with clip_norm=1")
     first = gradient(START)
     ax.annotate(
-        f"without: the first step goes to w = {START - LR * first:.2g}",
+        f"without: the first step leads to w = {START - LR * first:.2g}",
         (START, loss(START)),
         (0.93, loss(START)),
         arrowprops={"arrowstyle": "<-"},
@@ -54,20 +54,20 @@ def draw(clipped, file):
         bbox={"fc": "white", "ec": "none"},
     )
     ax.axvline(BEST, color="0.7", linestyle=":")
-    ax.set(xlabel="w", ylabel="loss + 1e-9", title=f"a network that multiplies {LENGTH} times by w")
+    ax.set(xlabel="w", ylabel="loss + 1e-9", title=f"a network that multiplies by w {LENGTH} times")
     ax.legend(frameon=False, loc="lower left")
     figure.savefig(file, dpi=120)
 
 
 def main(file):
     plain, clipped = descend(None), descend(LIMIT)
-    print(f"at w = {START} the gradient is {gradient(START):.2g}")
-    print("without a limit w goes", " -> ".join(f"{w:.3g}" for w in plain))
+    print(f"gradient at w = {START}: {gradient(START):.2g}")
+    print("without clipping: w =", " -> ".join(f"{w:.3g}" for w in plain))
     print(
-        f"with clip_norm={LIMIT:g}, after {STEPS} steps: w = {clipped[-1]:.6f}, the best is {BEST:.6f}"
+        f"with clip_norm={LIMIT:g}, after {STEPS} steps: w = {clipped[-1]:.6f}; the optimum is {BEST:.6f}"
     )
     draw(clipped, file)
-    print(f"the picture: {file}")
+    print(f"plot: {file}")
 
 
 if __name__ == "__main__":

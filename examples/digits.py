@@ -1,20 +1,21 @@
-"""Train a network to read handwritten digits.
+"""Train a network to recognize handwritten digits.
 
     pip install '.[demo]' && python examples/digits.py
 
-compares all optimizers of fastopt, then a deep network with and without BatchNorm (``comparison.py``); it exits
-with 1 if an optimizer reads less than 97 % of the test digits, or if at a rate of 2 the deep network reads less
-than that with BatchNorm, or as many as half without.
+compares all optimizers of fastopt, then a deep network with and without BatchNorm (``comparison.py``). The exit
+status is 1 if an optimizer's test accuracy is below 97 %, or if, at a learning rate of 2, the deep network's
+is below 97 % with BatchNorm or at least 50 % without.
 
     python examples/digits.py --optimizer Adam --dropout 0.2 --early-stopping 5 --checkpoint run.npz
 
-is one run with options (``settings.py``). With ``--checkpoint`` its whole state is written after every epoch
-and, in the middle of one, upon Ctrl-C or SIGTERM, which end it with 130 or 143; a second Ctrl-C does not wait.
-The same command then goes on and, on the same machine, ends in the same bits as a run that nobody stopped. A
-wrong option, a checkpoint of another run and a device that is not there exit with 2.
+is a single run with options (``settings.py``). With ``--checkpoint`` the whole state is saved after every
+epoch and, in the middle of an epoch, on Ctrl-C or SIGTERM, which end the run with status 130 or 143; a second
+Ctrl-C ends it at once. The same command then resumes the run and, on the same machine, gives the same bits as
+an uninterrupted run. The exit status is 2 for a wrong option, a checkpoint of another run and a missing
+device.
 
-The data are the 1,797 scans of 8 x 8 pixels inside scikit-learn: nothing is downloaded. The network is a list
-of layers (``network.py``), and each update of its parameters is one call, ``opt.step(grads)``
+The data are the 1,797 scans of 8 x 8 pixels included in scikit-learn, so nothing is downloaded. The network
+is a list of layers (``network.py``), and each update of its parameters is one call, ``opt.step(grads)``
 (``training.py``).
 """
 
@@ -33,7 +34,7 @@ from rich.progress import Progress
 import fastopt
 from command import add_picture, first_line
 from comparison import compare, new_table, right
-from settings import Settings, added_to
+from settings import Settings, add_arguments
 from training import Training, load_data
 
 # -- Command line --------------------------------------------------------------------------------
@@ -43,39 +44,40 @@ def read_args(argv):
     parser = argparse.ArgumentParser(description=first_line(__doc__))
     add_picture(parser, "--picture", "digits.png")
     parser.add_argument(
-        "--checkpoint", metavar="FILE", help="of one run: go on from it, and keep it up to date"
+        "--checkpoint", metavar="FILE", help="save a single run's state here, and resume from it"
     )
     parser.add_argument(
-        "--no-progress", action="store_true", help="no bar; there is none without a terminal"
+        "--no-progress", action="store_true", help="show no progress bar (default: only in a terminal)"
     )
-    added_to(parser).set_defaults(optimizer=None)
+    add_arguments(parser)
+    parser.set_defaults(optimizer=None)
     args = parser.parse_args(argv)
     if args.checkpoint and not args.optimizer:
-        parser.error("--checkpoint is of one run: name its --optimizer")
+        parser.error("--checkpoint requires --optimizer: it saves a single run")
     return args
 
 
-def refuse(sentence):
-    print(f"digits.py: {sentence}", file=sys.stderr)
+def exit_with(message):
+    print(f"digits.py: {message}", file=sys.stderr)
     sys.exit(2)
 
 
 def array_module(device):
-    """The library that makes the arrays. Everything else follows from their type."""
+    """Return the library that creates the arrays. Everything else follows from their type."""
     if device == "cpu":
         return np
     try:
         import cupy
     except ImportError:
-        refuse("--device cuda needs CuPy: pip install cupy-cuda13x (or cupy-cuda12x)")
+        exit_with("--device cuda needs CuPy: pip install cupy-cuda13x (or cupy-cuda12x)")
     if not cupy.is_available():
-        refuse("--device cuda needs a CUDA device, and CuPy finds none")
+        exit_with("--device cuda needs a CUDA device, but CuPy found none")
     try:
         x = cupy.zeros((2, 1), dtype=np.float32)
         fastopt.SGD([x])
         fastopt.Dropout(0.5, generator=0)(fastopt.BatchNorm(1, like=x[0])(x))
     except (ImportError, TypeError, ValueError, RuntimeError) as reason:
-        refuse(f"--device cuda needs a fastopt that takes CuPy's arrays: {reason}")
+        exit_with(f"--device cuda needs a fastopt that accepts CuPy arrays: {reason}")
     return cupy
 
 
@@ -83,8 +85,8 @@ def array_module(device):
 
 
 @contextmanager
-def interruptions(on):
-    """A list in which Ctrl-C and SIGTERM leave their numbers, if ``on``; the second one acts as ever."""
+def catch_signals(enabled):
+    """Collect the first Ctrl-C or SIGTERM in a list, if ``enabled``; a second one has its usual effect."""
     caught, before = [], {}
 
     def catch(number, _):
@@ -92,7 +94,7 @@ def interruptions(on):
         for other, handler in before.items():
             signal.signal(other, handler)
 
-    for number in (signal.SIGINT, signal.SIGTERM) if on else ():
+    for number in (signal.SIGINT, signal.SIGTERM) if enabled else ():
         before[number] = signal.signal(number, catch)
     try:
         yield caught
@@ -102,33 +104,33 @@ def interruptions(on):
 
 
 def run_one(training, args, console, progress):
-    """Train once, print, draw; returns the exit code."""
+    """Train once, print and draw. Returns the exit status."""
     file = args.checkpoint
     if file and os.path.exists(file):
         try:
             training.load_state_dict(fastopt.checkpoint.load(file))
         except (OSError, TypeError, ValueError) as reason:
-            refuse(f"cannot go on from {file}: {reason}")
-        console.print(f"Goes on from {file}, {place(training)}.")
+            exit_with(f"cannot resume from {file}: {reason}")
+        console.print(f"Resuming from {file}, {progress_text(training)}.")
     caught = train(training, file, progress)
     if caught:
-        console.print(f"Stopped {place(training)}; the same command goes on from there.")
+        console.print(f"Stopped {progress_text(training)}; run the same command again to resume.")
         return 128 + caught[0]
     report(training, console)
     draw(training.history, args.picture)
-    console.print(f"Curves: {args.picture}")
+    console.print(f"Plot: {args.picture}")
     return 0
 
 
 def train(training, file, progress):
-    """To the end or, if a signal comes, to the end of its step. Returns the signals."""
+    """Train to the end or, after a signal, to the end of the current step. Returns the signals."""
 
     def save():
         if file:
             try:
                 fastopt.checkpoint.save(file, training.state_dict())
             except OSError as reason:
-                refuse(f"--checkpoint cannot be written: {reason}")
+                exit_with(f"--checkpoint cannot be written: {reason}")
 
     def epoch_done():
         progress.advance(bar)
@@ -137,17 +139,17 @@ def train(training, file, progress):
     bar = progress.add_task(
         "training", total=training.settings.epochs, completed=training.batches.epoch
     )
-    with progress, interruptions(bool(file)) as caught:
-        save()  # to tell now, not after an epoch, that it cannot be written
+    with progress, catch_signals(bool(file)) as caught:
+        save()  # a file that cannot be written is reported now, not after an epoch
         if training.run(lambda: bool(caught), epoch_done):
             return []
         save()
         return caught
 
 
-def place(training):
-    done, whole = training.batches.position // training.batches.batch_size, len(training.batches)
-    return f"after {training.batches.epoch} epochs and {done} of {whole} steps"
+def progress_text(training):
+    done, total = training.batches.position // training.batches.batch_size, len(training.batches)
+    return f"after {training.batches.epoch} epochs and {done} of {total} steps"
 
 
 def report(training, console):
@@ -155,10 +157,10 @@ def report(training, console):
     part = "validation" if settings.validate else "test"
     weights = [array for name, array in training.params.items() if name[0] == "w"]
     zeros = sum(int((w == 0).sum()) for w in weights) / sum(w.size for w in weights)
-    shown = {name: f"{losses[-1]:.6f}" for name, losses in history.items() if losses}
-    shown |= {f"{part} accuracy": f"{training.accuracy(part):.2%}", "weights at 0": f"{zeros:.1%}"}
-    table = new_table("optimizer", *right("epochs", *shown))
-    table.add_row(settings.optimizer, str(training.batches.epoch), *shown.values())
+    cells = {name: f"{losses[-1]:.6f}" for name, losses in history.items() if losses}
+    cells |= {f"{part} accuracy": f"{training.accuracy(part):.2%}", "zero weights": f"{zeros:.1%}"}
+    table = new_table("optimizer", *right("epochs", *cells))
+    table.add_row(settings.optimizer, str(training.batches.epoch), *cells.values())
     console.print(table)
     if training.stopper is not None and training.stopper.best_update:
         console.print(f"The parameters are those of epoch {training.stopper.best_update}.")
@@ -182,20 +184,20 @@ def main(argv=None):
     progress = Progress(
         console=console, transient=True, disable=args.no_progress or not console.is_terminal
     )
-    told = {f.name: getattr(args, f.name) for f in fields(Settings)}
-    settings = Settings(**{**told, "optimizer": args.optimizer or Settings.optimizer})
+    options = {f.name: getattr(args, f.name) for f in fields(Settings)}
+    settings = Settings(**{**options, "optimizer": args.optimizer or Settings.optimizer})
     xp = array_module(args.device)
     data = load_data(xp, settings)
     try:
         training = Training(xp, data, settings)
-    except ValueError as reason:  # which fastopt has for options that do not go together
-        refuse(reason)
+    except ValueError as reason:  # raised by fastopt if options are inconsistent
+        exit_with(reason)
     if args.optimizer:
         sys.exit(run_one(training, args, console, progress))
-    found = compare(xp, data, settings, args.picture, console, progress)
-    console.print(f"Curves: {args.picture}")
-    if found:
-        sys.exit("\n".join(found))
+    failed = compare(xp, data, settings, args.picture, console, progress)
+    console.print(f"Plot: {args.picture}")
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """A network as a list of layers, each with ``forward`` and ``backward``, for ``digits.py``.
 
-Linear and ReLU are written out here, in NumPy or CuPy; BatchNorm and Dropout are fastopt's. What a layer learns
-are attributes, ``w`` say, and its backward leaves their gradients beside them, ``dw``.
+Linear and ReLU are implemented here, in NumPy or CuPy; BatchNorm and Dropout are fastopt's. The parameters of
+a layer are attributes, such as ``w``, and its ``backward`` stores their gradients as attributes too, such as
+``dw``.
 """
 
 import numpy as np
 
 import fastopt
 
-LEARNT = ("w", "b", "gamma", "beta")  # names of the attributes
+LEARNABLE = ("w", "b", "gamma", "beta")  # attribute names
 STATISTICS = ("running_mean", "running_var")
 
 
@@ -41,15 +42,15 @@ class ReLU:
 
 
 def make_network(xp, inputs, outputs, args, generator=None):
-    """``args.layers`` hidden layers of ``args.hidden`` units, then the logits; arrays of ``xp``, float32.
+    """Return a network of ``args.layers`` hidden layers of ``args.hidden`` units, then the logits, in float32.
 
-    One generator hands out all random numbers: first the weights, then in training the masks of Dropout. By
-    default it is one of ``args.seed``.
+    ``xp`` creates the arrays. One generator is the source of all random numbers: first of the weights, then, in
+    training, of the masks of Dropout. By default it is seeded with ``args.seed``.
     """
     generator = generator or fastopt.Generator(args.seed)
     network = []
     for _ in range(args.layers):
-        # BatchNorm takes the mean away, and a bias with it; its own beta stands in.
+        # BatchNorm subtracts the mean, which removes a bias. Its beta takes the place of the bias.
         network.append(Linear(xp, inputs, args.hidden, generator, bias=not args.batch_norm))
         if args.batch_norm:
             like = xp.zeros(args.hidden, dtype=np.float32)
@@ -62,18 +63,18 @@ def make_network(xp, inputs, outputs, args, generator=None):
     return [*network, Linear(xp, inputs, outputs, generator)]
 
 
-def learnt(network, prefix=""):
-    """What all layers learn, as ``{"w0": array, ...}``, or with the prefix "d" the gradients, so named too."""
+def learnable_params(network, prefix=""):
+    """Return the parameters of all layers as ``{"w0": array, ...}``; with the prefix "d", their gradients."""
     return {
         f"{name}{i}": getattr(layer, prefix + name)
         for i, layer in enumerate(network)
-        for name in LEARNT
+        for name in LEARNABLE
         if getattr(layer, name, None) is not None
     }
 
 
 def statistics(network):
-    """What BatchNorm keeps for evaluation besides, named likewise: ``{"running_mean1": array, ...}``."""
+    """Return the running statistics of BatchNorm as ``{"running_mean1": array, ...}``."""
     return {
         f"{name}{i}": getattr(layer, name)
         for i, layer in enumerate(network)
@@ -83,13 +84,13 @@ def statistics(network):
 
 
 def forward(network, params, x, training):
-    """Inputs (B, m) -> logits (B, n), with these parameters.
+    """Map inputs (B, m) to logits (B, n), with the parameters ``params``.
 
-    In training BatchNorm takes the statistics of the batch and Dropout drops units; otherwise BatchNorm takes
-    its running statistics and nothing is dropped.
+    In training, BatchNorm uses the statistics of the batch and Dropout drops units. Otherwise BatchNorm uses
+    its running statistics and no unit is dropped.
     """
     for i, layer in enumerate(network):
-        for name in LEARNT:
+        for name in LEARNABLE:
             if f"{name}{i}" in params:
                 setattr(layer, name, params[f"{name}{i}"])
         layer.training = training
@@ -98,26 +99,26 @@ def forward(network, params, x, training):
 
 
 def loss_and_grads(network, params, x, y):
-    """The batch's mean cross-entropy, and its gradients under the names and in the shapes of ``params``."""
+    """Return the mean cross-entropy of the batch, and its gradients with the names and shapes of ``params``."""
     log_p = log_softmax(forward(network, params, x, training=True))
     dy = (np.exp(log_p) - y) / len(x)
     for layer in reversed(network):
         dy = layer.backward(dy)
-    return -(y * log_p).sum() / len(x), learnt(network, "d")
+    return -(y * log_p).sum() / len(x), learnable_params(network, "d")
 
 
 def log_softmax(logits):
-    """Logits (B, n) -> logarithms of probabilities (B, n)."""
+    """Map logits (B, n) to log-probabilities (B, n)."""
     logits = logits - logits.max(axis=1, keepdims=True)  # so that exp cannot overflow
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def loss(network, params, x, y):
-    """The mean cross-entropy in evaluation."""
+    """Return the mean cross-entropy in evaluation mode."""
     return -(y * log_softmax(forward(network, params, x, training=False))).sum() / len(x)
 
 
 def accuracy(network, params, x, y):
-    """The share of inputs whose largest logit is the right one."""
+    """Return the share of inputs whose largest logit is that of the correct class."""
     logits = forward(network, params, x, training=False)
     return float((logits.argmax(axis=1) == y.argmax(axis=1)).mean())

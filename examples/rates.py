@@ -1,9 +1,9 @@
-"""AdaGrad's rate dies, RMSprop's lives: a target that moves when both have settled.
+"""AdaGrad's learning rate vanishes, RMSprop's does not: a target that moves after both have converged.
 
     pip install '.[demo]' && python examples/rates.py
 
-Both divide the rate by the root of squared gradients. AdaGrad adds them up, so that the sum only grows; RMSprop
-averages over the recent past, so that it can forget.
+Both divide the learning rate by the root of squared gradients. AdaGrad sums the squares of all steps, so the
+divisor only grows. RMSprop averages the squares over the recent past, so old gradients are forgotten.
 """
 
 import numpy as np
@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 import fastopt
 from command import picture_argument
 
-STEPS, MOVE = 6000, 3000  # the target moves from 1 to -1 at this step
-NOISE, NEAR = 1.0, 0.2  # of the gradients; how close counts as arrived
+STEPS, MOVE_STEP = 6000, 3000  # the target moves from 1 to -1 at this step
+NOISE, NEAR = 1.0, 0.2  # standard deviation of the gradient noise; distance that counts as reached
 OPTIMIZERS = {"AdaGrad": {"lr": 0.05}, "RMSprop": {"lr": 0.005}}
 
 
 def follow(name, seed=0):
-    """The weight, and the rate that its gradient is multiplied with, by step."""
+    """Return the weight and its effective learning rate, the factor of its gradient, after each step."""
     w, noise = np.zeros(1), NOISE * np.random.default_rng(seed).normal(size=STEPS)
     opt = getattr(fastopt, name)(w, **OPTIMIZERS[name])
     weights, rates = [], []
@@ -31,11 +31,11 @@ def follow(name, seed=0):
 
 
 def target(t):
-    return 1.0 if t < MOVE else -1.0
+    return 1.0 if t < MOVE_STEP else -1.0
 
 
 def arrival(weights, begin, end):
-    """Steps from ``begin`` until the weight is near the target, or None."""
+    """Return the number of steps from ``begin`` until the weight is near the target, or None."""
     near = np.flatnonzero(np.abs(weights[begin:end] - target(begin)) < NEAR)
     return int(near[0]) if near.size else None
 
@@ -47,8 +47,8 @@ def draw(runs, file):
         left.plot(weights, label=name, linewidth=1)
         right.semilogy(rates, label=name, linewidth=1)
     left.plot([target(t) for t in range(STEPS)], "k:", label="target")
-    left.set(xlabel="step", title="the weight")
-    right.set(xlabel="step", title="the rate its gradient is multiplied with")
+    left.set(xlabel="step", title="weight")
+    right.set(xlabel="step", title="effective learning rate")
     for ax in (left, right):
         ax.legend(frameon=False)
     figure.savefig(file, dpi=120)
@@ -57,12 +57,16 @@ def draw(runs, file):
 def main(file):
     runs = {name: follow(name) for name in OPTIMIZERS}
     for name, (weights, rates) in runs.items():
-        print(f"{name}: rate {rates[100]:.4f} after 100 steps, {rates[-1]:.4f} after {STEPS}")
-        first, second = arrival(weights, 0, MOVE), arrival(weights, MOVE, STEPS)
-        later = f"after {second} steps" if second is not None else f"not within {STEPS - MOVE} steps"
-        print(f"  near the first target after {first} steps, near the second {later}")
+        print(
+            f"{name}: effective learning rate {rates[100]:.4f} after 100 steps, {rates[-1]:.4f} after {STEPS}"
+        )
+        first, second = arrival(weights, 0, MOVE_STEP), arrival(weights, MOVE_STEP, STEPS)
+        later = (
+            f"after {second} steps" if second is not None else f"not within {STEPS - MOVE_STEP} steps"
+        )
+        print(f"  reaches the first target after {first} steps, the second {later}")
     draw(runs, file)
-    print(f"the picture: {file}")
+    print(f"plot: {file}")
 
 
 if __name__ == "__main__":

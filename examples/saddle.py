@@ -1,10 +1,10 @@
-"""A saddle point and a plateau: who gets away, and after how many steps.
+"""A saddle point and a plateau: which optimizers escape, and after how many steps.
 
     pip install '.[demo]' && python examples/saddle.py
 
-Near a saddle point and on a plateau the gradient almost vanishes, and with it the step of plain descent.
-Momentum gathers speed, ten times at most with 0.9; a step divided by the root of the gradients' squares
-does not care how small they are.
+Near a saddle point and on a plateau the gradient almost vanishes, and with it the step of plain SGD. Momentum
+accumulates steps, up to ten times the plain step at 0.9. A step that is divided by the root of the squared
+gradients does not depend on how small they are.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 import fastopt
 from command import picture_argument
 
-MOST = 5000  # steps, after which an optimizer counts as caught
+MAX_STEPS = 5000  # an optimizer that needs more counts as stuck
 OPTIMIZERS = {
     "SGD": {"lr": 0.05},
     "Momentum": {"lr": 0.05, "momentum": 0.9},
@@ -25,18 +25,18 @@ OPTIMIZERS = {
 
 
 def saddle(w):
-    """x**2 / 2 - y**2 / 2 + y**4 / 4 at (x, y): a saddle point at 0, minima at y = -1 and 1. Loss, gradient."""
+    """Loss and gradient of x**2 / 2 - y**2 / 2 + y**4 / 4: a saddle point at 0, minima at y = -1 and 1."""
     x, y = w
     return x**2 / 2 - y**2 / 2 + y**4 / 4, np.array([x, y**3 - y])
 
 
 def plateau(w):
-    """A hollow in a plain: 1 - exp(-x**2 / 2). Loss, gradient."""
+    """Loss and gradient of 1 - exp(-x**2 / 2): a hollow in a plain."""
     hollow = np.exp(-(w[0] ** 2) / 2)
     return 1 - hollow, np.array([w[0] * hollow])
 
 
-# Where to start, and at which loss one has got away. On the plateau the slope is 1.3e-3 at the start.
+# Function, start, and the loss at which an optimizer has escaped. The slope at the plateau's start is 1.3e-3.
 PLACES = {
     "saddle point": (saddle, (1.0, 1e-6), -0.2),
     "plateau": (plateau, (4.0,), 0.1),
@@ -44,12 +44,12 @@ PLACES = {
 
 
 def losses(name, place):
-    """Loss by step, until the optimizer has got away or ``MOST`` steps are over."""
+    """Return the loss before each step, until the optimizer has escaped or taken ``MAX_STEPS`` steps."""
     function, start, goal = PLACES[place]
     w = np.array(start)
     opt = getattr(fastopt, name)(w, **OPTIMIZERS[name])
     seen = []
-    for _ in range(MOST):
+    for _ in range(MAX_STEPS):
         value, grad = function(w)
         seen.append(value)
         if value <= goal:
@@ -58,7 +58,7 @@ def losses(name, place):
     return seen
 
 
-def got_away(seen, place):
+def escaped(seen, place):
     return seen[-1] <= PLACES[place][2]
 
 
@@ -77,13 +77,13 @@ def main(file):
     for place, by_name in runs.items():
         print(place)
         for name, seen in by_name.items():
-            away = got_away(seen, place)
+            free = escaped(seen, place)
             print(
                 f"  {name:9}",
-                f"away after {len(seen) - 1} steps" if away else f"caught for {MOST} steps",
+                f"escaped after {len(seen) - 1} steps" if free else f"stuck for {MAX_STEPS} steps",
             )
     draw(runs, file)
-    print(f"the losses: {file}")
+    print(f"plot: {file}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One training run on the digits: the data, the loop, and all that a checkpoint has to hold."""
+"""One training run on the digits: the data, the training loop, and the state that a checkpoint must contain."""
 
 import time
 from contextlib import nullcontext
@@ -11,15 +11,15 @@ from sklearn.model_selection import train_test_split
 
 import fastopt
 from fastopt.data import augment
-from network import accuracy, learnt, loss, loss_and_grads, make_network, statistics
+from network import accuracy, learnable_params, loss, loss_and_grads, make_network, statistics
 from settings import SCHEDULES
 
 
 def load_data(xp, settings):
-    """``{"training": (x, y), "test": (x, y)}`` and, where the settings hold some out, ``"validation"``.
+    """Return ``{"training": (x, y), "test": (x, y)}``, and ``"validation"`` if ``settings.holds_out``.
 
-    Images x (N, 64), standardised, and labels y (N, 10), one-hot; float32, arrays of ``xp``. The split is the
-    same in every run: a quarter to test, and a quarter of the rest to validate.
+    Images x (N, 64), standardized, and labels y (N, 10), one-hot, are float32 arrays of ``xp``. The split is
+    the same in every run: a quarter for the test, and a quarter of the rest for validation.
     """
     images, labels = load_digits(return_X_y=True)
     split = partial(train_test_split, test_size=0.25, random_state=0)
@@ -37,32 +37,33 @@ def load_data(xp, settings):
 
 
 def with_shifts(x, settings):
-    """Images (N, 64), then copies of them all, each image moved by up to a pixel: ((1 + augment) N, 64).
+    """Return the images (N, 64) followed by copies of all of them, each shifted by up to a pixel:
+    ((1 + augment) N, 64).
 
-    The copies are made once and are the same in each epoch, so that an epoch costs no more than its steps.
+    The copies are made once and are the same in each epoch, so that an epoch costs only its steps.
     """
-    images, number = x.reshape(-1, 1, 8, 8), np.arange(len(x))
-    draws = [augment.Draws(number, seed=settings.seed, epoch=i) for i in range(settings.augment)]
+    images, index = x.reshape(-1, 1, 8, 8), np.arange(len(x))
+    draws = [augment.Draws(index, seed=settings.seed, epoch=i) for i in range(settings.augment)]
     return np.concatenate([images, *(augment.crop(images, d, padding=1) for d in draws)]).reshape(
         -1, 64
     )
 
 
 class Training:
-    """A run under way. ``state_dict`` may be called between any two steps; a new ``Training`` of the same
-    settings that loads it goes on as if nothing had been, to the bit."""
+    """A training run. ``state_dict`` may be called between any two steps. A new ``Training`` with the same
+    settings that loads this state continues exactly (bit for bit) where the saved one stopped."""
 
     def __init__(self, xp, data, settings):
         if settings.batch_norm and settings.batch_size == 1:
-            raise ValueError("batch_norm learns nothing from one image: give a batch_size of 2 or more")
+            raise ValueError("batch_size is 1, but batch_norm needs 2 or more")
         self.xp, self.data, self.settings = xp, data, settings
         x, y = data["training"]
         generator = fastopt.Generator(settings.seed)
         self.network = make_network(xp, x.shape[1], y.shape[1], settings, generator)
-        self.params = learnt(self.network)
-        self.arrays = {**self.params, **statistics(self.network)}  # all that reading a digit takes
+        self.params = learnable_params(self.network)
+        self.arrays = {**self.params, **statistics(self.network)}  # everything that evaluation needs
         self.opt = getattr(fastopt, settings.optimizer)(self.params, **settings.hyper)
-        # A last, short batch is left out, as it may be of one image.
+        # drop_last, because the last batch might consist of one image.
         self.batches = fastopt.data.minibatches(
             x, y, batch_size=settings.batch_size, seed=settings.seed, drop_last=True
         )
@@ -77,10 +78,9 @@ class Training:
         parts = {"optimizer": self.opt, "batches": self.batches, "generator": generator}
         parts |= {"plateau": self.plateau, "early stopping": self.stopper, "average": self.ema}
         self.parts = {name: part for name, part in parts.items() if part is not None}
-        self.history = {"training loss": [], "validation loss": []}  # epoch by epoch
-        self.total = 0.0  # of this epoch's losses so far
-        # Inside opt.step, since this object was made; on a GPU, to hand the work over.
-        self.seconds = 0.0
+        self.history = {"training loss": [], "validation loss": []}  # one value per epoch
+        self.total = 0.0  # sum of the losses of this epoch so far
+        self.seconds = 0.0  # spent in opt.step by this object; on a GPU, the time of queuing the work
 
     # -- The loop --------------------------------------------------------------------------------
 
@@ -90,7 +90,8 @@ class Training:
         return stopped or self.batches.epoch == self.settings.epochs
 
     def run(self, interrupted=lambda: False, epoch_done=lambda: None):
-        """To the end, or until ``interrupted()`` after a step; returns whether it came to the end."""
+        """Train to the end, or until ``interrupted()`` is true after a step. Returns whether the end was
+        reached."""
         while not self.done:
             for batch in self.batches:
                 self.step(*batch)
@@ -105,10 +106,10 @@ class Training:
         return True
 
     def step(self, x, y):
-        # Nesterov takes the gradient where momentum is about to carry the parameters.
+        # Nesterov's gradient is taken at the point to which momentum alone would move the parameters.
         point = self.opt.lookahead() if self.settings.optimizer == "Nesterov" else self.params
         value, grads = loss_and_grads(self.network, point, x, y)
-        self.opt.lr = self.rate()
+        self.opt.lr = self.learning_rate()
         before = time.perf_counter()
         self.opt.step(grads)
         self.seconds += time.perf_counter() - before
@@ -116,10 +117,10 @@ class Training:
         if self.ema is not None:
             self.ema.update()
 
-    def rate(self):
-        """The next step's."""
-        rate = self.schedule(self.opt.step_count)
-        return rate if self.plateau is None else rate * self.plateau.lr
+    def learning_rate(self):
+        """Return the learning rate of the next step."""
+        lr = self.schedule(self.opt.step_count)
+        return lr if self.plateau is None else lr * self.plateau.lr
 
     def end_epoch(self):
         self.history["training loss"].append(float(self.total) / len(self.batches))
@@ -149,14 +150,19 @@ class Training:
         }
 
     def load_state_dict(self, state):
-        """``ValueError`` or ``TypeError`` if it is of a run with other settings, or of something else, or not
-        whole."""
+        """Load a state returned by ``state_dict``.
+
+        Raises ``ValueError`` or ``TypeError`` if it is incomplete, of other settings, or not the state of a
+        run.
+        """
         mine = asdict(self.settings)
         if not isinstance(state, dict) or not isinstance(theirs := state.get("settings"), dict):
-            raise ValueError("it is not of a run on the digits")
-        if others := [name for name in mine if theirs.get(name) != mine[name]]:
-            told = (f"{name.replace('_', '-')} {theirs.get(name)}, not {mine[name]}" for name in others)
-            raise ValueError(f"it was begun with {'; '.join(told)}")
+            raise ValueError("it is not a checkpoint of digits.py")
+        if changed := [name for name in mine if theirs.get(name) != mine[name]]:
+            pairs = (
+                f"{name.replace('_', '-')} {theirs.get(name)}, not {mine[name]}" for name in changed
+            )
+            raise ValueError(f"it was started with {'; '.join(pairs)}")
         require(state, ["arrays", "history", "total", *self.parts])
         require(state["arrays"], self.arrays)
         for name, part in self.parts.items():
@@ -167,5 +173,5 @@ class Training:
 
 
 def require(state, names):
-    if lacking := [name for name in names if name not in state]:
-        raise ValueError(f"it lacks {', '.join(lacking)}")
+    if missing := [name for name in names if name not in state]:
+        raise ValueError(f"it has no {', '.join(missing)}")

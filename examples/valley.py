@@ -2,10 +2,10 @@
 
     pip install '.[demo]' && python examples/valley.py
 
-Plain descent must keep its rate below what the steep direction bears, and zig-zags between the slopes while it
-hardly moves along the floor. Momentum adds up what the steps agree in. A rate of its own for every parameter
-takes the difference between the directions away; RMSprop's steps then stay as long as they are, and hop
-about the floor unless the rate falls.
+The learning rate of plain SGD is limited by the steep direction. It zigzags between the slopes and hardly moves
+along the floor. Momentum accumulates the common part of successive steps. Per-parameter learning rates remove
+the difference between the directions. RMSprop's steps, however, do not become shorter, and jump about the
+floor unless the learning rate falls.
 """
 
 import numpy as np
@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 import fastopt
 from command import picture_argument
 
-STEEP = 100.0  # the curvature across; along the valley it is 1
+STEEP = 100.0  # the curvature across the valley; along it, it is 1
 START, STEPS = (-10.0, 1.0), 80
-RATES = np.logspace(-3, 0, 61)  # of which each optimizer gets the one that is best for it
+LEARNING_RATES = np.logspace(-3, 0, 61)  # each optimizer uses the best of these
 OPTIMIZERS = {
     "SGD": {},
     "Momentum": {"momentum": 0.8},
@@ -28,12 +28,12 @@ OPTIMIZERS = {
 
 
 def loss(x, y):
-    with np.errstate(over="ignore"):  # where the rate was too high
+    with np.errstate(over="ignore"):  # if the learning rate is too high
         return 0.5 * (x**2 + STEEP * y**2)
 
 
 def path(name, lr):
-    """The points (STEPS + 1, 2) that an optimizer passes."""
+    """Return the points (STEPS + 1, 2) that an optimizer visits."""
     w = np.array(START)
     opt = getattr(fastopt, name)(w, lr=lr, **OPTIMIZERS[name])
     points = [w.copy()]
@@ -44,14 +44,14 @@ def path(name, lr):
 
 
 def best(name):
-    """The rate that ends lowest, and its path."""
-    paths = {float(lr): path(name, lr) for lr in RATES}
+    """Return the learning rate with the lowest final loss, and its path."""
+    paths = {float(lr): path(name, lr) for lr in LEARNING_RATES}
     lr = min(paths, key=lambda lr: loss(*paths[lr][-1]))
     return lr, paths[lr]
 
 
 def crossings(points):
-    """How often a path goes from one slope of the valley to the other."""
+    """Return how often a path changes from one slope of the valley to the other."""
     side = np.sign(points[:, 1])
     return int((side[1:] * side[:-1] < 0).sum())
 
@@ -72,7 +72,8 @@ def draw(paths, file):
 def main(file):
     runs = {name: best(name) for name in OPTIMIZERS}
     print(
-        f"from a loss of {loss(*START):.0f}, {STEPS} steps, each with the best of {len(RATES)} rates:"
+        f"initial loss {loss(*START):.0f}, {STEPS} steps, each optimizer with the best of "
+        f"{len(LEARNING_RATES)} learning rates:"
     )
     for name, (lr, points) in runs.items():
         print(
@@ -80,7 +81,7 @@ def main(file):
             f"crosses the floor {crossings(points):2d} times"
         )
     draw({name: points for name, (_, points) in runs.items()}, file)
-    print(f"the paths: {file}")
+    print(f"plot: {file}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Each option of the digits script does to the run what it says; the command's options are those of a run, and
-reach it."""
+"""Each option of the digits script has its documented effect, and every command-line option reaches the run."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ def weights(training):
 
 
 def one_step(training):
-    """How far the first step goes, in the norm of all parameters."""
+    """Return the norm of the first step, over all parameters."""
     before = {name: array.copy() for name, array in training.params.items()}
     training.run(lambda: True)
     return fastopt.functional.global_norm(
@@ -50,7 +49,7 @@ def one_step(training):
     )
 
 
-# ---- what each one does ----
+# ---- the effect of each option ----
 
 
 def test_optimizer():
@@ -85,7 +84,7 @@ def test_l2_makes_small_weights_and_no_zeros():
 
 
 def test_weight_decay_shrinks_by_the_rate_times_itself():
-    """Whatever the gradient: the weights of a blank pixel have none."""
+    """The gradient does not matter: that of a blank pixel's weights is zero."""
     blank = begun().data["training"][0].any(axis=0) == 0
     assert blank.any()
     training = begun(optimizer="Adam", schedule="constant", lr=0.01, weight_decay=0.5)
@@ -97,7 +96,7 @@ def test_weight_decay_shrinks_by_the_rate_times_itself():
 def test_ema_is_what_a_run_ends_with_and_reads_better_where_the_rate_stays_high():
     noisy = {"optimizer": "RMSprop", "schedule": "constant", "validate": True}
     last, average = train(**noisy), train(**noisy, ema=0.98)
-    # The same path: the average only looks on.
+    # The trajectory is the same: the average does not affect the training.
     assert average.history["training loss"] == last.history["training loss"]
     assert average.history["validation loss"][-1] < last.history["validation loss"][-1]
     for array, kept in zip(average.arrays.values(), average.ema.average, strict=True):
@@ -144,7 +143,7 @@ def test_batch_norm():
 
 
 def test_dropout_hinders_training():
-    """It reads the training digits less well than a run without, whose loss there goes to nothing."""
+    """The training loss stays well above that of a run without dropout, which approaches zero."""
     hindered, free = (train(dropout=p).history["training loss"][-1] for p in (0.5, 0.0))
     assert hindered > 3 * free
 
@@ -173,7 +172,7 @@ def test_seed_is_that_of_weights_and_batches_and_shifts():
     assert (x != other_x).any()
 
 
-SHAPES = {  # of the rates from step to step
+SHAPES = {  # of the learning rate from step to step
     "constant": lambda r: set(r) == {1.0},
     "step": lambda r: sorted(set(r)) == pytest.approx([0.01, 0.1, 1.0]),
     "exponential": lambda r: (
@@ -194,8 +193,8 @@ def test_schedule(name):
     zero = {name: np.zeros_like(array) for name, array in training.params.items()}
 
     def step(*_):
-        """One that moves nothing, so that the validation loss stays as it is."""
-        training.opt.lr = training.rate()
+        """Take a step that changes nothing, so that the validation loss stays the same."""
+        training.opt.lr = training.learning_rate()
         seen.append(training.opt.lr)
         training.opt.step(zero)
 
@@ -205,7 +204,7 @@ def test_schedule(name):
     assert SHAPES[name](seen), seen
 
 
-# ---- the command hands them on ----
+# ---- the command passes the options on ----
 
 GIVEN = {
     "optimizer": "AdamW",
@@ -231,7 +230,7 @@ GIVEN = {
 
 
 def settings_of(options, monkeypatch):
-    """What the command makes of its options."""
+    """Return the settings that the command derives from its options."""
     taken = []
 
     def stop(xp, data, settings):

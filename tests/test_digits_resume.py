@@ -1,6 +1,6 @@
-"""A run on the digits that is stopped and gone on with ends in the same bits as one that nobody stopped: by
-real signals at every kind of place, and within a process for every optimizer; and a checkpoint that cannot be
-gone on with is refused and left as it is."""
+"""A run on the digits that is interrupted and resumed gives the same bits as an uninterrupted one: with real
+signals at every kind of place, and within a process for every optimizer. A checkpoint that cannot be resumed
+is refused and left unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ sys.path.insert(0, str(EXAMPLES))
 from settings import OPTIMIZERS, Settings  # noqa: E402
 from training import Training, load_data  # noqa: E402
 
-# All that has state, and little to compute: 3 epochs of 63 steps.
+# Everything that has state, with little computation: 3 epochs of 63 steps.
 SMALL = {
     **{"layers": 2, "hidden": 16, "epochs": 3, "augment": 1, "batch_norm": True, "dropout": 0.2},
     **{"schedule": "plateau", "early_stopping": 2, "ema": 0.9, "clip_norm": 1.0, "l1": 1e-4},
@@ -49,8 +49,8 @@ def command(folder, optimizer="Nesterov"):
 
 
 def process(program, folder, **how):
-    """The command, as it is or within a Python program that calls ``main()``: there Ctrl-C is heard, even if
-    the tests run in the background of a shell, which has them ignore it."""
+    """Start the command, directly or within a Python program that calls ``main()``. The program handles
+    Ctrl-C even if the tests run in the background of a shell, where SIGINT is ignored."""
     head = [EXAMPLES / "digits.py"]
     if program:
         start = (
@@ -102,14 +102,14 @@ def at_step(step, signal="SIGINT", times=1):
 
 
 def in_a_write(number, signal="SIGINT"):
-    """While the file is flushed: the first write is before the first step, the next after each epoch. Each
-    flushes the file, then the folder."""
+    """Interrupt while the file is flushed. The first write comes before the first step, the others after each
+    epoch. Each flushes the file, then the folder."""
     return IN_A_WRITE.format(sync=2 * number - 1, signal=signal)
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """The checkpoint that an unbroken run leaves, and what it prints."""
+    """Return the final checkpoint of an uninterrupted run, and the table that it prints."""
     folder = tmp_path_factory.mktemp("straight")
     code, out, err = run("", folder)
     assert (code, err) == (0, "")
@@ -117,15 +117,15 @@ def straight(tmp_path_factory):
 
 
 def result(out):
-    """The table."""
+    """Return the lines of the table."""
     return [line for line in out.splitlines() if "Nesterov" in line or "epoch" in line.split("(")[0]][
         -2:
     ]
 
 
 def test_a_run_stopped_again_and_again_ends_in_the_same_bits(straight, tmp_path):
-    """At its first step, amid an epoch, at an epoch's last step and at the next one's first, and while a
-    checkpoint is written."""
+    """The run is stopped at its first step, in the middle of an epoch, at the last step of an epoch, at the
+    first step of the next, and while a checkpoint is written."""
     stops = {
         at_step(1): 1,
         at_step(39): 40,
@@ -141,7 +141,7 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_bits(straight, tmp_path)
         assert state["optimizer"]["step_count"] == steps
     code, out, err = run("", tmp_path)
     assert (code, err) == (0, "")
-    assert "Goes on from" in out
+    assert "Resuming from" in out
     assert (tmp_path / "run.npz").read_bytes() == straight[0]
     assert result(out) == straight[1]
 
@@ -150,7 +150,7 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_bits(straight, tmp_path)
     ("program", "code"),
     [
         (in_a_write(3, "SIGKILL"), -signal.SIGKILL),
-        (at_step(100, times=2), -signal.SIGINT),  # the second one does not wait
+        (at_step(100, times=2), -signal.SIGINT),  # the second one ends the run at once
     ],
 )
 def test_a_run_that_could_not_write_goes_on_from_the_last_checkpoint(program, code, straight, tmp_path):
@@ -171,7 +171,7 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bits(straight, tmp_path):
         _, err = child.communicate(timeout=120)
     if child.returncode == 130:
         assert err == "", delay
-    else:  # it had taken its last step, after which Ctrl-C is Python's own
+    else:  # the last step had been taken, after which Python handles Ctrl-C
         assert child.returncode in (0, -signal.SIGINT), (delay, err)
     assert run("", tmp_path)[0] == 0
     assert (tmp_path / "run.npz").read_bytes() == straight[0], delay
@@ -181,7 +181,7 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bits(straight, tmp_path):
 
 
 def trained(data, settings, steps=None):
-    """A run: to the end, or for so many steps."""
+    """Return a run that was trained to the end, or for ``steps`` steps."""
     training = Training(np, data, settings)
     training.run(lambda: training.opt.step_count == steps)
     return training
@@ -205,7 +205,8 @@ def test_every_optimizer_goes_on_in_the_same_bits(name, tmp_path):
         assert state(resumed) == straight, steps
 
 
-# At this rate the validation loss does not fall: the first epoch is the best one, and the rate falls.
+# At this learning rate the validation loss does not fall: the first epoch is the best, and the plateau
+# schedule acts.
 STALLED = {**SMALL, "lr": 1.0, "epochs": 8, "early_stopping": 6}
 PARTS = {
     **dict.fromkeys(("optimizer", "batches", "generator", "average", "arrays", "total"), SMALL),
@@ -214,7 +215,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_no_part_of_the_checkpoint_is_needless(part):
+def test_every_part_of_the_checkpoint_is_needed(part):
     settings = Settings(optimizer="Nesterov", **PARTS[part])
     data = load_data(np, settings)
     straight, fresh = trained(data, settings), Training(np, data, settings)
@@ -246,7 +247,7 @@ def test_a_run_that_has_ended_stays_as_it_is():
 
 
 def refused(folder, content, says, capsys, more=()):
-    """The command says so in one sentence, ends with 2, and leaves the file alone."""
+    """Check that the command prints one sentence, exits with 2 and leaves the file unchanged."""
     import digits
 
     file = folder / "run.npz"
@@ -255,7 +256,7 @@ def refused(folder, content, says, capsys, more=()):
         digits.main([*command(folder), *more])
     err = capsys.readouterr().err
     assert (ended.value.code, err.count("\n")) == (2, 1)
-    assert err.startswith(f"digits.py: cannot go on from {file}: ")
+    assert err.startswith(f"digits.py: cannot resume from {file}: ")
     assert says in err
     assert file.read_bytes() == content
     assert os.listdir(folder) == [file.name]
@@ -271,11 +272,11 @@ def test_a_checkpoint_that_is_none_is_refused_and_left_alone(straight, tmp_path,
     for content in (straight[0][:-1], straight[0][:5000], damaged, b"", b"not one"):
         refused(tmp_path, content, "is no checkpoint of fastopt, or is damaged", capsys)
     for state in ([], {}, {"settings": 1}):
-        refused(tmp_path, saved(state, tmp_path), "it is not of a run on the digits", capsys)
+        refused(tmp_path, saved(state, tmp_path), "it is not a checkpoint of digits.py", capsys)
 
 
 def test_a_checkpoint_of_other_options_is_refused_and_left_alone(straight, tmp_path, capsys):
-    says = "it was begun with dropout 0.2, not 0.1; seed 0, not 3"
+    says = "it was started with dropout 0.2, not 0.1; seed 0, not 3"
     refused(tmp_path, straight[0], says, capsys, ["--dropout", "0.1", "--seed", "3"])
     refused(tmp_path, straight[0], "optimizer Nesterov, not SGD", capsys, ["--optimizer", "SGD"])
 
@@ -285,14 +286,14 @@ def test_a_checkpoint_without_a_part_is_refused_and_left_alone(straight, tmp_pat
     whole = fastopt.checkpoint.load(tmp_path / "run.npz")
     for part in whole.keys() - {"settings"}:
         rest = {name: state for name, state in whole.items() if name != part}
-        refused(tmp_path, saved(rest, tmp_path), f"it lacks {part}", capsys)
+        refused(tmp_path, saved(rest, tmp_path), f"it has no {part}", capsys)
     arrays = {name: array for name, array in whole["arrays"].items() if name != "w0"}
-    refused(tmp_path, saved({**whole, "arrays": arrays}, tmp_path), "it lacks w0", capsys)
+    refused(tmp_path, saved({**whole, "arrays": arrays}, tmp_path), "it has no w0", capsys)
     other = {**whole, "optimizer": 3}
     refused(tmp_path, saved(other, tmp_path), "state has type int, expected a dict", capsys)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_told_before_the_first_step(
+def test_a_checkpoint_that_cannot_be_written_is_reported_before_the_first_step(
     tmp_path, capsys, monkeypatch
 ):
     import digits

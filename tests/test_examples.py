@@ -1,7 +1,7 @@
-"""The digits script does what it says: it runs as a command without a screen, its gradients are right, its
-data are standardised, every optimizer reaches 97 %, a deep network bears a large rate with BatchNorm and not
-without, and a run can be repeated bit for bit. What each option does is in test_digits_options.py, stopping and
-going on in test_digits_resume.py."""
+"""The digits script does what it documents: it runs as a command without a display, its gradients are
+correct, its data are standardized, every optimizer reaches 97 %, a deep network trains at a large learning
+rate only with BatchNorm, and a run can be repeated bit for bit. The effect of each option is tested in
+test_digits_options.py, interruption and resuming in test_digits_resume.py."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def train(xp=np, **options):
 
 
 def pixels(picture, color):
-    """How many have the colour of one of matplotlib's lines."""
+    """Count the pixels that have the color of one of matplotlib's lines."""
     from matplotlib.colors import to_rgb
     from matplotlib.image import imread
 
@@ -60,7 +60,7 @@ def pixels(picture, color):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The same short command, twice: what it printed, and its picture."""
+    """Run the same short command twice; for each run, return what it printed and its picture."""
 
     def run(picture):
         options = ["--optimizer", "Nesterov", "--epochs", "2", "--seed", "3", "--early-stopping", "1"]
@@ -105,14 +105,15 @@ def test_command_repeats_itself_bit_for_bit(runs):
 
 @pytest.fixture
 def compared(monkeypatch, tmp_path, capsys):
-    """Runs the comparison with given results of the deep network: what it prints, and its picture."""
+    """Return a function that runs the comparison with given results of the deep network, and returns what it
+    prints and its picture."""
     picture = tmp_path / "curves.png"
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(comparison, "RATES", (0.5, comparison.LARGE_RATE))
+    monkeypatch.setattr(comparison, "LEARNING_RATES", (0.5, comparison.LARGE_LR))
 
     def run(*options, deep=(0.1, 0.98)):
-        read = {False: [0.96, deep[0]], True: [0.95, deep[1]]}
-        monkeypatch.setattr(comparison, "train_deep", lambda *_: read)
+        accuracies = {False: [0.96, deep[0]], True: [0.95, deep[1]]}
+        monkeypatch.setattr(comparison, "train_deep", lambda *_: accuracies)
         digits.main(["--picture", str(picture), *options])
         return capsys.readouterr().out, picture
 
@@ -126,7 +127,7 @@ def test_comparison_shows_every_optimizer_and_the_deep_network_by_rate(compared)
     ]
     assert re.search(r"without BatchNorm +96.0% +10.0% *\n with BatchNorm +95.0% +98.0%", out)
     assert min(pixels(picture, color) for color in ("C7", "C9")) > 200
-    _, picture = compared("--epochs", "2")  # of one epoch a curve is a point
+    _, picture = compared("--epochs", "2")  # the curve of one epoch is a point
     assert all(pixels(picture, f"C{i}") > 200 for i in range(7))
 
 
@@ -134,17 +135,17 @@ def test_comparison_fails_below_a_goal(compared, monkeypatch):
     monkeypatch.setattr(comparison, "OPTIMIZERS", ["Adam"])
     for deep, says in (
         ((0.1, 0.96), "^below 97% on the test set: deep, lr 2 with BatchNorm$"),
-        ((0.8, 0.98), r"^deep, lr 2 trains without BatchNorm too: 80\.0%$"),
+        ((0.8, 0.98), r"^deep, lr 2 also trains without BatchNorm: 80\.0%$"),
     ):
         with pytest.raises(SystemExit, match=says):
             compared("--epochs", "1", deep=deep)
 
 
-def test_goal_of_the_optimizers_is_asked_at_our_own_settings_only():
+def test_optimizers_have_a_goal_with_default_settings_only():
     low, deep = {"SGD": 0.98, "Adam": 0.969}, {False: [0.1] * 6, True: [0.98] * 6}
     ours = Settings()
-    assert comparison.complaints(ours, low, deep) == ["below 97% on the test set: Adam"]
-    assert comparison.complaints(replace(ours, seed=3), low, deep) != []
+    assert comparison.failed_goals(ours, low, deep) == ["below 97% on the test set: Adam"]
+    assert comparison.failed_goals(replace(ours, seed=3), low, deep) != []
     for other in (
         {"epochs": 2},
         {"batch_norm": True},
@@ -152,8 +153,8 @@ def test_goal_of_the_optimizers_is_asked_at_our_own_settings_only():
         {"validate": True},
         {"l1": 0.1},
     ):
-        assert comparison.complaints(replace(ours, **other), low, deep) == []
-    assert comparison.complaints(ours, {"SGD": 0.97}, deep) == []
+        assert comparison.failed_goals(replace(ours, **other), low, deep) == []
+    assert comparison.failed_goals(ours, {"SGD": 0.97}, deep) == []
 
 
 # -- Options that are refused ----------------------------------------------------------------------------
@@ -162,17 +163,17 @@ def test_goal_of_the_optimizers_is_asked_at_our_own_settings_only():
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
-        (["--dropout", "1"], "a number from 0 and below 1"),
-        (["--dropout", "-0.1"], "a number from 0 and below 1"),
-        (["--ema", "1"], "a number from 0 and below 1"),
-        (["--lr", "nan"], "a number from 0"),
-        (["--l1", "-0.1"], "a number from 0"),
-        (["--clip-norm", "x"], "a number from 0"),
-        (["--layers", "0"], "a whole number from 1"),
-        (["--early-stopping", "0"], "a whole number from 1"),
-        (["--epochs", "2.5"], "a whole number from 1"),
-        (["--augment", "-1"], "a whole number from 0"),
-        (["--seed", "-1"], f"a whole number from 0 and below {2**64}"),
+        (["--dropout", "1"], "a number >= 0 and < 1"),
+        (["--dropout", "-0.1"], "a number >= 0 and < 1"),
+        (["--ema", "1"], "a number >= 0 and < 1"),
+        (["--lr", "nan"], "a number >= 0"),
+        (["--l1", "-0.1"], "a number >= 0"),
+        (["--clip-norm", "x"], "a number >= 0"),
+        (["--layers", "0"], "an integer >= 1"),
+        (["--early-stopping", "0"], "an integer >= 1"),
+        (["--epochs", "2.5"], "an integer >= 1"),
+        (["--augment", "-1"], "an integer >= 0"),
+        (["--seed", "-1"], f"an integer >= 0 and < {2**64}"),
     ],
 )
 def test_option_out_of_range_is_refused(option, expected, capsys):
@@ -187,11 +188,14 @@ NO_RUN = [
     (["--optimizer", "Adan"], "argument --optimizer: invalid choice: 'Adan'"),
     (["--schedule", "sine"], "argument --schedule: invalid choice: 'sine'"),
     (["--batch-size", "10000"], "digits.py: batch_size is 10000, but there are 6735 samples"),
-    (["--batch-size", "1", "--batch-norm"], "digits.py: batch_norm learns nothing from one image"),
-    (["--picture", "/none/a.png"], "argument --picture: cannot draw to '/none/a.png': there is no fo"),
-    (["--picture", "a.txt"], "cannot draw to 'a.txt': its name must end in one of "),
-    (["--picture", "a.pgf"], "cannot draw to 'a.pgf': its name must end in one of "),
-    (["--picture", "a"], "cannot draw to 'a': its name must end in one of "),
+    (
+        ["--batch-size", "1", "--batch-norm"],
+        "digits.py: batch_size is 1, but batch_norm needs 2 or more",
+    ),
+    (["--picture", "/none/a.png"], "argument --picture: cannot draw to '/none/a.png': the folder '/no"),
+    (["--picture", "a.txt"], "cannot draw to 'a.txt': the file name must end in one of "),
+    (["--picture", "a.pgf"], "cannot draw to 'a.pgf': the file name must end in one of "),
+    (["--picture", "a"], "cannot draw to 'a': the file name must end in one of "),
     (["--picture", "/"], "cannot draw to '/': it is a folder"),
 ]
 
@@ -201,10 +205,10 @@ NO_RUN = [
     [
         *NO_RUN,
         *(([*RUN, *options], says) for options, says in NO_RUN),
-        (["--checkpoint", "run.npz"], "--checkpoint is of one run: name its --optimizer"),
+        (["--checkpoint", "run.npz"], "--checkpoint requires --optimizer: it saves a single run"),
     ],
 )
-def test_options_that_make_no_run_are_refused(options, says, capsys, monkeypatch):
+def test_inconsistent_options_are_refused_before_training(options, says, capsys, monkeypatch):
     monkeypatch.setattr(training.Training, "run", lambda *_, **__: pytest.fail("it is trained"))
     with pytest.raises(SystemExit) as ended:
         digits.main(options)
@@ -220,7 +224,7 @@ def test_options_that_make_no_run_are_refused(options, says, capsys, monkeypatch
         (SimpleNamespace(is_available=lambda: False), "--device cuda needs a CUDA device"),
         (
             SimpleNamespace(is_available=lambda: True, zeros=lambda *_, **__: object()),
-            "--device cuda needs a fastopt that takes CuPy's arrays: params[0] has type object",
+            "--device cuda needs a fastopt that accepts CuPy arrays: params[0] has type object",
         ),
     ],
 )
@@ -250,8 +254,8 @@ def test_training_repeats_itself_bit_for_bit(name):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_deep_network_bears_the_large_rate_with_batch_norm_only(seed, monkeypatch):
-    monkeypatch.setattr(comparison, "RATES", (comparison.LARGE_RATE,))
+def test_deep_network_trains_at_a_large_learning_rate_with_batch_norm_only(seed, monkeypatch):
+    monkeypatch.setattr(comparison, "LEARNING_RATES", (comparison.LARGE_LR,))
     data = training.load_data(np, Settings(seed=seed))
     deep = comparison.train_deep(np, data, seed, "test")
     assert deep[True][0] >= comparison.GOAL
@@ -276,7 +280,7 @@ def test_nesterov_takes_its_gradients_at_the_look_ahead_points(monkeypatch):
     assert all(a is b for a, b in zip(given, used, strict=True))
 
 
-def test_array_library_is_asked_for_nothing_but_creation():
+def test_array_library_is_used_for_creation_only():
     only = SimpleNamespace(asarray=np.asarray, zeros=np.zeros)
     options = {"optimizer": "Nesterov", "epochs": 1, "batch_norm": True, "dropout": 0.2}
     options |= {"ema": 0.9, "early_stopping": 1}
@@ -298,7 +302,7 @@ def test_training_part_is_standardised_and_held_out_parts_are_not_in_it():
     parts = load_data(validate=True)
     assert {a.dtype for part in parts.values() for a in part} == {np.dtype("float32")}
     x, y = parts.pop("training")
-    # But for rounding to float32; with the test part in it, 0.01.
+    # Up to the rounding to float32; fitted with the test part, it would be 0.01.
     assert abs(x.mean(axis=0, dtype=np.float64)).max() < 1e-6
     assert abs(x.std(axis=0, dtype=np.float64) - 1).max() < 1e-6
     for x_out, y_out in parts.values():
@@ -308,13 +312,13 @@ def test_training_part_is_standardised_and_held_out_parts_are_not_in_it():
 
 @pytest.fixture
 def plain(monkeypatch):
-    """Pixels as they are, so that an image is the same in every split."""
+    """Disable standardization, so that an image is the same in every split."""
     same = SimpleNamespace(transform=lambda x: x)
     monkeypatch.setattr(fastopt.data, "Standardizer", lambda: SimpleNamespace(fit=lambda x: same))
 
 
 @pytest.mark.parametrize("option", [{"validate": True}, {"early_stopping": 3}, {"schedule": "plateau"}])
-def test_validation_takes_no_look_at_the_test_digits(option, plain):
+def test_validation_digits_come_from_the_training_digits(option, plain):
     whole, held = ({name: rows(x) for name, (x, _) in load_data(**o).items()} for o in ({}, option))
     assert whole.keys() == {"training", "test"}
     assert held["test"] == whole["test"]
@@ -325,7 +329,7 @@ def test_validation_takes_no_look_at_the_test_digits(option, plain):
 
 
 def load_all():
-    """Every digit, and every digit moved by up to a pixel."""
+    """Return every digit, and every digit shifted by up to a pixel."""
     images, _ = training.load_digits(return_X_y=True)
     padded = np.pad(images.reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)))
     moved = [padded[:, i : i + 8, j : j + 8].reshape(-1, 64) for i in range(3) for j in range(3)]
@@ -334,7 +338,9 @@ def load_all():
 
 def test_pixel_that_never_changes_becomes_zero(monkeypatch):
     images, labels = training.load_digits(return_X_y=True)
-    images.reshape(-1, 8, 8)[:, :, :2] = 0  # the left edge stays blank when its neighbours are moved in
+    images.reshape(-1, 8, 8)[:, :, :2] = (
+        0  # two columns, so that the left edge is also blank in shifted copies
+    )
     monkeypatch.setattr(training, "load_digits", lambda return_X_y: (images, labels))
     for x, _ in load_data().values():
         assert np.isfinite(x).all()
@@ -355,7 +361,7 @@ def test_copies_are_moved_by_up_to_a_pixel_with_their_labels(plain):
     for copy in x[n:].reshape(4, n, 64):
         found = (moved == copy).all(axis=2)
         assert found.any(axis=0).all()
-        # Each place has its share, but for images that look alike in two of them.
+        # All nine shifts are equally frequent, except for images that are the same in two of them.
         assert (abs(found.mean(axis=1) - 1 / 9) < 0.05).all()
 
 
@@ -363,10 +369,12 @@ def test_copies_are_moved_by_up_to_a_pixel_with_their_labels(plain):
 
 
 def small_network(batch_size=7, **options):
-    """A network from 6 inputs to 4 classes in float64, its parameters, drawn, and a batch for it."""
+    """Return a network from 6 inputs to 4 classes, random parameters for it in float64, and a batch."""
     rng = np.random.default_rng(0)
     layers = network.make_network(np, 6, 4, Settings(hidden=5, **options))
-    params = {name: rng.standard_normal(p.shape) for name, p in network.learnt(layers).items()}
+    params = {
+        name: rng.standard_normal(p.shape) for name, p in network.learnable_params(layers).items()
+    }
     return (
         layers,
         params,
@@ -377,7 +385,7 @@ def small_network(batch_size=7, **options):
 
 def test_parameters_are_those_of_the_layers():
     def shapes(**options):
-        made = network.learnt(network.make_network(np, 6, 4, Settings(hidden=5, **options)))
+        made = network.learnable_params(network.make_network(np, 6, 4, Settings(hidden=5, **options)))
         assert {p.dtype for p in made.values()} == {np.dtype("float32")}
         return {name: p.shape for name, p in made.items()}
 
@@ -391,7 +399,7 @@ def test_parameters_are_those_of_the_layers():
 
 def test_same_seed_gives_the_same_weights_with_and_without_the_layers_between():
     plain, other = (
-        network.learnt(network.make_network(np, 6, 4, Settings(layers=2, **options)))
+        network.learnable_params(network.make_network(np, 6, 4, Settings(layers=2, **options)))
         for options in ({}, {"batch_norm": True, "dropout": 0.5})
     )
     weights = [[p for name, p in made.items() if name[0] == "w"] for made in (plain, other)]
@@ -429,14 +437,14 @@ def test_evaluation_takes_running_statistics_and_drops_nothing():
     norms = [layer for layer in layers if isinstance(layer, fastopt.BatchNorm)]
     for _ in range(100):
         network.loss_and_grads(layers, params, x, y)
-    learnt = [norm.running_mean.copy() for norm in norms]
+    learned = [norm.running_mean.copy() for norm in norms]
     whole = network.forward(layers, params, x, training=False)
-    # An image is read the same alone, which has no statistics of its own, and among others.
+    # The logits of an image do not depend on the batch: a single image has no batch statistics.
     alone = [network.forward(layers, params, x[i : i + 1], training=False)[0] for i in range(len(x))]
     np.testing.assert_allclose(whole, alone, rtol=1e-12)
-    assert all((norm.running_mean == mean).all() for norm, mean in zip(norms, learnt, strict=True))
+    assert all((norm.running_mean == mean).all() for norm, mean in zip(norms, learned, strict=True))
     hidden = x @ params["w0"]
-    np.testing.assert_allclose(learnt[0], hidden.mean(axis=0), rtol=1e-3)
+    np.testing.assert_allclose(learned[0], hidden.mean(axis=0), rtol=1e-3)
 
 
 def test_loss_survives_huge_logits():

@@ -1,5 +1,5 @@
-"""The pictures of why: each script runs as a command without a screen, draws something, and what it says
-follows from what it computes."""
+"""The scripts that draw: each one runs as a command without a display, draws something, and the results
+support what its docstring says."""
 
 from __future__ import annotations
 
@@ -53,13 +53,16 @@ def test_a_script_runs_without_its_docstring(tmp_path):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_the_script_says_what_it_takes_and_refuses_the_rest_at_once(name, tmp_path):
+def test_the_script_prints_help_and_refuses_wrong_arguments_before_it_runs(name, tmp_path):
     asked = command(name, "--help", folder=tmp_path)
     assert (asked.returncode, asked.stderr) == (0, "")
     assert asked.stdout.startswith(f"usage: {name}.py [-h] [FILE]\n")
     assert f"(default: {name}.png)" in asked.stdout
     for arguments, says in (
-        (["none/a.png"], "argument FILE: cannot draw to 'none/a.png': there is no folder 'none'"),
+        (
+            ["none/a.png"],
+            "argument FILE: cannot draw to 'none/a.png': the folder 'none' does not exist",
+        ),
         (["a.png", "b.png"], "unrecognized arguments: b.png"),
     ):
         refused = command(name, *arguments, folder=tmp_path)
@@ -69,7 +72,7 @@ def test_the_script_says_what_it_takes_and_refuses_the_rest_at_once(name, tmp_pa
 
 
 def test_valley():
-    """Plain descent zig-zags at every step and ends last; momentum ends far below it."""
+    """Plain SGD zigzags at every step and ends with the largest loss; momentum ends far below it."""
     valley = load("valley")
     points = {name: valley.best(name)[1] for name in valley.OPTIMIZERS}
     losses = {name: valley.loss(*p[-1]) for name, p in points.items()}
@@ -82,7 +85,7 @@ def test_saddle():
     saddle = load("saddle")
     for place in saddle.PLACES:
         runs = {name: saddle.losses(name, place) for name in saddle.OPTIMIZERS}
-        assert all(saddle.got_away(seen, place) for seen in runs.values())
+        assert all(saddle.escaped(seen, place) for seen in runs.values())
         steps = {name: len(seen) for name, seen in runs.items()}
         assert max(steps, key=steps.get) == "SGD"
         assert steps["SGD"] <= 10 * steps["Momentum"]
@@ -103,9 +106,9 @@ def test_rates():
     assert adagrad[1][-1] < adagrad[1][100] / 5
     assert rmsprop[1][-1] > rmsprop[1][100] / 2
     for weights, _ in (adagrad, rmsprop):
-        assert rates.arrival(weights, 0, rates.MOVE) is not None
-    assert rates.arrival(adagrad[0], rates.MOVE, rates.STEPS) is None
-    assert rates.arrival(rmsprop[0], rates.MOVE, rates.STEPS) is not None
+        assert rates.arrival(weights, 0, rates.MOVE_STEP) is not None
+    assert rates.arrival(adagrad[0], rates.MOVE_STEP, rates.STEPS) is None
+    assert rates.arrival(rmsprop[0], rates.MOVE_STEP, rates.STEPS) is not None
 
 
 def test_sparsity():
@@ -149,27 +152,32 @@ def test_batch_size_excess_is_the_loss_above_its_minimum():
 
 @pytest.mark.parametrize("seed", range(2))
 def test_batch_norm(seed):
-    """Without it, half and twice He's scale are too much; with it, a sixteenth and four times are not."""
+    """Without BatchNorm the network trains at He's scale only; with it, from a sixteenth to four times that."""
     batch_norm = load("batch_norm")
     plain, normed = (batch_norm.survey(norm, seed) >= batch_norm.TRAINED for norm in (False, True))
-    assert batch_norm.span(batch_norm.SCALES, plain.any(axis=1)) == (1, 1)
-    lowest, largest = batch_norm.span(batch_norm.SCALES, normed.any(axis=1))
+    assert batch_norm.trained_range(batch_norm.SCALES, plain.any(axis=1)) == (1, 1)
+    lowest, largest = batch_norm.trained_range(batch_norm.SCALES, normed.any(axis=1))
     assert (lowest, largest >= 4) == (1 / 16, True)
-    rates = [batch_norm.span(batch_norm.RATES, trained.any(axis=0)) for trained in (plain, normed)]
+    rates = [
+        batch_norm.trained_range(batch_norm.LEARNING_RATES, trained.any(axis=0))
+        for trained in (plain, normed)
+    ]
     assert rates[1][1] >= 4 * rates[0][1]
     assert normed.sum() > 5 * plain.sum()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_batch_norm_keeps_the_signal_and_leaves_the_scale_a_say_in_the_rate(seed):
+def test_batch_norm_preserves_the_signal_and_small_weights_train_at_a_smaller_learning_rate(seed):
     batch_norm = load("batch_norm")
-    half, once, twice = (batch_norm.signal(False, scale, seed) for scale in (0.5, 1, 2))
+    half, once, twice = (batch_norm.hidden_rms(False, scale, seed) for scale in (0.5, 1, 2))
     assert (once / half, twice / once) == pytest.approx((64, 64), rel=1e-3)
-    assert batch_norm.signal(True, 1 / 16, seed) == pytest.approx(
-        batch_norm.signal(True, 4, seed), rel=0.05
+    assert batch_norm.hidden_rms(True, 1 / 16, seed) == pytest.approx(
+        batch_norm.hidden_rms(True, 4, seed), rel=0.05
     )
-    slow = batch_norm.RATES[0]
-    assert batch_norm.read(True, 1 / 16, slow, seed) > 2 * batch_norm.read(True, 1, slow, seed)
+    slow = batch_norm.LEARNING_RATES[0]
+    assert batch_norm.train_and_evaluate(True, 1 / 16, slow, seed) > 2 * batch_norm.train_and_evaluate(
+        True, 1, slow, seed
+    )
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -186,14 +194,16 @@ def test_overfitting(seed):
     assert plain[-1].validation > 1.9 * stopped.validation
     assert dropped[-1].gap < 0.55 * plain[-1].gap
     assert both.epoch > stopped.epoch
-    assert min(stopped.read, dropped[-1].read) > plain[-1].read + 0.02
+    assert min(stopped.test_accuracy, dropped[-1].test_accuracy) > plain[-1].test_accuracy + 0.02
 
 
 def test_overfitting_stops_early_though_the_run_goes_on(monkeypatch):
     overfitting = load("overfitting")
     monkeypatch.setattr(overfitting, "PATIENCE", 1)
     monkeypatch.setattr(overfitting, "EPOCHS", 12)
-    states, kept = overfitting.train(0.0, seed=2)  # whose loss rises once before it falls further
+    states, kept = overfitting.train(
+        0.0, seed=2
+    )  # its validation loss rises once before it falls further
     rises = np.flatnonzero(np.diff([state.validation for state in states]) >= 0)
     assert kept == states[rises[0]]
 
