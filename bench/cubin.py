@@ -1,4 +1,4 @@
-"""A file of csrc/cuda as the build compiles it, for one architecture: its kernels and what each takes.
+"""The kernels of a file of csrc/cuda, compiled for one architecture as the build does, and their resources.
 
 Needs nvcc and nvdisasm (the toolkit's, or nvidia-cuda-nvdisasm from PyPI), and no GPU."""
 
@@ -15,39 +15,39 @@ from tempfile import TemporaryDirectory
 from bench.sass import Kernel, kernels
 
 CUDA = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
-PTX = "90"  # that the code of all architectures from Hopper on is made of
+PTX = "90"  # from which the code of all architectures since Hopper is generated
 
 
 def tool(name: str) -> str | None:
-    """On the path, or from a wheel of NVIDIA's."""
+    """Find a tool on the path or in one of NVIDIA's wheels."""
     wheels = (Path(folder) / "nvidia" for folder in sys.path)
-    found = (path for wheel in wheels for path in sorted(wheel.glob(f"*/bin/{name}")))
-    return shutil.which(name) or next(map(str, found), None)
+    paths = (path for wheel in wheels for path in sorted(wheel.glob(f"*/bin/{name}")))
+    return shutil.which(name) or next(map(str, paths), None)
 
 
 def flags() -> list[str]:
-    """As CMake gives them to nvcc."""
-    (given,) = re.findall(r"\$\{gencode\} (-.*)>$", (CUDA / "CMakeLists.txt").read_text(), re.MULTILINE)
-    return ["-std=c++20", "-O3", f"-I{CUDA.parent}", *given.split()]
+    """Return the flags that CMake passes to nvcc."""
+    (line,) = re.findall(r"\$\{gencode\} (-.*)>$", (CUDA / "CMakeLists.txt").read_text(), re.MULTILINE)
+    return ["-std=c++20", "-O3", f"-I{CUDA.parent}", *line.split()]
 
 
 @dataclass(frozen=True)
 class Compiled:
     kernel: Kernel
     registers: int
-    shared: int  # bytes of a block
+    shared: int  # bytes per block
 
 
 def compiled(file: str, arch: str = "90", ptx: str = PTX) -> list[Compiled]:
-    """The kernels of a file of csrc/cuda."""
+    """Compile a file of csrc/cuda and return its kernels."""
     with TemporaryDirectory() as folder:
         cubin = str(Path(folder) / "kernels.cubin")
         target = f"-gencode=arch=compute_{ptx},code=sm_{arch}"
-        said = output(
+        report = output(
             "nvcc", *flags(), target, "-cubin", "-Xptxas=-v", "-o", cubin, str(CUDA / f"{file}.cu")
         )
         code = output("nvdisasm", "-c", cubin)
-    used = dict(re.findall(r"Compiling entry function '(\w+)'[\s\S]*?Used (.*)", said))
+    used = dict(re.findall(r"Compiling entry function '(\w+)'[\s\S]*?Used (.*)", report))
     return [
         Compiled(
             kernel,
@@ -67,5 +67,5 @@ def output(name: str, *args: str) -> str:
 
 
 def _number(pattern: str, text: str) -> int:
-    found = re.search(pattern, text)
-    return int(found[1]) if found else 0
+    match = re.search(pattern, text)
+    return int(match[1]) if match else 0

@@ -1,4 +1,4 @@
-"""Two floors for each kernel on a device, from its machine code: bytes over bandwidth, operations over rate.
+"""Lower bounds of the time of each kernel, from its machine code: bytes over bandwidth, operations over rate.
 
     python -m bench.floors [--arch 90] [--ptx 80] [--json FILE] [--markdown FILE]
 
@@ -16,20 +16,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from bench import machine
 from bench.cubin import PTX, Compiled, compiled, output, tool
 from bench.passes import Pass, Work, works
-from bench.pipes import ISSUE, clocks, turns
+from bench.pipes import ISSUE, cycles, issue_counts
+from bench.tables import markdown, terminal_table
 from bench.workloads import RESNET50_ACTIVATIONS, elements
 
 
 @dataclass(frozen=True)
 class Device:
-    """As one was seen, not as promised: a copy's bytes a second, read and written; the clock under load."""
+    """Measured values, not those of a data sheet: a copy's bytes per second, read and written, and the clock
+    under load."""
 
     name: str
     copy: float
@@ -38,8 +38,8 @@ class Device:
 
 
 DEVICES = (Device("H100", 3.0e12), Device("H200", 4.3e12))
-LATENCY = 1e-6  # seconds; assumed of a memory under load, and not measured
-# Of a multiprocessor of 9.0: the guide's table of technical specifications.
+LATENCY = 1e-6  # seconds; assumed for a memory under load, not measured
+# Limits of a multiprocessor of compute capability 9.0, from the guide's table of technical specifications.
 REGISTERS, THREADS, BLOCKS, SHARED = 65536, 2048, 32, 228 << 10
 
 
@@ -48,32 +48,34 @@ REGISTERS, THREADS, BLOCKS, SHARED = 65536, 2048, 32, 228 << 10
 
 @dataclass(frozen=True)
 class Floor:
-    """What a pass asks of a multiprocessor."""
+    """The resources of a multiprocessor that a pass uses."""
 
     of: Pass
-    turns: Counter[str]  # of a thread, on its way
+    issue_counts: Counter[str]  # of a thread, on its path
     registers: int
     shared: int
-    subroutines: int  # calls that are not on the way
+    subroutines: int  # number of calls, which are not on the path
 
     @classmethod
-    def found(cls, of: Pass, among: Iterable[Compiled]) -> Floor:
-        (own,) = (c for c in among if re.search(of.kernel, c.kernel.name))
+    def find(cls, of: Pass, kernels: Iterable[Compiled]) -> Floor:
+        (own,) = (c for c in kernels if re.search(of.kernel, c.kernel.name))
         calls = sum(one.opcode.startswith("CALL") for one in own.kernel.code)
-        return cls(of, turns(own.kernel.way(of.needs, of.never)), own.registers, own.shared, calls)
+        counts = issue_counts(own.kernel.path(of.required, of.forbidden))
+        return cls(of, counts, own.registers, own.shared, calls)
 
     @cached_property
-    def clocks(self) -> dict[str, float]:
-        """Of a multiprocessor for an element, by pipe."""
-        return {pipe: n / self.of.elements for pipe, n in clocks(self.turns).items()}
+    def cycles(self) -> dict[str, float]:
+        """Clock cycles of a multiprocessor per element, by pipe."""
+        return {pipe: n / self.of.elements for pipe, n in cycles(self.issue_counts).items()}
 
     @property
     def busiest(self) -> str:
-        return max(self.clocks, key=self.clocks.__getitem__)
+        return max(self.cycles, key=self.cycles.__getitem__)
 
     @property
     def issued(self) -> float:
-        return self.turns[ISSUE] / self.of.elements
+        """Instructions per element."""
+        return self.issue_counts[ISSUE] / self.of.elements
 
     @property
     def moved(self) -> int:
@@ -81,45 +83,46 @@ class Floor:
 
     @property
     def warps(self) -> int:
-        """Resident on a multiprocessor. Registers are given out eight a thread."""
-        of_registers = REGISTERS // (-(-self.registers // 8) * 8 * self.of.threads)
-        of_shared = SHARED // (self.shared + 1024)  # one KiB is the system's
-        blocks = min(BLOCKS, THREADS // self.of.threads, of_registers, of_shared)
+        """Resident warps of a multiprocessor. Registers are allocated in units of eight per thread."""
+        by_registers = REGISTERS // (-(-self.registers // 8) * 8 * self.of.threads)
+        by_shared = SHARED // (self.shared + 1024)  # the system reserves one KiB per block
+        blocks = min(BLOCKS, THREADS // self.of.threads, by_registers, by_shared)
         return blocks * self.of.threads // 32
 
     def in_flight(self, warps: float) -> float:
-        """Bytes that so many warps of a multiprocessor can have asked for and not got."""
+        """Return the bytes that ``warps`` warps of a multiprocessor can have requested but not received."""
         return min(warps, self.warps) * 32 * self.of.elements * self.of.reads
 
     def wanted(self, device: Device) -> float:
-        """Little's law: bytes that must be in flight for the reads of a copy's speed."""
+        """Return the bytes that must be in flight for reads at a copy's speed (Little's law)."""
         return device.copy / device.processors * LATENCY * self.of.reads / self.moved
 
     def bytes_time(self, device: Device) -> float:
-        """Seconds an element."""
+        """Return the time of moving the bytes of an element, in seconds."""
         return self.moved / device.copy
 
     def operations_time(self, device: Device) -> float:
-        return self.clocks[self.busiest] / (device.clock * device.processors)
+        """Return the time of the busiest pipe per element, in seconds."""
+        return self.cycles[self.busiest] / (device.clock * device.processors)
 
     def time(self, device: Device, size: float = math.inf) -> float:
-        """Of an element of so many; a sum over few has too few threads to keep a memory busy."""
+        """Return the time per element, of ``size`` elements; a sum over few has too few threads to keep the
+        memory busy."""
         warps = size / self.of.values / 32 / device.processors if self.of.values else math.inf
         starved = max(1.0, self.wanted(device) / self.in_flight(warps))
         return max(self.bytes_time(device) * starved, self.operations_time(device))
 
 
 def share(floors: Iterable[Floor], device: Device, size: float = math.inf) -> float:
-    """Of a copy's speed, that passes one after the other can reach."""
+    """Return the share of a copy's speed that consecutive passes can reach."""
     floors = list(floors)
     return sum(f.bytes_time(device) for f in floors) / sum(f.time(device, size) for f in floors)
 
 
 def floors_of(arch: str, ptx: str = PTX) -> list[tuple[Work, list[Floor]]]:
-    known = works()
-    files = {one.file for work in known for one in work.passes}
-    found = {file: compiled(file, arch, ptx) for file in sorted(files)}
-    return [(work, [Floor.found(one, found[one.file]) for one in work.passes]) for work in known]
+    files = {one.file for work in works() for one in work.passes}
+    kernels = {file: compiled(file, arch, ptx) for file in sorted(files)}
+    return [(work, [Floor.find(one, kernels[one.file]) for one in work.passes]) for work in works()]
 
 
 # ---- tables ----
@@ -132,17 +135,17 @@ HEADERS = (
 
 
 def rows(found: list[tuple[Work, list[Floor]]]) -> list[tuple[str, ...]]:
-    """A line for each pass; what goes for the whole work stands in the first."""
+    """Return a row for each pass. The first row of a work contains what holds for the whole work."""
     lines = []
-    fast = DEVICES[-1]  # where operations have the least time
+    fast = DEVICES[-1]  # the fastest memory, which leaves the least time for operations
     for work, floors in found:
         whole = [f"{work.target:.0%}", *(f"{share(floors, device):.0%}" for device in DEVICES)]
         for i, f in enumerate(floors):
-            taken = f.operations_time(fast) / f.bytes_time(fast)
+            busy = f.operations_time(fast) / f.bytes_time(fast)
             lines.append(
                 (
                     *(work.name if i == 0 else "", f.of.file, str(f.moved), f"{f.issued:.1f}"),
-                    *(f"{f.busiest} {taken:.0%}", str(f.subroutines), str(f.registers), str(f.warps)),
+                    *(f"{f.busiest} {busy:.0%}", str(f.subroutines), str(f.registers), str(f.warps)),
                     f"{f.in_flight(math.inf) / 1024:.0f}, {f.wanted(fast) / 1024:.0f}",
                     *(whole if i == 0 else [""] * len(whole)),
                 )
@@ -157,16 +160,16 @@ SHAPE_HEADERS = (
 
 
 def shape_rows(found: list[tuple[Work, list[Floor]]]) -> list[tuple[str, ...]]:
-    """BatchNorm of one shape: the share of a copy's speed, launches left out, and what each of them beyond a
-    copy's one may cost for the target to be reached."""
+    """Return rows for BatchNorm at one shape: the share of a copy's speed without launches, and the time that
+    each launch beyond the one of a copy may take before the target is missed."""
     lines = []
     for work, floors in found:
         for name in ("stem", "stage1") if work.name.startswith("BatchNorm") else ():
             n = elements([RESNET50_ACTIVATIONS[name]])
             cells = []
             for device in DEVICES:
-                least = n * sum(f.bytes_time(device) for f in floors)
-                spare = least / work.target - n * sum(f.time(device, n) for f in floors)
+                copy_time = n * sum(f.bytes_time(device) for f in floors)
+                spare = copy_time / work.target - n * sum(f.time(device, n) for f in floors)
                 cells.append(f"{share(floors, device, n):.0%}")
                 cells.append(f"{1e6 * spare / (work.launches - 1):.1f}")
             lines.append((f"{work.name}, {name}", *cells))
@@ -176,19 +179,12 @@ def shape_rows(found: list[tuple[Work, list[Floor]]]) -> list[tuple[str, ...]]:
 def show(
     title: str, headers: Iterable[str], lines: Iterable[tuple[str, ...]], console: Console
 ) -> None:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = terminal_table(title)
     for i, header in enumerate(headers):
         table.add_column(header, justify="right" if i > 1 else "left")
     for line in lines:
         table.add_row(*line)
     console.print(table)
-
-
-def markdown(headers: Iterable[str], lines: Iterable[tuple[str, ...]]) -> str:
-    headers = tuple(headers)
-    return "\n".join(
-        "| " + " | ".join(line) + " |" for line in (headers, ("---",) * len(headers), *lines)
-    )
 
 
 def as_json(found: list[tuple[Work, list[Floor]]]) -> list[dict]:
@@ -203,7 +199,7 @@ def as_json(found: list[tuple[Work, list[Floor]]]) -> list[dict]:
                     "file": f.of.file,
                     "reads": f.of.reads,
                     "writes": f.of.writes,
-                    "clocks": f.clocks,
+                    "clocks": f.cycles,
                     "registers": f.registers,
                     "warps": f.warps,
                     "in_flight": f.in_flight(math.inf),
@@ -219,13 +215,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench.floors", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--arch", default="90", help="whose machine code, as 90")
-    parser.add_argument("--ptx", default=PTX, help=f"from whose PTX; {PTX} as the shipped build has it")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--arch", default="90", help="architecture of the machine code (default: 90)")
+    parser.add_argument(
+        "--ptx", default=PTX, help=f"PTX version it is made from (shipped build: {PTX})"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to this file")
     args = parser.parse_args()
     if missing := [name for name in ("nvcc", "nvdisasm") if not tool(name)]:
-        parser.error(f"there is no {' and no '.join(missing)} on the path")
+        parser.error(f"not found on the path: {', '.join(missing)}")
     found = floors_of(args.arch, args.ptx)
     version = re.findall(r"V([\d.]+)", output("nvcc", "--version"))[0]
     about = f"sm_{args.arch} from compute_{args.ptx}, nvcc {version}, commit {machine.commit()}"

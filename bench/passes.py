@@ -1,7 +1,8 @@
-"""The kernels whose speed has a target: where they are, what their usual way looks like, what they move.
+"""The kernels whose speed has a target: where they are, which path through them is the usual one, and how
+many bytes they move.
 
-A work is passes, one after the other; ``needs`` and ``never`` say which way through a kernel is meant
-(:meth:`bench.sass.Kernel.way`)."""
+A work is a sequence of passes. ``required`` and ``forbidden`` define the path through a kernel
+(:meth:`bench.sass.Kernel.path`)."""
 
 from __future__ import annotations
 
@@ -16,26 +17,26 @@ LOAD, STORE = r"LDG?\.E(\.EF)?\.128", r"STG?\.E(\.EF)?\.128"
 
 @dataclass(frozen=True)
 class Pass:
-    file: str  # of csrc/cuda, less its ending
-    kernel: str  # in its mangled name
-    threads: int  # of a block
-    elements: int  # of a thread, on the way
-    reads: int  # bytes an element
+    file: str  # in csrc/cuda, without its suffix
+    kernel: str  # a pattern in its mangled name
+    threads: int  # per block
+    elements: int  # per thread, on the path
+    reads: int  # bytes per element
     writes: int
-    needs: Mapping[str, int]
-    never: str = "CALL"
-    values: int = 0  # of a thread, where the shape of a sum says how many it has in all
+    required: Mapping[str, int]
+    forbidden: str = "CALL"
+    values: int = 0  # total per thread, for sums whose shape determines it
 
 
 @dataclass(frozen=True)
 class Work:
     name: str
-    target: float  # of a copy's speed
+    target: float  # as a share of a copy's speed
     passes: tuple[Pass, ...]
     launches: int = 1
 
 
-RULES = {  # by the rule in the kernel's name: the arrays that are read, those that are written
+RULES = {  # by rule: its pattern in the kernel's name, the number of arrays read and of arrays written
     "sgd": ("3SGDIfE", 2, 1),
     "momentum": ("8MomentumIfE", 3, 2),
     "nesterov": ("8NesterovIfE", 3, 2),
@@ -58,10 +59,10 @@ def works() -> list[Work]:
 def _step(rule: str, dtype: str) -> Pass:
     kernel, loads, stores = RULES[rule]
     size = SIZES[dtype]
-    parts = 2 if rule == "sgd" else 1  # vectors of each array in flight for a thread
-    needs = {LOAD: parts * loads, STORE: parts * stores}
+    parts = 2 if rule == "sgd" else 1  # vectors of each array in flight per thread
+    required = {LOAD: parts * loads, STORE: parts * stores}
     elements = parts * VECTOR // size
-    return Pass(f"step_{dtype}", kernel, 256, elements, loads * size, stores * size, needs)
+    return Pass(f"step_{dtype}", kernel, 256, elements, loads * size, stores * size, required)
 
 
 def _steps() -> Iterator[Work]:
@@ -89,32 +90,33 @@ def _batch_norms() -> Iterator[Work]:
 
 
 def _sums(name: str, arrays: int, dtype: str, rows: bool) -> Pass:
-    plain = "Lb0E" if name == "Gradient" else ""  # without ReLU's bits
+    plain = "Lb0E" if name == "Gradient" else ""  # without the bits of ReLU
     kernel = f"sum_{'rows' if rows else 'planes'}.*{name}SumsI{TYPES[dtype]}{plain}E{'ELb0E' if rows else ''}"
     ahead = (64 if rows else 32) // arrays
     load = r"LDG\.E$" if dtype == "float32" else r"LDG\.E\.U16"
-    needs = {load: arrays * ahead, WIDEN: arrays * ahead}
-    threads, values = (128, 128) if rows else (256, 4096 // 4 // 16)  # of rows, where there are many
+    required = {load: arrays * ahead, WIDEN: arrays * ahead}
+    threads, values = (128, 128) if rows else (256, 4096 // 4 // 16)  # for rows: if there are many
     reads = arrays * SIZES[dtype]
-    return Pass("batch_norm_sums", kernel, threads, ahead, reads, 0, needs, values=values)
+    return Pass("batch_norm_sums", kernel, threads, ahead, reads, 0, required, values=values)
 
 
 def _apply(name: str, arrays: int, dtype: str, rows: bool) -> Pass:
     kernel = f"{name}_flatI{TYPES[dtype]}Lb{rows:d}E"
     elements = 4 * VECTOR // SIZES[dtype]
-    sums = 2 if name == "normalize" else 3  # of an element's formula
-    needs = {LOAD: 4 * arrays, STORE: 4, "FADD": sums * elements}
+    additions = 2 if name == "normalize" else 3  # in the formula of an element
+    required = {LOAD: 4 * arrays, STORE: 4, "FADD": additions * elements}
     size = SIZES[dtype]
-    return Pass("batch_norm_flat", kernel, 256, elements, arrays * size, size, needs)
+    return Pass("batch_norm_flat", kernel, 256, elements, arrays * size, size, required)
 
 
 def _dropouts() -> Iterator[Work]:
-    """Backward draws the same words, and so is the same kernel."""
+    """Yield the forward kernel only: backward generates the same random words with the same kernel."""
     for dtype, count in (("float32", 4), ("bfloat16", 8)):
         kernel = f"drop_allI{TYPES[dtype]}Li{count}ELb1E"
-        # Twenty products for four words, less those of the first two rounds that all threads share.
-        needs = {LOAD: 2, STORE: 2, r"IMAD\.WIDE\.U32": 2 * 18 * count // 4}
-        # Not by way of a bias, for which an index is divided, nor of an array's end, asked for within.
-        never = r"IMAD\.WIDE\.U32\.X|BSSY"
-        one = Pass("dropout", kernel, 256, 2 * count, SIZES[dtype], SIZES[dtype], needs, never)
+        # Twenty products for four words, less those of the first two rounds, which all threads share.
+        required = {LOAD: 2, STORE: 2, r"IMAD\.WIDE\.U32": 2 * 18 * count // 4}
+        # Excludes the path with a bias, which divides an index, and the path at the end of an array, which
+        # checks the bounds of every element.
+        forbidden = r"IMAD\.WIDE\.U32\.X|BSSY"
+        one = Pass("dropout", kernel, 256, 2 * count, SIZES[dtype], SIZES[dtype], required, forbidden)
         yield Work(f"dropout, {dtype}", 0.9, (one,))

@@ -1,13 +1,15 @@
-"""What a multiprocessor of compute capability 9.0 does in a clock, by the kind of instruction.
+"""Instruction throughput of a multiprocessor of compute capability 9.0, by pipe.
 
-Rates are results a clock and multiprocessor, of the CUDA C++ Programming Guide's table "Throughput of Native
-Arithmetic Instructions", column 9.0. It names operations; which opcodes they are is our reading of the code:
+Rates are results per clock cycle and multiprocessor, from the CUDA C++ Programming Guide's table "Throughput of
+Native Arithmetic Instructions", column 9.0. The table names operations; the opcodes assigned to them are our
+interpretation of the code:
 
-- IMAD.WIDE, a product of 64 bits, counts as one of 32. If it takes two turns, so does that pipe's time.
-- F2FP, which rounds to 16 bits, counts as ALU; other conversions stand with the roots, sixteen a clock.
-- FCHK, which finds operands that the short way of a division cannot have, is counted with the reciprocals.
-- Loads and stores move 32 words a clock, a rate that the guide has for shared memory: 16 bytes take four turns.
-- What moves constants or works on uniform registers and the program counter takes an issue and no pipe."""
+- IMAD.WIDE, a 64-bit product, counts as a 32-bit one. If it is issued twice, the time of its pipe doubles.
+- F2FP, which rounds to 16 bits, counts as ALU. Other conversions count with the roots, sixteen per cycle.
+- FCHK, which finds operands that the fast path of a division cannot handle, counts with the reciprocals.
+- Loads and stores move 32 words per cycle, the guide's rate for shared memory: 16 bytes are issued four times.
+- Moves of constants and operations on uniform registers or the program counter take an issue slot and no pipe.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,12 @@ from collections.abc import Iterable
 
 from bench.sass import Instruction
 
-ISSUE = "issue"  # four schedulers, each an instruction of 32 lanes a clock
+ISSUE = "issue"  # four schedulers, each of which issues an instruction of 32 lanes per cycle
 RATES = {ISSUE: 128, "FP32": 128, "FP16": 128, "ALU": 64, "IMAD": 64, "XU": 16, "FP64": 64, "LSU": 32}
 
 _OPCODES = {
     "FP32": "FADD FMUL FFMA",
-    "FP16": "HADD2 HMUL2 HFMA2",  # 256 results, of which an instruction has two a lane
+    "FP16": "HADD2 HMUL2 HFMA2",  # 256 results, two per lane and instruction
     "ALU": "BMSK F2FP FMNMX FSEL FSET FSETP IABS IADD3 IMNMX ISETP LEA LOP3 MOV P2R PLOP3 PRMT R2P SEL SGXT "
     "SHF VIADD VIADDMNMX VIMNMX",
     "IMAD": "IMAD",
@@ -36,18 +38,18 @@ _PIPE = {opcode: pipe for pipe, opcodes in _OPCODES.items() for opcode in opcode
 _WORDS = re.compile(r"\.(64|128)\b")
 
 
-def turns(way: Iterable[Instruction]) -> Counter[str]:
-    """How often a thread's instructions take each pipe."""
-    taken: Counter[str] = Counter()
-    for one in way:
+def issue_counts(path: Iterable[Instruction]) -> Counter[str]:
+    """Count how often a thread's instructions are issued to each pipe."""
+    counts: Counter[str] = Counter()
+    for one in path:
         pipe = _PIPE[one.opcode.partition(".")[0]]
-        taken[ISSUE] += 1
+        counts[ISSUE] += 1
         if pipe:
             wide = _WORDS.search(one.opcode) if pipe == "LSU" else None
-            taken[pipe] += int(wide[1]) // 32 if wide else 1
-    return taken
+            counts[pipe] += int(wide[1]) // 32 if wide else 1
+    return counts
 
 
-def clocks(taken: Counter[str]) -> dict[str, float]:
-    """Of a multiprocessor, by pipe."""
-    return {pipe: n / RATES[pipe] for pipe, n in taken.items()}
+def cycles(counts: Counter[str]) -> dict[str, float]:
+    """Return the clock cycles of a multiprocessor per thread, by pipe."""
+    return {pipe: n / RATES[pipe] for pipe, n in counts.items()}

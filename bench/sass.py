@@ -1,9 +1,9 @@
-"""Machine code as nvdisasm prints it: the kernels of a file, and the way that a warp takes through one.
+"""Machine code as printed by nvdisasm: the kernels of a file, and the path of a warp through a kernel.
 
-A kernel that serves many cases branches, and nothing in it says which way is the usual one. What is looked for
-is the shortest way that makes the loads, stores and products of the case at hand: round a loop or, where no
-loop makes them, from the first instruction to the last. It enters no subroutine: a division and a square root
-have one each, for operands that are denormal or out of range."""
+A kernel that handles many cases has branches, and the code does not show which path is the usual one. The
+path sought is therefore the shortest one that contains the loads, stores and products of a given case: around
+a loop or, if no loop contains them, from the first instruction to the last. It enters no subroutine: a
+division and a square root have one each, for operands that are denormal or out of range."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BRANCH = re.compile(r"BRA\S* (?P<operand>.*)`\(\.(?P<label>L_x_\d+)\)")
 
 @dataclass(frozen=True)
 class Instruction:
-    guard: str  # the predicate that it waits for, or nothing
+    guard: str  # its predicate, or an empty string
     text: str  # the rest
 
     @property
@@ -34,10 +34,10 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Block:
-    """Instructions in a row, entered at the first and left after the last."""
+    """A basic block: consecutive instructions, entered at the first and left after the last."""
 
     code: tuple[Instruction, ...]
-    next: tuple[int, ...]  # blocks
+    next: tuple[int, ...]  # indices of the blocks that may follow
 
 
 @dataclass(frozen=True)
@@ -49,51 +49,59 @@ class Kernel:
     def code(self) -> list[Instruction]:
         return [one for block in self.blocks for one in block.code]
 
-    def way(self, needs: Mapping[str, int], never: str = "CALL") -> list[Instruction]:
-        """The shortest that has so many instructions of each pattern, and none of a block with ``never``."""
-        loops: dict[int, set[int]] = defaultdict(set)  # by first block: those that go back to it
+    def path(self, required: Mapping[str, int], forbidden: str = "CALL") -> list[Instruction]:
+        """Return the shortest path with at least ``required[pattern]`` instructions of each pattern, which
+        enters no block with an instruction that matches ``forbidden``."""
+        loops: dict[int, set[int]] = defaultdict(set)  # first block -> blocks that jump back to it
         for i, block in enumerate(self.blocks):
             for to in block.next:
                 if to <= i:
                     loops[to].add(i)
         exits = {i for i, block in enumerate(self.blocks) if block.code[-1].opcode == "EXIT"}
-        met = [
-            None if _count(block.code, never) else tuple(_count(block.code, p) for p in needs)
+        counts = [
+            None if _count(block.code, forbidden) else tuple(_count(block.code, p) for p in required)
             for block in self.blocks
         ]
         for ends in (loops, {0: exits}):
-            ways = [self._between(begin, ends[begin], met, tuple(needs.values())) for begin in ends]
-            if shortest := min(filter(None, ways), key=len, default=None):
+            paths = [
+                self._between(begin, ends[begin], counts, tuple(required.values())) for begin in ends
+            ]
+            if shortest := min(filter(None, paths), key=len, default=None):
                 return shortest
-        raise LookupError(f"{self.name}: no way through it has {dict(needs)}")
+        raise LookupError(f"{self.name}: no path has {dict(required)}")
 
     def _between(
-        self, begin: int, ends: set[int], met: list[tuple[int, ...] | None], needs: tuple[int, ...]
+        self,
+        begin: int,
+        ends: set[int],
+        counts: list[tuple[int, ...] | None],
+        required: tuple[int, ...],
     ) -> list[Instruction]:
-        """Dijkstra's shortest path, over blocks and what was met before them; empty if there is none."""
-        turn, came = count(), {}
-        waiting = [(0, next(turn), (begin, (0,) * len(needs)), None)]
-        while waiting:
-            length, _, at, before = heappop(waiting)
-            if at in came:
+        """Dijkstra's shortest path over states (block, instructions counted before it); empty if there is
+        none."""
+        tie, previous = count(), {}
+        heap = [(0, next(tie), (begin, (0,) * len(required)), None)]
+        while heap:
+            length, _, state, before = heappop(heap)
+            if state in previous:
                 continue
-            came[at] = before
-            i, had = at
-            if met[i] is None:
+            previous[state] = before
+            i, counted = state
+            if counts[i] is None:
                 continue
-            has = tuple(min(a + b, n) for a, b, n in zip(had, met[i], needs, strict=True))
-            if i in ends and has == needs:
-                return self._walked(came, at)
+            total = tuple(min(a + b, n) for a, b, n in zip(counted, counts[i], required, strict=True))
+            if i in ends and total == required:
+                return self._instructions(previous, state)
             for to in self.blocks[i].next:
-                heappush(waiting, (length + len(self.blocks[i].code), next(turn), (to, has), at))
+                heappush(heap, (length + len(self.blocks[i].code), next(tie), (to, total), state))
         return []
 
-    def _walked(self, came: Mapping, at) -> list[Instruction]:
-        way: list[Instruction] = []
-        while at is not None:
-            way[:0] = self.blocks[at[0]].code
-            at = came[at]
-        return way
+    def _instructions(self, previous: Mapping, state) -> list[Instruction]:
+        path: list[Instruction] = []
+        while state is not None:
+            path[:0] = self.blocks[state[0]].code
+            state = previous[state]
+        return path
 
 
 def _count(code: Iterable[Instruction], pattern: str) -> int:
@@ -101,14 +109,14 @@ def _count(code: Iterable[Instruction], pattern: str) -> int:
 
 
 def kernels(text: str) -> list[Kernel]:
-    """Of what ``nvdisasm -c`` prints."""
+    """Parse the output of ``nvdisasm -c``."""
     parts = _SECTION.split(text)
     return [Kernel(name, _blocks(body)) for name, body in zip(parts[1::2], parts[2::2], strict=True)]
 
 
 def _blocks(body: str) -> tuple[Block, ...]:
     code: list[Instruction] = []
-    labels: dict[str, int] = {}  # to the number of the instruction that follows
+    labels: dict[str, int] = {}  # label -> index of the instruction after it
     for m in _LINE.finditer(body):
         if m["label"]:
             labels[m["label"]] = len(code)
@@ -120,18 +128,18 @@ def _blocks(body: str) -> tuple[Block, ...]:
     numbers = {start: i for i, start in enumerate(starts)}
     blocks = []
     for begin, end in zip(starts, [*starts[1:], len(code)], strict=True):
-        following = (numbers.get(to) for to in _goes(code[end - 1], end, labels))
+        following = (numbers.get(to) for to in _successors(code[end - 1], end, labels))
         blocks.append(Block(tuple(code[begin:end]), tuple(i for i in following if i is not None)))
     return tuple(blocks)
 
 
-def _goes(last: Instruction, following: int, labels: Mapping[str, int]) -> Iterator[int]:
-    """Where a block may go on: nowhere from a call."""
+def _successors(last: Instruction, following: int, labels: Mapping[str, int]) -> Iterator[int]:
+    """Yield the instructions that may follow the last one of a block; none after a call."""
     if last.opcode.startswith("CALL"):
         return
     branch = _BRANCH.match(last.text)
     if branch and branch["label"] in labels:
         yield labels[branch["label"]]
-    asks = last.guard or (branch and branch["operand"])
-    if asks or not last.opcode.startswith(("BRA", "EXIT", "RET")):
+    conditional = last.guard or (branch and branch["operand"])
+    if conditional or not last.opcode.startswith(("BRA", "EXIT", "RET")):
         yield following

@@ -1,4 +1,5 @@
-"""The benchmarks' reading of machine code: the way through a kernel, and what is counted on it."""
+"""The analysis of machine code in the benchmarks: the path through a kernel, and the instructions counted on
+it."""
 
 from __future__ import annotations
 
@@ -24,14 +25,15 @@ needs_tools = [
 ]
 
 
-def test_the_shipped_code_from_hopper_on_is_made_of_the_ptx_that_is_read():
-    """Of an older one launches would neither overlap nor have clusters."""
+def test_the_shipped_code_since_hopper_is_made_from_the_same_ptx():
+    """With an older one, launches would have neither overlap nor clusters."""
     text = (cubin.CUDA / "CMakeLists.txt").read_text()
     assert "set(codes sm_90)" in text
     assert f"arch=compute_{cubin.PTX},code=[${{codes}},compute_{cubin.PTX}]" in text
 
 
-# A loop whose root has a short way and a subroutine, an element at a time after it, and a way round both.
+# A loop with a square root, which has a fast path and a subroutine; a loop of one element at a time; a jump
+# past both.
 KERNEL = """
 	.section	.text.kernel,"ax",@progbits
 .text.kernel:
@@ -64,50 +66,52 @@ KERNEL = """
 
 @pytest.fixture
 def kernel() -> sass.Kernel:
-    (found,) = sass.kernels(KERNEL)
-    return found
+    (only,) = sass.kernels(KERNEL)
+    return only
 
 
-def opcodes(way: list[sass.Instruction]) -> list[str]:
-    return [one.opcode.partition(".")[0] for one in way]
+def opcodes(path: list[sass.Instruction]) -> list[str]:
+    return [one.opcode.partition(".")[0] for one in path]
 
 
-def test_the_way_round_a_loop_enters_no_subroutine(kernel):
-    way = kernel.way({passes.LOAD: 1, passes.STORE: 1})
-    assert opcodes(way) == ["LDG", "MUFU", "BRA", "FMUL", "FFMA", "STG", "FADD", "ISETP", "BRA"]
-    assert way[6].guard == "P2"
+def test_the_path_around_a_loop_enters_no_subroutine(kernel):
+    path = kernel.path({passes.LOAD: 1, passes.STORE: 1})
+    assert opcodes(path) == ["LDG", "MUFU", "BRA", "FMUL", "FFMA", "STG", "FADD", "ISETP", "BRA"]
+    assert path[6].guard == "P2"
 
 
-def test_needs_choose_the_loop(kernel):
-    assert opcodes(kernel.way({"LDG": 1, "F2F": 1})) == ["LDG", "F2F", "STG", "BRA"]
-    assert opcodes(kernel.way({})) == ["LDG", "F2F", "STG", "BRA"]  # the shortest of all
-    assert opcodes(kernel.way({"STG": 1}, never="F2F|CALL"))[-2:] == ["ISETP", "BRA"]
+def test_required_instructions_select_the_loop(kernel):
+    assert opcodes(kernel.path({"LDG": 1, "F2F": 1})) == ["LDG", "F2F", "STG", "BRA"]
+    assert opcodes(kernel.path({})) == ["LDG", "F2F", "STG", "BRA"]  # the shortest of all
+    assert opcodes(kernel.path({"STG": 1}, forbidden="F2F|CALL"))[-2:] == ["ISETP", "BRA"]
 
 
-def test_without_such_a_loop_it_is_the_whole_kernel(kernel):
-    whole = opcodes(kernel.way({"S2R": 1}))
+def test_without_such_a_loop_the_path_is_through_the_whole_kernel(kernel):
+    whole = opcodes(kernel.path({"S2R": 1}))
     assert whole == ["S2R", "BRA", "EXIT"]
-    assert opcodes(kernel.way({"S2R": 1, "F2F": 1}))[-5:] == ["LDG", "F2F", "STG", "BRA", "EXIT"]
-    with pytest.raises(LookupError, match=r"kernel: no way through it has .'DADD': 1"):
-        kernel.way({"DADD": 1})
+    assert opcodes(kernel.path({"S2R": 1, "F2F": 1}))[-5:] == ["LDG", "F2F", "STG", "BRA", "EXIT"]
+    with pytest.raises(LookupError, match=r"kernel: no path has .'DADD': 1"):
+        kernel.path({"DADD": 1})
 
 
-def test_turns_are_by_pipe_and_width(kernel):
-    taken = pipes.turns(kernel.way({passes.LOAD: 1, passes.STORE: 1}))
-    assert taken == {"issue": 9, "LSU": 8, "XU": 1, "FP32": 3, "ALU": 1}
-    assert pipes.clocks(taken)["XU"] == 1 / 16
+def test_issue_counts_are_by_pipe_and_width(kernel):
+    counts = pipes.issue_counts(kernel.path({passes.LOAD: 1, passes.STORE: 1}))
+    assert counts == {"issue": 9, "LSU": 8, "XU": 1, "FP32": 3, "ALU": 1}
+    assert pipes.cycles(counts)["XU"] == 1 / 16
 
 
-def test_the_larger_floor_binds_and_little_in_flight_takes_longer():
+def test_the_larger_floor_binds_and_too_few_bytes_in_flight_take_longer():
     device = floors.Device("a card", copy=1e12, clock=1e9, processors=100)
-    one = passes.Pass("f", "k", threads=256, elements=4, reads=4, writes=4, needs={})
+    one = passes.Pass("f", "k", threads=256, elements=4, reads=4, writes=4, required={})
     light = floors.Floor(one, Counter(issue=40), registers=32, shared=0, subroutines=0)
     assert light.warps == 64
     assert light.time(device) == light.bytes_time(device) == 8e-12
     heavy = floors.Floor(one, Counter(issue=5120), 32, 0, 0)
-    assert heavy.time(device) == pytest.approx(1e-10)  # 10 clocks an element, over 100 processors
+    assert heavy.time(device) == pytest.approx(1e-10)  # 10 cycles per element, over 100 processors
     assert floors.share([light, heavy], device) == pytest.approx(16e-12 / 108e-12)
-    few = floors.Floor(one, light.turns, registers=32, shared=200 << 10, subroutines=0)  # a block
+    few = floors.Floor(
+        one, light.issue_counts, registers=32, shared=200 << 10, subroutines=0
+    )  # one block
     assert few.in_flight(math.inf) == 256 * 16
     assert few.wanted(device) == pytest.approx(5000)
     assert few.time(device) == pytest.approx(8e-12 * 5000 / 4096)
@@ -115,9 +119,9 @@ def test_the_larger_floor_binds_and_little_in_flight_takes_longer():
 
 def test_a_sum_over_few_values_has_too_few_threads_for_a_memory():
     device = floors.Device("a card", copy=1e12, clock=1e9, processors=100)
-    one = passes.Pass("f", "k", 256, elements=4, reads=4, writes=4, needs={}, values=64)
+    one = passes.Pass("f", "k", 256, elements=4, reads=4, writes=4, required={}, values=64)
     floor = floors.Floor(one, Counter(issue=40), registers=32, shared=0, subroutines=0)
-    size = 64 * 32 * 5 * device.processors  # five warps for each
+    size = 64 * 32 * 5 * device.processors  # five warps on each
     assert floor.in_flight(5) == 5 * 32 * 16
     assert floor.time(device, size) == pytest.approx(8e-12 * 5000 / 2560)
     assert floors.share([floor], device, size) == pytest.approx(2560 / 5000)
@@ -132,33 +136,34 @@ def found():
 class TestMachineCode:
     pytestmark = needs_tools
 
-    def test_every_kernel_has_its_way(self, found):
+    def test_every_kernel_has_its_path(self, found):
         assert len(found) == len(passes.works())
         for work, own in found:
             assert [f.of for f in own] == list(work.passes)
             for f in own:
-                assert all(n > 0 for n in f.turns.values())
+                assert all(n > 0 for n in f.issue_counts.values())
                 assert all(f.in_flight(f.warps) >= f.wanted(d) for d in floors.DEVICES), work.name
 
     def test_a_step_loads_nothing_but_its_arrays(self, found):
-        """Sixteen bytes are four turns. What tables say of a tensor, and constants, come before the loop."""
+        """Sixteen bytes are issued four times. A tensor's table entries and constants are loaded before the
+        loop."""
         steps = [(work, f) for work, own in found for f in own if f.of.file.startswith("step_")]
         assert len(steps) >= 3 * len(passes.RULES)
         for work, f in steps:
-            assert f.turns["LSU"] == 4 * sum(f.of.needs.values()), work.name
+            assert f.issue_counts["LSU"] == 4 * sum(f.of.required.values()), work.name
 
-    def test_elements_of_a_layer_meet_no_double(self, found):
+    def test_elements_of_a_layer_are_not_computed_in_double(self, found):
         layers = [f for _, own in found for f in own if f.of.file in ("batch_norm_flat", "dropout")]
         assert len(layers) == 10
         for f in layers:
-            assert not f.turns["FP64"], f.of.kernel
+            assert not f.issue_counts["FP64"], f.of.kernel
 
     def test_sgd_computes_what_its_formula_has(self):
-        """An element: w times decay, less lr times g, times decay; all else waits for a predicate."""
+        """Per element: w times decay, minus lr times g, times decay; all other arithmetic is predicated."""
         one = next(work.passes[0] for work in passes.works() if work.name == "sgd, float32")
         (own,) = (c for c in cubin.compiled(one.file) if one.kernel in c.kernel.name)
-        always, n = [i.opcode for i in own.kernel.way(one.needs) if not i.guard], one.elements
-        assert [always.count(name) for name in ("FMUL", "FADD", "FFMA", "MUFU")] == [3 * n, n, 0, 0]
+        unguarded, n = [i.opcode for i in own.kernel.path(one.required) if not i.guard], one.elements
+        assert [unguarded.count(name) for name in ("FMUL", "FADD", "FFMA", "MUFU")] == [3 * n, n, 0, 0]
 
     def test_nothing_is_predicted_to_miss_its_target(self, found):
         for work, own in found:
