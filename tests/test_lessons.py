@@ -1,5 +1,5 @@
-"""Mistakes that other libraries made with their steps, a test of each. Some are covered more widely elsewhere;
-here each has its name."""
+"""A test for each mistake that other libraries made in their steps. Some are covered more widely elsewhere;
+here each one has its own test."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tolerance import DTYPES, wide
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("length", [TILE - 1, TILE, TILE + 1, 10 * TILE + 9])
 def test_full_simd_blocks_are_stored(rule, storage, length, isa):
-    """A 16-bit step stored its tail only; the tests were tiny and had zero gradients. Every parameter and every
-    state value must have moved."""
+    """A 16-bit step stored only its tail, and tiny tests with zero gradients did not detect it. Every
+    parameter and every state value must change."""
     dtype, state_dtype = STORAGES[storage]
-    case = around(PLAIN[rule], "", {"lr": 0.25})  # which moves a bfloat16, too
+    case = around(PLAIN[rule], "", {"lr": 0.25})  # large enough to change a bfloat16
     params = parameters(np.random.default_rng(7), (length,), dtype)
     before = params[0].copy()
     opt = case.make(params, state_dtype)
@@ -31,7 +31,7 @@ def test_full_simd_blocks_are_stored(rule, storage, length, isa):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_empty_tensors_in_a_list(rule):
-    """An empty tensor ended a list early, or took its neighbour's place."""
+    """An empty tensor ended a list early, or took its neighbor's place."""
     lengths = (0, 5, 0, 0, TILE + 1, 0)
     params = parameters(np.random.default_rng(7), lengths, np.float32)
     dense = [p.copy() for p in params if p.size]
@@ -54,7 +54,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("rule", RULES)
 def test_no_copy_swallows_the_write(rule, layout):
-    """A view was made contiguous first, and the copy was stepped."""
+    """A view was made contiguous first, and the step wrote to the copy."""
     view = LAYOUTS[layout](parameters(np.random.default_rng(7), (3600,), np.float32)[0].reshape(60, 60))
     flat = np.array(view, order="C")
     grads = gradients(np.random.default_rng(8), [flat])
@@ -67,8 +67,8 @@ def test_no_copy_swallows_the_write(rule, layout):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_aligned_stores_on_unaligned_views(dtype, isa):
-    """A vector store that needs an alignment crashed or wrote beside an array that has none. All offsets:
-    test_bits.test_any_byte_offset."""
+    """An aligned vector store crashed on an unaligned array, or wrote beside it.
+    test_bits.test_any_byte_offset tests all offsets."""
     dtype = DTYPES[dtype]
     room = np.zeros(1 + 99 * dtype.itemsize, np.uint8)
     w = room[1:].view(dtype)
@@ -79,7 +79,8 @@ def test_aligned_stores_on_unaligned_views(dtype, isa):
 
 
 def test_step_counts_are_not_shared_among_groups_and_dtypes():
-    """Bias correction counted once for each group or dtype, so that all but the first were wrong."""
+    """The step count of the bias correction was incremented for each group or dtype, so all but the first were
+    wrong."""
     start = [np.ones(TILE + 3, dtype) for dtype in DTYPES.values()]
     grads = gradients(np.random.default_rng(8), start)
     together = [p.copy() for p in start]
@@ -94,7 +95,7 @@ def test_step_counts_are_not_shared_among_groups_and_dtypes():
 
 
 def test_several_infinities_still_skip():
-    """The flag of each device was 1, their sum was 2, and the step was taken since 2 is not 1."""
+    """The flag of each device was 1 and their sum was 2, so the step was taken, because 2 is not 1."""
     w = [np.ones(5, np.float32) for _ in range(4)]
     g = [np.full(5, np.inf, np.float32) for _ in range(4)]
     opt = fastopt.SGD(w, on_nonfinite="skip")
@@ -105,16 +106,17 @@ def test_several_infinities_still_skip():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_state_after_a_skipped_first_step(rule):
-    """The first step was skipped, the next was taken for the second, and the momentum buffer never made."""
+    """The first step was skipped, the next one was treated as the second, and the momentum buffer was never
+    created."""
     options = {**PLAIN[rule].options, "on_nonfinite": "skip"}
     if "velocity" in RULES[rule] and rule in ("momentum", "nesterov"):
-        options["dampening"] = 0.5  # which the first step is spared
-    w, twin = np.ones(TILE + 3), np.ones(TILE + 3)
-    opt, straight = PLAIN[rule].cls(w, **options), PLAIN[rule].cls(twin, **options)
+        options["dampening"] = 0.5  # does not apply to the first step
+    w, expected = np.ones(TILE + 3), np.ones(TILE + 3)
+    opt, reference = PLAIN[rule].cls(w, **options), PLAIN[rule].cls(expected, **options)
     opt.step(np.full_like(w, np.nan))
     for _ in range(2):
         opt.step(np.full_like(w, 0.5))
-        straight.step(np.full_like(w, 0.5))
+        reference.step(np.full_like(w, 0.5))
     assert image([w], *PLAIN[rule].states(opt).values()) == image(
-        [twin], *PLAIN[rule].states(straight).values()
+        [expected], *PLAIN[rule].states(reference).values()
     )

@@ -1,4 +1,4 @@
-"""Write the stub of the compiled module, or with ``--check`` fail if the committed one is out of date.
+"""Write the type stub of the compiled module; with ``--check``, fail if the committed one is out of date.
 
     python tools/stubs.py            # after a change in csrc/bind/
     python tools/stubs.py --check
@@ -23,7 +23,8 @@ STUB = Path(__file__).parents[1] / "python" / "fastopt" / "_core.pyi"
 
 
 def type_of(values: list[Any]) -> str:
-    """The type of all these values: ``dict[str, list[str]]`` where stubgen says ``dict``."""
+    """Return the common type of the values with its parameters, such as ``dict[str, list[str]]``, where stubgen
+    writes ``dict``."""
     (kind,) = {type(value) for value in values}
     if kind is list:
         return f"list[{type_of([item for value in values for item in value])}]"
@@ -47,15 +48,15 @@ def generate() -> str:
         flags=re.MULTILINE,
     )
     text = f"# Written by tools/stubs.py from the compiled module.\n{text}"
-    for tidy in (["check", "-q", "--fix", "--select", "I"], ["format", "-q"]):
-        ruff = [sys.executable, "-m", "ruff", *tidy, "--stdin-filename", str(STUB), "-"]
+    for step in (["check", "-q", "--fix", "--select", "I"], ["format", "-q"]):
+        ruff = [sys.executable, "-m", "ruff", *step, "--stdin-filename", str(STUB), "-"]
         text = subprocess.run(ruff, input=text, text=True, check=True, stdout=subprocess.PIPE).stdout
     return text
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="only compare")
+    parser.add_argument("--check", action="store_true", help="compare without writing")
     check = parser.parse_args().check
     fresh, committed = generate(), STUB.read_text() if STUB.exists() else ""
     if not check:
