@@ -154,7 +154,7 @@ def main(file):
         arrival, end, risen = summary(points)
         reached = f"after {arrival} samples" if arrival is not None else "not reached"
         print(
-            f"  {name:19} {NEAR:.0%} of that {reached:18}  {end:.1e} in the last {LAST} epochs, "
+            f"  {name:20} {NEAR:.0%} of that {reached:18}  {end:.1e} in the last {LAST} epochs, "
             f"rises in {risen:.0%} of the steps"
         )
     draw(measured, paths, file)
