@@ -1,1 +1,1 @@
-"""Microbenchmarks: how far is this from what the machine can do, and from what else there is?"""
+"""Microbenchmarks: fastopt compared with the limit of the machine and with other libraries."""

@@ -4,7 +4,7 @@ import sys
 
 from bench.threads import confine
 
-threads = confine(sys.argv[1:])  # before a library is imported
+threads = confine(sys.argv[1:])  # before any library is imported
 
 from bench.cli import main  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""What the command lines' words stand for; what makes no sense is said before anything is measured."""
+"""Types of the command-line arguments: a wrong value is reported before anything is measured."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def names(text: str) -> list[str]:
 
 
 def some_names(text: str) -> list[str]:
-    if not (found := names(text)):
-        raise argparse.ArgumentTypeError("it names nothing")
-    return found
+    if not (parts := names(text)):
+        raise argparse.ArgumentTypeError("expected at least one value")
+    return parts
 
 
 def dtypes(text: str) -> list[str]:
     chosen = [DTYPES.get(part, part) for part in some_names(text)]
     if unknown := set(chosen) - set(SHORT):
-        raise argparse.ArgumentTypeError(f"no such dtype: {', '.join(sorted(unknown))}")
+        raise argparse.ArgumentTypeError(f"unknown dtype: {', '.join(sorted(unknown))}")
     return chosen
 
 
@@ -32,10 +32,10 @@ def sizes(text: str) -> list[int]:
     first, colon, last = text.partition(":")
     if not colon:
         return [_size(part) for part in some_names(text)]
-    found = [_size(first)]
-    while found[-1] * 2 <= _size(last):
-        found.append(found[-1] * 2)
-    return found
+    powers = [_size(first)]
+    while powers[-1] * 2 <= _size(last):
+        powers.append(powers[-1] * 2)
+    return powers
 
 
 def _size(text: str) -> int:
@@ -45,49 +45,49 @@ def _size(text: str) -> int:
     except (ValueError, OverflowError):
         size = 0
     if size < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size")
+        raise argparse.ArgumentTypeError(f"invalid size {text!r}, expected one such as 1e7 or 2**20")
     return size
 
 
 def seconds(text: str) -> float:
     try:
-        found = float(text)
+        value = float(text)
     except ValueError:
-        found = math.nan
-    if not 0 < found < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time, expected a number above 0")
-    return found
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"invalid time {text!r}, expected a finite number > 0")
+    return value
 
 
 # ---- files ----
 
 
 def record(text: str) -> Record:
-    """What an earlier run has left."""
+    """Read the record of an earlier run."""
     path = Path(text)
     if not path.is_file():
-        raise argparse.ArgumentTypeError(f"there is no file {text}")
+        raise argparse.ArgumentTypeError(f"file {text} does not exist")
     try:
         return Record.read(path)
     except (AttributeError, KeyError, OSError, TypeError, ValueError):
-        raise argparse.ArgumentTypeError(f"{text} is no record that --json has written") from None
+        raise argparse.ArgumentTypeError(f"{text} is not a record written by --json") from None
 
 
 def new_file(text: str) -> Path:
     path = Path(text)
-    if path.is_dir() or not path.parent.is_dir() or not _may_write(path):
-        raise argparse.ArgumentTypeError(f"no file can be written at {text}")
+    if path.is_dir() or not path.parent.is_dir() or not _is_writable(path):
+        raise argparse.ArgumentTypeError(f"cannot write to {text}")
     return path
 
 
 def folder(text: str) -> Path:
-    """One that is there, or can be made with those above it."""
+    """Check that a folder is writable, or that it can be created together with its parents."""
     path = Path(text)
-    there = next(p for p in (path, *path.parents) if p.exists())
-    if not there.is_dir() or not _may_write(there):
-        raise argparse.ArgumentTypeError(f"{text} is no folder to write to")
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    if not existing.is_dir() or not _is_writable(existing):
+        raise argparse.ArgumentTypeError(f"{text} is not a writable folder")
     return path
 
 
-def _may_write(path: Path) -> bool:
+def _is_writable(path: Path) -> bool:
     return os.access(path if path.exists() else path.parent, os.W_OK)

@@ -1,4 +1,4 @@
-"""What every task's cases have in common: sizes, dtypes, a name, and how a result is checked."""
+"""What the cases of all tasks share: sizes, dtypes, names, and the comparison of results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.workloads import Shapes, elements
 
-#: Short names, as they are typed and printed.
+#: The short names on the command line and in tables.
 DTYPES = {"f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64"}
 SHORT = {long: short for short, long in DTYPES.items()}
 
@@ -30,25 +30,24 @@ def installed(package: str) -> bool:
 
 
 def epsilon(dtype: np.dtype) -> float:
-    """The distance from 1 to the next number."""
+    """Return the distance from 1 to the next larger number."""
     return 2.0**-7 if dtype.name == "bfloat16" else float(np.finfo(dtype).eps)
 
 
 @dataclass
-class Contestant:
-    """One competitor in one case, with arrays of its own to write to."""
+class Competitor:
+    """One competitor in one case, with its own arrays."""
 
     run: Callable[[], object]
     results: Callable[[], list[np.ndarray]]
-    limit: Callable[[], object] | None = None  # fastopt brings the limit along
-    # Where a call only begins what it does, in a stream of its own.
-    wait: Callable[[], object] | None = None
-    capture: Callable[[Callable], Callable] | None = None  # makes a graph of what calls queue
-    calls: int = 1  # that a run is
-    conventions: dict = field(default_factory=dict)  # where the library's formula differs from ours
+    limit: Callable[[], object] | None = None  # the limit of the case, provided by fastopt only
+    wait: Callable[[], object] | None = None  # waits for the work that `run` queues in another stream
+    capture: Callable[[Callable], Callable] | None = None  # captures queued work as a CUDA graph
+    calls: int = 1  # the number of calls that one `run` makes
+    conventions: dict = field(default_factory=dict)  # differences from fastopt's default formula
 
     def finish(self) -> None:
-        """One call, to its end."""
+        """Make one call and wait for its work."""
         self.run()
         if self.wait is not None:
             self.wait()
@@ -56,8 +55,8 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Case:
-    """A task's case adds ``bytes``, ``flops``, ``working_set``, ``shapes``, ``arrays()`` and
-    ``check()``."""
+    """What is measured. A task's subclass adds ``bytes``, ``flops``, ``working_set``, ``shapes``,
+    ``arrays()`` and ``check()``."""
 
     task: ClassVar[str]
     what: str
@@ -66,12 +65,12 @@ class Case:
     dtype: str = "float32"
     cold: bool = False
     device: str = "cpu"
-    replayed: bool = False  # many calls as one graph: the device's time alone
-    # What a whole run says of it: the table it stands in, competitors it is content with, by the
-    # beginnings of their names, and whether its memory is measured too.
+    as_cuda_graph: bool = False  # many calls as one graph, which times the device alone
+    # Settings of the full suite: the section of the report, prefixes of the competitors' names to include, and
+    # whether to measure the memory, too.
     section: str = ""
     peers: tuple[str, ...] = ("",)
-    weighed: bool = False
+    measure_memory: bool = False
 
     @cached_property
     def numpy_dtype(self) -> np.dtype:
@@ -87,10 +86,10 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What tells a case from all others."""
+        """The name in reports and records, different for every case."""
         size = f" {size_name(self.size)}" if self.workload == "array" else ""
-        ways = [way for way in ("cold", "replayed") if getattr(self, way)]
-        return " ".join((self.task, self.what, f"{self.workload}{size}", SHORT[self.dtype], *ways))
+        modes = ["cold"] * self.cold + ["replayed"] * self.as_cuda_graph
+        return " ".join((self.task, self.what, f"{self.workload}{size}", SHORT[self.dtype], *modes))
 
 
 def size_name(size: int) -> str:
@@ -98,24 +97,25 @@ def size_name(size: int) -> str:
 
 
 class WrongError(Exception):
-    """A competitor's result is not the reference's."""
+    """A competitor's result differs from the reference."""
 
 
 def sample(array: np.ndarray) -> np.ndarray:
-    """In float64: every element, or of a large array some 65,000, all of its end among them. The stride
-    is odd, so that every place in a vector register and in a cache line has its turn."""
+    """Return the elements to compare, in float64: all of them, or some 65,000 of a large array, including all
+    at its end. The stride is odd, so that every position in a vector register and in a cache line is
+    included."""
     flat = np.asarray(array).reshape(-1)
     stride = flat.size // 2**16 | 1
     return np.concatenate([flat[:-4096:stride], flat[-4096:]]).astype(np.float64)
 
 
 def compare(got: np.ndarray, want: np.ndarray, allowed: np.ndarray | float) -> None:
-    """Raise :class:`WrongError` unless every element is as near as allowed."""
-    off = np.abs(got - want)
-    bad = ~(off <= allowed)  # NaN is bad
+    """Raise :class:`WrongError` unless every element differs by at most ``allowed``."""
+    error = np.abs(got - want)
+    bad = ~(error <= allowed)  # NaN is bad
     if bad.any():
         i = int(bad.argmax())
         share = bad.mean()
         raise WrongError(
-            f"{share:.1%} of the checked elements differ, the first is {got[i]:.9g}, not {want[i]:.9g}"
+            f"{share:.1%} of the checked elements differ; the first is {got[i]:.9g}, expected {want[i]:.9g}"
         )

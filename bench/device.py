@@ -1,7 +1,7 @@
-"""A CUDA device: arrays on it, its clock, and a copy as the limit. CuPy serves for all three.
+"""A CUDA device: arrays, timing, and a copy as the limit, all with CuPy.
 
-fastopt's arrays are CuPy's and, like torch's, worked on in the device's default stream, where CuPy's events are
-recorded. JAX has streams of its own: its contestants have a ``wait``, and the device is idle before a turn."""
+fastopt works on CuPy arrays in the device's default stream, as torch does, and CuPy records its events there.
+JAX has its own streams: its competitors have a ``wait``, and the device is idle before a turn."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from math import ceil
 import numpy as np
 
 from bench import measure
-from bench.case import Case, Contestant, installed
+from bench.case import Case, Competitor, installed
 from bench.measure import Call
 
-# JAX would otherwise take most of the memory for itself, and so early.
+# By default JAX would allocate most of the memory at the start.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.35")
 
-LARGE = 1 << 30  # bytes of the copy that a record names
+LARGE = 1 << 30  # bytes of the copy whose bandwidth a record contains
 
 
-def trouble() -> str:
-    """Why nothing can be measured on a device here; empty if it can."""
+def unavailable_reason() -> str:
+    """Return why no device can be used for measurements; an empty string if one can."""
     from fastopt import _core
 
     return _core.cuda_trouble() or ("" if installed("cupy") else "CuPy is not installed")
@@ -37,53 +37,53 @@ def trouble() -> str:
 # ---- arrays ----
 
 
-def put(case: Case, arrays) -> list:
-    """Where the case is: NumPy's arrays as they are, or copies of CuPy's. Bytes are copied, whatever they
-    mean, for CuPy's kernels do not know every dtype."""
+def to_device(case: Case, arrays) -> list:
+    """Return the arrays on the case's device: unchanged on the CPU, otherwise as CuPy copies. Raw bytes are
+    copied, because CuPy's kernels do not support every dtype."""
     if case.device == "cpu":
         return list(arrays)
     import cupy
 
-    there = []
+    copies = []
     for a in map(np.ascontiguousarray, arrays):
         new = cupy.ndarray(a.shape, a.dtype, cupy.cuda.alloc(a.nbytes))
         new.data.copy_from_host(a.ctypes.data, a.nbytes)
-        there.append(new)
-    return there
+        copies.append(new)
+    return copies
 
 
-def get(arrays) -> list[np.ndarray]:
-    """As NumPy's arrays, when what is queued is done."""
-    return [a if isinstance(a, np.ndarray) else _downloaded(a) for a in arrays]
+def to_host(arrays) -> list[np.ndarray]:
+    """Return the arrays as NumPy arrays, after all queued work."""
+    return [a if isinstance(a, np.ndarray) else _download(a) for a in arrays]
 
 
-def _downloaded(array) -> np.ndarray:
+def _download(array) -> np.ndarray:
     host = np.empty(array.shape, array.dtype)
     array.data.copy_to_host(host.ctypes.data, host.nbytes)
     return host
 
 
-def sets(case: Case) -> int:
-    """How many sets of its arrays a case goes round, so that the L2 holds none of them when its turn
-    comes. What is far smaller is bound by launches and stays where it is."""
+def num_buffer_sets(case: Case) -> int:
+    """Return the number of sets of arrays through which a case rotates, so that a set is not in the L2 when
+    it is used again. A far smaller case is bound by launches and has one set."""
     if case.device == "cpu" or case.working_set >= 2 * l2() or case.working_set < l2() / 32:
         return 1
     return 1 + ceil(2 * l2() / case.working_set)
 
 
-def free() -> int:
-    """Bytes that can still be had, after all libraries have given back what they only keep."""
+def available_memory() -> int:
+    """Return the free device memory in bytes, after emptying the memory pools of all libraries."""
     import cupy
 
     gc.collect()
     cupy.get_default_memory_pool().free_all_blocks()
     if "torch" in sys.modules:
         sys.modules["torch"].cuda.empty_cache()
-    return left()
+    return free_memory()
 
 
-def left() -> int:
-    """Bytes that nobody has, when what is queued is done."""
+def free_memory() -> int:
+    """Return the free device memory in bytes, after all queued work."""
     from cupy.cuda import runtime
 
     runtime.deviceSynchronize()
@@ -94,9 +94,9 @@ def left() -> int:
 
 
 class Turn(measure.Turn):
-    """Between two events, many calls; a first one stands before them, as does an idle device."""
+    """A turn timed by two events around many calls. A first call and a synchronization come before them."""
 
-    LONG = 20e-3
+    MIN_TURN_S = 20e-3
 
     def __call__(self) -> float:
         from cupy.cuda import Event, get_elapsed_time, runtime
@@ -118,8 +118,8 @@ class Turn(measure.Turn):
 
 
 def copy(nbytes: int) -> Callable[[], object]:
-    """The limit: a device-to-device copy that moves so many bytes, half of them read, half written. The
-    first call makes the arrays."""
+    """Return the limit: a device-to-device copy that moves ``nbytes``, half of them read and half written.
+    Its first call allocates the arrays."""
     import cupy
 
     size = max(nbytes // 2, 1)
@@ -138,27 +138,28 @@ def copy(nbytes: int) -> Callable[[], object]:
 
 # ---- graphs ----
 
-REPLAYED = 20  # calls, in which the launch of a graph is lost
+MIN_GRAPH_CALLS = 20  # so many calls make the launch of a graph negligible
 
 
-def replayed(one: Contestant, sets: int) -> Contestant:
-    """Its calls as one graph, that goes round all its sets of arrays: of the host's time nothing is left."""
+def as_cuda_graph(one: Competitor, sets: int) -> Competitor:
+    """Capture many calls, which rotate through all sets of arrays, as one graph. The host's time is then
+    excluded."""
     if one.capture is None:
-        raise NotImplementedError("its calls are not captured")
-    calls = sets * ceil(REPLAYED / sets)
+        raise NotImplementedError("its calls cannot be captured as a CUDA graph")
+    calls = sets * ceil(MIN_GRAPH_CALLS / sets)
 
     def graph(capture: Callable, call: Call | None) -> Call | None:
         if call is None:
             return None
         for _ in range(sets):
-            call()  # what each set makes once is made before
+            call()  # whatever a set creates once is created before the capture
         return capture(lambda: [call() for _ in range(calls)])
 
     return replace(one, run=graph(one.capture, one.run), limit=graph(capture, one.limit), calls=calls)
 
 
 def capture(calls: Call) -> Call:
-    """What is queued in CuPy's current stream, as a graph to launch."""
+    """Capture what ``calls`` queue in CuPy's current stream, and return the launch of the graph."""
     import cupy
 
     with cupy.cuda.Stream(non_blocking=True) as stream:
@@ -166,10 +167,11 @@ def capture(calls: Call) -> Call:
         stream.begin_capture()
         calls()
         graph = stream.end_capture()
-    return lambda held=calls: graph.launch()  # it knows addresses, and holds nothing
+    # A graph contains addresses of arrays but does not keep them alive; `calls` does.
+    return lambda held=calls: graph.launch()
 
 
-# ---- what a record says of it ----
+# ---- description for a record ----
 
 
 @cache
@@ -184,7 +186,7 @@ def _properties() -> dict:
 
 
 def copy_bandwidth() -> float:
-    """Bytes a second, read and written."""
+    """Return the bandwidth of a copy in bytes per second, read and written."""
     turn = Turn(copy(2 * LARGE), None)
     turn.prepare()
     return 2 * LARGE / float(np.median([turn() for _ in range(9)]))
@@ -193,21 +195,21 @@ def copy_bandwidth() -> float:
 def describe() -> dict:
     from cupy.cuda import runtime
 
-    about = _properties()
+    properties = _properties()
     return {
-        "gpu": about["name"].decode(),
+        "gpu": properties["name"].decode(),
         "caches": {"L2": l2()},
-        "multiprocessors": about["multiProcessorCount"],
-        "memory": about["totalGlobalMem"],
+        "multiprocessors": properties["multiProcessorCount"],
+        "memory": properties["totalGlobalMem"],
         "cuda": f"runtime {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
         "copy_bandwidth": copy_bandwidth(),
-        **smi(),  # clocks as they are under load
+        **smi(),  # the clocks under load
     }
 
 
 def smi() -> dict[str, str]:
-    """The driver's word on itself and on the clocks, which are left as they are; nothing if it has none."""
-    asked = (
+    """Return the driver version and the clocks from nvidia-smi, which are not changed; empty if it fails."""
+    fields = (
         "driver_version",
         "clocks.sm",
         "clocks.mem",
@@ -215,9 +217,9 @@ def smi() -> dict[str, str]:
         "clocks.max.mem",
         "power.draw",
     )
-    command = ["nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader", "--id=0"]
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader", "--id=0"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+        line = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
-    return dict(zip(asked, map(str.strip, told.strip().split(",")), strict=False))
+    return dict(zip(fields, map(str.strip, line.strip().split(",")), strict=False))

@@ -1,11 +1,11 @@
-"""One command for a machine with an NVIDIA GPU, nvcc, CuPy and no network: build, test, measure, judge.
+"""Build, test and measure fastopt on a machine with an NVIDIA GPU, nvcc and CuPy, and compare with the targets.
 
     python bench/gpu_check.py [--out DIR] [--minutes 8] [--only build,tests,bench]
 
-Writes ``gpu_check.json``, ``gpu_check.md`` and ``gpu_check.log`` to DIR after every stage, so that a run that
-is cut off leaves what it has found. A stage that fails or takes too long does not keep the next from starting,
-unless it is the build.
-The exit status is 1 if a stage failed, 2 if nothing could be begun.
+No network is needed. ``gpu_check.json``, ``gpu_check.md`` and ``gpu_check.log`` are written to DIR after
+every stage, so that an interrupted run leaves its results. A stage that fails or times out does not stop the
+next one, unless it is the build. The exit status is 1 if a stage failed or timed out, and 2 if the run could
+not start.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # bench/ itself has modules with the names of others'
+sys.path[0] = str(ROOT)  # instead of bench/, whose module names clash with those of other packages
 
 from bench import device, gpu_targets, machine  # noqa: E402
 from bench.gpu_plan import GROUPS, Stage, plan  # noqa: E402
@@ -36,46 +36,39 @@ from bench.record import Record, Row  # noqa: E402
 
 
 class Check:
-    """A run: its folders, its clock, and what it has found so far."""
+    """A run: its folders, its deadline, and its results so far."""
 
     def __init__(self, out: Path, work: Path, minutes: float, about: dict) -> None:
         self.out, self.work = out, work
         self.deadline = time.monotonic() + 60 * minutes
-        self.told: dict = {"machine": about, "stages": [], "targets": [], "rows": [], "host": []}
+        self.results: dict = {"machine": about, "stages": [], "targets": [], "rows": [], "host": []}
         for folder in (out, work):
             folder.mkdir(parents=True, exist_ok=True)
         self.log = out / "gpu_check.log"
         self.log.write_text("")
 
     def run(self, stage: Stage) -> bool:
-        """Whether it came to a good end."""
+        """Run a stage and return whether it succeeded."""
         with self.log.open("a") as log:
             log.write(f"\n==== {stage.name}: {shlex.join(stage.command)}\n")
         begin, before = time.monotonic(), self.log.stat().st_size
         outcome = self._outcome(stage, min(stage.limit, self.deadline - begin))
         printed = self.log.read_bytes()[before:].decode(errors="replace")
         self.collect(stage)
-        self.told["stages"].append(
-            {
-                "name": stage.name,
-                "outcome": outcome,
-                "seconds": time.monotonic() - begin,
-                "says": stage.says(printed),
-            }
+        seconds, says = time.monotonic() - begin, stage.says(printed)
+        self.results["stages"].append(
+            {"name": stage.name, "outcome": outcome, "seconds": seconds, "says": says}
         )
         self.write()
-        print(
-            f"{stage.name}: {outcome} in {time.monotonic() - begin:.0f} s {stage.says(printed)}",
-            flush=True,
-        )
+        print(f"{stage.name}: {outcome} in {seconds:.0f} s {says}", flush=True)
         return outcome == "ok"
 
     def _outcome(self, stage: Stage, seconds: float) -> str:
         environment = self.environment(stage)
         if not shutil.which(stage.command[0], path=environment["PATH"]):
-            return f"left out: there is no {stage.command[0]}"
+            return f"skipped: {stage.command[0]} not found"
         if self.deadline - time.monotonic() < 5:
-            return "left out: no time left"
+            return "skipped: no time left"
         if stage.json:
             Path(stage.json).unlink(missing_ok=True)  # of an earlier run
         with self.log.open("ab") as log:
@@ -90,10 +83,10 @@ class Check:
             try:
                 status = process.wait(seconds)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)  # it and its children: the group is its own
+                os.killpg(process.pid, signal.SIGKILL)  # the process group: it and its children
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(10)  # who hangs in the driver does not even die
-                return f"cut off after {seconds:.0f} s"
+                    process.wait(10)  # a process that hangs in the driver cannot be killed
+                return f"timed out after {seconds:.0f} s"
         return "ok" if status == 0 else f"failed with status {status}"
 
     def environment(self, stage: Stage) -> dict[str, str]:
@@ -105,12 +98,12 @@ class Check:
             "PYTHONUNBUFFERED": "1",
             "FASTOPT_TEST_DEVICE": "cupy",
             "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count()),
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # or one test has most of the memory for itself
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # otherwise one test allocates most of the memory
             **({"FASTOPT_TEST_POOL": "off"} if stage.name == "sanitizer" else {}),
         }
 
     def collect(self, stage: Stage) -> None:
-        """Figures that the stage has left, even if it was cut off, unless amid writing them."""
+        """Add the figures that the stage has written, even if it timed out; an incomplete file is ignored."""
         with contextlib.suppress(ValueError):
             self._collect(stage)
 
@@ -119,30 +112,30 @@ class Check:
         if not stage.json or not file.exists():
             return
         if stage.name == "bench:host":
-            self.told["host"] = json.loads(file.read_text())
+            self.results["host"] = json.loads(file.read_text())
             return
         record = Record.read(file)
-        self.told["machine"] |= {
+        self.results["machine"] |= {
             k: v for k, v in record.machine.items() if k not in ("command", "commit")
         }
-        self.told["rows"] += [asdict(row) for row in record.rows]
+        self.results["rows"] += [asdict(row) for row in record.rows]
 
     def write(self) -> None:
-        rows = rows_of(self.told)
-        self.told["targets"] = [asdict(v) for v in gpu_targets.judge(rows, self.told["host"])]
-        (self.out / "gpu_check.json").write_text(json.dumps(self.told, indent=1) + "\n")
-        (self.out / "gpu_check.md").write_text(gpu_targets.report(self.told, rows))
+        rows = rows_of(self.results)
+        self.results["targets"] = [asdict(v) for v in gpu_targets.judge(rows, self.results["host"])]
+        (self.out / "gpu_check.json").write_text(json.dumps(self.results, indent=1) + "\n")
+        (self.out / "gpu_check.md").write_text(gpu_targets.report(self.results, rows))
 
 
-def rows_of(told: dict) -> list[Row]:
-    return Record.of({"machine": {}, "rows": told["rows"], "memory": []}).rows
+def rows_of(results: dict) -> list[Row]:
+    return Record.of({"machine": {}, "rows": results["rows"], "memory": []}).rows
 
 
-# ---- what there is ----
+# ---- requirements ----
 
 
 def gpu() -> tuple[str, str] | None:
-    """The first device's name and architecture, from the driver alone."""
+    """Return the name and architecture of the first device, from the driver alone."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -158,10 +151,10 @@ def gpu() -> tuple[str, str] | None:
     return name.value.decode(), capability
 
 
-def lacking(found: tuple[str, str] | None, chosen: list[str]) -> str:
-    """What keeps the check from being begun, in a sentence; empty if nothing does."""
+def missing_requirement(found: tuple[str, str] | None, chosen: list[str]) -> str:
+    """Return why the check cannot start; an empty string if it can."""
     if found is None:
-        return "there is no NVIDIA GPU here, or no driver for it"
+        return "no NVIDIA GPU found, or no driver for it"
     needed = {
         "cupy": "CuPy",
         "pytest": "pytest",
@@ -175,28 +168,27 @@ def lacking(found: tuple[str, str] | None, chosen: list[str]) -> str:
     if missing:
         return f"not installed: {', '.join(missing)}"
     if "build" in chosen and not (shutil.which("nvcc") or Path("/usr/local/cuda/bin/nvcc").exists()):
-        return "there is no nvcc to build with"
+        return "nvcc not found"
     return ""
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gpu_check", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu_check")
+    build = ROOT / "build"
+    parser.add_argument("--out", type=Path, default=build / "gpu_check", help="folder for the results")
+    parser.add_argument("--work", type=Path, default=build / "gpu_work", help="folder for the build")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit of the whole run")
     parser.add_argument(
-        "--work", type=Path, default=ROOT / "build" / "gpu_work", help="for what is built"
+        "--only", default=",".join(GROUPS), help=f"comma-separated stages, of {', '.join(GROUPS)}"
     )
-    parser.add_argument("--minutes", type=float, default=8.0, help="in which all ends")
-    parser.add_argument(
-        "--only", default=",".join(GROUPS), help=f"comma-separated, of {', '.join(GROUPS)}"
-    )
-    parser.add_argument("--commit", default="", help="where the checkout does not know it")
+    parser.add_argument("--commit", default="", help="the commit, if this is not a git checkout")
     args = parser.parse_args(argv)
     chosen = args.only.split(",")
     if unknown := set(chosen) - set(GROUPS):
-        parser.error(f"--only: there is no {', '.join(sorted(unknown))}, only {', '.join(GROUPS)}")
+        parser.error(f"--only: unknown {', '.join(sorted(unknown))} (choose from {', '.join(GROUPS)})")
     found = gpu()
-    if trouble := lacking(found, chosen):
-        print(f"gpu_check: {trouble}", file=sys.stderr)
+    if reason := missing_requirement(found, chosen):
+        print(f"gpu_check: {reason}", file=sys.stderr)
         return 2
     name, architecture = found
     about = {"gpu": name, "architecture": architecture, "commit": args.commit or machine.commit()}
@@ -205,7 +197,7 @@ def main(argv: list[str]) -> int:
         if stage.belongs_to(chosen) and not check.run(stage) and stage.needed:
             break
     print((args.out / "gpu_check.md").read_text())
-    return int(any(s["outcome"].startswith(("failed", "cut off")) for s in check.told["stages"]))
+    return int(any(s["outcome"].startswith(("failed", "timed out")) for s in check.results["stages"]))
 
 
 if __name__ == "__main__":

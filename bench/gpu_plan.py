@@ -1,4 +1,4 @@
-"""What gpu_check.py runs: its stages in turn, what is worth most first."""
+"""The stages of gpu_check.py, in order of their importance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
-HOST_ONLY = ("shim", "races", "build", "ptx")  # of the CUDA tests, those that need no device
+HOST_ONLY = ("shim", "races", "build", "ptx")  # the CUDA tests that need no device
 GROUPS = ("build", "tests", "bench", "sanitizer")
 
 
@@ -22,7 +22,7 @@ def _layers(*stages: str) -> str:
 
 BATCH_NORM = "batchnorm forward backward --dtype f32,bf16 --peers torch"
 RULES = "adam adamw sgd momentum nesterov adagrad rmsprop"
-# By task, its limit in seconds and its options; host_time is a program of its own.
+# By stage: its time limit in seconds and its options. "host" runs bench.host_time.
 BENCHES = {
     "replayed": (90, f"{BATCH_NORM} {_layers('stage1', 'stage2', 'stage3', 'stage4')} --replay"),
     "step": (110, f"step {RULES} --size 2**28 --peers torch_fused,torch_foreach,CuPy_kernel,optax"),
@@ -32,7 +32,7 @@ BENCHES = {
     "batchnorm": (50, f"{BATCH_NORM} {_layers('stem')}"),
     "dropout": (40, "dropout --workload array --size 2**26 --dtype f32,bf16 --peers torch"),
 }
-IMPORTED = "from fastopt import _core; trouble = _core.cuda_trouble(); assert not trouble, trouble"
+IMPORT_CHECK = "from fastopt import _core; trouble = _core.cuda_trouble(); assert not trouble, trouble"
 SANITIZED = (
     "(test_every_length and not everything) or test_every_layout or test_batch_norm or test_dropout"
 )
@@ -43,16 +43,16 @@ class Stage:
     name: str
     limit: float  # seconds
     command: list[str]
-    says: Callable[[str], str] = lambda log: ""  # of its output, in a few words
-    json: str = ""  # a file of figures it leaves
-    needed: bool = False  # by all that follow
+    says: Callable[[str], str] = lambda log: ""  # summarizes its output in a few words
+    json: str = ""  # the file to which it writes its figures
+    needed: bool = False  # whether all later stages need it
 
     def belongs_to(self, chosen: list[str]) -> bool:
         return self.name.partition(":")[0] in chosen
 
 
 def plan(work: Path, architecture: str) -> list[Stage]:
-    """``work`` is a folder for what is built."""
+    """Return all stages. ``work`` is the folder for the build and the figures."""
     python = [sys.executable, "-m"]
     install = [
         *python,
@@ -71,7 +71,7 @@ def plan(work: Path, architecture: str) -> list[Stage]:
     sanitizer = ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9"]
     return [
         Stage("build", 200, [*install, "--target", str(work / "site"), str(TESTS.parent)], needed=True),
-        Stage("build:import", 60, [*python[:1], "-X", "faulthandler", "-c", IMPORTED], needed=True),
+        Stage("build:import", 60, [*python[:1], "-X", "faulthandler", "-c", IMPORT_CHECK], needed=True),
         Stage("tests", 120, [*pytest, *parallel, *map(str, tests)], outcomes),
         *(_bench(name, work, python) for name in BENCHES),
         Stage("sanitizer", 60, [*sanitizer, *pytest, "-k", SANITIZED, *map(str, sanitized)], outcomes),
@@ -91,8 +91,9 @@ _OUTCOME = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED)\b(?! tests/.* - )")
 
 
 def outcomes(log: str) -> str:
-    """Of tests, counted as they were reported, for the last line is missing from a run that is cut off."""
-    found = [w for line in log.splitlines() if "::" in line for w in _OUTCOME.findall(line)[:1]]
-    counts = [f"{n} {word.lower()}" for word, n in Counter(found).items()]
+    """Summarize pytest's output. Every reported test is counted, because a run that times out has no last
+    line."""
+    words = [w for line in log.splitlines() if "::" in line for w in _OUTCOME.findall(line)[:1]]
+    counts = [f"{n} {word.lower()}" for word, n in Counter(words).items()]
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+) - ", log, re.MULTILINE)[:5]
-    return ", ".join(counts + [f"first {', '.join(failed)}"] * bool(failed)) or "no test was run"
+    return ", ".join(counts + [f"first {', '.join(failed)}"] * bool(failed)) or "no tests ran"

@@ -1,4 +1,4 @@
-"""The speeds to reach on a device: what a run's rows say to each of them, and a report to read."""
+"""The target speeds on a device: verdicts on a run's rows, and a report in Markdown."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.record import LIMIT, Row
+from bench.tables import markdown
 from bench.tasks import OURS
 
 RULES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
@@ -27,8 +28,8 @@ def judge(rows: list[Row], host: list[dict]) -> list[Verdict]:
 
 def _find(rows: list[Row], task: str, what: str, workload: str) -> list[Row]:
     size = LARGE if workload == "array" else None
-    found = [r for r in rows if (r.task, r.what, r.workload) == (task, what, workload)]
-    return [r for r in found if size in (None, r.elements)]
+    matching = [r for r in rows if (r.task, r.what, r.workload) == (task, what, workload)]
+    return [r for r in matching if size in (None, r.elements)]
 
 
 def _share(work: str, least: float, rows: list[Row], what: str = "a copy's speed") -> Verdict:
@@ -39,11 +40,11 @@ def _share(work: str, least: float, rows: list[Row], what: str = "a copy's speed
     return Verdict(work, target, f"{share:.1%}", share >= least)
 
 
-def _faster(work: str, least: float, rows: list[Row], beginnings: tuple[str, ...]) -> Verdict:
-    """Than each peer whose name begins so."""
-    target = f"{'>' if least == 1 else '>='} {least:g} x {', '.join(beginnings)}"
+def _faster(work: str, least: float, rows: list[Row], prefixes: tuple[str, ...]) -> Verdict:
+    """Compare with each peer whose name has one of the prefixes."""
+    target = f"{'>' if least == 1 else '>='} {least:g} x {', '.join(prefixes)}"
     peers = rows[0].peers if rows else {}
-    ratios = {n: e.to_ours.median for n, e in peers.items() if n.startswith(beginnings)}
+    ratios = {n: e.to_ours.median for n, e in peers.items() if n.startswith(prefixes)}
     if not ratios:
         return Verdict(work, target)
     figure = ", ".join(f"{ratio:.2f} {name}" for name, ratio in sorted(ratios.items()))
@@ -73,7 +74,7 @@ def _lists(rows: list[Row]) -> Iterator[Verdict]:
 
 def _clips(rows: list[Row]) -> Iterator[Verdict]:
     found, work = _find(rows, "clip", "adamw", "array"), "global-norm clip + AdamW, float32, 2^28"
-    yield _share(work, 0.9, found, "a copy's speed on 32 bytes a parameter")
+    yield _share(work, 0.9, found, "a copy's speed on 32 bytes per parameter")
     yield _faster(work, 1.5, found, ("torch",))
 
 
@@ -98,43 +99,37 @@ def _array(row: Row) -> int:
 
 
 def _host(host: list[dict]) -> Iterator[Verdict]:
-    target = f"<= {HOST_LIMIT:g} us of the host's time a call"
+    target = f"<= {HOST_LIMIT:g} us of host time per call"
     if not host:
         yield Verdict("Adam, any length of list", target)
-    for told in host:
+    for times in host:
         for name in ("same gradients", "new gradients"):
-            work = f"Adam, {told['arrays']} arrays of {told['library']}, {name}"
-            yield Verdict(work, target, f"{told[name]:.1f} us", told[name] <= HOST_LIMIT)
+            work = f"Adam, {times['arrays']} arrays of {times['library']}, {name}"
+            yield Verdict(work, target, f"{times[name]:.1f} us", times[name] <= HOST_LIMIT)
 
 
 # ---- the report ----
 
 
-def report(told: dict, rows: list[Row]) -> str:
-    """In Markdown; ``told`` is what is written as JSON."""
-    about = told["machine"]
+def report(results: dict, rows: list[Row]) -> str:
+    """Return the report in Markdown. ``results`` is the content of the JSON file."""
+    about = results["machine"]
     lines = [f"# fastopt on {about.get('gpu', 'an unknown device')}", ""]
     lines += [f"- {name}: {about[name]}" for name in sorted(about) if name not in ("gpu", "caches")]
     if "copy_bandwidth" in about:
         lines.append(f"- a device-to-device copy moves {about['copy_bandwidth'] / 1e9:,.0f} GB/s")
-    lines += [
-        "",
-        *_table(("stage", "outcome", "seconds", "what it says"), _stage_cells(told["stages"])),
-    ]
-    verdicts = [Verdict(**v) for v in told["targets"]]
+    stages = [(s["name"], s["outcome"], f"{s['seconds']:.0f}", s["says"]) for s in results["stages"]]
+    lines += ["", markdown(("stage", "outcome", "seconds", "summary"), stages)]
+    verdicts = [Verdict(**v) for v in results["targets"]]
     known = [v for v in verdicts if v.met is not None]
     lines += ["", f"## Targets: {sum(v.met for v in known)} met of {len(known)} measured", ""]
-    says = {True: "met", False: "**missed**", None: "-"}
-    lines += _table(
-        ("work", "target", "figure", ""), [(v.work, v.target, v.figure, says[v.met]) for v in verdicts]
-    )
-    lines += ["", "## All rows: time, and a peer's time by fastopt's", ""]
-    lines += _table(("case", "time", "GB/s", "of the copy", "peers", "left out"), map(_cells, rows))
+    words = {True: "met", False: "**missed**", None: "-"}
+    targets = [(v.work, v.target, v.figure, words[v.met]) for v in verdicts]
+    lines.append(markdown(("work", "target", "figure", ""), targets))
+    lines += ["", "## All rows: times, and the peers' times divided by fastopt's", ""]
+    headers = ("case", "time", "GB/s", "of the copy", "peers", "left out")
+    lines.append(markdown(headers, map(_cells, rows)))
     return "\n".join(lines) + "\n"
-
-
-def _stage_cells(stages: list[dict]) -> list[tuple[str, ...]]:
-    return [(s["name"], s["outcome"], f"{s['seconds']:.0f}", s["says"]) for s in stages]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -146,10 +141,3 @@ def _cells(row: Row) -> tuple[str, ...]:
         ", ".join(f"{name} {entry.to_ours.median:.2f}" for name, entry in row.peers.items()),
         ", ".join(f"{name} ({why})" for name, why in row.left_out.items()),
     )
-
-
-def _table(header: tuple[str, ...], rows) -> list[str]:
-    def line(cells) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(header), line(["---"] * len(header)), *map(line, rows)]

@@ -1,8 +1,10 @@
-"""How long a call of ``opt.step(grads)`` keeps the host, whatever a device still has to do: Adam over lists of
-small arrays, CuPy's (on the host NumPy's) and torch's, with the same gradients every time and with new objects,
-as a framework's backward pass makes them. On the host a call is the work, too.
+"""Host time per call of ``opt.step(grads)``, excluding device execution.
 
-On a device, "until done" adds what it still had to do: where that is hardly more, the device kept up, and the
+Adam steps lists of small arrays of CuPy (on the CPU: NumPy) and of torch. The gradients are either the same
+objects every time or new ones, as a framework's backward pass creates them. On the CPU, the time includes the
+work.
+
+On a device, "until done" includes the device's execution. If it is hardly longer, the device kept up, and the
 time is the host's own.
 
     python -m bench.host_time [--device cpu] [--json FILE]
@@ -27,36 +29,36 @@ CALLS, ROUNDS = 40, 15  # fewer calls than a device queues before the host has t
 
 
 def measure(where: str) -> list[dict]:
-    """Microseconds a call."""
+    """Return a report for each library and list length: microseconds per call."""
     return [_measure(where, library, n) for library in _libraries(where) for n in LENGTHS]
 
 
 def _libraries(where: str) -> list[str]:
-    own = ["cupy" if where == "cuda" else "numpy"]
+    libraries = ["cupy" if where == "cuda" else "numpy"]
     if installed("torch"):
         import torch
 
         if where == "cpu" or torch.cuda.is_available():
-            own.append("torch")
-    return own
+            libraries.append("torch")
+    return libraries
 
 
 def _measure(where: str, library: str, length: int) -> dict:
     params, grads = (_arrays(where, library, length, seed) for seed in range(2))
     step = fastopt.Adam(params).step
-    told: dict = {"library": library, "arrays": length}
+    report: dict = {"library": library, "arrays": length}
 
-    def tell(name: str, make: Callable[[], object], step: Callable[[object], object]) -> None:
-        told[name], done = _microseconds(where, make, step)
+    def add(name: str, make: Callable[[], object], step: Callable[[object], object]) -> None:
+        report[name], done = _microseconds(where, make, step)
         if where == "cuda":
-            told[f"{name}, until done"] = done
+            report[f"{name}, until done"] = done
 
-    tell("same gradients", lambda: grads, step)
-    tell("new gradients", lambda: [_again(g) for g in grads], step)
+    add("same gradients", lambda: grads, step)
+    add("new gradients", lambda: [_new_view(g) for g in grads], step)
     if library == "torch":
         fused = _torch_fused(params, grads)
-        tell("torch fused", lambda: None, lambda grads: fused())
-    return told
+        add("torch fused", lambda: None, lambda grads: fused())
+    return report
 
 
 def _arrays(where: str, library: str, length: int, seed: int) -> list:
@@ -66,19 +68,19 @@ def _arrays(where: str, library: str, length: int, seed: int) -> list:
         import torch
 
         return [torch.from_numpy(a).to(where) for a in arrays]
-    return device.put(Case("", "", device=where), arrays)
+    return device.to_device(Case("", "", device=where), arrays)
 
 
-def _again(array):
-    """Another object over the same memory."""
+def _new_view(array):
+    """Return another object over the same memory."""
     return array.view(array.shape) if hasattr(array, "requires_grad") else array.view()
 
 
 def _microseconds(
     where: str, make: Callable[[], object], step: Callable[[object], object]
 ) -> tuple[float, float]:
-    """A call's time until it returns and until its work is done, medians over rounds. Gradients are made before
-    the clock starts, and a round begins when nothing is queued."""
+    """Return the time per call until it returns and until its work is done, as medians over the rounds. The
+    gradients are created before the clock starts, and a round begins when nothing is queued."""
     times = []
     for _ in range(ROUNDS):
         grads = [make() for _ in range(CALLS)]
@@ -103,25 +105,31 @@ def _synchronize(where: str) -> None:
 def _torch_fused(params: list, grads: list) -> Callable[[], object]:
     import torch
 
-    own = [p.clone().requires_grad_() for p in params]
-    for p, g in zip(own, grads, strict=True):
+    copies = [p.clone().requires_grad_() for p in params]
+    for p, g in zip(copies, grads, strict=True):
         p.grad = g
-    return torch.optim.Adam(own, fused=True).step
+    return torch.optim.Adam(copies, fused=True).step
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.host_time")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--json", type=Path)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.host_time", description="Measure the host time per optimizer step."
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cuda", help="default: %(default)s"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     args = parser.parse_args()
-    if args.device == "cuda" and (trouble := device.trouble()):
-        parser.error(f"--device cuda: {trouble}")
-    found = measure(args.device)
-    for told in found:
-        figures = ", ".join(f"{name} {us:.1f} us" for name, us in told.items() if isinstance(us, float))
-        print(f"{told['arrays']} arrays of {told['library']}: {figures}")
+    if args.device == "cuda" and (reason := device.unavailable_reason()):
+        parser.error(f"--device cuda: {reason}")
+    reports = measure(args.device)
+    for report in reports:
+        figures = ", ".join(
+            f"{name} {us:.1f} us" for name, us in report.items() if isinstance(us, float)
+        )
+        print(f"{report['arrays']} arrays of {report['library']}: {figures}")
     if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+        args.json.write_text(json.dumps(reports, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What a layer's limit is made of: kernels of ours that read or copy with its threads and compute
-nothing with it."""
+"""The parts of a layer's limit: fastopt kernels that read or copy with the same threads, but compute
+nothing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from fastopt import functional as F
 
 
 def read(*arrays: np.ndarray) -> None:
-    """Every byte once: the largest magnitude."""
+    """Read every byte once: compute the largest magnitude."""
     _core.global_norm(list(arrays), {"norm_type": "max"})
 
 
 def copy(x: np.ndarray, out: np.ndarray, residual: np.ndarray | None = None) -> None:
-    """Dropout that drops nothing: every byte of ``x``, and of ``residual``, read once, and ``out``
-    written."""
+    """Read every byte of ``x`` and ``residual`` once and write ``out``: a dropout that drops nothing."""
     F.dropout_forward(x, 0.0, seed=0, residual=residual, out=out)

@@ -1,4 +1,4 @@
-"""The machine: its caches, and what a record says of it."""
+"""The machine: its caches, and its description in a record."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ VERSIONS = (
 
 
 def caches(threads: int) -> dict[str, int]:
-    """Bytes of each level that so many threads have together; the last level is shared."""
-    found = {}
+    """Return the total size in bytes of each cache level for ``threads`` threads; the last level is shared."""
+    sizes = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
             level, kind, size = ((index / f).read_text().strip() for f in ("level", "type", "size"))
         except FileNotFoundError:
-            continue  # a virtual machine need not say all
+            continue  # a virtual machine may not report all of them
         if kind != "Instruction":
-            found[f"L{level}"] = int(size.removesuffix("K")) << 10
-    last = max(found, default="")
-    return {name: size * (1 if name == last else threads) for name, size in found.items()}
+            sizes[f"L{level}"] = int(size.removesuffix("K")) << 10
+    last = max(sizes, default="")
+    return {name: size * (1 if name == last else threads) for name, size in sizes.items()}
 
 
 def where(working_set: int, levels: dict[str, int]) -> str:
-    """The smallest level that holds so many bytes."""
+    """Return the name of the smallest level that holds ``working_set`` bytes."""
     return next((name for name, size in levels.items() if working_set <= size), "DRAM")
 
 
 def eviction(levels: dict[str, int]):
-    """A call that fills every cache with something else."""
+    """Return a call that fills every cache with other data."""
     other = np.ones(2 * max(levels.values(), default=1 << 25), np.uint8).view(np.uint64)
     return lambda: np.add(other, 1, out=other)
 
 
 def peak_flops() -> float:
-    """Float32 operations a second, as a matrix product reaches them."""
+    """Measure the float32 operations per second of a matrix product."""
     a = np.ones((1024, 1024), np.float32)
     times = []
     for _ in range(9):
@@ -66,7 +66,7 @@ def peak_flops() -> float:
 
 
 def describe(threads: int, isa: str) -> dict:
-    """What the figures were made with."""
+    """Describe the hardware and software of a run."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -96,12 +96,12 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str:
-    """Of the checkout; with a + where it has changes that are not committed."""
+    """Return the commit of the checkout, with a + if it has uncommitted changes."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
-        told = subprocess.run(
+        done = subprocess.run(
             command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
-        return "unknown"  # without git
-    return told.stdout.strip() or "unknown"
+        return "unknown"  # git is not installed
+    return done.stdout.strip() or "unknown"

@@ -1,4 +1,4 @@
-"""Timing: competitors take turns in one process, and what counts is the ratio within a turn."""
+"""Timing: competitors take turns in one process, and ratios are taken within a round."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 
 Call = Callable[[], object]
 
-FEWEST, MOST = 5, 400  # rounds that a competitor takes part in
-PAUSE = 2e-3  # before each turn, in which the threads of the one before go to sleep
-# Calls before a turn. A thread that wakes may do so on the CPU of the one that waits for it, and it takes
-# the scheduler some milliseconds to part them: without this a call of 20 µs took up to 2 ms.
-WARMUP = 5e-3
-WARMED = 50e-3  # a longer call has no warm-up
+MIN_ROUNDS, MAX_ROUNDS = 5, 400  # per competitor
+PAUSE_S = 2e-3  # before each turn, so that the threads of the previous competitor fall asleep
+# The duration of the warm-up calls before a turn. A waking thread may be placed on the CPU of the thread that
+# waits for it, and the scheduler takes some milliseconds to separate them: without a warm-up, a call of 20 µs
+# took up to 2 ms.
+WARMUP_S = 5e-3
+MAX_WARMED_CALL_S = 50e-3  # a longer call has no warm-up
 
 
 class Quartiles(NamedTuple):
@@ -36,7 +37,7 @@ def quartiles(values: np.ndarray) -> Quartiles:
 
 @dataclass
 class Timing:
-    """Seconds a call, one figure for each round; NaN where it did not take part."""
+    """Seconds per call, one value for each round; NaN if the competitor did not take part."""
 
     rounds: np.ndarray
 
@@ -45,71 +46,78 @@ class Timing:
         return quartiles(self.rounds)
 
     def ratio_to(self, other: Timing) -> Quartiles:
-        """Over the rounds, this time by the other's in the same round."""
+        """Return the quartiles over the rounds of this time divided by the other's in the same round."""
         return quartiles(self.rounds / other.rounds)
 
 
 @dataclass
 class Turn:
-    """How a competitor takes its turn, which gives the seconds of a run: warm, a short one is made for some
-    milliseconds before it and then repeated until one is over. With ``evict``, that is called before every
-    single one instead, and throws everything out of the caches."""
+    """A competitor's turn, which returns the seconds per run.
 
-    LONG: ClassVar[float] = 1e-3  # seconds: a shorter call is repeated in its turn
+    A short call is repeated for some milliseconds as a warm-up and then until a millisecond has passed. With
+    ``evict`` there are no repetitions: it is called before every call and fills the caches with other data."""
+
+    MIN_TURN_S: ClassVar[float] = 1e-3  # a shorter call is repeated in its turn
 
     call: Call
     evict: Call | None
-    wait: Call | None = None  # of a library whose call only begins its work
-    calls: int = 1  # that one run of `call` stands for
+    wait: Call | None = None  # for libraries whose calls only queue work
+    calls: int = 1  # the number of calls that one run of `call` makes
     repeats: int = 1
     warm: bool = True
 
-    def settle(self) -> None:
+    def call_and_wait(self) -> None:
         self.call()
         if self.wait is not None:
             self.wait()
 
     def __call__(self) -> float:
-        time.sleep(PAUSE)
+        time.sleep(PAUSE_S)
         if self.evict is not None:
             self.evict()
         elif self.warm:
-            end = time.perf_counter() + WARMUP
-            self.settle()
+            end = time.perf_counter() + WARMUP_S
+            self.call_and_wait()
             while time.perf_counter() < end:
-                self.settle()
+                self.call_and_wait()
         start = time.perf_counter()
         for _ in range(self.repeats):
-            self.settle()
+            self.call_and_wait()
         return (time.perf_counter() - start) / self.repeats
 
     def prepare(self) -> float:
-        """Set the number of repeats; the seconds that a turn takes in all."""
+        """Set the number of repeats. Returns the seconds that a whole turn takes."""
         begin = time.perf_counter()
         first = self()
         overhead = time.perf_counter() - begin - first
-        self.warm = first < WARMED
+        self.warm = first < MAX_WARMED_CALL_S
         if self.evict is None:
-            self.repeats = max(1, int(self.LONG / max(first, 1e-7)))
+            self.repeats = max(1, int(self.MIN_TURN_S / max(first, 1e-7)))
         return overhead * (self.warm or self.evict is not None) + first * self.repeats
 
 
-def interleave(turns: Mapping[str, Turn], *, seconds: float, always: set[str]) -> dict[str, Timing]:
-    """Time them in turn, each round in another order, for about so many seconds in all.
+def interleave(
+    turns: Mapping[str, Turn], *, seconds: float, every_round: set[str]
+) -> dict[str, Timing]:
+    """Time all turns in rounds, each in another order, for about ``seconds`` in total.
 
-    Those in ``always`` take part in every round, the others in as many as their share of the time
-    allows, but in five at least; so a slow one does not eat up the time of all. A first round is dropped.
+    Those in ``every_round`` take part in every round. The others take part in as many rounds as their share
+    of the time allows, but in at least five, so that a slow competitor does not use up the time of all. The
+    first round is dropped.
     """
     share = seconds / len(turns)
-    taken = {n: int(np.clip(share / turn.prepare(), FEWEST, MOST)) for n, turn in turns.items()}
-    count = min(taken[name] for name in always)
+    taken = {
+        name: int(np.clip(share / turn.prepare(), MIN_ROUNDS, MAX_ROUNDS))
+        for name, turn in turns.items()
+    }
+    count = min(taken[name] for name in every_round)
     rounds = {name: np.full(count, np.nan) for name in turns}
     order = list(turns)
     for r in range(-1, count):
         order = order[1:] + order[:1]
         for name in order:
-            part = count if name in always else min(taken[name], count)
+            part = count if name in every_round else min(taken[name], count)
             if r < 0 or (r + 1) * part // count > r * part // count:
-                # The round before the first is overwritten by the last.
+                # Round -1, the dropped one, is overwritten by the last round.
                 rounds[name][r] = turns[name]() / turns[name].calls
     return {name: Timing(times) for name, times in rounds.items()}

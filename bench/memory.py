@@ -1,5 +1,5 @@
-"""Memory: what a step takes at most beyond parameters, gradients and state, each competitor in a
-process of its own."""
+"""Memory: the peak of a step beyond parameters, gradients and state. Each competitor runs in a separate
+process."""
 
 from __future__ import annotations
 
@@ -17,42 +17,43 @@ from types import ModuleType
 from bench import device
 from bench.case import Case
 from bench.record import Memory
-from bench.tasks import competitors, taking_part, tasks
+from bench.tasks import competitors, select_competitors, tasks
 
-TOLD = ("what", "workload", "size", "dtype", "device")  # of a case, to the process that measures it
+CASE_FIELDS = ("what", "workload", "size", "dtype", "device")  # for the process that measures the case
 ROOT = Path(__file__).parents[1]
 
 
-def measure(case: Case, chosen: dict[str, ModuleType]) -> Memory:
-    """On the host two processes at a time: what they take does not depend on how long it takes them."""
-    names = list(taking_part(case, chosen))
+def measure(case: Case, modules: dict[str, ModuleType]) -> Memory:
+    """Measure all competitors. On the host two processes run at a time, because memory does not depend on
+    speed."""
+    names = list(select_competitors(case, modules))
     with ThreadPoolExecutor(2 if case.device == "cpu" else 1) as pool:
-        answers = list(pool.map(partial(_ask, case), names))
-    extra = {name: taken for name, taken in zip(names, answers, strict=True) if taken is not None}
+        sizes = list(pool.map(partial(_measure_in_process, case), names))
+    extra = {name: size for name, size in zip(names, sizes, strict=True) if size is not None}
     return Memory(case.name, case.working_set, extra)
 
 
-def _ask(case: Case, name: str) -> int | None:
-    told = json.dumps([case.task, name, {field: getattr(case, field) for field in TOLD}])
-    command = [sys.executable, "-m", "bench.memory", told]
+def _measure_in_process(case: Case, name: str) -> int | None:
+    fields = {field: getattr(case, field) for field in CASE_FIELDS}
+    command = [sys.executable, "-m", "bench.memory", json.dumps([case.task, name, fields])]
     done = subprocess.run(command, cwd=ROOT, env=_env(), capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def _env() -> dict[str, str]:
-    """glibc gives back what it mapped, but maps only what is large, and what is large it learns from
-    what was freed."""
+    """Fix the size from which glibc maps an allocation, and so returns it when it is freed. By default this
+    size adapts to what was freed."""
     return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 
 
 class OnHost:
-    """The process's memory, and its peak since the last mark."""
+    """The memory of the process, and its peak since the last mark."""
 
     def now(self) -> int:
         return _status("VmRSS")
 
     def mark(self) -> None:
-        ctypes.CDLL(None).malloc_trim(0)  # what glibc holds of the drawn arrays is no competitor's
+        ctypes.CDLL(None).malloc_trim(0)  # return what glibc still holds of the random arrays
         Path("/proc/self/clear_refs").write_text("5")
 
     def peak(self) -> int:
@@ -60,22 +61,24 @@ class OnHost:
 
 
 class OnDevice:
-    """What the device has given out. Libraries keep what a step has freed, so this is its peak."""
+    """The memory allocated on the device. Libraries keep what a step has freed, so this is the peak of the
+    step."""
 
     def now(self) -> int:
-        return -device.free()
+        return -device.available_memory()
 
     def mark(self) -> None:
         pass
 
     def peak(self) -> int:
-        return -device.left()
+        return -device.free_memory()
 
 
-def extra(case: Case, task: ModuleType, competitor: ModuleType) -> int | None:
-    """Bytes at the peak of two steps that follow a first, which may make the state. A small case goes
-    before, so that code and threads' stacks are there already."""
-    small = competitor.make(replace(case, **task.SMALL))
+def extra(case: Case, task: ModuleType, module: ModuleType) -> int | None:
+    """Return the peak, in bytes, of two steps that follow a first one, which may create the state.
+
+    A small case runs before, so that code and the stacks of threads are already in memory."""
+    small = module.make(replace(case, **task.SMALL))
     if small is None:
         return None
     for _ in range(3):
@@ -83,12 +86,12 @@ def extra(case: Case, task: ModuleType, competitor: ModuleType) -> int | None:
     task.release()
     memory = OnHost() if case.device == "cpu" else OnDevice()
     before = memory.now()
-    contestant = competitor.make(case)
+    competitor = module.make(case)
     task.release()
-    contestant.finish()
+    competitor.finish()
     memory.mark()
     for _ in range(2):
-        contestant.finish()
+        competitor.finish()
     return max(0, memory.peak() - before - case.working_set)
 
 
@@ -98,9 +101,9 @@ def _status(field: str) -> int:
 
 
 def _main() -> None:
-    task_name, name, told = json.loads(sys.argv[1])
+    task_name, name, fields = json.loads(sys.argv[1])
     task = tasks()[task_name]
-    print(json.dumps(extra(task.CASE(**told), task, competitors(task)[name])))
+    print(json.dumps(extra(task.CASE(**fields), task, competitors(task)[name])))
 
 
 if __name__ == "__main__":

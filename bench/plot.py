@@ -1,5 +1,5 @@
-"""Pictures of a record: ``python -m bench ... --plot DIR``, or ``python -m bench.plot FILE DIR`` of an
-old one."""
+"""Plots of a record: ``python -m bench ... --plot DIR``, or ``python -m bench.plot FILE DIR`` for a stored
+one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bench.tasks import OURS
 INK, FAINT = "#222222", "#bbbbbb"
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind text that crosses a line
 OURS_COLOR = "#d62728"
-# Told apart by eyes that see red and green alike (Okabe & Ito 2008), and some more.
+# Distinguishable with red-green color blindness (Okabe & Ito 2008), and some more.
 COLORS = (
     "#0072b2",
     "#e69f00",
@@ -38,8 +38,8 @@ COLORS = (
     "#999933",
     "#882255",
 )
-MARKS = "osD^v<>PpXhd8*"  # of a task's rules or passes
-ACROSS = 4  # panels in a row
+MARKS = "osD^v<>PpXhd8*"  # for the parts of a task
+ACROSS = 4  # panels per row
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -52,7 +52,7 @@ STYLE = {
 
 
 def draw(record: Record, folder: Path) -> list[Path]:
-    """Every picture that the record has rows for; their paths."""
+    """Draw every plot for which the record has rows, and return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with mpl.rc_context(STYLE):
@@ -75,7 +75,7 @@ def _figures(record: Record) -> Iterator[tuple[str, Figure]]:
         else:
             workloads.setdefault(kind, []).append(row)
     for kind, rows in curves.items():
-        unique = {row.elements: row for row in rows}  # a whole run has some size in two of its sections
+        unique = {row.elements: row for row in rows}  # the full suite has some sizes in two sections
         if len(unique) > 2:
             ordered = sorted(unique.values(), key=lambda row: row.elements)
             yield f"growth-{'-'.join(kind)}", _growth(kind, ordered, colors, record.machine)
@@ -142,14 +142,15 @@ def _last(rows: list[Row], name: str) -> float:
 
 
 def _mark_caches(axes: Axes, rows: list[Row], caches: dict[str, int]) -> None:
-    """Where the arrays no longer fit."""
-    an_element = rows[-1].working_set / rows[-1].elements
+    """Mark the sizes from which the arrays no longer fit into a cache."""
+    bytes_per_element = rows[-1].working_set / rows[-1].elements
     for name, size in caches.items():
-        if rows[0].elements < size / an_element < rows[-1].elements:
-            axes.axvline(size / an_element, color=FAINT, lw=1, zorder=0)
+        elements = size / bytes_per_element
+        if rows[0].elements < elements < rows[-1].elements:
+            axes.axvline(elements, color=FAINT, lw=1, zorder=0)
             axes.annotate(
                 f"{name} ",
-                (size / an_element, 1.0),
+                (elements, 1.0),
                 xycoords=("data", "axes fraction"),
                 ha="right",
                 va="top",
@@ -161,7 +162,7 @@ def _mark_caches(axes: Axes, rows: list[Row], caches: dict[str, int]) -> None:
 
 
 def _bars(kind: tuple[str, ...], rows: list[Row], colors: dict[str, str], machine: dict) -> Figure:
-    """As shares of the limit's speed, with the quartiles."""
+    """Draw the shares of the limit's speed, with quartiles."""
     names = [OURS, *dict.fromkeys(n for row in rows for n in row.peers)]
     names[1:] = sorted(names[1:], key=lambda n: -max(_share(row, n) for row in rows))
     down, across = -(-len(rows) // ACROSS), min(len(rows), ACROSS)
@@ -195,7 +196,7 @@ def _bars(kind: tuple[str, ...], rows: list[Row], colors: dict[str, str], machin
 
 
 def _quartiles(row: Row, name: str) -> tuple[float, float]:
-    """As percent of the limit's speed."""
+    """Return the quartiles as percentages of the limit's speed."""
     if name not in row.entries:
         return 0.0, 0.0
     low, _, high = row.entries[name].to_limit
@@ -217,8 +218,9 @@ def _percent(row: Row, name: str) -> str:
 
 
 def _roofline(record: Record) -> Figure:
-    """Williams, Waterman & Patterson 2009. Both roofs are measured: a slope is what the limit reaches in
-    the largest case and where it is fastest, the ceiling is a matrix product."""
+    """Draw the roofline (Williams, Waterman & Patterson 2009). Both roofs are measured: the slopes are the
+    limit's throughput in the largest case and in the case where it is highest, the ceiling is a matrix
+    product."""
     figure, axes = plt.subplots(figsize=(9, 5))
     rows = [row for row in record.rows if row.dtype == "float32" and not row.cold]
     ceiling = record.machine["peak_flops"] / 1e9
@@ -251,20 +253,22 @@ def _roofline(record: Record) -> Figure:
             )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.set_xlabel("operations a byte, as the formula is written")
+    axes.set_xlabel("operations per byte, as the formula is written")
     axes.set_ylabel("GFLOP/s")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
-    _subtitle(axes, "fastopt under its roofs, float32; hollow: in cache", record.machine)
+    _subtitle(axes, "Roofline of fastopt, float32; hollow: in cache", record.machine)
     return figure
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.plot", description="Draw an old record.")
-    parser.add_argument("record", metavar="FILE", type=arguments.record, help="what --json has written")
-    parser.add_argument("folder", metavar="DIR", type=arguments.folder, help="where to draw")
+    parser = argparse.ArgumentParser(prog="python -m bench.plot", description="Plot a stored record.")
+    parser.add_argument(
+        "record", metavar="FILE", type=arguments.record, help="record written by --json"
+    )
+    parser.add_argument("folder", metavar="DIR", type=arguments.folder, help="folder for the plots")
     args = parser.parse_args(argv)
-    for picture in draw(args.record, args.folder):
-        print(picture)
+    for path in draw(args.record, args.folder):
+        print(path)
 
 
 if __name__ == "__main__":

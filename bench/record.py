@@ -1,4 +1,4 @@
-"""What a run leaves behind, as JSON, and how two runs compare."""
+"""The record of a run as JSON, and the comparison of two runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.measure import Quartiles
 from bench.tasks import OURS
 
 LIMIT = "limit"
-LEAST = 0.03  # a smaller change is none
+LEAST = 0.03  # the smallest relative change that counts
 
 
 @dataclass
@@ -19,8 +19,8 @@ class Entry:
     """One competitor in one case."""
 
     seconds: Quartiles
-    to_limit: Quartiles  # its time by the limit's, within a round
-    to_ours: Quartiles  # its time by fastopt's, within a round
+    to_limit: Quartiles  # its time divided by the limit's, within a round
+    to_ours: Quartiles  # its time divided by fastopt's, within a round
 
 
 @dataclass
@@ -41,8 +41,8 @@ class Row:
 
     @classmethod
     def of(cls, case: Case, entries: dict[str, Entry], left_out: dict[str, str]) -> Row:
-        told = set(cls.__dataclass_fields__) - {"entries", "left_out"}
-        return cls(**{f: getattr(case, f) for f in told}, entries=entries, left_out=left_out)
+        fields = set(cls.__dataclass_fields__) - {"entries", "left_out"}
+        return cls(**{f: getattr(case, f) for f in fields}, entries=entries, left_out=left_out)
 
     @property
     def ours(self) -> Entry:
@@ -53,13 +53,13 @@ class Row:
         return {n: e for n, e in self.entries.items() if n not in (OURS, LIMIT)}
 
     def rate(self, name: str) -> float:
-        """Bytes a second."""
+        """Return the throughput in bytes per second."""
         return self.bytes / self.entries[name].seconds.median
 
 
 @dataclass
 class Memory:
-    """What a competitor's step takes at most beyond parameters, gradients and state."""
+    """The peak memory of each competitor's step, in bytes, beyond parameters, gradients and state."""
 
     case: str
     working_set: int
@@ -80,26 +80,28 @@ class Record:
         return cls.of(json.loads(path.read_text()))
 
     @classmethod
-    def of(cls, told: dict) -> Record:
-        rows = [Row(**{**row, "entries": _entries(row["entries"])}) for row in told["rows"]]
-        return cls(told["machine"], rows, [Memory(**m) for m in told["memory"]])
+    def of(cls, data: dict) -> Record:
+        rows = [Row(**{**row, "entries": _entries(row["entries"])}) for row in data["rows"]]
+        return cls(data["machine"], rows, [Memory(**m) for m in data["memory"]])
 
 
-def _entries(told: dict) -> dict[str, Entry]:
+def _entries(data: dict) -> dict[str, Entry]:
     return {
         name: Entry(**{field: Quartiles(*q) for field, q in entry.items()})
-        for name, entry in told.items()
+        for name, entry in data.items()
     }
 
 
 def in_both(old: Record, new: Record) -> set[str]:
-    """The cases that two runs have in common."""
+    """Return the names of the cases that two runs have in common."""
     return {row.name for row in old.rows} & {row.name for row in new.rows}
 
 
 def slower(old: Record, new: Record) -> list[str]:
-    """What got slower beyond the noise: measured by the limit of its own run, so that a slower machine
-    is no slower code; the quartiles must lie apart and the medians by 3 %."""
+    """Return a sentence for each case that became slower by more than the noise.
+
+    Times are relative to the limit of the same run, so that a slower machine does not count as slower code. The
+    quartiles must not overlap, and the medians must differ by more than 3 %."""
     before = {row.name: row.ours.to_limit for row in old.rows}
     sentences = []
     for row in new.rows:

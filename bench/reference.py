@@ -1,5 +1,5 @@
-"""What the tests have, the float64 references above all. It stands once, in ``tests/``, for tests and
-benchmarks alike; a benchmark is run from a checkout, where the tests are."""
+"""Modules of ``tests/`` that the benchmarks share with the tests, above all the float64 references. The
+benchmarks run from a checkout, which contains the tests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from types import ModuleType
 _TESTS = Path(__file__).parents[1] / "tests"
 
 
-def of_tests(name: str) -> ModuleType:
+def load_test_module(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"bench._tests_{name}", _TESTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-reference = of_tests("reference")
+reference = load_test_module("reference")

@@ -1,15 +1,15 @@
-"""Tables to read, and warnings."""
+"""Tables and warnings of a run."""
 
 from __future__ import annotations
 
 from itertools import groupby
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from bench.machine import where
 from bench.record import LEAST, LIMIT, Memory, Record, Row
+from bench.tables import terminal_table
 from bench.tasks import OURS
 
 NOISY = 0.05
@@ -20,8 +20,8 @@ def show(record: Record, console: Console) -> None:
     for section, rows in groupby(record.rows, key=lambda row: (row.task, row.section)):
         console.print(_table(": ".join(filter(None, section)), list(rows), levels))
     for memory in record.memory:
-        beyond = f"at most beyond its {_size(memory.working_set)}"
-        console.print(f"memory: {memory.case}, {beyond}", style="italic", highlight=False)
+        title = f"memory of {memory.case}: peak beyond its working set of {_size(memory.working_set)}"
+        console.print(title, style="italic", highlight=False)
         console.print(_memory(memory))
     for sentence in [*_left_out(record.rows), *_noise(record.rows)]:
         console.print(sentence, style="yellow", highlight=False)
@@ -29,7 +29,7 @@ def show(record: Record, console: Console) -> None:
 
 def _table(title: str, rows: list[Row], levels: dict[str, int]) -> Table:
     peers = list(dict.fromkeys(name for row in rows for name in row.peers))
-    table = _plain_table(title)
+    table = terminal_table(title)
     table.caption = _caption(peers)
     table.add_column("case", no_wrap=True)
     for header in ("caches", "time", "±", "moved", "GB/s", "of\nlimit", "±"):
@@ -41,15 +41,9 @@ def _table(title: str, rows: list[Row], levels: dict[str, int]) -> Table:
     return table
 
 
-def _plain_table(title: str | None = None) -> Table:
-    return Table(
-        title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-
-
 def _caption(peers: list[str]) -> str:
     return (
-        "a peer's column: its time by fastopt's; ≈ where the quartiles do not tell them apart"
+        "a peer's column: its time divided by fastopt's; ≈: quartiles on both sides of 1"
         if peers
         else ""
     )
@@ -95,7 +89,7 @@ def _size(count: float) -> str:
 
 
 def _memory(memory: Memory) -> Table:
-    table = _plain_table()
+    table = terminal_table()
     table.add_column("")
     table.add_column("MiB", justify="right")
     table.add_column("share", justify="right")
@@ -115,8 +109,9 @@ def _left_out(rows: list[Row]) -> list[str]:
 
 
 def _noise(rows: list[Row]) -> list[str]:
-    """What the machine was too busy to tell."""
-    restless = [r for r in rows if r.entries[LIMIT].seconds.spread > NOISY]
+    """Return warnings about a limit that varied, and about peers that could not be distinguished from
+    fastopt."""
+    noisy = [r for r in rows if r.entries[LIMIT].seconds.spread > NOISY]
     unclear = [
         f"{row.name} / {name}"
         for row in rows
@@ -124,13 +119,13 @@ def _noise(rows: list[Row]) -> list[str]:
         if entry.to_ours.low <= 1 <= entry.to_ours.high and abs(entry.to_ours.median - 1) > LEAST
     ]
     sentences = []
-    if restless:
-        worst = max(restless, key=lambda r: r.entries[LIMIT].seconds.spread)
-        how_much = f"most in {worst.name} (±{worst.entries[LIMIT].seconds.spread:.0%})"
+    if noisy:
+        worst = max(noisy, key=lambda r: r.entries[LIMIT].seconds.spread)
+        most = f"most in {worst.name} (±{worst.entries[LIMIT].seconds.spread:.0%})"
         sentences.append(
-            f"noisy: the limit itself varies by more than {NOISY:.0%} in {len(restless)} of {len(rows)} rows, "
-            f"{how_much}; is anything else running?"
+            f"noisy: the limit itself varies by more than {NOISY:.0%} in {len(noisy)} of {len(rows)} rows, "
+            f"{most}; is anything else running?"
         )
     if unclear:
-        sentences.append(f"too noisy to tell apart from fastopt: {', '.join(unclear)}")
+        sentences.append(f"not distinguishable from fastopt because of noise: {', '.join(unclear)}")
     return sentences

@@ -1,4 +1,4 @@
-"""One case: make the competitors, check them, time them."""
+"""One case: create the competitors, check their results, and time them."""
 
 from __future__ import annotations
 
@@ -10,79 +10,83 @@ from types import ModuleType
 import psutil
 
 from bench import device
-from bench.case import Case, Contestant, WrongError
+from bench.case import Case, Competitor, WrongError
 from bench.measure import Call, Turn, interleave
 from bench.record import LIMIT, Entry, Row
-from bench.tasks import OURS, taking_part
+from bench.tasks import OURS, select_competitors
 
 
 def fits(case: Case) -> bool:
-    """Is there memory for one more competitor's arrays and temporaries?"""
-    there = psutil.virtual_memory().available if case.device == "cpu" else device.free()
-    return there > 3 * case.working_set * device.sets(case)
+    """Return whether there is enough memory for the arrays and temporaries of one more competitor."""
+    on_host = case.device == "cpu"
+    available = psutil.virtual_memory().available if on_host else device.available_memory()
+    return available > 3 * case.working_set * device.num_buffer_sets(case)
 
 
-def enter(
-    case: Case, competitors: dict[str, ModuleType]
-) -> tuple[dict[str, Contestant], dict[str, str]]:
-    """Everyone who can do the case and does it right, and why the others are left out. It is an error
-    if fastopt cannot or is wrong."""
-    made: dict[str, Contestant] = {}
+def prepare(case: Case, modules: dict[str, ModuleType]) -> tuple[dict[str, Competitor], dict[str, str]]:
+    """Create and check the competitors of a case.
+
+    Returns those that support the case and are correct, and the reasons why others are left out. An error of
+    fastopt itself is raised.
+    """
+    made: dict[str, Competitor] = {}
     left_out: dict[str, str] = {}
-    for name, module in taking_part(case, competitors).items():
+    for name, module in select_competitors(case, modules).items():
         if not fits(case):
-            left_out[name] = "no memory left"
+            left_out[name] = "not enough memory"
             continue
         try:
-            contestants = [module.make(case) for _ in range(device.sets(case))]
-            if contestants[0] is None:
+            sets = [module.make(case) for _ in range(device.num_buffer_sets(case))]
+            if sets[0] is None:
                 continue
-            case.check(contestants[0])
-            one = rotating(contestants)
-            made[name] = device.replayed(one, len(contestants)) if case.replayed else one
-        except Exception as trouble:
+            case.check(sets[0])
+            competitor = rotating(sets)
+            if case.as_cuda_graph:
+                competitor = device.as_cuda_graph(competitor, len(sets))
+            made[name] = competitor
+        except Exception as error:
             if name == OURS:
                 raise
-            left_out[name] = _why(trouble)
+            left_out[name] = _reason(error)
     return made, left_out
 
 
-def _why(trouble: Exception) -> str:
-    if isinstance(trouble, WrongError):
-        return f"wrong: {trouble}"
-    first = next(iter(str(trouble).splitlines()), "")
-    return f"cannot: {type(trouble).__name__}: {first}"
+def _reason(error: Exception) -> str:
+    if isinstance(error, WrongError):
+        return f"wrong: {error}"
+    first_line = next(iter(str(error).splitlines()), "")
+    return f"cannot: {type(error).__name__}: {first_line}"
 
 
-def rotating(sets: list[Contestant]) -> Contestant:
-    """One whose every call goes to the next set of arrays."""
+def rotating(sets: list[Competitor]) -> Competitor:
+    """Return a competitor that uses the next set of arrays at every call."""
     if len(sets) == 1:
         return sets[0]
     first = sets[0]
     return replace(
         first,
-        run=_in_turn([one.run for one in sets]),
-        limit=first.limit and _in_turn([one.limit for one in sets]),
+        run=_cycle([one.run for one in sets]),
+        limit=first.limit and _cycle([one.limit for one in sets]),
         wait=first.wait and (lambda: [one.wait() for one in sets]),
     )
 
 
-def _in_turn(calls: list[Call]) -> Callable[[], object]:
-    following = cycle(calls).__next__
-    return lambda: following()()
+def _cycle(calls: list[Call]) -> Callable[[], object]:
+    next_call = cycle(calls).__next__
+    return lambda: next_call()()
 
 
 def measure(
-    case: Case, task: ModuleType, competitors: dict[str, ModuleType], seconds: float, evict: Call
+    case: Case, task: ModuleType, modules: dict[str, ModuleType], seconds: float, evict: Call
 ) -> Row:
-    made, left_out = enter(case, competitors)
+    made, left_out = prepare(case, modules)
     if case.device == "cpu":
-        task.release()  # a device's cases share what was drawn
+        task.release()  # on a device, the next cases reuse the random arrays
     turn = Turn if case.device == "cpu" else device.Turn
     evict = evict if case.cold else None
     turns = {LIMIT: turn(made[OURS].limit, evict, calls=made[OURS].calls)}
     turns |= {name: turn(one.run, evict, one.wait, one.calls) for name, one in made.items()}
-    times = interleave(turns, seconds=seconds, always={LIMIT, OURS})
+    times = interleave(turns, seconds=seconds, every_round={LIMIT, OURS})
     entries = {
         name: Entry(t.seconds, t.ratio_to(times[LIMIT]), t.ratio_to(times[OURS]))
         for name, t in times.items()

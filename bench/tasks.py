@@ -1,4 +1,4 @@
-"""A folder is a task, a file in it a competitor: here they are found."""
+"""Discovery of tasks and competitors: a folder of ``bench/`` is a task, and a file in it is a competitor."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ OURS = "fastopt"
 
 
 def tasks() -> dict[str, ModuleType]:
-    """Every folder of ``bench/`` that is a package: its cases, and which of them a whole run
+    """Import every package of ``bench/``. It defines the task's cases, and which of them the full suite
     measures."""
-    found = pkgutil.iter_modules(import_module("bench").__path__)
-    return {m.name: import_module(f"bench.{m.name}") for m in found if m.ispkg}
+    modules = pkgutil.iter_modules(import_module("bench").__path__)
+    return {m.name: import_module(f"bench.{m.name}") for m in modules if m.ispkg}
 
 
-def taking_part(case: Case, everyone: dict[str, ModuleType]) -> dict[str, ModuleType]:
-    """fastopt, and those with which the case is content."""
-    return {n: m for n, m in everyone.items() if n == OURS or n.startswith(case.peers)}
+def select_competitors(case: Case, modules: dict[str, ModuleType]) -> dict[str, ModuleType]:
+    """Return fastopt's module and those of the peers that the case includes."""
+    return {n: m for n, m in modules.items() if n == OURS or n.startswith(case.peers)}
 
 
 def competitors(task: ModuleType) -> dict[str, ModuleType]:
-    """By name, fastopt first; a file whose name begins with _ only helps others."""
+    """Return the competitors' modules by name, fastopt's first. Files whose names begin with _ are helpers."""
     package = import_module(task.COMPETITORS)
     files = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
     modules = [import_module(f"{package.__name__}.{name}") for name in files]

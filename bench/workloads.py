@@ -1,4 +1,4 @@
-"""Lists of tensor shapes that people train, and the sizes of one array."""
+"""Lists of tensor shapes of common networks, and single arrays of any size."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def array(size: int) -> Shapes:
 
 
 def embedding(size: int) -> Shapes:
-    """A million words of 64 numbers: one large array."""
+    """One large array: a million words with 64 numbers each."""
     return [(1_000_000, 64)]
 
 
 def mlp(size: int) -> Shapes:
-    """Six small tensors, 8,970 parameters: a network as a course has it."""
+    """Six small tensors, 8,970 parameters: a network of the size used in a course."""
     return [(64, 64), (64,), (64, 64), (64,), (64, 10), (10,)]
 
 
@@ -34,13 +34,13 @@ def resnet50(size: int) -> Shapes:
             if block == 0:
                 convolutions.append((out, channels, 1, 1))
             for shape in convolutions:
-                shapes += [shape, (shape[0],), (shape[0],)]  # with BatchNorm's scale and shift
+                shapes += [shape, (shape[0],), (shape[0],)]  # and the scale and shift of BatchNorm
             channels = out
     return [*shapes, (1000, 2048), (1000,)]
 
 
 def gpt2(size: int) -> Shapes:
-    """GPT-2's 148 tensors, 124 million parameters (Radford et al. 2019); the output layer is the
+    """GPT-2's 148 tensors, 124 million parameters (Radford et al. 2019); the output layer shares the
     embedding."""
     width, layers, words, context = 768, 12, 50257, 1024
     norm = [(width,), (width,)]
@@ -49,11 +49,11 @@ def gpt2(size: int) -> Shapes:
     return [(words, width), (context, width), *(norm + attention + norm + network) * layers, *norm]
 
 
-#: What an optimizer steps, by name. Only ``array`` has the size that is asked for.
+#: The lists of an optimizer step, by name. Only ``array`` depends on the requested size.
 LISTS = {f.__name__: f for f in (array, embedding, mlp, resnet50, gpt2)}
 
-#: ResNet-50's activations, as batch, channels, height, width: after its first convolution, and where
-#: each of its four stages is normalised most.
+#: ResNet-50's activations, as batch, channels, height, width: after its first convolution, and the shape that
+#: is normalized most often in each of its four stages.
 RESNET50_ACTIVATIONS: dict[str, Shape] = {
     "stem": (32, 64, 112, 112),
     "stage1": (32, 64, 56, 56),
@@ -62,7 +62,8 @@ RESNET50_ACTIVATIONS: dict[str, Shape] = {
     "stage4": (32, 512, 7, 7),
 }
 
-#: What a transformer drops: GPT-2's residual stream and its attention's weights, as (batch, [heads,] ...).
+#: The arrays to which a transformer applies dropout: GPT-2's residual stream and attention weights, as
+#: (batch, [heads,] ...).
 TRANSFORMER_ACTIVATIONS: dict[str, Shape] = {
     "residual": (8, 1024, 768),
     "attention": (2, 12, 1024, 1024),

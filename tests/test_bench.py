@@ -1,5 +1,5 @@
-"""The benchmarks run: small sizes, every rule, dtype and competitor that is installed, each result
-checked by the benchmark itself. No timing is looked at."""
+"""The benchmarks run with small sizes, for every rule, dtype and installed competitor. They check every result
+themselves. No timing is tested."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ for package in ("rich", "psutil", "matplotlib"):
 sys.path.append(str(ROOT))
 
 from bench import memory, run, workloads  # noqa: E402
-from bench.case import Contestant, WrongError, compare, sample  # noqa: E402
+from bench.case import Competitor, WrongError, compare, sample  # noqa: E402
 from bench.measure import Quartiles, Turn, interleave  # noqa: E402
 from bench.record import Entry, Record, Row, slower  # noqa: E402
 from bench.step import StepCase, numpy_, ours  # noqa: E402
+from bench.tables import markdown  # noqa: E402
 from bench.tasks import competitors, tasks  # noqa: E402
 
 TASKS = tasks()
@@ -55,9 +56,9 @@ def bench(*options, rc=0, module="bench"):
 def test_every_case_is_checked_and_recorded(options, rows, tmp_path):
     file = tmp_path / "record.json"
     bench(*options, "--seconds", 0.01, "--json", file)
-    told = Record.read(file)
-    assert len({row.name for row in told.rows}) == len(told.rows) == rows
-    for row in told.rows:
+    record = Record.read(file)
+    assert len({row.name for row in record.rows}) == len(record.rows) == rows
+    for row in record.rows:
         assert row.rate("fastopt") > 0
         assert row.rate("limit") > 0
         assert all(name.startswith("torch") or name == "optax" for name in row.left_out), row.left_out
@@ -70,36 +71,36 @@ def test_pictures_and_a_comparison_with_an_earlier_run(tmp_path):
     bench(*options, "--workload", "mlp", "--plot", tmp_path)
     pictures = {path.stem for path in tmp_path.glob("*.png")}
     assert pictures == {"growth-step-adam-float32", "workloads-step-adam-float32", "roofline"}
-    told = json.loads(file.read_text())
-    for row in told["rows"]:  # a past in which each took a thousandth of the time
+    record = json.loads(file.read_text())
+    for row in record["rows"]:  # an earlier run in which each took a thousandth of the time
         row["entries"]["fastopt"]["to_limit"] = [
             1e-3 * q for q in row["entries"]["fastopt"]["to_limit"]
         ]
-    file.write_text(json.dumps(told))
+    file.write_text(json.dumps(record))
     done = bench(*options, "--size", 2000, "--compare", file, rc=1)
     assert "step adam array 2,000 f32: " in done.stdout
     done = bench(*options, "--size", 3000, "--compare", file, rc=2)
-    assert "nothing can be compared: no case is in both" in done.stdout
+    assert "nothing to compare: no case is in both records" in done.stdout
 
 
 def test_memory_is_measured_in_a_process_for_each_competitor(tmp_path):
     file = tmp_path / "memory.json"
     options = ["clip", "adamw", "--memory", "--size", 2**22, "--peers", "NumPy", "--json", file]
     bench(*options)
-    [told] = Record.read(file).memory
+    [measured] = Record.read(file).memory
     array = 4 << 22
-    assert told.working_set == 4 * array
-    assert told.extra["fastopt"] < array / 8
-    assert told.extra["NumPy"] > array / 2
+    assert measured.working_set == 4 * array
+    assert measured.extra["fastopt"] < array / 8
+    assert measured.extra["NumPy"] > array / 2
 
 
-def test_on_a_device_memory_is_what_it_has_given_out(monkeypatch):
+def test_memory_on_a_device_is_what_it_has_allocated(monkeypatch):
     left = [10**6]
-    for told in ("free", "left"):
-        monkeypatch.setattr(f"bench.device.{told}", lambda: left[0])
+    for name in ("available_memory", "free_memory"):
+        monkeypatch.setattr(f"bench.device.{name}", lambda: left[0])
 
     class Keeper:
-        """Takes its arrays and, in its first step, 7 bytes more, which it keeps."""
+        """Allocates its arrays and, in its first step, 7 more bytes, which it keeps."""
 
         @staticmethod
         def make(case):
@@ -110,7 +111,7 @@ def test_on_a_device_memory_is_what_it_has_given_out(monkeypatch):
                 left[0] -= 0 if steps else 7
                 steps.append(1)
 
-            return Contestant(run, lambda: [])
+            return Competitor(run, lambda: [])
 
     case = StepCase("adam", "array", 1000, device="cuda")
     assert memory.extra(case, TASKS["step"], Keeper) == 7
@@ -119,35 +120,38 @@ def test_on_a_device_memory_is_what_it_has_given_out(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["step", "adman"], "there is no 'adman', only sgd, momentum"),
-        (["step", "adam", "--workload", "alexnet"], "there is no 'alexnet', only array, embedding"),
+        (["step", "adman"], "what: invalid choice: 'adman' (choose from sgd, momentum"),
+        (
+            ["step", "--workload", "alexnet"],
+            "--workload: invalid choice: 'alexnet' (choose from array,",
+        ),
         (["stop"], "invalid choice: 'stop'"),
         (["--device", "cuda"], f"--device cuda: {_core.cuda_trouble()}"),
-        (["step", "--dtype", "f8"], "no such dtype: f8"),
-        (["step", "--size", "0"], "'0' is no size"),
-        (["step", "--size", "2**10:many"], "'many' is no size"),
-        (["step", "--dtype", ""], "argument --dtype: it names nothing"),
-        (["step", "--size", ""], "argument --size: it names nothing"),
-        (["step", "--workload", ","], "argument --workload: it names nothing"),
-        (["--workload", "nope"], "--workload needs a task; a whole run has its own"),
-        (["--dtype", "f16"], "--dtype needs a task"),
+        (["step", "--dtype", "f8"], "unknown dtype: f8"),
+        (["step", "--size", "0"], "invalid size '0', expected one such as 1e7 or 2**20"),
+        (["step", "--size", "2**10:many"], "invalid size 'many'"),
+        (["step", "--dtype", ""], "argument --dtype: expected at least one value"),
+        (["step", "--size", ""], "argument --size: expected at least one value"),
+        (["step", "--workload", ","], "argument --workload: expected at least one value"),
+        (["--workload", "nope"], "--workload requires a task; the full suite has its own settings"),
+        (["--dtype", "f16"], "--dtype requires a task"),
         (["--isa", "v9"], "argument --isa: invalid choice: 'v9'"),
-        (["--seconds", "nan"], "argument --seconds: 'nan' is no time, expected a number above 0"),
-        (["--seconds", "-1"], "argument --seconds: '-1' is no time"),
-        (["--seconds", "soon"], "argument --seconds: 'soon' is no time"),
-        (["--json", "/none/x.json"], "argument --json: no file can be written at /none/x.json"),
-        (["--json", "README.md/x.json"], "argument --json: no file can be written at README.md/x.json"),
-        (["--plot", "README.md"], "argument --plot: README.md is no folder to write to"),
-        (["--plot", "README.md/x"], "argument --plot: README.md/x is no folder to write to"),
-        (["--compare", "gone.json"], "--compare: there is no file gone.json"),
-        (["--compare", "README.md"], "--compare: README.md is no record that --json has written"),
-        (["--compare", "tests/fingerprints.json"], "tests/fingerprints.json is no record that"),
-        (["--threads", "-1"], "--threads is -1, but must be 0 or more"),
-        (["--memory"], "--memory needs a task"),
+        (["--seconds", "nan"], "argument --seconds: invalid time 'nan', expected a finite number > 0"),
+        (["--seconds", "-1"], "argument --seconds: invalid time '-1'"),
+        (["--seconds", "soon"], "argument --seconds: invalid time 'soon'"),
+        (["--json", "/none/x.json"], "argument --json: cannot write to /none/x.json"),
+        (["--json", "README.md/x.json"], "argument --json: cannot write to README.md/x.json"),
+        (["--plot", "README.md"], "argument --plot: README.md is not a writable folder"),
+        (["--plot", "README.md/x"], "argument --plot: README.md/x is not a writable folder"),
+        (["--compare", "gone.json"], "--compare: file gone.json does not exist"),
+        (["--compare", "README.md"], "--compare: README.md is not a record written by --json"),
+        (["--compare", "tests/fingerprints.json"], "tests/fingerprints.json is not a record"),
+        (["--threads", "-1"], "--threads must be >= 0, got -1"),
+        (["--memory"], "--memory requires a task"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_makes_no_sense_is_refused_in_a_sentence(options, message):
+def test_invalid_arguments_are_refused_in_a_sentence(options, message):
     assert message in bench(*options, rc=2).stderr
 
 
@@ -163,7 +167,7 @@ def test_a_stored_record_is_drawn(tmp_path):
     drawn = bench(file, tmp_path / "new" / "pictures", module="bench.plot").stdout.split()
     assert drawn == [str(tmp_path / "new" / "pictures" / "roofline.png")]
     assert Path(drawn[0]).exists()
-    assert "is no record" in bench("README.md", tmp_path, module="bench.plot", rc=2).stderr
+    assert "is not a record" in bench("README.md", tmp_path, module="bench.plot", rc=2).stderr
 
 
 # -- Cases and their checks ------------------------------------------------------------------------------
@@ -186,7 +190,7 @@ def test_workloads_are_those_networks(name, tensors, elements):
 @pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("name", TASKS)
-def test_a_whole_run_has_each_case_of_a_section_once(name, device, quick):
+def test_the_full_suite_has_each_case_of_a_section_once(name, device, quick):
     cases = list(TASKS[name].suite(quick, device))
     assert len({(case.section, case.name) for case in cases}) == len(cases)
     for case in cases:
@@ -208,46 +212,46 @@ def test_bytes_are_those_of_the_plan():
     ("task", "workload"),
     [("batchnorm", "stage4-nchw"), ("batchnorm", "stage4-nhwc"), ("dropout", "array")],
 )
-def test_layers_as_numpy_has_them_pass_their_checks_and_others_do_not(task, workload, dtype):
+def test_correct_layers_pass_their_checks_and_wrong_ones_do_not(task, workload, dtype):
     for what in TASKS[task].WHAT:
         case = TASKS[task].CASE(what, workload, size=100_000, dtype=dtype)
         made = (competitors(TASKS[task])[name].make(case) for name in ("NumPy", "fastopt"))
-        contestant = next(filter(None, made))  # a block is fastopt's and torch's alone
-        case.check(contestant)
-        for i in range(len(contestant.results())):
+        competitor = next(filter(None, made))  # NumPy has no block
+        case.check(competitor)
+        for i in range(len(competitor.results())):
             with pytest.raises(WrongError):
-                case.check(spoilt(contestant, i))
+                case.check(spoilt(competitor, i))
 
 
-def spoilt(contestant, i):
-    """The same with the last element of one result 3 % too large."""
+def spoilt(competitor, i):
+    """Return the competitor with the last element of one result 3 % too large."""
 
     def results():
-        arrays = [a.copy() for a in contestant.results()]
+        arrays = [a.copy() for a in competitor.results()]
         arrays[i].reshape(-1)[-1] += arrays[i].dtype.type(abs(arrays[i]).max() * 0.03)
         return arrays
 
-    return Contestant(contestant.run, results)
+    return Competitor(competitor.run, results)
 
 
-def test_who_is_wrong_is_left_out_and_fastopt_must_not_be():
+def test_wrong_competitors_are_left_out_and_a_wrong_fastopt_raises():
     case = StepCase("adam", "array", 1000)
-    frozen = SimpleNamespace(make=lambda case: Contestant(lambda: None, lambda: case.arrays()[0]))
-    made, left_out = run.enter(case, {"fastopt": ours, "NumPy": numpy_, "frozen": frozen})
+    frozen = SimpleNamespace(make=lambda case: Competitor(lambda: None, lambda: case.arrays()[0]))
+    made, left_out = run.prepare(case, {"fastopt": ours, "NumPy": numpy_, "frozen": frozen})
     assert list(made) == ["fastopt", "NumPy"]
     assert left_out["frozen"].startswith("wrong: 100.0% of the checked elements differ")
     with pytest.raises(WrongError):
-        run.enter(case, {"fastopt": frozen})
+        run.prepare(case, {"fastopt": frozen})
 
 
-def test_a_clip_that_is_left_out_is_seen():
+def test_a_missing_clip_is_detected():
     case = TASKS["clip"].CASE("momentum", "array", 1000)
     case.check(numpy_.make(case))
     with pytest.raises(WrongError):
         case.check(numpy_.make(StepCase("momentum", "array", 1000)))
 
 
-def test_a_sample_has_every_place_of_a_vector_and_the_end():
+def test_a_sample_has_every_position_in_a_vector_and_the_end():
     places = sample(np.arange(2**20, dtype=np.float32))
     assert set(places % 64) == set(range(64))
     assert set(range(2**20 - 4096, 2**20)) <= set(places)
@@ -255,10 +259,14 @@ def test_a_sample_has_every_place_of_a_vector_and_the_end():
         compare(np.array([1.0, np.nan]), np.ones(2), 1.0)
 
 
+def test_a_markdown_table_escapes_bars():
+    assert markdown(("a", "b"), [("x|y", "1")]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 |"
+
+
 # -- Timing and comparing --------------------------------------------------------------------------------
 
 
-def test_a_slow_one_takes_fewer_turns_and_the_limit_takes_all(monkeypatch):
+def test_a_slow_competitor_takes_fewer_turns_and_the_limit_takes_all(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("bench.measure.time.perf_counter", lambda: now[0])
     monkeypatch.setattr("bench.measure.time.sleep", lambda seconds: None)
@@ -271,7 +279,7 @@ def test_a_slow_one_takes_fewer_turns_and_the_limit_takes_all(monkeypatch):
 
     lengths = {"limit": 0.5e-3, "fastopt": 1e-3, "slow": 0.2}
     turns = {name: Turn(lasting(seconds), None) for name, seconds in lengths.items()}
-    times = interleave(turns, seconds=3.0, always={"limit", "fastopt"})
+    times = interleave(turns, seconds=3.0, every_round={"limit", "fastopt"})
     taken = {name: int(np.isfinite(timing.rounds).sum()) for name, timing in times.items()}
     assert taken["limit"] == taken["fastopt"] > 100
     assert taken["slow"] == 5
@@ -289,12 +297,12 @@ def recorded(*to_limit):
     ("before", "after", "is_slower"),
     [
         ((1.00, 1.01, 1.02), (1.10, 1.11, 1.12), True),
-        ((1.00, 1.01, 1.02), (1.00, 1.11, 1.12), False),  # the noise reaches as far
-        ((1.00, 1.01, 1.02), (1.025, 1.03, 1.035), False),  # apart, but by 2 %
+        ((1.00, 1.01, 1.02), (1.00, 1.11, 1.12), False),  # the quartiles overlap
+        ((1.00, 1.01, 1.02), (1.025, 1.03, 1.035), False),  # no overlap, but only 2 %
         ((1.10, 1.11, 1.12), (1.00, 1.01, 1.02), False),
     ],
 )
-def test_slower_is_what_lies_beyond_the_noise(before, after, is_slower):
+def test_slower_means_beyond_the_noise(before, after, is_slower):
     sentences = slower(recorded(*before), recorded(*after))
     assert bool(sentences) is is_slower
     assert slower(Record({}, []), recorded(*after)) == []
@@ -306,7 +314,7 @@ def test_a_record_reads_back_as_it_was_written(tmp_path):
     assert Record.read(tmp_path / "record.json") == record
 
 
-def test_a_case_travels_to_another_process():
+def test_a_case_has_a_name():
     case = replace(StepCase("adam", "mlp"), cold=True, dtype="bfloat16")
     assert case.name == "step adam mlp bf16 cold"
     assert case.numpy_dtype.itemsize == 2

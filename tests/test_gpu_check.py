@@ -1,4 +1,5 @@
-"""What bench/gpu_check.py can show without a GPU: its plan, its stages' clocks, its verdicts and its report."""
+"""The parts of bench/gpu_check.py that need no GPU: its plan, the time limits of its stages, its verdicts and
+its report."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ for package in ("rich", "psutil"):
 sys.path.append(str(ROOT))
 
 from bench import cli, device, engines, gpu_plan, gpu_targets, host_time, machine  # noqa: E402
-from bench.case import Contestant  # noqa: E402
+from bench.case import Competitor  # noqa: E402
 from bench.measure import Quartiles, Turn, interleave  # noqa: E402
 from bench.record import Entry, Row  # noqa: E402
 from bench.run import rotating  # noqa: E402
@@ -58,18 +59,18 @@ def test_without_a_gpu_it_says_so_and_exits_with_2(gpu_check):
     command = [sys.executable, ROOT / "bench" / "gpu_check.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "gpu_check: there is no NVIDIA GPU here, or no driver for it\n"
+    assert done.stderr == "gpu_check: no NVIDIA GPU found, or no driver for it\n"
 
 
-def test_what_is_lacking_is_named(gpu_check, monkeypatch):
+def test_missing_packages_are_named(gpu_check, monkeypatch):
     monkeypatch.setattr(
         gpu_check.importlib.util, "find_spec", lambda name: name not in ("cupy", "rich")
     )
-    assert gpu_check.lacking(("X", "90"), ["bench"]) == "not installed: CuPy, rich"
+    assert gpu_check.missing_requirement(("X", "90"), ["bench"]) == "not installed: CuPy, rich"
 
 
-def test_every_stage_of_the_plan_is_a_command_that_its_tool_takes(gpu_check, monkeypatch, tmp_path):
-    monkeypatch.setattr(device, "trouble", lambda: "")
+def test_every_stage_of_the_plan_is_a_valid_command(gpu_check, monkeypatch, tmp_path):
+    monkeypatch.setattr(device, "unavailable_reason", lambda: "")
     stages = gpu_plan.plan(tmp_path, "90")
     assert [s.name for s in stages][:3] == ["build", "build:import", "tests"]
     assert all(s.belongs_to(list(gpu_plan.GROUPS)) for s in stages)
@@ -85,7 +86,7 @@ def test_every_stage_of_the_plan_is_a_command_that_its_tool_takes(gpu_check, mon
             assert (args.device, str(args.json)) == ("cuda", stage.json)
 
 
-def test_stages_fail_and_are_cut_off_by_themselves(gpu_check, tmp_path):
+def test_stages_fail_and_time_out_independently(gpu_check, tmp_path):
     check = gpu_check.Check(tmp_path / "out", tmp_path, 1, {"gpu": "none"})
 
     def stage(name, code, limit=30, says=lambda log: ""):
@@ -100,18 +101,18 @@ def test_stages_fail_and_are_cut_off_by_themselves(gpu_check, tmp_path):
     told = json.loads((tmp_path / "out" / "gpu_check.json").read_text())
     assert [s["outcome"] for s in told["stages"]] == [
         "failed with status 3",
-        "cut off after 1 s",
+        "timed out after 1 s",
         "ok",
-        "left out: there is no no-such-tool",
-        "left out: no time left",
+        "skipped: no-such-tool not found",
+        "skipped: no time left",
     ]
     assert told["stages"][2]["says"] == "1 passed"
     assert "begun" in (tmp_path / "out" / "gpu_check.log").read_text()
-    assert "| slow | cut off after 1 s |" in (tmp_path / "out" / "gpu_check.md").read_text()
+    assert "| slow | timed out after 1 s |" in (tmp_path / "out" / "gpu_check.md").read_text()
 
 
 @pytest.mark.parametrize("needed", [True, False])
-def test_what_all_need_ends_the_run_when_it_fails(gpu_check, monkeypatch, tmp_path, needed):
+def test_a_failed_stage_ends_the_run_if_all_others_need_it(gpu_check, monkeypatch, tmp_path, needed):
     stages = [
         gpu_plan.Stage(
             "build:import", 30, [sys.executable, "-c", "raise SystemExit(3)"], needed=needed
@@ -120,7 +121,7 @@ def test_what_all_need_ends_the_run_when_it_fails(gpu_check, monkeypatch, tmp_pa
     ]
     monkeypatch.setattr(gpu_check, "plan", lambda *args: stages)
     monkeypatch.setattr(gpu_check, "gpu", lambda: ("none", "90"))
-    monkeypatch.setattr(gpu_check, "lacking", lambda *args: "")
+    monkeypatch.setattr(gpu_check, "missing_requirement", lambda *args: "")
     assert gpu_check.main(["--out", str(tmp_path), "--work", str(tmp_path), "--only", "build"]) == 1
     told = json.loads((tmp_path / "gpu_check.json").read_text())
     outcomes = [s["outcome"] for s in told["stages"]]
@@ -128,22 +129,22 @@ def test_what_all_need_ends_the_run_when_it_fails(gpu_check, monkeypatch, tmp_pa
 
 
 def test_a_tool_is_looked_for_where_the_stage_finds_it(gpu_check, monkeypatch, tmp_path):
-    """The toolkit's folder need not be on the PATH of whoever begins the check."""
+    """The folder of the toolkit need not be on the PATH of the process that starts the check."""
     tool = tmp_path / "tool-of-the-toolkit"
     tool.write_text("#!/bin/sh\nexit 0\n")
     tool.chmod(0o700)
     check = gpu_check.Check(tmp_path / "out", tmp_path, 1, {"gpu": "none"})
     monkeypatch.setattr(check, "environment", lambda stage: {"PATH": str(tmp_path)})
     check.run(gpu_plan.Stage("there", 30, [tool.name]))
-    assert check.told["stages"][0]["outcome"] == "ok"
+    assert check.results["stages"][0]["outcome"] == "ok"
 
 
-def test_figures_that_are_cut_off_amid_their_writing_end_nothing(gpu_check, tmp_path):
+def test_an_incomplete_file_of_figures_is_ignored(gpu_check, tmp_path):
     check = gpu_check.Check(tmp_path / "out", tmp_path, 1, {"gpu": "none"})
     figures = str(tmp_path / "figures.json")
     half = f"open({figures!r}, 'w').write('{{\"rows\": [')"
     check.run(gpu_plan.Stage("half", 30, [sys.executable, "-c", half], json=figures))
-    assert (check.told["stages"][0]["outcome"], check.told["rows"]) == ("ok", [])
+    assert (check.results["stages"][0]["outcome"], check.results["rows"]) == ("ok", [])
 
 
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
@@ -151,7 +152,7 @@ def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
     assert machine.commit() == "unknown"
 
 
-def test_outcomes_are_counted_however_the_tests_were_run():
+def test_outcomes_are_counted_with_and_without_xdist():
     log = """
 tests/a.py::one[x] PASSED                                        [ 10%]
 [gw0] [ 20%] FAILED tests/a.py::two
@@ -159,11 +160,12 @@ tests/a.py::one[x] PASSED                                        [ 10%]
 FAILED tests/a.py::two - AssertionError: no
 """
     assert gpu_plan.outcomes(log) == "1 passed, 1 failed, 1 skipped, first tests/a.py::two"
-    assert gpu_plan.outcomes("") == "no test was run"
+    assert gpu_plan.outcomes("") == "no tests ran"
 
 
 def test_the_hosts_time_ends_before_the_devices(monkeypatch):
-    """On the host the two are one. A call's is that of a round by its calls."""
+    """On the host there is one time only. The time of a call is that of a round divided by the number of
+    calls."""
     for name, value in (("LENGTHS", (2,)), ("CALLS", 4), ("ROUNDS", 3)):
         monkeypatch.setattr(host_time, name, value)
     assert set(host_time.measure("cpu")[0]) == {"library", "arrays", "same gradients", "new gradients"}
@@ -180,28 +182,28 @@ def test_verdicts_and_report_of_a_canned_run():
     rows = [adam, sgd, row(StepCase("adam", "resnet50"), 1.0, **graphs)]
     host = [{"library": "cupy", "arrays": 161, "same gradients": 9.0, "new gradients": 11.0}]
     verdicts = gpu_targets.judge(rows, host)
-    said = {(v.work, v.target.split(" of ")[0]): (v.figure, v.met) for v in verdicts}
-    assert said["adam, float32, 2^28", ">= 93%"] == ("95.0%", True)
-    assert said["sgd, float32, 2^28", ">= 93%"] == ("90.0%", False)
-    assert said["momentum, float32, 2^28", ">= 93%"] == ("not measured", None)
+    results = {(v.work, v.target.split(" of ")[0]): (v.figure, v.met) for v in verdicts}
+    assert results["adam, float32, 2^28", ">= 93%"] == ("95.0%", True)
+    assert results["sgd, float32, 2^28", ">= 93%"] == ("90.0%", False)
+    assert results["momentum, float32, 2^28", ">= 93%"] == ("not measured", None)
     faster = {v.work: v for v in verdicts if v.target.startswith("> 1")}
     assert not faster["adam, float32, 2^28"].met
     assert faster["sgd, float32, 2^28"].met
-    assert said["Adam, resnet50, graph replays", ">= 1.3 x torch's graph"] == ("1.80", True)
-    assert said["Adam, 161 arrays of cupy, new gradients", "<= 10 us"] == ("11.0 us", False)
-    told = {"machine": {"gpu": "Card", "copy_bandwidth": 4e12}, "stages": [], "targets": []}
-    told["targets"] = [vars(v) for v in verdicts]
-    text = gpu_targets.report(told, rows)
+    assert results["Adam, resnet50, graph replays", ">= 1.3 x torch's graph"] == ("1.80", True)
+    assert results["Adam, 161 arrays of cupy, new gradients", "<= 10 us"] == ("11.0 us", False)
+    data = {"machine": {"gpu": "Card", "copy_bandwidth": 4e12}, "stages": [], "targets": []}
+    data["targets"] = [vars(v) for v in verdicts]
+    text = gpu_targets.report(data, rows)
     assert text.startswith("# fastopt on Card\n")
     assert "moves 4,000 GB/s" in text
     assert "| sgd, float32, 2^28 | >= 93% of a copy's speed | 90.0% | **missed** |" in text
     assert "optax (cannot: no CUDA)" in text
 
 
-def test_sets_are_taken_in_turn():
+def test_calls_rotate_through_the_sets_of_arrays():
     calls = []
     sets = [
-        Contestant(
+        Competitor(
             lambda i=i: calls.append(i), list, lambda i=i: calls.append(-i), lambda: calls.append("end")
         )
         for i in range(1, 4)
@@ -214,7 +216,7 @@ def test_sets_are_taken_in_turn():
     assert calls == [1, 2, 3, 1, -1, "end", "end", "end"]
 
 
-def test_replayed_calls_are_counted_and_go_round_whole(monkeypatch):
+def test_a_graph_contains_whole_rotations_and_counts_its_calls(monkeypatch):
     queued, graphs = [], []
 
     def capture(calls):
@@ -225,46 +227,46 @@ def test_replayed_calls_are_counted_and_go_round_whole(monkeypatch):
 
     monkeypatch.setattr(device, "capture", capture)
     sets = [
-        Contestant(lambda i=i: queued.append(i), list, lambda i=i: queued.append(-i), capture=capture)
+        Competitor(lambda i=i: queued.append(i), list, lambda i=i: queued.append(-i), capture=capture)
         for i in range(1, 4)
     ]
-    one = device.replayed(rotating(sets), 3)
+    one = device.as_cuda_graph(rotating(sets), 3)
     assert one.calls == 21
     (before, run), (_, limit) = graphs
     assert before == [1, 2, 3]
     assert run == [1, 2, 3] * 7
     assert limit == [-1, -2, -3] * 7
-    with pytest.raises(NotImplementedError, match="are not captured"):
-        device.replayed(Contestant(list, list), 1)
+    with pytest.raises(NotImplementedError, match="cannot be captured"):
+        device.as_cuda_graph(Competitor(list, list), 1)
 
 
-def test_versions_of_the_engine_are_made_checked_and_timed_each_under_its_own(monkeypatch):
-    current, told = [], []
+def test_each_version_of_the_engine_is_created_checked_and_timed(monkeypatch):
+    current, events = [], []
 
     class One(StepCase):
-        def check(self, contestant):
-            told.append(("checked", current[-1]))
+        def check(self, competitor):
+            events.append(("checked", current[-1]))
 
     def make(case):
         engine = current[-1]
-        return Contestant(lambda: told.append(("ran", engine)), list, lambda: None)
+        return Competitor(lambda: events.append(("ran", engine)), list, lambda: None)
 
     first, second = (SimpleNamespace(use=lambda name=name: current.append(name)) for name in "ab")
-    monkeypatch.setattr(device, "sets", lambda case: 2)
-    monkeypatch.setattr(device, "replayed", lambda one, sets: replace(one, calls=4))
+    monkeypatch.setattr(device, "num_buffer_sets", lambda case: 2)
+    monkeypatch.setattr(device, "as_cuda_graph", lambda one, sets: replace(one, calls=4))
     monkeypatch.setattr(device, "Turn", Turn)
     case = One("adam", "array", 64)
     times = engines.race(case, SimpleNamespace(make=make), {"old": first, "new": second}, 0.01)
     assert list(times) == ["limit", "old", "new"]
     assert current == ["a", "b"]
-    assert [what for what in told if what[0] == "checked"] == [("checked", "a"), ("checked", "b")]
-    assert {("ran", "a"), ("ran", "b")} <= set(told)
-    said = engines.line(case, times, "old")
-    assert said.startswith("step adam array 2^6 f32: copy ")
-    assert re.search(r"old [\d.]+ us \(1.000 ±0.0%\), new [\d.]+ us \(", said)
+    assert [event for event in events if event[0] == "checked"] == [("checked", "a"), ("checked", "b")]
+    assert {("ran", "a"), ("ran", "b")} <= set(events)
+    line = engines.line(case, times, "old")
+    assert line.startswith("step adam array 2^6 f32: copy ")
+    assert re.search(r"old [\d.]+ us \(1.000 ±0.0%\), new [\d.]+ us \(", line)
 
 
-def test_a_version_is_raced_as_it_is_named(cuda):
+def test_the_name_of_a_version_selects_its_launches(cuda):
     if cuda.name != "shim":
         pytest.skip("the shim has a library of its own")
     path = cuda.lib._name
@@ -282,8 +284,8 @@ def test_a_version_is_raced_as_it_is_named(cuda):
 
 def test_a_race_of_versions_needs_one_and_a_device(capsys):
     assert engines.main(["step", "adam"]) == 2
-    assert "name at least one version" in capsys.readouterr().err
-    if device.trouble():
+    assert "expected at least one version" in capsys.readouterr().err
+    if device.unavailable_reason():
         with pytest.raises(SystemExit):
             engines.main(["new=new.so", "step", "adam"])
         assert "--device cuda" in capsys.readouterr().err
@@ -295,13 +297,13 @@ def test_a_run_of_many_calls_is_timed_by_the_call():
             return 1.0
 
     turns = {f"{calls} calls": Second(list, None, calls=calls) for calls in (1, 10)}
-    times = interleave(turns, seconds=0.01, always={"1 calls"})
+    times = interleave(turns, seconds=0.01, every_round={"1 calls"})
     assert [t.seconds.median for t in times.values()] == [1.0, 0.1]
 
 
 @pytest.mark.parametrize(("size", "sets"), [(2**10, 1), (2**18, 13), (2**22, 1)])
-def test_arrays_go_round_where_the_l2_could_hold_them(monkeypatch, size, sets):
+def test_cases_rotate_through_arrays_if_the_l2_could_hold_one_set(monkeypatch, size, sets):
     monkeypatch.setattr(device, "l2", lambda: 12 << 20)
     case = StepCase("sgd", "array", size, device="cuda")
-    assert device.sets(case) == sets
+    assert device.num_buffer_sets(case) == sets
     assert sets == 1 or (sets - 1) * case.working_set >= 2 * device.l2()

@@ -1,11 +1,12 @@
-"""BatchNorm over ResNet-50's activations, in both layouts, over other planes, and over rows: training
-forward and backward, evaluation, and a residual block's end, forward and backward: ReLU of BatchNorm plus
-residual.
+"""BatchNorm over ResNet-50's activations in both layouts, over other planes, and over rows.
 
-A competitor is a module here with ``NAME``, ``available()`` and ``make(case)``, which gives a
-:class:`~bench.case.Contestant`, or ``None`` if it cannot do the case. Its results are ``y`` and both
-running statistics (forward), ``y`` (evaluate), ``dx``, ``dgamma`` and ``dbeta`` (backward), or ``y``, those and
-``dresidual`` (block)."""
+The parts are training forward and backward, evaluation, and the end of a residual block, forward and
+backward: ReLU of BatchNorm plus residual.
+
+A competitor is a module here with ``NAME``, ``available()`` and ``make(case)``, which returns a
+:class:`~bench.case.Competitor`, or ``None`` if it does not support the case. Its results are ``y`` and both
+running statistics (forward), ``y`` (evaluate), ``dx``, ``dgamma`` and ``dbeta`` (backward), or ``y``, these
+three and ``dresidual`` (block)."""
 
 from __future__ import annotations
 
@@ -16,28 +17,29 @@ from functools import lru_cache
 import numpy as np
 
 from bench.batchnorm._formulas import backward, evaluate, forward
-from bench.case import Case, Contestant, compare, epsilon, sample
+from bench.case import Case, Competitor, compare, epsilon, sample
 from bench.device import l2
 from bench.workloads import RESNET50_ACTIVATIONS, Shape, Shapes
 
 MOMENTUM, EPS = 0.1, 1e-5
-# What must move and what is computed, an element: forward reads x for its statistics and again for y,
-# backward x and dy for both sums and again for dx; a block the residual and its gradient, too.
+# Accesses per element: forward reads x for its statistics and again for y, backward reads x and dy for both
+# sums and again for dx, and a block also accesses the residual and its gradient.
 MOVED = {"forward": 3, "evaluate": 2, "backward": 5, "block": 10}
-# Of those, what a device reads again from its L2, if half of that holds it.
+# The accesses of these that a device reads again from its L2, if the array fits in half of it.
 REREAD = {"forward": 1, "evaluate": 0, "backward": 2, "block": 2}
+# Operations per element.
 FLOPS = {"forward": 7, "evaluate": 3, "backward": 10, "block": 21}
 ARRAYS = {"forward": 2, "evaluate": 2, "backward": 3, "block": 6}
 SMALL_ACTIVATIONS: dict[str, Shape] = {"mlp": (256, 1024), "tiny": (32, 64)}
-#: Planes that end amid a cache line, and short ones: of pictures of odd size, of ResNet-50's last stage in a
-#: large batch, and of the last stages of ResNet-18 and VGG-16 on CIFAR-10's pictures.
+#: Planes that end within a cache line, and short planes: of images of odd size, of ResNet-50's last stage in
+#: a large batch, and of the last stages of ResNet-18 and VGG-16 on CIFAR-10's images.
 PLANES: dict[str, Shape] = {
     "odd": (64, 64, 57, 57),
     "batch": (256, 512, 7, 7),
     "resnet18": (256, 512, 4, 4),
     "vgg16": (256, 512, 2, 2),
 }
-#: Rows of few channels: a table's columns, hidden units, and the colours of a batch of pictures.
+#: Rows of few channels: the columns of a table, hidden units, and the colors of a batch of images.
 ROWS: dict[str, Shape] = {"table": (100_000, 10), "units": (20_000, 50), "pixels": (32 * 224 * 224, 3)}
 
 WHAT = tuple(MOVED)
@@ -69,7 +71,7 @@ class BatchNormCase(Case):
 
     @property
     def axis(self) -> int:
-        """Of the channels."""
+        """The axis of the channels."""
         return 3 if self.workload.endswith("nhwc") else 1
 
     @property
@@ -81,12 +83,12 @@ class BatchNormCase(Case):
         return self.shape[self.axis]
 
     def spread(self, per_channel: np.ndarray) -> np.ndarray:
-        """In a shape that broadcasts over ``x``."""
+        """Reshape a value per channel so that it broadcasts over ``x``."""
         return per_channel.reshape([-1 if i == self.axis else 1 for i in range(len(self.shape))])
 
     @property
     def param_dtype(self) -> np.dtype:
-        """Of gamma, beta and the running statistics: 16-bit activations have float32 ones."""
+        """The dtype of gamma, beta and the running statistics, which is float32 for 16-bit activations."""
         return np.dtype("float64" if self.dtype == "float64" else "float32")
 
     @property
@@ -105,29 +107,31 @@ class BatchNormCase(Case):
         return self.numpy_dtype.itemsize * self.elements * ARRAYS[self.what]
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """``x``, ``dy``, ``gamma`` and ``beta``, only to be read."""
+        """Return ``x``, ``dy``, ``gamma`` and ``beta``, which must not be written."""
         return _drawn(self)
 
     def residual(self) -> np.ndarray:
-        """What a block adds, only to be read: for the numbers' sake dy will do, from the end to the start."""
+        """Return the residual of a block, which must not be written: ``dy`` reversed along its first axis."""
         return np.ascontiguousarray(_drawn(self)[1][::-1])
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """A running mean and variance to write to."""
+        """Return a new running mean and variance."""
         return np.zeros(self.channels, self.param_dtype), np.ones(self.channels, self.param_dtype)
 
-    def check(self, contestant: Contestant) -> None:
-        """One call against the formulas in float64. What is stored is rounded once; what is computed
-        with is a few roundings off in relation to the sizes of what it adds. A peer may be some hundred off:
-        it sums 100,000 float32 in float32."""
-        contestant.run()
-        roundings = 64 if contestant.limit else 1024  # only fastopt brings a limit along
+    def check(self, competitor: Competitor) -> None:
+        """Compare the results of one call with the formulas in float64.
+
+        Stored values are rounded once. Computed values may be off by a few roundings, relative to the sizes
+        of the terms that are added; those of a peer by some hundred, because it sums 100,000 float32 values
+        in float32."""
+        competitor.run()
+        roundings = 64 if competitor.limit else 1024  # only fastopt has a limit
         stored, computed = epsilon(self.numpy_dtype), epsilon(self.param_dtype)
-        for got, (want, size) in zip(contestant.results(), _expected(self), strict=True):
+        for got, (want, size) in zip(competitor.results(), _expected(self), strict=True):
             compare(sample(got), want, stored * np.abs(want) + roundings * computed * size)
 
     def expected(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """What comes out, each with the size of the terms it is made of."""
+        """Return the expected results, each with the size of the terms that it is the sum of."""
         x, dy, gamma, beta = (a.astype(np.float64) for a in _drawn(self))
         mean, var = x.mean(self.others), x.var(self.others)
         of_x = np.broadcast_to(1 + np.abs(self.spread(mean)), x.shape)
@@ -138,7 +142,7 @@ class BatchNormCase(Case):
         passed, size = dy, of_x
         if self.what == "block":
             y += self.residual()
-            # Where rounding may decide what passes, nothing is expected.
+            # Where rounding may decide whether ReLU passes the gradient, any result is allowed.
             size = np.where(
                 np.abs(y) < 64 * epsilon(self.param_dtype) * (of_x + np.abs(y)), np.inf, of_x
             )
@@ -157,7 +161,7 @@ class BatchNormCase(Case):
 def _drawn(case: BatchNormCase) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     x, dy = (rng.standard_normal(case.shape, np.float32) for _ in range(2))
-    x += 1  # as after the ReLU of a layer before: off zero
+    x += 1  # not centered at zero, as after the ReLU of a preceding layer
     gamma, beta = rng.uniform(0.5, 1.5, case.channels), rng.standard_normal(case.channels)
     wide = case.param_dtype
     return (
@@ -170,12 +174,12 @@ def _drawn(case: BatchNormCase) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 
 @lru_cache(maxsize=1)
 def _expected(case: BatchNormCase) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of a large array what is compared: the same for every competitor."""
+    """Return the expected values that are compared, which are the same for every competitor."""
     return [(sample(want), sample(size)) for want, size in case.expected()]
 
 
 def release() -> None:
-    """Let the drawn arrays go."""
+    """Free the random arrays."""
     _drawn.cache_clear()
 
 

@@ -1,11 +1,11 @@
-"""JAX: NumPy's lines under ``jax.jit``."""
+"""JAX: the same formulas as NumPy, under ``jax.jit``."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from bench.batchnorm import EPS, MOMENTUM, BatchNormCase, _formulas
-from bench.case import Contestant, installed
+from bench.case import Competitor, installed
 from bench.step import _jax
 
 NAME = "JAX"
@@ -15,15 +15,15 @@ def available() -> bool:
     return installed("jax")
 
 
-def make(case: BatchNormCase) -> Contestant | None:
+def make(case: BatchNormCase) -> Competitor | None:
     import jax
 
     if case.what == "block":
         return None
     xp, n = jax.numpy, case.elements // case.channels
     own, wide = case.numpy_dtype, case.param_dtype
-    x, dy, gamma, beta = _jax.put(case, case.arrays())
-    statistics = _jax.put(case, case.statistics())
+    x, dy, gamma, beta = _jax.to_device(case, case.arrays())
+    statistics = _jax.to_device(case, case.statistics())
     results: list = []
 
     @jax.jit
@@ -53,6 +53,6 @@ def make(case: BatchNormCase) -> Contestant | None:
     def run() -> None:
         results[:] = calls[case.what]()
 
-    return Contestant(
+    return Competitor(
         run, lambda: [np.asarray(a) for a in results], wait=lambda: jax.block_until_ready(results)
     )

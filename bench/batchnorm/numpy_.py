@@ -1,11 +1,11 @@
-"""NumPy, as its users write it; 16-bit activations are computed with in float32."""
+"""NumPy, as its users write it; 16-bit activations are converted to float32 for the computation."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from bench.batchnorm import EPS, MOMENTUM, BatchNormCase, _formulas
-from bench.case import Contestant
+from bench.case import Competitor
 
 NAME = "NumPy"
 
@@ -14,7 +14,7 @@ def available() -> bool:
     return True
 
 
-def make(case: BatchNormCase) -> Contestant | None:
+def make(case: BatchNormCase) -> Competitor | None:
     if case.device != "cpu" or case.what == "block":
         return None
     x, dy, gamma, beta = case.arrays()
@@ -44,4 +44,4 @@ def make(case: BatchNormCase) -> Contestant | None:
     if case.what == "backward":
         mean, inv = forward()
     run = {"forward": forward, "evaluate": evaluate, "backward": backward}[case.what]
-    return Contestant(run, lambda: results)
+    return Competitor(run, lambda: results)

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench import device, limit
 from bench.batchnorm import EPS, MOMENTUM, BatchNormCase
-from bench.case import Contestant
+from bench.case import Competitor
 from fastopt import functional as F
 
 NAME = "fastopt"
@@ -18,11 +18,11 @@ def available() -> bool:
     return True
 
 
-def make(case: BatchNormCase) -> Contestant:
-    x, dy, gamma, beta = device.put(case, case.arrays())
-    mean, var = device.put(case, case.statistics())
-    (out,) = device.put(case, [np.full(case.shape, np.nan, case.numpy_dtype)])
-    (residual,) = device.put(case, [case.residual()]) if case.what == "block" else (None,)
+def make(case: BatchNormCase) -> Competitor:
+    x, dy, gamma, beta = device.to_device(case, case.arrays())
+    mean, var = device.to_device(case, case.statistics())
+    (out,) = device.to_device(case, [np.full(case.shape, np.nan, case.numpy_dtype)])
+    (residual,) = device.to_device(case, [case.residual()]) if case.what == "block" else (None,)
     results: list = []
 
     def forward(**more):
@@ -50,13 +50,13 @@ def make(case: BatchNormCase) -> Contestant:
     moved = (
         device.copy(case.bytes) if case.device == "cuda" else _moved(case.what, x, dy, out, residual)
     )
-    return Contestant(run, lambda: device.get(results), moved, capture=device.capture)
+    return Competitor(run, lambda: device.to_host(results), moved, capture=device.capture)
 
 
 def _moved(what: str, x, dy, out, residual) -> Callable[[], object]:
-    """What is read for sums, and then a copy."""
+    """Return the limit: a read of what the sums read, then a copy."""
 
-    def block() -> None:  # less dresidual, which no kernel of ours only writes
+    def block() -> None:  # without writing dresidual, because no fastopt kernel only writes
         limit.read(x)
         limit.copy(x, out, residual=residual)
         limit.read(x, dy)

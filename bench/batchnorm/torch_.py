@@ -1,9 +1,9 @@
-"""torch's own kernels, without autograd's bookkeeping around them; a block as its users write it."""
+"""torch's kernels, called without autograd; a block as users of torch write it."""
 
 from __future__ import annotations
 
 from bench.batchnorm import EPS, MOMENTUM, BatchNormCase
-from bench.case import Contestant, installed
+from bench.case import Competitor, installed
 from bench.step._torch import capture, to_numpy, to_torch
 
 NAME = "torch"
@@ -13,11 +13,12 @@ def available() -> bool:
     return installed("torch")
 
 
-def make(case: BatchNormCase) -> Contestant | None:
+def make(case: BatchNormCase) -> Competitor | None:
     import torch
 
     if case.what == "block" and case.dtype in ("float16", "bfloat16"):
-        return None  # it rounds what it normalises before it adds, which is another result
+        # torch rounds the normalized values before the addition, which gives another result.
+        return None
     x, dy, gamma, beta, mean, var = tensors(case)
     results: list = []
 
@@ -45,18 +46,18 @@ def make(case: BatchNormCase) -> Contestant | None:
     saved = forward() if case.what == "backward" else ()
 
     run = {"backward": backward, "block": block}.get(case.what, forward)
-    return Contestant(run, lambda: arrays(case, results), capture=capture)
+    return Competitor(run, lambda: arrays(case, results), capture=capture)
 
 
 def tensors(case: BatchNormCase) -> list:
-    """x, dy, gamma, beta and the running statistics."""
+    """Return x, dy, gamma, beta and the running statistics."""
     x, dy, *others = (to_torch(a, case.device) for a in (*case.arrays(), *case.statistics()))
-    if case.axis == 3:  # which is torch's channels_last
+    if case.axis == 3:  # torch's channels_last
         x, dy = x.permute(0, 3, 1, 2), dy.permute(0, 3, 1, 2)
     return [x, dy, *others]
 
 
 def arrays(case: BatchNormCase, results: list) -> list:
-    """Results as the case has them."""
+    """Return the results in the layout of the case."""
     last = [a.permute(0, 2, 3, 1) if case.axis == 3 and a.ndim == 4 else a for a in results]
     return [to_numpy(a) for a in last]

@@ -1,10 +1,10 @@
-"""cuDNN's kernels, called through torch as its own layer calls them where it finds them suitable."""
+"""cuDNN's kernels, called through torch as torch's layer calls them when it selects cuDNN."""
 
 from __future__ import annotations
 
 from bench.batchnorm import EPS, MOMENTUM, BatchNormCase
 from bench.batchnorm.torch_ import arrays, tensors
-from bench.case import Contestant, installed
+from bench.case import Competitor, installed
 from bench.step._torch import capture
 
 NAME = "torch cuDNN"
@@ -18,7 +18,7 @@ def available() -> bool:
     return torch.cuda.is_available() and torch.backends.cudnn.is_available()
 
 
-def make(case: BatchNormCase) -> Contestant | None:
+def make(case: BatchNormCase) -> Competitor | None:
     if case.device != "cuda" or case.what not in ("forward", "backward"):
         return None
     import torch
@@ -38,4 +38,4 @@ def make(case: BatchNormCase) -> Contestant | None:
 
     saved = forward() if case.what == "backward" else ()
     run = backward if case.what == "backward" else forward
-    return Contestant(run, lambda: arrays(case, results), capture=capture)
+    return Competitor(run, lambda: arrays(case, results), capture=capture)

@@ -1,5 +1,5 @@
-"""A clip by global norm and then the step, as a training loop has them. The competitors are the
-step's."""
+"""Clipping by global norm followed by the step, as in a training loop. The competitors are those of
+``step``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ CASE = ClipCase
 
 
 def suite(quick: bool, device: str) -> Iterator[ClipCase]:
-    """Adam's step does not depend on the gradient's scale, so that momentum's shows that the clip is
-    right."""
+    """Yield the cases of the full suite. Adam's step does not depend on the scale of the gradient, so
+    momentum is included to check that the clip is correct."""
     size = step.LARGE[device][quick]
     for rule in DEFAULT:
         for name in ("array", "mlp"):
-            yield ClipCase(rule, name, size, section="clip and step", peers=step.FASTER)
+            yield ClipCase(rule, name, size, section="clip and step", peers=step.ALL_BUT_SLOW)
     if not quick:
-        yield ClipCase("adamw", "resnet50", section="clip and step", peers=step.FASTER, weighed=True)
+        yield ClipCase(
+            "adamw", "resnet50", section="clip and step", peers=step.ALL_BUT_SLOW, measure_memory=True
+        )

@@ -1,8 +1,8 @@
 """Dropout over a transformer's activations, forward and backward.
 
-A competitor is a module here with ``NAME``, ``available()`` and ``make(case)``, which gives a
-:class:`~bench.case.Contestant`, or ``None`` if it cannot do the case. Its results are ``y`` (forward),
-or ``y`` and ``dx`` (backward). Every call of forward draws anew."""
+A competitor is a module here with ``NAME``, ``available()`` and ``make(case)``, which returns a
+:class:`~bench.case.Competitor`, or ``None`` if it does not support the case. Its results are ``y`` (forward),
+or ``y`` and ``dx`` (backward). Every forward call draws a new mask."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from bench.case import Case, Contestant, WrongError, compare, epsilon, sample
+from bench.case import Case, Competitor, WrongError, compare, epsilon, sample
 from bench.workloads import TRANSFORMER_ACTIVATIONS, Shape, Shapes
 
-P = 0.1  # the probability to drop
+P = 0.1  # the drop probability
 
 WHAT = ("forward", "backward")
 DEFAULT = WHAT
@@ -38,12 +38,12 @@ class DropoutCase(Case):
 
     @property
     def bytes(self) -> int:
-        """One array is read and one written; a mask that is stored is more."""
+        """One array is read and one is written; the traffic of a stored mask is not counted."""
         return self.numpy_dtype.itemsize * self.elements * 2
 
     @property
     def flops(self) -> int:
-        """The scaling; the random bits are integers."""
+        """The scaling only; the random bits are computed with integers."""
         return self.elements
 
     @property
@@ -51,34 +51,37 @@ class DropoutCase(Case):
         return self.bytes
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """``x`` and ``dy``, only to be read."""
+        """Return ``x`` and ``dy``, which must not be written."""
         return _drawn(self)
 
-    def check(self, contestant: Contestant) -> None:
-        """What is kept is x / (1 - p) in float64, rounded once or twice; what is dropped is zero; as
-        many are dropped as by chance, with one false alarm in 10^9; and backward drops the same."""
-        contestant.run()
-        drawn = [sample(a) for a in _drawn(self)]
-        results = [sample(a) for a in contestant.results()]
+    def check(self, competitor: Competitor) -> None:
+        """Check the results of one call.
+
+        Kept elements must be x / (1 - p) in float64, rounded once or twice; dropped elements must be zero.
+        The number of kept elements must be plausible (one false alarm in 10^9), and backward must drop the
+        same elements."""
+        competitor.run()
+        inputs = [sample(a) for a in _drawn(self)]
+        results = [sample(a) for a in competitor.results()]
         kept = results[0] != 0
-        chance = 6 * (P * (1 - P) / kept.size) ** 0.5
-        if abs(kept.mean() - (1 - P)) > chance:
-            raise WrongError(f"{kept.mean():.4f} of the elements are kept, not {1 - P}")
-        for given, got in zip(drawn, results, strict=False):
+        tolerance = 6 * (P * (1 - P) / kept.size) ** 0.5
+        if abs(kept.mean() - (1 - P)) > tolerance:
+            raise WrongError(f"{kept.mean():.4f} of the elements are kept, expected {1 - P}")
+        for given, got in zip(inputs, results, strict=False):
             want = np.where(kept, given / (1 - P), 0.0)
             compare(got, want, 2 * epsilon(self.numpy_dtype) * np.abs(want))
 
 
 @lru_cache(maxsize=1)
 def _drawn(case: DropoutCase) -> tuple[np.ndarray, np.ndarray]:
-    """In [0.5, 1.5): never zero, which would look dropped."""
+    """Draw from [0.5, 1.5): never zero, which would look dropped."""
     rng = np.random.default_rng(0)
     x, dy = ((rng.random(case.shape, np.float32) + 0.5).astype(case.numpy_dtype) for _ in range(2))
     return x, dy
 
 
 def release() -> None:
-    """Let the drawn arrays go."""
+    """Free the random arrays."""
     _drawn.cache_clear()
 
 

@@ -6,7 +6,7 @@ from itertools import count
 
 import numpy as np
 
-from bench.case import Contestant, installed
+from bench.case import Competitor, installed
 from bench.dropout import DropoutCase, P
 from bench.step import _jax
 
@@ -17,10 +17,10 @@ def available() -> bool:
     return installed("jax")
 
 
-def make(case: DropoutCase) -> Contestant | None:
+def make(case: DropoutCase) -> Competitor | None:
     import jax
 
-    x, dy = _jax.put(case, case.arrays())
+    x, dy = _jax.to_device(case, case.arrays())
     seeds, results = count(), []
 
     @jax.jit
@@ -37,6 +37,6 @@ def make(case: DropoutCase) -> Contestant | None:
     def run() -> None:
         results[:] = [forward(x, next(seeds))[0]] if case.what == "forward" else [y, drop(dy, kept)]
 
-    return Contestant(
+    return Competitor(
         run, lambda: [np.asarray(a) for a in results], wait=lambda: jax.block_until_ready(results)
     )

@@ -1,10 +1,10 @@
-"""NumPy, as its users write it: a mask of uniform numbers."""
+"""NumPy, as its users write it: a mask from uniform random numbers."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bench.case import Contestant
+from bench.case import Competitor
 from bench.dropout import DropoutCase, P
 
 NAME = "NumPy"
@@ -14,7 +14,7 @@ def available() -> bool:
     return True
 
 
-def make(case: DropoutCase) -> Contestant | None:
+def make(case: DropoutCase) -> Competitor | None:
     if case.device != "cpu":
         return None
     x, dy = case.arrays()
@@ -29,11 +29,11 @@ def make(case: DropoutCase) -> Contestant | None:
         return kept
 
     if case.what == "forward":
-        return Contestant(forward, lambda: [y])
+        return Competitor(forward, lambda: [y])
     kept = forward()
 
     def backward() -> None:
         np.multiply(dy, kept, out=dx)
         np.multiply(dx, scale, out=dx)
 
-    return Contestant(backward, lambda: [y, dx])
+    return Competitor(backward, lambda: [y, dx])

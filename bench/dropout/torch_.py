@@ -1,8 +1,8 @@
-"""torch's dropout; its backward without autograd's bookkeeping around it."""
+"""torch's dropout; backward is called without autograd."""
 
 from __future__ import annotations
 
-from bench.case import Contestant, installed
+from bench.case import Competitor, installed
 from bench.dropout import DropoutCase, P
 from bench.step._torch import capture, to_numpy, to_torch
 
@@ -13,7 +13,7 @@ def available() -> bool:
     return installed("torch")
 
 
-def make(case: DropoutCase) -> Contestant | None:
+def make(case: DropoutCase) -> Competitor | None:
     import torch
 
     x, dy = (to_torch(a, case.device) for a in case.arrays())
@@ -23,10 +23,10 @@ def make(case: DropoutCase) -> Contestant | None:
         def forward() -> None:
             results[:] = [torch.nn.functional.dropout(x, P)]
 
-        return Contestant(forward, lambda: [to_numpy(a) for a in results], capture=capture)
+        return Competitor(forward, lambda: [to_numpy(a) for a in results], capture=capture)
     y, kept = torch.native_dropout(x, P, True)
 
     def backward() -> None:
         results[:] = [y, torch.ops.aten.native_dropout_backward(dy, kept, 1 / (1 - P))]
 
-    return Contestant(backward, lambda: [to_numpy(a) for a in results], capture=capture)
+    return Competitor(backward, lambda: [to_numpy(a) for a in results], capture=capture)

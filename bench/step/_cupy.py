@@ -1,11 +1,11 @@
-"""What both ways of using CuPy share."""
+"""Helpers shared by both ways of using CuPy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from bench import device
-from bench.case import Contestant, installed
+from bench.case import Competitor, installed
 from bench.step import StepCase
 
 
@@ -19,8 +19,8 @@ def available() -> bool:
 
 def arrays(case: StepCase) -> tuple[list, list]:
     params, grads = case.arrays()
-    return device.put(case, params), device.put(case, grads)
+    return device.to_device(case, params), device.to_device(case, grads)
 
 
-def contestant(step: Callable[[], object], params: list) -> Contestant:
-    return Contestant(step, lambda: device.get(params))
+def competitor(step: Callable[[], object], params: list) -> Competitor:
+    return Competitor(step, lambda: device.to_host(params))

@@ -1,4 +1,4 @@
-"""Arrays of JAX's on the case's device."""
+"""JAX arrays on the device of a case."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from bench.case import Case
 
 
-def put(case: Case, arrays: Iterable) -> list[Any]:
+def to_device(case: Case, arrays: Iterable) -> list[Any]:
     import jax
 
     jax.config.update("jax_enable_x64", True)

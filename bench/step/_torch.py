@@ -1,4 +1,4 @@
-"""torch's optimizers, for the three ways in which they step."""
+"""torch's optimizers, in each of their three implementations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bench.case import Contestant, dtype_of, installed
+from bench.case import Competitor, dtype_of, installed
 from bench.step import LR, WEIGHT_DECAY, StepCase
 
 OPTIMIZERS = {
@@ -18,12 +18,11 @@ OPTIMIZERS = {
     "adam": ("Adam", {}),
     "adamw": ("AdamW", {"weight_decay": WEIGHT_DECAY}),
 }
-UNDONE = {
-    ("rmsprop", ("fused", True)),  # torch has none
-    (
-        "nesterov",
-        ("foreach", True),
-    ),  # it adds the velocity to the gradient, which the next step would find
+UNSUPPORTED = {
+    # torch has no fused RMSprop.
+    ("rmsprop", ("fused", True)),
+    # The foreach implementation adds the velocity to the gradient in place, which would change the next step.
+    ("nesterov", ("foreach", True)),
 }
 
 
@@ -31,16 +30,16 @@ def available() -> bool:
     return installed("torch")
 
 
-def make(case: StepCase, **way: bool) -> Contestant | None:
-    """``way`` is ``fused=True``, ``foreach=True`` or ``foreach=False``."""
-    if (case.rule, *way.items()) in UNDONE:
+def make(case: StepCase, **implementation: bool) -> Competitor | None:
+    """Create a competitor. ``implementation`` is ``fused=True``, ``foreach=True`` or ``foreach=False``."""
+    if (case.rule, *implementation.items()) in UNSUPPORTED:
         return None
-    step, params, _ = stepper(case, **way)
-    return Contestant(step, lambda: [to_numpy(p) for p in params], capture=capture)
+    step, params, _ = stepper(case, **implementation)
+    return Competitor(step, lambda: [to_numpy(p) for p in params], capture=capture)
 
 
-def stepper(case: StepCase, **way: bool):
-    """A step, what it writes to, and the optimizer."""
+def stepper(case: StepCase, **implementation: bool):
+    """Return a step, its parameters and the optimizer."""
     import torch
 
     arrays, grads = case.arrays()
@@ -48,7 +47,7 @@ def stepper(case: StepCase, **way: bool):
     for p, g in zip(params, grads, strict=True):
         p.grad = to_torch(g, case.device)
     name, options = OPTIMIZERS[case.rule]
-    opt = getattr(torch.optim, name)(params, lr=LR, **options, **way)
+    opt = getattr(torch.optim, name)(params, lr=LR, **options, **implementation)
 
     def step() -> None:
         if case.clip:
@@ -59,7 +58,7 @@ def stepper(case: StepCase, **way: bool):
 
 
 def capture(calls: Callable[[], object]) -> Callable[[], object]:
-    """What they queue, as a graph to launch."""
+    """Capture what ``calls`` queue as a CUDA graph, and return its replay."""
     import torch
 
     graph = torch.cuda.CUDAGraph()
@@ -69,7 +68,8 @@ def capture(calls: Callable[[], object]) -> Callable[[], object]:
 
 
 def to_torch(array: np.ndarray, device: str = "cpu"):
-    """The same memory, or a copy on a device; torch does not take NumPy's bfloat16."""
+    """Return a tensor over the same memory, or a copy on a device. torch does not accept NumPy arrays of
+    bfloat16."""
     import torch
 
     if array.dtype == dtype_of("bfloat16"):

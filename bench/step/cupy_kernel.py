@@ -1,14 +1,14 @@
-"""CuPy's ``ElementwiseKernel``: a rule is one kernel, launched for every array."""
+"""CuPy's ``ElementwiseKernel``: one kernel for each rule, launched for every array."""
 
 from __future__ import annotations
 
-from bench.case import Contestant
-from bench.step import LR, RULES, WEIGHT_DECAY, StepCase, _cupy
+from bench.case import Competitor
+from bench.step import NUMBERS, RULES, StepCase, _cupy
 
 NAME = "CuPy kernel"
 available = _cupy.available
 
-# By rule, in CUDA C++; T is the arrays' type.
+# By rule, in CUDA C++; T is the type of the arrays.
 _VELOCITY = "velocity = b1 * velocity + lr * g;"
 _ADAM = "m = b1 * m + a1 * g; v = b2 * v + a2 * g * g; p -= lr * m / c1 / (sqrt(v / c2) + eps);"
 KERNELS = {
@@ -20,11 +20,9 @@ KERNELS = {
     "adam": _ADAM,
     "adamw": f"p *= kept; {_ADAM}",
 }
-NUMBERS = {"lr": LR, "kept": 1 - LR * WEIGHT_DECAY, "eps": 1e-8}
-NUMBERS |= {"b1": 0.9, "a1": 0.1, "b2": 0.999, "a2": 0.001}
 
 
-def make(case: StepCase) -> Contestant | None:
+def make(case: StepCase) -> Competitor | None:
     if case.device != "cuda" or case.numpy_dtype.itemsize < 4 or case.clip:
         return None
     import cupy
@@ -46,4 +44,4 @@ def make(case: StepCase) -> Contestant | None:
         for g, own in zip(grads, owned, strict=True):
             kernel(g, 1 - 0.9**count, 1 - 0.999**count, *own)
 
-    return _cupy.contestant(step, params)
+    return _cupy.competitor(step, params)

@@ -1,16 +1,16 @@
-"""CuPy, in place as NumPy's users write it: the very lines of ``numpy_.py`` on arrays of its own."""
+"""CuPy, written in place as with NumPy: the code of ``numpy_.py`` on CuPy arrays."""
 
 from __future__ import annotations
 
-from bench.case import Contestant
+from bench.case import Competitor
 from bench.step import StepCase, _cupy, numpy_
 
 NAME = "CuPy"
 available = _cupy.available
 
 
-def make(case: StepCase) -> Contestant | None:
+def make(case: StepCase) -> Competitor | None:
     if case.device != "cuda" or case.dtype == "bfloat16":
         return None
     params, grads = _cupy.arrays(case)
-    return _cupy.contestant(numpy_.stepper(case, params, grads), params)
+    return _cupy.competitor(numpy_.stepper(case, params, grads), params)

@@ -1,4 +1,4 @@
-"""numba: a loop over the elements, in parallel, compiled once for each rule and dtype."""
+"""numba: a parallel loop over the elements, compiled once for each rule and dtype."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from functools import cache
 
 import numpy as np
 
-from bench.case import Contestant, installed
-from bench.step import LR, WEIGHT_DECAY, StepCase
+from bench.case import Competitor, installed
+from bench.step import NUMBERS, StepCase
 
 NAME = "numba"
 
@@ -16,7 +16,7 @@ def available() -> bool:
     return installed("numba")
 
 
-def make(case: StepCase) -> Contestant | None:
+def make(case: StepCase) -> Competitor | None:
     if case.device != "cpu" or case.numpy_dtype.itemsize < 4 or case.clip:
         return None
     params, grads = case.arrays()
@@ -35,18 +35,18 @@ def make(case: StepCase) -> Contestant | None:
         for own in arrays:
             loop(*own, *corrections)
 
-    return Contestant(step, lambda: params)
+    return Competitor(step, lambda: params)
 
 
 @cache
 def _loops(typed: type) -> dict:
-    """By rule. Every number has the arrays' type: a Python float would make float64 of the
-    arithmetic."""
+    """Return the compiled loop of each rule. Every number has the type of the arrays, because a Python float
+    would make the arithmetic float64."""
     import numba
     from numba import prange
 
-    lr, kept, eps = typed(LR), typed(1 - LR * WEIGHT_DECAY), typed(1e-8)
-    b1, a1, b2, a2 = typed(0.9), typed(0.1), typed(0.999), typed(0.001)
+    lr, kept, eps = (typed(NUMBERS[name]) for name in ("lr", "kept", "eps"))
+    b1, a1, b2, a2 = (typed(NUMBERS[name]) for name in ("b1", "a1", "b2", "a2"))
     root = np.sqrt
 
     def sgd(p, g):

@@ -1,16 +1,16 @@
-"""numexpr: an expression for each array that is written, threads and all."""
+"""numexpr: one multithreaded expression for each array that is written."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bench.case import Contestant, installed
-from bench.step import LR, RULES, WEIGHT_DECAY, StepCase
+from bench.case import Competitor, installed
+from bench.step import NUMBERS, RULES, StepCase
 
 NAME = "numexpr"
 
-# By rule: what is written, and the expression. A written-out 0.9 would make float64 of a float32 expression,
-# hence names for numbers too: decay rates b1 and b2, the rest to 1 a1 and a2, Adam's corrections c1 and c2.
+# By rule: the array that is written, and the expression. A literal 0.9 would make a float32 expression
+# float64, so numbers have names, too; c1 and c2 are Adam's bias corrections.
 _VELOCITY = ("velocity", "b1 * velocity + lr * g")
 _ADAM = [
     ("m", "b1 * m + a1 * g"),
@@ -29,15 +29,13 @@ EXPRESSIONS = {
     "adam": [*_ADAM[:2], ("p", _ADAM[2][1].replace("p * kept", "p"))],
     "adamw": _ADAM,
 }
-NUMBERS = {"lr": LR, "kept": 1 - LR * WEIGHT_DECAY, "eps": 1e-8}
-NUMBERS |= {"b1": 0.9, "a1": 0.1, "b2": 0.999, "a2": 0.001}
 
 
 def available() -> bool:
     return installed("numexpr")
 
 
-def make(case: StepCase) -> Contestant | None:
+def make(case: StepCase) -> Competitor | None:
     import numexpr
 
     if case.device != "cpu" or case.numpy_dtype.itemsize < 4 or case.clip:
@@ -60,4 +58,4 @@ def make(case: StepCase) -> Contestant | None:
             for target, expression in EXPRESSIONS[case.rule]:
                 numexpr.evaluate(expression, names, {}, out=names[target])
 
-    return Contestant(step, lambda: params)
+    return Competitor(step, lambda: params)

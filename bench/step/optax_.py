@@ -1,10 +1,10 @@
-"""optax under ``jax.jit``, its buffers given back to be written to."""
+"""optax under ``jax.jit``, with donated buffers."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bench.case import Contestant, installed
+from bench.case import Competitor, installed
 from bench.step import LR, WEIGHT_DECAY, StepCase, _jax
 
 NAME = "optax"
@@ -14,11 +14,11 @@ def available() -> bool:
     return installed("optax")
 
 
-def make(case: StepCase) -> Contestant | None:
+def make(case: StepCase) -> Competitor | None:
     import jax
     import optax
 
-    params, grads = (_jax.put(case, arrays) for arrays in case.arrays())
+    params, grads = (_jax.to_device(case, arrays) for arrays in case.arrays())
     opt = _optimizer(case, optax)
     state = opt.init(params)
 
@@ -32,12 +32,12 @@ def make(case: StepCase) -> Contestant | None:
         nonlocal params, state
         params, state = compiled(params, state, grads)
 
-    inside = {"eps_mode": "inside"} if case.rule == "adagrad" else {}
-    return Contestant(
+    conventions = {"eps_mode": "inside"} if case.rule == "adagrad" else {}
+    return Competitor(
         step,
         lambda: [np.asarray(p) for p in params],
         wait=lambda: jax.block_until_ready((params, state)),
-        conventions=inside,
+        conventions=conventions,
     )
 
 

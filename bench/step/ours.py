@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import fastopt
 from bench import device
-from bench.case import Contestant
+from bench.case import Competitor
 from bench.step import LR, WEIGHT_DECAY, StepCase
 from fastopt import _core
 
@@ -27,20 +27,20 @@ def available() -> bool:
     return True
 
 
-def make(case: StepCase) -> Contestant:
-    params, grads = (device.put(case, arrays) for arrays in case.arrays())
+def make(case: StepCase) -> Competitor:
+    params, grads = (device.to_device(case, arrays) for arrays in case.arrays())
     clip = case.max_norm if case.clip else None
     opt = CLASSES[case.rule](params, lr=LR, clip_norm=clip, **OPTIONS.get(case.rule, {}))
     limit = device.copy(case.bytes) if case.device == "cuda" else _limit(case, opt, params, grads)
-    return Contestant(
-        lambda: opt.step(grads), lambda: device.get(params), limit, capture=device.capture
+    return Competitor(
+        lambda: opt.step(grads), lambda: device.to_host(params), limit, capture=device.capture
     )
 
 
 def _limit(case: StepCase, opt: fastopt.Optimizer, params: list, grads: list) -> Callable[[], object]:
-    """A kernel of ours with the same reads, writes and threads and no arithmetic, on the same arrays,
-    which it leaves as they are. A clip reads the gradients once more, so its limit takes their largest
-    first."""
+    """Return the limit: a fastopt kernel with the same reads, writes and threads but no arithmetic. It runs
+    on the same arrays and leaves them unchanged. A clip reads the gradients once more, so its limit first
+    computes their maximum."""
     states = list(opt._states.values())
     stepper = _core.Stepper(f"move{len(states)}", params, states, [len(params)])
 

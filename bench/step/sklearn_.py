@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.case import Contestant, installed
+from bench.case import Competitor, installed
 from bench.step import LR, StepCase
 
 NAME = "sklearn"
@@ -12,7 +12,7 @@ def available() -> bool:
     return installed("sklearn")
 
 
-def make(case: StepCase) -> Contestant | None:
+def make(case: StepCase) -> Competitor | None:
     from sklearn.neural_network import _stochastic_optimizers as optimizers
 
     if case.device != "cpu" or case.clip:
@@ -25,5 +25,5 @@ def make(case: StepCase) -> Contestant | None:
         opt = optimizers.AdamOptimizer(params, LR)
     else:
         return None
-    hat = {"eps_mode": "hat"} if case.rule == "adam" else {}
-    return Contestant(lambda: opt.update_params(params, grads), lambda: params, conventions=hat)
+    conventions = {"eps_mode": "hat"} if case.rule == "adam" else {}
+    return Competitor(lambda: opt.update_params(params, grads), lambda: params, conventions=conventions)

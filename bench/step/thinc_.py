@@ -1,11 +1,12 @@
-"""thinc: its optimizer with compiled Adam, or NumPy's SGD. It works on float32 alone and uses up the
-gradient, which is filled again within the step, as nothing else in a loop here would."""
+"""thinc: its optimizer with compiled Adam, or SGD in NumPy. It supports only float32. It overwrites the
+gradient, which is therefore refilled as part of the step, because nothing else in the benchmark computes a
+new one."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bench.case import Contestant, installed
+from bench.case import Competitor, installed
 from bench.step import LR, WEIGHT_DECAY, StepCase
 
 NAME = "thinc"
@@ -20,7 +21,7 @@ def available() -> bool:
     return installed("thinc")
 
 
-def make(case: StepCase) -> Contestant | None:
+def make(case: StepCase) -> Competitor | None:
     from thinc.optimizers import Optimizer
 
     if case.device != "cpu" or case.dtype != "float32" or case.rule not in BETAS or case.clip:
@@ -37,4 +38,4 @@ def make(case: StepCase) -> Contestant | None:
             opt((i, "w"), p, g)
 
     conventions = {} if case.rule == "sgd" else {"eps_mode": "hat", "decay_order": "after"}
-    return Contestant(step, lambda: params, conventions=conventions)
+    return Competitor(step, lambda: params, conventions=conventions)
