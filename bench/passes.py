@@ -73,7 +73,7 @@ def _steps() -> Iterator[Work]:
 
 def _clips() -> Iterator[Work]:
     for dtype, load in (("float32", r"LD\.E$"), ("bfloat16", r"LD\.E\.U16")):
-        kernel = r"sum_groupsINS_5Norm2ELNS1_7ReadingE0E"
+        kernel = r"sum_groupsINS_5Norm2ELNS1_8NormPassE0E"
         ahead = 16 if dtype == "float32" else 32
         norm = Pass("norm", kernel, 256, ahead, SIZES[dtype], 0, {load: ahead, WIDEN: ahead})
         yield Work(f"norm of a clip, {dtype}", 0.9, (norm,), 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import fastopt
 from fastopt import functional as F
 from optimizers_table import DTYPES, bits, values
 
@@ -34,6 +35,26 @@ def test_doubles_whose_squares_leave_their_range(cuda, scale):
     arrays = [values(5000, np.float64) * scale, values(3)]
     norms = [F.global_norm(a) for a in ([cuda.array(a) for a in arrays], arrays)]
     np.testing.assert_equal(*norms)
+
+
+@pytest.mark.parametrize("scale", [2.0**-450, 2.0**-430, 2.0**422, 2.0**480, 2.0**1000])
+def test_clipping_doubles_at_any_scale_of_the_gradient(cuda, scale):
+    """Beside a tensor of zeros, whose scale may overflow where the norm decides it."""
+    grads, steps = (np.array([3.0, 4.0, 0.0]) * 1e-170 * scale, np.zeros(2)), []
+    for array in (np.array, cuda.array):
+        params = [array(np.ones(3)), array(np.ones(2))]
+        groups = [
+            {"params": [params[0]], "grad_scale": scale * 1.2345},
+            {"params": [params[1]], "grad_scale": 2.0**-500},
+        ]
+        opt = fastopt.SGD(groups, lr=1e170, clip_norm=1e-170, clip_eps=0.0)
+        opt.step([array(g) for g in grads])
+        steps.append([bits(np.asarray(p) if array is np.array else cuda.host(p)) for p in params])
+        last = params
+    assert steps[0] == steps[1]
+    expected = 1.0 - np.array([3.0, 4.0, 0.0]) / 5
+    np.testing.assert_allclose(cuda.host(last[0]), expected, rtol=1e-13)
+    assert (cuda.host(last[1]) == 1.0).all()
 
 
 @pytest.mark.parametrize("scope", ["global", "tensor"])

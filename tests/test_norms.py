@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import fastopt
 import reference
 from fastopt import functional as F
 from step_cases import STORAGES, TILE, gradients, image, parameters
@@ -82,6 +83,13 @@ def test_small_doubles_beside_large_floats():
     assert F.global_norm([np.array([3e200, 4e200]), one]) == pytest.approx(5e200, rel=4 * EPS)
 
 
+@pytest.mark.parametrize("size", [1e-160, 1e-150, 1e-138, 1e153])
+def test_squares_near_the_ends_of_their_range(size):
+    """Subnormal squares, whose sum has too few digits, and squares whose sum alone overflows."""
+    x = np.full(1000, size)
+    assert F.global_norm(x) == pytest.approx(exact_norm(x, 2), rel=300 * EPS, abs=0)
+
+
 @pytest.mark.parametrize("kind", NORMS)
 def test_nothing_has_no_norm(kind):
     for nothing in ([], [np.zeros(0)], [np.zeros(0), np.zeros(5000, np.float32)], np.zeros((0, 3))):
@@ -133,6 +141,42 @@ def test_clipping_in_a_step_is_clipping_before_it(storage, kind, scope):
     F.clip_grad_norm(raw, 1.5, norm_type=kind, scope=scope)
     F.sgd_step(twins, raw, lr=0.1)
     assert image(params) == image(twins)
+
+
+@pytest.mark.parametrize("exponent", [-1020, -600, -450, -1, 422, 440, 460, 473, 480, 1000])
+@pytest.mark.parametrize("size", [2.0**-1000, 2.0**-550, 2.0**550, 2.0**1018])
+def test_clipping_at_any_scale_of_the_gradient(exponent, size):
+    """The unscaled gradient is in range, and so is its norm; the scale alone, or its square, may not be."""
+    scale = math.ldexp(1.2345, exponent)
+    if not 2.0**-1000 < size / scale < 2.0**1020:
+        scale = math.ldexp(1.2345, -exponent)
+    if not 2.0**-1000 < size / scale < 2.0**1020:
+        pytest.skip("the unscaled gradient itself would be out of range")
+    g, w = np.array([3.0, 4.0, 0.0]) * size, np.zeros(3)
+    limit = 2.5 * (size / scale)
+    F.sgd_step(w, g, lr=1.0, grad_scale=scale, clip_norm=limit, clip_eps=0.0)
+    np.testing.assert_allclose(w, -(g / scale) / 2, rtol=8 * EPS)
+
+
+def test_zeros_stay_zeros_at_any_scale_of_the_gradient():
+    """Another group's scale may be so large beside the norm that their product overflows."""
+    w = np.ones(3)
+    F.sgd_step(
+        w, np.array([3e-170, 4e-170, 0.0]) * 2.0**-450, lr=1.0, grad_scale=2.0**-450, clip_norm=1.0
+    )
+    assert w.tolist() == [1.0, 1.0, 1.0]
+    a, b, g = np.zeros(2), np.ones(2), np.array([3e-170, 4e-170])
+    groups = [{"params": [a], "grad_scale": 1.0}, {"params": [b], "grad_scale": 2.0**-500}]
+    fastopt.SGD(groups, lr=1.0, clip_norm=1e-170, clip_eps=0.0).step([g, np.zeros(2)])
+    np.testing.assert_allclose(a, -g / 5, rtol=8 * EPS)
+    assert b.tolist() == [1.0, 1.0]
+
+
+def test_a_limit_by_value_on_doubles_beyond_the_range_of_squares():
+    p, q = np.zeros(2), np.zeros(2)
+    fastopt.SGD([p], lr=1.0, clip_value=1e170, clip_norm=1.0).step([np.full(2, 5e200)])
+    fastopt.SGD([q], lr=1.0, clip_norm=1.0).step([np.full(2, 1e170)])
+    assert image([p]) == image([q])
 
 
 FORMS = {"tuple": tuple, "dict": lambda grads: dict(zip("ab", grads, strict=True))}

@@ -87,14 +87,14 @@ double norm2(const NormTensor* tensors, int64_t count) {
   const bool doubles = std::any_of(tensors, tensors + count,
                                    [](const NormTensor& t) { return t.dtype == DType::float64; });
   if (!doubles || !state.out_of_range()) return state.norm(doubles);
-  state.most = reduce<NormMax>(tensors, count, ClipNorm::max);
-  if (!state.helps()) return state.norm(doubles);
-  std::vector<NormTensor> shifted(tensors, tensors + count);
-  for (NormTensor& t : shifted) {
-    t.scale = shifted_scale(t.scale, t.dtype, state.shift());
-    t.limit *= state.shift();
+  state.max_abs = reduce<NormMax>(tensors, count, ClipNorm::max);
+  if (!state.can_rescale()) return state.norm(doubles);
+  std::vector<NormTensor> again(tensors, tensors + count);
+  for (NormTensor& t : again) {
+    t.scale = rescaled(t.scale, t.dtype, state.rescale());
+    t.limit *= state.rescale();
   }
-  state.shifted = reduce<Norm2>(shifted.data(), count, ClipNorm::two);
+  state.rescaled_sum = reduce<Norm2>(again.data(), count, ClipNorm::two);
   return state.norm(doubles);
 }
 

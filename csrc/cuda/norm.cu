@@ -13,8 +13,8 @@ namespace {
 
 constexpr int kThreads = kGroup * kNormLanes;
 
-// Plain, or the two more readings that squares of doubles may need.
-enum class Reading : uint8_t { plain, most, shifted };
+// The plain pass, and the two more that squares of doubles may need.
+enum class NormPass : uint8_t { plain, max_abs, rescaled };
 
 // ---- one tensor's share of a block ----
 
@@ -94,25 +94,25 @@ __device__ __forceinline__ bool take_share(DType dtype, const Source& source,
 
 // ---- a block, which may lie in several tensors ----
 
-template <class Norm, Reading reading>
+template <class Norm, NormPass pass>
 __device__ __forceinline__ double lane_sum(const NormTables& t, const Sequence& q, int64_t begin,
                                            int64_t end, int lane) {
   double sum = 0.0;
-  const double shift = t.states[&q - t.sequences].shift();
+  const double factor = t.states[&q - t.sequences].rescale();
   int i = q.first + find(t.starts + q.first, q.count, begin);
   for (int64_t at = begin; at < end; ++i) {
     const NormEntry& e = t.entries[i];
     const int64_t from = at - e.start, rest = e.size - from;
     const int64_t n = rest < end - at ? rest : end - at;
     NormScaleClamp scale_clamp = t.scale_clamps[e.run];
-    if constexpr (reading == Reading::shifted) {
-      scale_clamp.scale = shifted_scale(scale_clamp.scale, e.dtype, shift);
-      scale_clamp.limit *= shift;
+    if constexpr (pass == NormPass::rescaled) {
+      scale_clamp.scale = rescaled(scale_clamp.scale, e.dtype, factor);
+      scale_clamp.limit *= factor;
     }
     const int64_t first = (lane - (at - begin)) & (kNormLanes - 1);
     const bool finite =
         take_share<Norm>(e.dtype, t.sources[e.index], scale_clamp, from + first, from + n, sum);
-    if (reading == Reading::plain && !finite && t.nonfinite)
+    if (pass == NormPass::plain && !finite && t.nonfinite)
       atomicMin(reinterpret_cast<long long*>(t.nonfinite), static_cast<long long>(e.index));
     at += n;
   }
@@ -121,19 +121,19 @@ __device__ __forceinline__ double lane_sum(const NormTables& t, const Sequence& 
 
 // At most four blocks to a multiprocessor: left to itself, ptxas gives a thread so few registers that
 // it spills.
-template <class Norm, Reading reading>
+template <class Norm, NormPass pass>
 __global__ void __launch_bounds__(kThreads, 4) sum_groups(const NormTables t) {
   await_turn();
   __shared__ double sums[kGroup];
   const int s = find_block(t.groups, t.sequence_count);
   const Sequence& q = t.sequences[s];
-  if (reading != Reading::plain && !(q.doubles && t.states[s].out_of_range())) return;
-  if (reading == Reading::shifted && !t.states[s].helps()) return;
+  if (pass != NormPass::plain && !(q.doubles && t.states[s].out_of_range())) return;
+  if (pass == NormPass::rescaled && !t.states[s].can_rescale()) return;
   const int lane = int(threadIdx.x) % kNormLanes, block = int(threadIdx.x) / kNormLanes;
   const int64_t group = (int64_t(blockIdx.x) - q.group) * kGroupSize;
   const int64_t begin = group + block * int64_t(kNormBlock);
   const int64_t end = begin + kNormBlock < q.elements ? begin + kNormBlock : q.elements;
-  double sum = begin < end ? lane_sum<Norm, reading>(t, q, begin, end, lane) : 0.0;
+  double sum = begin < end ? lane_sum<Norm, pass>(t, q, begin, end, lane) : 0.0;
 #pragma unroll
   for (int half = kNormLanes / 2; half > 0; half /= 2) {
     const double other = __shfl_down_sync(0xffffffffu, sum, unsigned(half), kNormLanes);
@@ -169,25 +169,25 @@ __device__ __forceinline__ double join_all(double* values, int64_t n) {
   return threadIdx.x == 0 ? joined[0] : 0.0;  // the others may be ahead
 }
 
-template <class Norm, Reading reading>
+template <class Norm, NormPass pass>
 __global__ void __launch_bounds__(kJoiners) join_groups(const NormTables t) {
   await_turn();
   const Sequence& q = t.sequences[blockIdx.x];
   Norm2State& state = t.states[blockIdx.x];
-  if (reading != Reading::plain && !(q.doubles && state.out_of_range())) return;
-  if (reading == Reading::shifted && !state.helps()) return;
+  if (pass != NormPass::plain && !(q.doubles && state.out_of_range())) return;
+  if (pass == NormPass::rescaled && !state.can_rescale()) return;
   const int64_t groups = ceil_div(q.elements, kGroupSize);
   const double all = groups > 0 ? join_all<Norm>(t.parts + q.group, groups) : 0.0;
   if (threadIdx.x != 0) return;
-  if constexpr (reading == Reading::plain) state = {all, 0.0, 0.0};
-  if constexpr (reading == Reading::most) state.most = all;
-  if constexpr (reading == Reading::shifted) state.shifted = all;
+  if constexpr (pass == NormPass::plain) state = {all, 0.0, 0.0};
+  if constexpr (pass == NormPass::max_abs) state.max_abs = all;
+  if constexpr (pass == NormPass::rescaled) state.rescaled_sum = all;
 }
 
-template <class Norm, Reading reading>
-void queue_reading(const Place& place, const NormTables& t) {
-  launch(place, sum_groups<Norm, reading>, t.group_count, kThreads, t);
-  launch(place, join_groups<Norm, reading>, t.sequence_count, kJoiners, t);
+template <class Norm, NormPass pass>
+void queue_pass(const Place& place, const NormTables& t) {
+  launch(place, sum_groups<Norm, pass>, t.group_count, kThreads, t);
+  launch(place, join_groups<Norm, pass>, t.sequence_count, kJoiners, t);
 }
 
 }  // namespace
@@ -195,16 +195,16 @@ void queue_reading(const Place& place, const NormTables& t) {
 void queue_norms(const Place& place, const NormPlan& plan, const NormTables& t, ClipNorm kind) {
   switch (kind) {
     case ClipNorm::one:
-      return queue_reading<Norm1, Reading::plain>(place, t);
+      return queue_pass<Norm1, NormPass::plain>(place, t);
     case ClipNorm::max:
-      return queue_reading<NormMax, Reading::plain>(place, t);
+      return queue_pass<NormMax, NormPass::plain>(place, t);
     case ClipNorm::two:
       break;
   }
-  queue_reading<Norm2, Reading::plain>(place, t);
+  queue_pass<Norm2, NormPass::plain>(place, t);
   if (std::ranges::none_of(plan.sequences, &Sequence::doubles)) return;
-  queue_reading<NormMax, Reading::most>(place, t);
-  queue_reading<Norm2, Reading::shifted>(place, t);
+  queue_pass<NormMax, NormPass::max_abs>(place, t);
+  queue_pass<Norm2, NormPass::rescaled>(place, t);
 }
 
 // ---- a norm by itself ----
