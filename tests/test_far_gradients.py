@@ -98,3 +98,24 @@ def test_each_of_several_is_read_by_its_own_walk(options):
     views = [grad.T, grad[::-1].T, grad[:, ::-1].T, (2 * grad).T]
     copies = [np.ascontiguousarray(v) for v in views]
     assert after(views, np.float32, options) == after(copies, np.float32, options)
+
+
+@pytest.mark.parametrize("columns", [700, 707, 731])
+def test_the_norm_of_one_block_of_a_large_one(columns):
+    """Its values differ so much that the last bits of the norm depend on which lane adds which of them."""
+    c_order = np.zeros((300, columns))
+    c_order.flat[12288:16384] = np.exp(5 * np.random.default_rng(0).standard_normal(4096))
+    copy = np.asfortranarray(c_order)  # far from neighbour to neighbour in the order of its parameter
+    params = [np.zeros_like(c_order) for _ in range(2)]
+    for p, g in zip(params, (c_order, copy), strict=True):
+        fastopt.SGD([p], lr=1.0, clip_norm=1.0).step([g])
+    assert image(params[:1]) == image(params[1:])
+
+
+@pytest.mark.parametrize("options", [{"clip_norm": 1.0}], ids=str)
+def test_rows_that_begin_within_a_block_of_the_norm(options):
+    """More of them than are brought at a time, so that a visit begins in the middle of a row."""
+    grad = np.random.default_rng(5).standard_normal((700, 900)).astype(np.float32).T
+    assert after([grad], np.float32, options) == after(
+        [np.ascontiguousarray(grad)], np.float32, options
+    )

@@ -78,3 +78,15 @@ def test_nothing_costs_nothing():
 def test_refused(penalty, strength, kind, says):
     with pytest.raises(kind, match="^" + says):
         penalty(A, strength)
+
+
+def test_a_weight_at_the_threshold_becomes_plus_zero():
+    p = np.array([0.25, -0.25, 0.125, -0.125])
+    fastopt.SGD([p], lr=0.5, l1=0.5, l1_mode="proximal").step([np.zeros(4)])
+    assert p.tobytes() == np.zeros(4).tobytes()
+
+
+def test_a_penalty_that_is_off_adds_nothing_to_infinity():
+    p = np.array([np.inf, 1.0], np.float32)
+    fastopt.SGD([p], lr=0.1, l1=0.1).step([np.ones(2, np.float32)])
+    assert p[0] == np.inf

@@ -90,6 +90,18 @@ def test_propagate_touches_only_its_element(rule, bad):
     assert all(np.isnan(p).all() for p in params)
 
 
+def test_a_limit_of_one_group_hides_no_infinity():
+    """A norm over values that clip_value has limited is finite even if a gradient is not."""
+    limited, other, g = np.zeros(4, np.float32), np.zeros(4, np.float32), np.ones(4, np.float32)
+    bad = np.array([1.0, np.inf, 1.0, 1.0], np.float32)
+    groups = [{"params": [limited], "clip_value": 1.0}, {"params": [other]}]
+    opt = fastopt.SGD(groups, lr=1.0, clip_norm=10.0, on_nonfinite="skip")
+    opt.step([bad, g])
+    assert opt.skipped_steps == 1
+    assert not limited.any()
+    assert not other.any()
+
+
 def test_what_unscaling_overflows_is_not_finite():
     """With a norm to clip to and without: it is the unscaled gradient that the policy looks at."""
     for clip_norm in (None, 1.0):
