@@ -1,5 +1,5 @@
 """Gradients whose neighbours lie far apart in the order of their parameter, like a transposed one: brought side
-by side some rows at a time (csrc/cpu/gathered.cpp), and with the bits of a copy."""
+by side some rows at a time (csrc/cpu/gather_buffer.cpp), and with the bits of a copy."""
 
 from __future__ import annotations
 

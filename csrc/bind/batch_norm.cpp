@@ -59,7 +59,7 @@ namespace {
 
 // Room for a bit an element, and some more for an engine that lays them out by whole vectors.
 int64_t relu_mask_bytes(const ChannelSpace& space) {
-  return (space.lines() * space.line_bytes() / 512 + 2) * 512;
+  return (space.mask_rows() * space.mask_row_bytes() / 512 + 2) * 512;
 }
 
 struct ForwardArrays {

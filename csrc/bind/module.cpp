@@ -11,7 +11,7 @@
 #include "bind/place.hpp"
 #include "bind/stepper.hpp"
 #include "cpu/parallel.hpp"
-#include "cpu/select.hpp"
+#include "cpu/isa_dispatch.hpp"
 
 namespace py = pybind11;
 using namespace fastopt;

@@ -23,8 +23,8 @@ struct ChannelSpace {
   int64_t count() const { return inner * outer; }  // values a channel
 
   // The bits of ReLU stand in lines of whole bytes: a line for each row, or one for all of a channel.
-  int64_t lines() const { return rows ? outer : channels; }
-  int64_t line_bytes() const { return ((rows ? channels : count()) + 7) / 8; }
+  int64_t mask_rows() const { return rows ? outer : channels; }
+  int64_t mask_row_bytes() const { return ((rows ? channels : count()) + 7) / 8; }
 };
 
 // An array in such a space; strides in bytes. Without data: there is none.

@@ -7,6 +7,7 @@
 namespace fastopt {
 
 inline constexpr int kMaxDims = 64;
+inline constexpr int64_t kCacheLine = 64;  // bytes
 
 // 2**64 / d for d > 1, rounded down: who has it divides by multiplying (rules/divide.hpp).
 constexpr uint64_t reciprocal_of(int64_t d) {

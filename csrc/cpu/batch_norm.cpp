@@ -3,38 +3,38 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "cpu/channel_numbers.hpp"
+#include "cpu/channel_tables.hpp"
 #include "cpu/channels.hpp"
-#include "cpu/lists.hpp"
+#include "cpu/isa_dispatch.hpp"
 #include "cpu/parallel.hpp"
-#include "cpu/select.hpp"
+#include "cpu/work_split.hpp"
 #include "rules/channel.hpp"
 
 namespace fastopt::cpu {
 namespace {
 
-// ---- sharing the work ----
+// ---- dividing the work ----
 
 int64_t bytes_over(const ChannelSpace& s, DType dtype) {
   return s.channels * s.count() * int64_t(bytes_of(dtype));
 }
 
-// A thread's share of all channels and blocks, as visit(c0, c1, b0, b1).
+// Calls visit(c0, c1, b0, b1) for a thread's part of all channels and blocks.
 template <class Visit>
-void each_share(const ChannelSpace& s, int thread, int threads, Visit&& visit) {
+void for_each_slice(const ChannelSpace& s, int thread, int threads, Visit&& visit) {
   const int64_t blocks = blocks_of(s);
-  if (s.rows) {  // by stripes of channels, too: a batch of few rows may have many
-    const int64_t stripes = ceil_div(s.channels, kMostChannels);
-    const int64_t first = Share::cut(blocks * stripes, thread, threads);
-    const int64_t last = Share::cut(blocks * stripes, thread + 1, threads);
+  if (s.rows) {  // also by stripes of channels: a batch of few rows may have many of them
+    const int64_t stripes = ceil_div(s.channels, kMaxPieceWidth);
+    const int64_t first = ThreadSlice::cut(blocks * stripes, thread, threads);
+    const int64_t last = ThreadSlice::cut(blocks * stripes, thread + 1, threads);
     if (stripes == 1) return visit(0, s.channels, first, last);
     for (int64_t unit = first; unit < last; ++unit) {
-      const int64_t c0 = unit % stripes * kMostChannels, b = unit / stripes;
-      visit(c0, std::min(c0 + kMostChannels, s.channels), b, b + 1);
+      const int64_t c0 = unit % stripes * kMaxPieceWidth, b = unit / stripes;
+      visit(c0, std::min(c0 + kMaxPieceWidth, s.channels), b, b + 1);
     }
   } else {
-    const int64_t last = Share::cut(blocks * s.channels, thread + 1, threads);
-    for (int64_t unit = Share::cut(blocks * s.channels, thread, threads); unit < last;) {
+    const int64_t last = ThreadSlice::cut(blocks * s.channels, thread + 1, threads);
+    for (int64_t unit = ThreadSlice::cut(blocks * s.channels, thread, threads); unit < last;) {
       const int64_t c = unit / blocks, b0 = unit % blocks;
       const int64_t n = std::min(blocks - b0, last - unit);
       visit(c, c + 1, b0, b0 + n);
@@ -43,28 +43,29 @@ void each_share(const ChannelSpace& s, int thread, int threads, Visit&& visit) {
   }
 }
 
-// How many channels are taken at a time. Of short planes, what neighboring channels have of a segment
-// lies side by side, where one alone would jump from segment to segment and leave each amid a cache
-// line. Together, forward of (256, 512, 7, 7) takes 0.54 of the time, of (1024, 512, 2, 2) 0.36,
-// evaluation 0.5 and 0.12 (float32, one thread, Zen 4).
-int64_t channels_together(const ChannelSpace& s, const ChannelArray& x) {
-  const bool side_by_side = s.ndim == 0 || std::abs(x.channel) < std::abs(x.stride[s.ndim - 1]);
-  const int64_t n = side_by_side ? std::min(kMostChannels / s.inner, s.channels) : 1;
+// How many channels are processed at a time. In short planes, the segments of neighboring channels are
+// adjacent in memory. Processing one channel at a time would jump from segment to segment and use only
+// part of each cache line. Together, forward of (256, 512, 7, 7) takes 0.54x the time, of
+// (1024, 512, 2, 2) 0.36x, evaluation 0.5x and 0.12x (float32, one thread, Zen 4).
+int64_t channels_per_batch(const ChannelSpace& s, const ChannelArray& x) {
+  const bool adjacent = s.ndim == 0 || std::abs(x.channel) < std::abs(x.stride[s.ndim - 1]);
+  const int64_t n = adjacent ? std::min(kMaxPieceWidth / s.inner, s.channels) : 1;
   return std::max<int64_t>(n, 1);
 }
 
-// A reduction, then what follows from it for a channel, then a pass over the elements. Where channels
-// are whole slices of memory and there are enough of them, a thread goes through all three with one
-// or a few before it takes the next: the slices are still in its cache when they are read again.
+// A reduction, the computation that follows from it for each channel, and a pass over the elements.
+// Where channels are whole slices of memory and there are enough of them, a thread does all three for
+// one or a few channels before it starts the next, so that the slices are still in its cache when they
+// are read again.
 template <class Reduce, class Finish, class Apply>
-void in_three(const ChannelSpace& s, const ChannelArray& x, int threads, Reduce&& reduce,
-              Finish&& finish, Apply&& apply) {
-  const int64_t channels = s.channels, blocks = blocks_of(s), together = channels_together(s, x);
+void reduce_finish_apply(const ChannelSpace& s, const ChannelArray& x, int threads, Reduce&& reduce,
+                         Finish&& finish, Apply&& apply) {
+  const int64_t channels = s.channels, blocks = blocks_of(s), batch = channels_per_batch(s, x);
   if (!s.rows && (threads == 1 || channels >= 4 * threads)) {
     on_threads(threads, [&](int thread, int of) {
-      const int64_t last = Share::cut(channels, thread + 1, of);
-      for (int64_t c = Share::cut(channels, thread, of); c < last; c += together) {
-        const int64_t end = std::min(c + together, last);
+      const int64_t last = ThreadSlice::cut(channels, thread + 1, of);
+      for (int64_t c = ThreadSlice::cut(channels, thread, of); c < last; c += batch) {
+        const int64_t end = std::min(c + batch, last);
         reduce(c, end, 0, blocks);
         finish(c, end);
         apply(c, end, 0, blocks);
@@ -72,11 +73,11 @@ void in_three(const ChannelSpace& s, const ChannelArray& x, int threads, Reduce&
     });
     return;
   }
-  on_threads(threads, [&](int thread, int of) { each_share(s, thread, of, reduce); });
+  on_threads(threads, [&](int thread, int of) { for_each_slice(s, thread, of, reduce); });
   on_threads(threads, [&](int thread, int of) {
-    finish(Share::cut(channels, thread, of), Share::cut(channels, thread + 1, of));
+    finish(ThreadSlice::cut(channels, thread, of), ThreadSlice::cut(channels, thread + 1, of));
   });
-  on_threads(threads, [&](int thread, int of) { each_share(s, thread, of, apply); });
+  on_threads(threads, [&](int thread, int of) { for_each_slice(s, thread, of, apply); });
 }
 
 constexpr auto nothing = [](auto...) {};
@@ -86,13 +87,13 @@ constexpr auto nothing = [](auto...) {};
 void batch_moments(const BatchMoments& call) {
   const IeeeMode mode;
   const ChannelSpace& s = call.space;
-  Results results(s);
-  ChannelPass reduce(s, call.dtype, kernels().batch_norm.moments, results.parts());
+  BlockPartials partials(s);
+  ChannelPass reduce(s, call.dtype, kernels().batch_norm.moments, partials.view());
   reduce.reads(&ChannelPiece::x, call.x);
   const auto finish = [&](int64_t c0, int64_t c1) {
-    results.join<JoinMoments>(c0, c1, call.out.mean, call.out.m2);
+    partials.join<JoinMoments>(c0, c1, call.out.mean, call.out.m2);
   };
-  in_three(s, call.x, threads_for(bytes_over(s, call.dtype)), reduce, finish, nothing);
+  reduce_finish_apply(s, call.x, threads_for(bytes_over(s, call.dtype)), reduce, finish, nothing);
 }
 
 void batch_norm_forward(const BatchNormForward& call) {
@@ -101,14 +102,14 @@ void batch_norm_forward(const BatchNormForward& call) {
   const int64_t bytes = bytes_over(s, call.dtype);
   const bool computes_stats = !call.evaluate && !call.given_stats.mean;
   const double n = computes_stats ? double(s.count()) : call.given_stats.count;
-  Results results(s, computes_stats);
-  PerChannel<Normalize> constants(s, call.dtype);
+  BlockPartials partials(s, computes_stats);
+  ChannelTable<Normalize> constants(s, call.dtype);
 
-  ChannelPass reduce(s, call.dtype, kernels().batch_norm.moments, results.parts());
+  ChannelPass reduce(s, call.dtype, kernels().batch_norm.moments, partials.view());
   reduce.reads(&ChannelPiece::x, call.x);
 
   const auto finish = [&](int64_t c0, int64_t c1) {
-    if (computes_stats) results.join<JoinMoments>(c0, c1, call.mean, call.var);
+    if (computes_stats) partials.join<JoinMoments>(c0, c1, call.mean, call.var);
     for (int64_t c = c0; c < c1; ++c) {
       Moments own{};
       if (computes_stats) own = {call.mean[c], call.var[c]};
@@ -126,30 +127,31 @@ void batch_norm_forward(const BatchNormForward& call) {
   apply.writes(&ChannelPiece::y, call.y);
   apply.piece.relu = call.relu;
   apply.reversed = computes_stats;
-  apply.piece.streams = outgrows_cache(bytes * apply.arrays()) && apply.writes_words() &&
-                        call.y.data != call.x.data && call.y.data != call.residual.data;
-  constants.hand_to(apply.piece);
+  apply.piece.nontemporal =
+      apply.can_store_nontemporal() &&
+      bypasses_cache(bytes * apply.arrays(), call.y.data, call.x.data, call.residual.data);
+  constants.bind_to(apply.piece);
 
   const int threads = threads_for(bytes);
   if (computes_stats)
-    in_three(s, call.x, threads, reduce, finish, apply);
+    reduce_finish_apply(s, call.x, threads, reduce, finish, apply);
   else
-    in_three(s, call.x, threads, nothing, finish, apply);
+    reduce_finish_apply(s, call.x, threads, nothing, finish, apply);
 }
 
 void batch_norm_backward(const BatchNormBackward& call) {
   const IeeeMode mode;
   const ChannelSpace& s = call.space;
   const int64_t bytes = bytes_over(s, call.dtype);
-  Results results(s, !call.sums_given);
-  PerChannel<NormalizeBackward> constants(s, call.dtype);
-  ChannelPass reduce(s, call.dtype, kernels().batch_norm.reduce, results.parts(), call.relu_mask);
+  BlockPartials partials(s, !call.sums_given);
+  ChannelTable<NormalizeBackward> constants(s, call.dtype);
+  ChannelPass reduce(s, call.dtype, kernels().batch_norm.reduce, partials.view(), call.relu_mask);
   reduce.reads(&ChannelPiece::x, call.x);
   reduce.reads(&ChannelPiece::dy, call.dy);
   reduce.piece.constants[0] = call.mean;
 
   const auto finish = [&](int64_t c0, int64_t c1) {
-    if (!call.sums_given) results.join<JoinSums>(c0, c1, call.sums.dy, call.sums.dy_centered);
+    if (!call.sums_given) partials.join<JoinSums>(c0, c1, call.sums.dy, call.sums.dy_centered);
     for (int64_t c = c0; c < c1; ++c) {
       const BackwardInputs in = inputs_of(call, c);
       constants.set(c, [&]<class F> {
@@ -166,17 +168,18 @@ void batch_norm_backward(const BatchNormBackward& call) {
   apply.writes(&ChannelPiece::dx, call.dx);
   apply.writes(&ChannelPiece::dresidual, call.dresidual);
   apply.reversed = !call.sums_given;
-  apply.piece.streams = outgrows_cache(bytes * apply.arrays()) && apply.writes_words() &&
-                        call.dx.data != call.x.data && call.dx.data != call.dy.data;
-  constants.hand_to(apply.piece);
+  apply.piece.nontemporal =
+      apply.can_store_nontemporal() &&
+      bypasses_cache(bytes * apply.arrays(), call.dx.data, call.x.data, call.dy.data);
+  constants.bind_to(apply.piece);
 
   const int threads = threads_for(bytes);
   if (call.sums_given)
-    in_three(s, call.x, threads, nothing, finish, apply);
+    reduce_finish_apply(s, call.x, threads, nothing, finish, apply);
   else if (call.dx.data)
-    in_three(s, call.x, threads, reduce, finish, apply);
+    reduce_finish_apply(s, call.x, threads, reduce, finish, apply);
   else
-    in_three(s, call.x, threads, reduce, finish, nothing);
+    reduce_finish_apply(s, call.x, threads, reduce, finish, nothing);
 }
 
 }  // namespace fastopt::cpu

@@ -1,4 +1,4 @@
-// BatchNorm on the CPU, as core/batch_norm.hpp asks for it.
+// BatchNorm on the CPU; core/batch_norm.hpp defines the calls.
 #pragma once
 
 #include "core/batch_norm.hpp"

@@ -11,14 +11,14 @@ namespace fastopt::cpu {
 namespace {
 
 // Bit k alone. Read, for not every vector has a shift of its own for each lane.
-struct Bits {
+struct BitTable {
   alignas(64) uint32_t bit[32];
 
-  constexpr Bits() : bit() {
+  constexpr BitTable() : bit() {
     for (int k = 0; k < 32; ++k) bit[k] = uint32_t(1) << k;
   }
 };
-inline constexpr Bits kBits;
+inline constexpr BitTable kBits;
 
 // Calls visit(i, word, all): Word holds the bits of elements i and on, 32 of them or 8; of the last 8,
 // some may be behind the end.
@@ -32,7 +32,7 @@ inline __attribute__((always_inline)) void each_word(int n, Visit&& visit) {
 
 // Which values are above zero; none is behind the end.
 template <class F>
-inline __attribute__((always_inline)) void pack(const F* values, int n, char* bits) {
+inline __attribute__((always_inline)) void pack_mask(const F* values, int n, char* bits) {
   each_word(n, [=]<class Word>(int i, Word word, auto all) __attribute__((always_inline)) {
     uint32_t set = 0;
 #pragma omp simd reduction(| : set)
@@ -48,7 +48,8 @@ inline __attribute__((always_inline)) void pack(const F* values, int n, char* bi
 // The values whose bit is set, and zeros for the others; as many as the bytes have bits.
 static_assert(kTile % 8 == 0);
 template <class F>
-inline __attribute__((always_inline)) void mask(const F* values, const char* bits, int n, F* out) {
+inline __attribute__((always_inline)) void apply_mask(const F* values, const char* bits, int n,
+                                                      F* out) {
   each_word(n, [=]<class Word>(int i, Word word, auto all) __attribute__((always_inline)) {
     memcpy(&word, bits + i / 8, sizeof(Word));
     const uint32_t set = word;
@@ -62,12 +63,12 @@ inline __attribute__((always_inline)) void mask(const F* values, const char* bit
 
 // ---- lines: n bits each in whole bytes, one after the other ----
 
-inline constexpr int kMostInLines = 1024;  // elements whose lines are taken at a time
-static_assert(kMostChannels <= kMostInLines);
+inline constexpr int kMaxMaskElements = 1024;  // elements whose lines are taken at a time
+static_assert(kMaxPieceWidth <= kMaxMaskElements);
 
 // Calls visit<bytes>() with what a line has of them.
 template <class Visit>
-inline __attribute__((always_inline)) void with_line_bytes(int n, Visit&& visit) {
+inline __attribute__((always_inline)) void with_row_bytes(int n, Visit&& visit) {
   n <= 8    ? visit.template operator()<1>()
   : n <= 16 ? visit.template operator()<2>()
   : n <= 24 ? visit.template operator()<3>()
@@ -76,19 +77,19 @@ inline __attribute__((always_inline)) void with_line_bytes(int n, Visit&& visit)
 
 // Three bytes by a copy would be written in parts and read as a whole, for which a CPU waits.
 template <int bytes>
-inline __attribute__((always_inline)) uint32_t line_at(const char* p) {
-  if constexpr (bytes == 3) return line_at<2>(p) | line_at<1>(p + 2) << 16;
+inline __attribute__((always_inline)) uint32_t mask_row_at(const char* p) {
+  if constexpr (bytes == 3) return mask_row_at<2>(p) | mask_row_at<1>(p + 2) << 16;
   uint32_t line = 0;
   memcpy(&line, p, bytes);
   return line;
 }
 
 // Between lines and bits side by side, 32 at a time.
-inline void join_lines(const char* line, int64_t lines, int n, char* bits) {
-  with_line_bytes(n, [&]<int bytes>() __attribute__((always_inline)) {
+inline void join_mask_rows(const char* line, int64_t lines, int n, char* bits) {
+  with_row_bytes(n, [&]<int bytes>() __attribute__((always_inline)) {
     uint64_t waiting = 0;
     for (int have = 0; lines > 0; --lines, line += bytes) {
-      waiting |= uint64_t(line_at<bytes>(line)) << have;
+      waiting |= uint64_t(mask_row_at<bytes>(line)) << have;
       have += n;
       if (have < 32) continue;
       memcpy(bits, &waiting, 4);
@@ -98,8 +99,8 @@ inline void join_lines(const char* line, int64_t lines, int n, char* bits) {
   });
 }
 
-inline void split_lines(const char* bits, int64_t lines, int n, char* line) {
-  with_line_bytes(n, [&]<int bytes>() __attribute__((always_inline)) {
+inline void split_mask_rows(const char* bits, int64_t lines, int n, char* line) {
+  with_row_bytes(n, [&]<int bytes>() __attribute__((always_inline)) {
     const auto all = uint32_t((uint64_t(1) << n) - 1);
     uint64_t waiting = 0;
     for (int have = 0; lines > 0; --lines, line += bytes) {
@@ -118,18 +119,18 @@ inline void split_lines(const char* bits, int64_t lines, int n, char* line) {
 
 // pack() and mask() for lines of n values each, which follow each other.
 template <class F>
-void pack_lines(const F* values, int64_t lines, int n, char* line) {
-  char bits[kMostInLines / 8 + 4] = {};
-  pack(values, int(lines) * n, bits);
-  split_lines(bits, lines, n, line);
+void pack_mask_rows(const F* values, int64_t lines, int n, char* line) {
+  char bits[kMaxMaskElements / 8 + 4] = {};
+  pack_mask(values, int(lines) * n, bits);
+  split_mask_rows(bits, lines, n, line);
 }
 
 template <class F>
-void mask_lines(const F* values, const char* line, int64_t lines, int n, F* out) {
-  if (n % 8 == 0) return mask(values, line, int(lines) * n, out);
-  char bits[kMostInLines / 8 + 4];
-  join_lines(line, lines, n, bits);
-  mask(values, bits, int(lines) * n, out);
+void apply_mask_rows(const F* values, const char* line, int64_t lines, int n, F* out) {
+  if (n % 8 == 0) return apply_mask(values, line, int(lines) * n, out);
+  char bits[kMaxMaskElements / 8 + 4];
+  join_mask_rows(line, lines, n, bits);
+  apply_mask(values, bits, int(lines) * n, out);
 }
 
 }  // namespace

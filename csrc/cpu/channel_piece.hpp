@@ -8,15 +8,12 @@
 namespace fastopt::cpu {
 namespace {
 
-// Whether a piece is of one channel or of neighboring ones.
-enum Form { one, many };
-
 // Constants of a piece's elements in a row, as the loops read them.
 template <Form form, class F, int count>
 class ChannelConstants {
  public:
   ChannelConstants(const ChannelPiece& p) {
-    const int64_t run = form == many ? p.run : 1, channels = form == many ? p.n / run : 1;
+    const int64_t run = form == Form::multi ? p.run : 1, channels = form == Form::multi ? p.n / run : 1;
     for (int k = 0; k < count; ++k)
       run == 1 ? convert(p.constants[k], channels, values_[k])
                : spread(p.constants[k], channels, run, values_[k]);
@@ -32,13 +29,13 @@ class ChannelConstants {
       for (int64_t i = 0; i < run; ++i) *to++ = F(from[c]);
   }
 
-  alignas(64) F values_[count][form == one ? 1 : kMostChannels];
+  alignas(64) F values_[count][form == Form::single ? 1 : kMaxPieceWidth];
 };
 
 // Where element i of a row finds its channel's constant.
 template <Form form>
 constexpr int64_t channel(int64_t i) {
-  return form == many ? i : 0;
+  return form == Form::multi ? i : 0;
 }
 
 template <class Visit>
@@ -59,19 +56,19 @@ inline __attribute__((always_inline)) void each_stretch(bool at_once, int64_t be
   at_once ? visit(begin, int(end - begin)) : each_tile(begin, end, visit);
 }
 
-inline char* row_of(const Rows& a, int64_t row) { return a.data + row * a.step; }
+inline char* row_of(const Rows& a, int64_t row) { return a.data + row * a.stride; }
 
 // Tells the CPU what will be read soon: what a loop reads a tile at a time, or four rows at a time, it
 // does not foresee. From DRAM, moments of 64 channels take 1.45 times as long without this (Zen 4). Of
 // rows, kRowsAhead elements are on their way; those that consist of runs are long, and lie far apart.
 inline constexpr int64_t kRowsAhead = 2048;
 template <Form form, class P>
-inline __attribute__((always_inline)) void fetch_ahead(const ChannelPiece& p, const Rows& a,
-                                                       int64_t row, int64_t i, int n) {
-  const char* from = form == one ? row_of(a, row) + kAhead
-                     : p.run > 1 ? row_of(a, row + 1)
-                                 : row_of(a, row) + kRowsAhead * int64_t(sizeof(P));
-  fetch(from + i * int64_t(sizeof(P)), n * int64_t(sizeof(P)));
+inline __attribute__((always_inline)) void prefetch_ahead(const ChannelPiece& p, const Rows& a,
+                                                          int64_t row, int64_t i, int n) {
+  const char* from = form == Form::single ? row_of(a, row) + kAhead
+                     : p.run > 1          ? row_of(a, row + 1)
+                                          : row_of(a, row) + kRowsAhead * int64_t(sizeof(P));
+  prefetch(from + i * int64_t(sizeof(P)), n * int64_t(sizeof(P)));
 }
 
 // Elements as values, side by side.
@@ -84,28 +81,28 @@ void copy_row(const char* from, int64_t n, Tile<P>& tile, Compute<P>* to) {
 
 // Puts down which values of a row's tiles are above zero.
 template <class F>
-class Keeper {
+class ReluMaskWriter {
  public:
   void put(const ChannelPiece& p, int64_t row, int64_t i, int n, const F* values) {
     char* bits = row_of(p.relu_mask, row);
-    if (p.lines == 1) return pack(values, n, bits + i / 8);
+    if (p.mask_rows == 1) return pack_mask(values, n, bits + i / 8);
     memcpy(row_ + i, values, n * sizeof(F));
-    if (i + n == p.n) pack_lines(row_, p.lines, int(p.n / p.lines), bits);
+    if (i + n == p.n) pack_mask_rows(row_, p.mask_rows, int(p.n / p.mask_rows), bits);
   }
 
  private:
-  alignas(64) F row_[kMostChannels];
+  alignas(64) F row_[kMaxPieceWidth];
 };
 
 // Tiles of dy, with zeros where ReLU let nothing pass, if there was one.
 template <class P, bool relu>
-class Passed {
+class MaskedTiles {
   using F = Compute<P>;
 
  public:
   const F* open(const ChannelPiece& p, int64_t row, int64_t i, int n) {
     const F* dy = tile_.open(row_of(p.dy, row), i, n);
-    if constexpr (relu) mask(dy, row_of(p.relu_mask, row) + i / 8, n, masked_);
+    if constexpr (relu) apply_mask(dy, row_of(p.relu_mask, row) + i / 8, n, masked_);
     return relu ? masked_ : dy;
   }
 
@@ -116,12 +113,12 @@ class Passed {
 
 // The same of rows whose bits may be several lines; tiles are opened from a row's first to its last.
 template <class P, bool relu>
-class PassedRow {
+class MaskedRow {
   using F = Compute<P>;
 
  public:
   const F* open(const ChannelPiece& p, int64_t row, int64_t i, int n) {
-    if (!relu || p.lines == 1) return tiles_.open(p, row, i, n);
+    if (!relu || p.mask_rows == 1) return tiles_.open(p, row, i, n);
     if (i == 0) open_lines(p, row);
     return masked_ + i;
   }
@@ -129,13 +126,13 @@ class PassedRow {
  private:
   void open_lines(const ChannelPiece& p, int64_t row) {
     copy_row(row_of(p.dy, row), p.n, tile_, row_);
-    mask_lines(row_, row_of(p.relu_mask, row), p.lines, int(p.n / p.lines), masked_);
+    apply_mask_rows(row_, row_of(p.relu_mask, row), p.mask_rows, int(p.n / p.mask_rows), masked_);
   }
 
-  static constexpr int room = relu ? kMostChannels : 1;
-  Passed<P, relu> tiles_;
+  static constexpr int scratch = relu ? kMaxPieceWidth : 1;
+  MaskedTiles<P, relu> tiles_;
   Tile<P> tile_;
-  alignas(64) F row_[room], masked_[room + 8];
+  alignas(64) F row_[scratch], masked_[scratch + 8];
 };
 
 }  // namespace

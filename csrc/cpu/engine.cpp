@@ -7,17 +7,17 @@
 
 #include "cpu/batch_norm.hpp"
 #include "cpu/dropout.hpp"
-#include "cpu/gathered.hpp"
-#include "cpu/lists.hpp"
+#include "cpu/gather_buffer.hpp"
+#include "cpu/isa_dispatch.hpp"
 #include "cpu/norm.hpp"
 #include "cpu/parallel.hpp"
-#include "cpu/select.hpp"
+#include "cpu/work_split.hpp"
 #include "rules/around.hpp"
 
 namespace fastopt::cpu {
 namespace {
 
-// Bytes that a step moves for one element: parameter and state twice, the gradient once.
+// Bytes that a step moves per element: parameter and state twice, the gradient once.
 int64_t step_bytes(int rule, const StepRun& run) {
   const auto param = int64_t(bytes_of(stored_as(run.storage)));
   const bool wide = run.storage == Storage::float16_wide || run.storage == Storage::bfloat16_wide;
@@ -31,7 +31,7 @@ void each_tensor(const StepCall& call, Visit&& visit) {
     for (StepTensor* t = run->tensors; t < run->tensors + run->count; ++t) visit(*run, *t);
 }
 
-// The gradients as a norm sees them: unscaled and, as they enter the step, limited by value.
+// The gradients as a norm takes them: unscaled and, as in the step itself, limited by value.
 std::vector<NormTensor> gradients(const StepCall& call, bool limited) {
   std::vector<NormTensor> list;
   each_tensor(call, [&](const StepRun& run, const StepTensor& t) {
@@ -53,10 +53,10 @@ bool clip(const StepCall& call, const std::vector<NormTensor>& grads) {
   };
   const bool each = h.clip_scope == ClipScope::tensor;
   const double all = each ? 1.0 : coefficient(grads.data(), int64_t(grads.size()));
-  const NormTensor* own = grads.data();
+  const NormTensor* grad = grads.data();
   each_tensor(call, [&](const StepRun&, StepTensor& t) {
-    t.clip = each ? coefficient(own, 1) : all;
-    ++own;
+    t.clip = each ? coefficient(grad, 1) : all;
+    ++grad;
   });
   return all_finite;
 }
@@ -69,9 +69,9 @@ int64_t first_nonfinite(const Place& place, const std::vector<NormTensor>& grads
   return -1;
 }
 
-// The clip norm has already told whether all is finite, unless a limit by value hid an infinity from
-// it.
-int64_t look_for_nonfinite(const StepCall& call, bool clipped, bool norm_is_finite) {
+// The index of the first gradient that is not finite, or -1. A finite clip norm means that all are,
+// unless a limit by value has hidden an infinity from it.
+int64_t find_nonfinite(const StepCall& call, bool clipped, bool norm_is_finite) {
   bool limited = false;
   each_tensor(call, [&](const StepRun& run, const StepTensor&) {
     limited = limited || run.hyper->clip_value != kNoLimit;
@@ -84,31 +84,32 @@ int64_t look_for_nonfinite(const StepCall& call, bool clipped, bool norm_is_fini
 
 // ---- the step ----
 
-void run_all(const StepCall& call) {
+void step_all(const StepCall& call) {
   thread_local std::vector<Constants> constants;
   constants.resize(call.count);
+  const StepKernel(&table)[kStorages] = kernels().steps.step[call.rule];
   int64_t total = 0;
   for (int64_t i = 0; i < call.count; ++i) {
     const StepRun& run = call.runs[i];
-    kernels().steps.step[call.rule][int(run.storage)].prepare(*run.hyper, call.step, constants[i]);
+    table[int(run.storage)].prepare(*run.hyper, call.step, constants[i]);
     for (int64_t t = 0; t < run.count; ++t) total += run.tensors[t].size * step_bytes(call.rule, run);
   }
   const Constants* const prepared = constants.data();
   on_threads(threads_for(total), [&](int thread, int threads) {
-    const bool fetches = total / threads > prefetch_threshold();
-    Share share(total, thread, threads);
-    Gathered gathered;
+    const bool prefetches = total / threads > prefetch_threshold();
+    ThreadSlice slice(total, thread, threads);
+    GatherBuffer gathered;
     for (int64_t i = 0; i < call.count; ++i) {
       const StepRun& run = call.runs[i];
-      const auto range = kernels().steps.step[call.rule][int(run.storage)].range;
+      const auto range = table[int(run.storage)].range;
       const auto itemsize = int64_t(bytes_of(stored_as(run.storage)));
       for (const StepTensor* t = run.tensors; t < run.tensors + run.count; ++t)
-        share.take(t->size, step_bytes(call.rule, run), [&](int64_t begin, int64_t end) {
+        slice.take(t->size, step_bytes(call.rule, run), [&](int64_t begin, int64_t end) {
           gathered.each(t->grad, itemsize, end, begin, end,
                         [&](const Source& grad, int64_t b, int64_t e) {
-                          StepTensor own = *t;
-                          own.grad = grad;
-                          range(prepared[i], own, b, e, fetches);
+                          StepTensor part = *t;
+                          part.grad = grad;
+                          range(prepared[i], part, b, e, prefetches);
                         });
         });
     }
@@ -125,28 +126,29 @@ StepReport step(const StepCall& call) {
   else
     each_tensor(call, [](const StepRun&, StepTensor& t) { t.clip = 1.0; });
   if (h.on_nonfinite != OnNonfinite::propagate) {
-    const int64_t found = look_for_nonfinite(call, clips, norm_is_finite);
+    const int64_t found = find_nonfinite(call, clips, norm_is_finite);
     if (found >= 0) return {found};
   }
-  run_all(call);
+  step_all(call);
   return {-1};
 }
 
 void scale(const Place&, const ScaleTensor* tensors, int64_t count, double limit) {
+  const ScaleKernel(&table)[kDTypes] = kernels().steps.scale;
   int64_t total = 0;
   for (int64_t i = 0; i < count; ++i) total += tensors[i].size * int64_t(bytes_of(tensors[i].dtype));
   on_threads(threads_for(2 * total), [&](int thread, int threads) {
-    Share share(total, thread, threads);
+    ThreadSlice slice(total, thread, threads);
     for (const ScaleTensor* t = tensors; t < tensors + count; ++t) {
-      const auto range = kernels().steps.scale[int(t->dtype)].range;
-      share.take(t->size, int64_t(bytes_of(t->dtype)), [&](int64_t begin, int64_t end) {
+      const auto range = table[int(t->dtype)].range;
+      slice.take(t->size, int64_t(bytes_of(t->dtype)), [&](int64_t begin, int64_t end) {
         if (t->coef != 1.0 || limit != kNoLimit) range(*t, limit, begin, end);
       });
     }
   });
 }
 
-// ---- room ----
+// ---- memory ----
 
 void* allocate(const Place&, int64_t bytes) {
   void* const data = std::malloc(size_t(bytes));

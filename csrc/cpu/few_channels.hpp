@@ -52,15 +52,15 @@ inline __attribute__((always_inline)) Vector<double, count> as_doubles(
 }
 
 // Registers of either sum that are at work: enough that none waits for itself, few enough for 16.
-inline constexpr int kAtWork = 4;
-inline constexpr int kFewChannels = kAtWork * kWide;
+inline constexpr int kAccumulators = 4;
+inline constexpr int kMaxFewChannels = kAccumulators * kWide;
 inline constexpr int kQuarterRows = kRowBlock / kQuarters;
-static_assert(kFewChannels <= kLongestLine && kQuarterRows * kFewChannels <= kMostInLines);
+static_assert(kMaxFewChannels <= kMaxMaskRowBits && kQuarterRows * kMaxFewChannels <= kMaxMaskElements);
 
 // Whether a piece is a whole block of rows of few channels, without gaps.
 template <class P>
 bool is_few(const ChannelPiece& p, const Rows& a) {
-  return p.n <= kFewChannels && p.rows == kRowBlock && a.step == p.n * int64_t(sizeof(P));
+  return p.n <= kMaxFewChannels && p.rows == kRowBlock && a.stride == p.n * int64_t(sizeof(P));
 }
 
 // Quarters of a block as values, with zeros where ReLU let nothing pass, if there was one. Beyond a row
@@ -77,44 +77,44 @@ class FewRows {
   void open(int quarter, int count) {
     const int64_t begin = quarter * kQuarterRows, end = begin + count * kQuarterRows;
     behind_ = row_of(a_, end);
-    step_ = count * a_.step;
+    stride_ = count * a_.stride;
     if (!relu && count == 1 && end < kRowBlock && in_place<P>(a_)) {
       values_ = reinterpret_cast<const F*>(row_of(a_, begin));
       return;
     }
-    copy_row(row_of(a_, begin), (end - begin) * p_.n, tile_, relu ? unmasked_ : room_);
+    copy_row(row_of(a_, begin), (end - begin) * p_.n, tile_, relu ? unmasked_ : scratch_);
     if constexpr (relu)
-      mask_lines(unmasked_, row_of(p_.relu_mask, begin), end - begin, int(p_.n), room_);
-    memset(room_ + (end - begin) * p_.n, 0, kFewChannels * sizeof(F));
-    values_ = room_;
+      apply_mask_rows(unmasked_, row_of(p_.relu_mask, begin), end - begin, int(p_.n), scratch_);
+    memset(scratch_ + (end - begin) * p_.n, 0, kMaxFewChannels * sizeof(F));
+    values_ = scratch_;
   }
   const F* row(int i) const { return values_ + i * p_.n; }
 
   // Tells the CPU what will be read next, a part of it with each row of a quarter.
-  void fetch_next(int row) const { fetch(behind_ + row * step_, step_); }
+  void prefetch_next(int row) const { prefetch(behind_ + row * stride_, stride_); }
 
  private:
   const ChannelPiece& p_;
   const Rows& a_;
   const F* values_;
   const char* behind_;
-  int64_t step_;
+  int64_t stride_;
   Tile<P> tile_;
-  alignas(64) F room_[kQuarterRows * kFewChannels + kFewChannels];
-  alignas(64) F unmasked_[relu ? kQuarterRows * kFewChannels : 1];
+  alignas(64) F scratch_[kQuarterRows * kMaxFewChannels + kMaxFewChannels];
+  alignas(64) F unmasked_[relu ? kQuarterRows * kMaxFewChannels : 1];
 };
 
 // Sums of a block whose rows take `parts` registers of `wide` doubles, as many quarters at a time as
-// leave kAtWork: for each row and the channels from c on, add(first, second, c, places...) adds to two
-// sums what stands at each array's place.
+// leave kAccumulators: for each row and the channels from c on, add(first, second, c, places...) adds
+// to two sums what stands at each array's place.
 template <int wide, int parts, class Add, class... Few>
 inline __attribute__((always_inline)) void sum_few(BlockSums& sums, Add&& add, Few&... arrays) {
-  constexpr int together = kAtWork / parts;
+  constexpr int together = kAccumulators / parts;
   for (int quarter = 0; quarter < kQuarters; quarter += together) {
     (arrays.open(quarter, together), ...);
     Vector<double, wide> first[together][parts] = {}, second[together][parts] = {};
     for (int row = 0; row < kQuarterRows; ++row) {
-      (arrays.fetch_next(row), ...);
+      (arrays.prefetch_next(row), ...);
 #pragma GCC unroll 4
       for (int q = 0; q < together; ++q)
 #pragma GCC unroll 4
@@ -133,7 +133,7 @@ inline __attribute__((always_inline)) void sum_few(BlockSums& sums, Add&& add, F
 template <class Add, class... Few>
 inline __attribute__((always_inline)) void take_few(const ChannelPiece& p, Add&& add, Few&... arrays) {
   BlockSums& sums = *p.sums;
-  open_block(p, kFewChannels);
+  open_block(p, kMaxFewChannels);
   if (p.n <= kNarrow)
     sum_few<kNarrow, 1>(sums, add, arrays...);
   else if (p.n <= kWide)

@@ -10,10 +10,10 @@ namespace {
 
 template <Form form, class P>
 void reduce(const ChannelPiece& p) {
-  if constexpr (form == one)
-    p.relu_mask.data ? reduce_one<P, true>(p) : reduce_one<P, false>(p);
+  if constexpr (form == Form::single)
+    p.relu_mask.data ? reduce_single<P, true>(p) : reduce_single<P, false>(p);
   else
-    p.relu_mask.data ? reduce_many<P, true>(p) : reduce_many<P, false>(p);
+    p.relu_mask.data ? reduce_multi<P, true>(p) : reduce_multi<P, false>(p);
 }
 
 // ---- element by element ----
@@ -23,15 +23,15 @@ void normalize_as(const ChannelPiece& p) {
   using F = Compute<P>;
   const ChannelConstants<form, F, 3> constants(p);
   Tile<P> in, addend, out;
-  Keeper<F> keeper;
+  ReluMaskWriter<F> keeper;
   each_row_tile(p, [&](int64_t row, int64_t i, int n) __attribute__((always_inline)) {
     const int64_t c = channel<form>(i);
     const F *mean = constants[0] + c, *scale = constants[1] + c, *shift = constants[2] + c;
-    fetch_ahead<form, P>(p, p.x, row, i, n);
-    if (residual) fetch_ahead<form, P>(p, p.residual, row, i, n);
+    prefetch_ahead<form, P>(p, p.x, row, i, n);
+    if (residual) prefetch_ahead<form, P>(p, p.residual, row, i, n);
     const F* x = in.open(row_of(p.x, row), i, n);
     const F* more = residual ? addend.open(row_of(p.residual, row), i, n) : nullptr;
-    F* y = out.place(row_of(p.y, row), i, p.streams);
+    F* y = out.place(row_of(p.y, row), i, p.nontemporal);
 #pragma GCC ivdep
     for (int j = 0; j < n; ++j) {
       const int64_t k = channel<form>(j);
@@ -41,7 +41,7 @@ void normalize_as(const ChannelPiece& p) {
       y[j] = value;
     }
     if (relu && p.relu_mask.data) keeper.put(p, row, i, n, y);
-    out.close(y, row_of(p.y, row), i, n, p.streams);
+    out.close(y, row_of(p.y, row), i, n, p.nontemporal);
   });
 }
 
@@ -57,16 +57,16 @@ void gradient_as(const ChannelPiece& p) {
   using F = Compute<P>;
   const ChannelConstants<form, F, 4> constants(p);
   Tile<P> in, out, rest;
-  PassedRow<P, relu> passed;
+  MaskedRow<P, relu> passed;
   each_row_tile(p, [&](int64_t row, int64_t i, int n) __attribute__((always_inline)) {
     const int64_t c = channel<form>(i);
     const F *mean = constants[0] + c, *slope = constants[1] + c;
     const F *offset = constants[2] + c, *scale = constants[3] + c;
-    fetch_ahead<form, P>(p, p.dy, row, i, n);
-    if (p.x.data) fetch_ahead<form, P>(p, p.x, row, i, n);
+    prefetch_ahead<form, P>(p, p.dy, row, i, n);
+    if (p.x.data) prefetch_ahead<form, P>(p, p.x, row, i, n);
     const F* dy = passed.open(p, row, i, n);
-    F* dx = out.place(row_of(p.dx, row), i, p.streams);
-    if (p.dresidual.data) rest.close(dy, row_of(p.dresidual, row), i, n, p.streams);
+    F* dx = out.place(row_of(p.dx, row), i, p.nontemporal);
+    if (p.dresidual.data) rest.close(dy, row_of(p.dresidual, row), i, n, p.nontemporal);
     if (p.x.data) {
       const F* x = in.open(row_of(p.x, row), i, n);
 #pragma GCC ivdep
@@ -78,7 +78,7 @@ void gradient_as(const ChannelPiece& p) {
 #pragma GCC ivdep
       for (int j = 0; j < n; ++j) dx[j] = dy[j] * scale[channel<form>(j)];
     }
-    out.close(dx, row_of(p.dx, row), i, n, p.streams);
+    out.close(dx, row_of(p.dx, row), i, n, p.nontemporal);
   });
 }
 
@@ -91,14 +91,14 @@ void gradient(const ChannelPiece& p) {
 
 template <class P>
 constexpr void fill(BatchNormKernels& k, int dtype) {
-  k.moments[one][dtype] = moments_of_one<P>;
-  k.moments[many][dtype] = moments_of_many<P>;
-  k.normalize[one][dtype] = normalize<one, P>;
-  k.normalize[many][dtype] = normalize<many, P>;
-  k.reduce[one][dtype] = reduce<one, P>;
-  k.reduce[many][dtype] = reduce<many, P>;
-  k.gradient[one][dtype] = gradient<one, P>;
-  k.gradient[many][dtype] = gradient<many, P>;
+  k.moments[int(Form::single)][dtype] = moments_single<P>;
+  k.moments[int(Form::multi)][dtype] = moments_multi<P>;
+  k.normalize[int(Form::single)][dtype] = normalize<Form::single, P>;
+  k.normalize[int(Form::multi)][dtype] = normalize<Form::multi, P>;
+  k.reduce[int(Form::single)][dtype] = reduce<Form::single, P>;
+  k.reduce[int(Form::multi)][dtype] = reduce<Form::multi, P>;
+  k.gradient[int(Form::single)][dtype] = gradient<Form::single, P>;
+  k.gradient[int(Form::multi)][dtype] = gradient<Form::multi, P>;
 }
 
 constexpr BatchNormKernels table() {

@@ -1,7 +1,7 @@
 // The loops of dropout, for one instruction set; see tile.hpp for what may not stand here. Everything
 // goes tile by tile: random words for it, then one loop over it.
 #include "cpu/kernels.hpp"
-#include "cpu/lanes.hpp"
+#include "cpu/philox_simd.hpp"
 #include "cpu/tile.hpp"
 #include "rules/divide.hpp"
 
@@ -12,9 +12,9 @@ namespace {
 
 // The words that decide about consecutive elements; one is kept if its word is not below `limit`. Where
 // nothing is left to chance all words are 0, and none is drawn.
-class Words {
+class RandomWords {
  public:
-  Words(const DropoutMask& mask, uint64_t threshold)
+  RandomWords(const DropoutMask& mask, uint64_t threshold)
       : limit(uint32_t(threshold == kDropAll ? threshold - 1 : threshold)),
         mask_(mask),
         philox_(mask.seed, mask.offset),
@@ -126,36 +126,37 @@ inline __attribute__((always_inline)) void apply(const Dropout<F> rule, const F*
 
 template <class P, class B>
 void stretch(const DropoutCall& call, const DropoutConstants& constants, int64_t begin, int64_t end,
-             bool streams) {
+             bool nontemporal) {
   using F = Compute<P>;
   const Dropout<F> rule(constants);
-  Words words(call.mask, constants.threshold);
+  RandomWords words(call.mask, constants.threshold);
   Columns<F, B> columns;
   Tile<P> xs, residuals, outs;
   const auto visit = [&](int64_t i, int n) __attribute__((always_inline)) {
-    if (streams) fetch_ahead<P>(call.x.data, i, n);
+    if (nontemporal) prefetch_ahead<P>(call.x.data, i, n);
     const F* x = xs.open(call.x, i, n);
     const F* residual = call.residual.data ? residuals.open(call.residual, i, n) : nullptr;
-    F* y = outs.place(call.out, i, streams);
+    F* y = outs.place(call.out, i, nontemporal);
     if (call.bias.data) x = columns.add(x, call, i, n);
     apply(rule, x, residual, words.open(i, n), words.limit, y, n);
-    outs.close(y, call.out, i, n, streams);
+    outs.close(y, call.out, i, n, nontemporal);
   };
   const int64_t body = min64(end, begin + words.head(begin));
   each_tile(begin, body, visit);
   each_tile(body, end, visit);
-  if (streams) finish_streams();
+  if (nontemporal) nontemporal_fence();
 }
 
 template <class P>
 void dropout(const DropoutCall& call, const DropoutConstants& constants, int64_t begin, int64_t end,
-             bool streams) {
-  if (call.bias_dtype == DType::float32) return stretch<P, float>(call, constants, begin, end, streams);
-  stretch<P, P>(call, constants, begin, end, streams);
+             bool nontemporal) {
+  if (call.bias_dtype == DType::float32)
+    return stretch<P, float>(call, constants, begin, end, nontemporal);
+  stretch<P, P>(call, constants, begin, end, nontemporal);
 }
 
 void mask(const DropoutMask& mask, uint64_t threshold, int64_t begin, int64_t end, bool* keep) {
-  Words words(mask, threshold);
+  RandomWords words(mask, threshold);
   each_tile(begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
     const uint32_t* word = words.open(i, n);
 #pragma omp simd

@@ -11,7 +11,6 @@ namespace {
 
 // ---- steps ----
 
-inline constexpr uintptr_t kLine = 64;
 inline constexpr int64_t kAlignFrom = 8192;  // elements; below, a loop more costs more than it brings
 
 // Of this file alone: the address of a function that every file has would make a weak symbol of it.
@@ -73,11 +72,11 @@ struct Step {
 // have in flight; it turns to memory when they are done. On a Xeon with AVX-512 Adam on 2^22 to 2^24
 // elements took 1.05 to 1.4 times as long without this. In cache it would cost some 10 %.
 template <int slots, class P, class S>
-__attribute__((noinline)) void fetch_step(const StepTensor& t, int64_t i, int n) {
+__attribute__((noinline)) void prefetch_step(const StepTensor& t, int64_t i, int n) {
   asm volatile("");  // or the compiler sees no effect, and calls nothing
-  fetch_ahead<P>(t.param, i, n);
-  fetch_ahead<P>(t.grad.data, i, n);
-  for (int k = 0; k < slots; ++k) fetch_ahead<S>(t.state[k], i, n);
+  prefetch_ahead<P>(t.param, i, n);
+  prefetch_ahead<P>(t.grad.data, i, n);
+  for (int k = 0; k < slots; ++k) prefetch_ahead<S>(t.state[k], i, n);
 }
 
 template <class Rule, class F>
@@ -95,26 +94,26 @@ void step_stretch(const Step<Rule, F>& step, int64_t begin, int64_t end) {
 // a page, as NumPy's large arrays may have) that their lines seem to fight for one place in the way
 // predictor: on a Zen 4 Adam took 1.15 to 1.3 times as long there without this, 1.03 to 1.07 with it.
 template <class Rule, class F>
-void step_direct(const Step<Rule, F>& step, int64_t begin, int64_t end, bool fetches) {
+void step_direct(const Step<Rule, F>& step, int64_t begin, int64_t end, bool prefetches) {
   const auto start = reinterpret_cast<uintptr_t>(static_cast<F*>(step.tensor.param) + begin);
-  const int64_t head = int64_t(-start % kLine / sizeof(F));
+  const int64_t head = int64_t(-start % kCacheLine / sizeof(F));
   const int64_t body = end - begin < kAlignFrom ? begin : begin + head;
   step_stretch(step, begin, body);
-  if (!fetches) return step_stretch(step, body, end);
+  if (!prefetches) return step_stretch(step, body, end);
   each_tile(body, end, [&](int64_t i, int n) {
-    fetch_step<Rule::slots, F, F>(step.tensor, i, n);
+    prefetch_step<Rule::slots, F, F>(step.tensor, i, n);
     step_stretch(step, i, i + n);
   });
 }
 
 // All others, tile by tile: load, compute, store.
 template <class P, class S, class Rule, class F>
-void step_tiles(const Step<Rule, F>& step, int64_t begin, int64_t end, bool fetches) {
+void step_tiles(const Step<Rule, F>& step, int64_t begin, int64_t end, bool prefetches) {
   const StepTensor& t = step.tensor;
   Tile<P> params, grads;
   Tile<S> states[kMaxSlots];
   each_tile(begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
-    if (fetches) fetch_step<Rule::slots, P, S>(t, i, n);
+    if (prefetches) prefetch_step<Rule::slots, P, S>(t, i, n);
     F* w = params.open(t.param, i, n);
     const F* g = grads.open(t.grad, i, n);
     F* s[kMaxSlots] = {};
@@ -135,12 +134,13 @@ bool direct(const StepTensor& t) {
 }
 
 template <class Rule, class P, class S>
-void step(const Constants& constants, const StepTensor& t, int64_t begin, int64_t end, bool fetches) {
+void step(const Constants& constants, const StepTensor& t, int64_t begin, int64_t end,
+          bool prefetches) {
   using F = Compute<P>;
   const Step<Rule, F> step{prepared<Rule, F>(constants), t};
   if constexpr (std::is_same_v<P, F>)
-    if (direct<Rule, F>(t)) return step_direct(step, begin, end, fetches);
-  step_tiles<P, S>(step, begin, end, fetches);
+    if (direct<Rule, F>(t)) return step_direct(step, begin, end, prefetches);
+  step_tiles<P, S>(step, begin, end, prefetches);
 }
 
 // ---- norms and scaling ----

@@ -1,48 +1,49 @@
-// rules/norms.hpp fixes the tree; here threads are given stretches of it.
+// rules/norms.hpp defines the tree; each thread computes a range of its groups.
 #include "cpu/norm.hpp"
 
 #include <vector>
 
-#include "cpu/gathered.hpp"
-#include "cpu/lists.hpp"
+#include "cpu/gather_buffer.hpp"
+#include "cpu/isa_dispatch.hpp"
 #include "cpu/parallel.hpp"
-#include "cpu/select.hpp"
+#include "cpu/work_split.hpp"
 #include "rules/divide.hpp"
 #include "rules/norms.hpp"
 
 namespace fastopt::cpu {
 namespace {
 
-// A group of blocks is one thread's work and one value in memory: 256 KiB of float32, and 16 bytes of
+// A group of blocks is the unit of work and one value in memory: 256 KiB of float32, and 16 bytes of
 // scratch for a million parameters.
 constexpr int kGroup = 16;
 constexpr int64_t kGroupSize = int64_t(kGroup) * kNormBlock;
 static_assert((kGroup & (kGroup - 1)) == 0, "groups must be whole subtrees");
 
-// Where a thread stands in the sequence.
+// The position of a thread in the sequence.
 struct Cursor {
   const NormTensor* tensor;
   int64_t at = 0;  // in this tensor
-  Gathered gathered;
+  GatherBuffer gathered;
 
   Cursor(const NormTensor* first, int64_t element) : tensor(first) {
     for (at = element; at > 0 && at >= tensor->size; ++tensor) at -= tensor->size;
   }
 };
 
+using NormKernels = NormKernel[kDTypes];
+
 template <class Norm>
-double block(Cursor& c, int64_t size, ClipNorm kind) {
-  const auto& add = kernels().steps.norm[int(kind)];
+double block(Cursor& c, int64_t size, const NormKernels& kernels) {
   double lanes[kNormLanes] = {};
   for (int64_t done = 0; done < size;) {
     const int64_t n = std::min(size - done, c.tensor->size - c.at);
     const NormTensor& t = *c.tensor;
     c.gathered.each(t.data, int64_t(bytes_of(t.dtype)), t.size, c.at, c.at + n,
                     [&](const Source& data, int64_t begin, int64_t end) {
-                      NormTensor own = t;
-                      own.data = data;
+                      NormTensor part = t;
+                      part.data = data;
                       const int lane = int((done + begin - c.at) % kNormLanes);
-                      add[int(t.dtype)].add(own, begin, end, lane, lanes);
+                      kernels[int(t.dtype)].add(part, begin, end, lane, lanes);
                     });
     done += n;
     c.at += n;
@@ -52,11 +53,11 @@ double block(Cursor& c, int64_t size, ClipNorm kind) {
 }
 
 template <class Norm>
-double group(Cursor& c, int64_t size, ClipNorm kind) {
+double group(Cursor& c, int64_t size, const NormKernels& kernels) {
   double sums[kGroup];
   int count = 0;
   for (int64_t done = 0; done < size; done += kNormBlock)
-    sums[count++] = block<Norm>(c, std::min<int64_t>(kNormBlock, size - done), kind);
+    sums[count++] = block<Norm>(c, std::min<int64_t>(kNormBlock, size - done), kernels);
   return join_tree<Norm>(sums, count);
 }
 
@@ -68,15 +69,16 @@ double reduce(const NormTensor* tensors, int64_t count, ClipNorm kind) {
     bytes += tensors[i].size * int64_t(bytes_of(tensors[i].dtype));
   }
   if (elements == 0) return 0.0;
+  const NormKernels& table = kernels().steps.norm[int(kind)];
   const int64_t groups = ceil_div(elements, kGroupSize);
   std::vector<double> sums(groups);
   on_threads(threads_for(bytes), [&](int thread, int threads) {
-    const int64_t first = Share::cut(groups, thread, threads);
-    const int64_t last = Share::cut(groups, thread + 1, threads);
+    const int64_t first = ThreadSlice::cut(groups, thread, threads);
+    const int64_t last = ThreadSlice::cut(groups, thread + 1, threads);
     if (first == last) return;
     Cursor cursor(tensors, first * kGroupSize);
     for (int64_t g = first; g < last; ++g)
-      sums[g] = group<Norm>(cursor, std::min(kGroupSize, elements - g * kGroupSize), kind);
+      sums[g] = group<Norm>(cursor, std::min(kGroupSize, elements - g * kGroupSize), table);
   });
   return join_tree<Norm>(sums.data(), groups);
 }
@@ -101,7 +103,7 @@ double norm2(const NormTensor* tensors, int64_t count) {
 }  // namespace
 
 double norm(const Place&, const NormTensor* tensors, int64_t count, ClipNorm kind) {
-  const IeeeMode mode;  // for the top of the tree, which this thread joins
+  const IeeeMode mode;  // for the top of the tree, which this thread computes
   switch (kind) {
     case ClipNorm::one:
       return Norm1::whole(reduce<Norm1>(tensors, count, kind));

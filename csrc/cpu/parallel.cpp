@@ -14,25 +14,27 @@ std::atomic<int> wanted{0};
 std::atomic<int64_t> cutoff{kParallelBytes};
 std::atomic<bool> forked{false};
 
-// What a process can count on of a large cache that others use as well. Two cores of a Xeon that
-// says 480 MiB kept some 40: with these BatchNorm of 25 MB took 1.5 times as long as past them.
-constexpr int64_t kMostCache = 32 << 20;
+// The part of a large shared cache that a process can count on. Two cores of a Xeon that reports 480
+// MiB kept about 40: within these, BatchNorm of 25 MB took 1.5 times as long as with non-temporal
+// stores.
+constexpr int64_t kMaxCache = 32 << 20;
 
-// Of the cache that the first CPU shares with some others; sysconf adds up those of the whole machine.
+// The size of the cache that the first CPU shares with others. sysconf would add up all such caches of
+// the machine.
 int64_t measured_cache() {
-  long kib = 0;  // where the system does not say
+  long kib = 0;  // if the system does not report it
   if (std::FILE* const file = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r")) {
     if (std::fscanf(file, "%ld", &kib) != 1) kib = 0;
     std::fclose(file);
   }
-  return kib > 0 ? std::min(int64_t(kib) << 10, kMostCache) : kMostCache;
+  return kib > 0 ? std::min(int64_t(kib) << 10, kMaxCache) : kMaxCache;
 }
 
 std::atomic<int64_t> llc{measured_cache()};
 
-// Of more than 8 MiB a thread finds little in a cache of its own: there a Xeon was up to 1.4 times as
-// fast for being asked ahead. An EPYC foresees what a step reads: asked, it took 0.97 to 1.8 times as
-// long on arrays of 2^20 to 2^22 elements, and 0.83 to 1.7 times on larger ones, half of them more
+// Beyond 8 MiB a thread finds little in its own cache: there, prefetching made a Xeon up to 1.4 times
+// as fast. An EPYC predicts the accesses of a step: with prefetching it took 0.97 to 1.8 times as long
+// on arrays of 2^20 to 2^22 elements, and 0.83 to 1.7 times as long on larger ones, half of them more
 // than 1.05.
 int64_t default_prefetch_threshold() {
 #if defined(__x86_64__)

@@ -1,4 +1,4 @@
-// Threads: how many, and a region in which each does its share.
+// Threads: their number, and parallel regions.
 #pragma once
 
 #include <cstdint>
@@ -7,31 +7,35 @@
 
 namespace fastopt::cpu {
 
-// Below this much memory traffic the calling thread does it all, in some 15 us. Two threads would bring
-// a few of them at best, and lose milliseconds where another process holds the second core.
+// Below this much memory traffic the calling thread does all the work, in about 15 us. Two threads
+// would save a few us at best, and lose milliseconds if another process occupies the second core.
 inline constexpr int64_t kParallelBytes = 1 << 20;
 
-// The number of threads a kernel may use: what set_threads said, else what OpenMP says
-// (OMP_NUM_THREADS, threadpoolctl), and 1 in a forked child: libgomp's threads do not survive a fork,
+// The number of threads a kernel may use: the one given to set_threads, otherwise OpenMP's
+// (OMP_NUM_THREADS, threadpoolctl). It is 1 in a forked child: libgomp's threads do not survive a fork,
 // and waiting for them would hang.
 int max_threads();
-void set_threads(int n);  // 0: as OpenMP says
+void set_threads(int n);  // 0: OpenMP's number
 
 // For tests: a cutoff of 0 makes every call parallel.
 int64_t parallel_cutoff();
 void set_parallel_cutoff(int64_t bytes);
 
-// Bytes of the last-level cache that results may stay in.
+// Bytes of the last-level cache that results can stay in.
 int64_t last_level_cache();
-void set_last_level_cache(int64_t bytes);  // for tests; 0: as the system says
+void set_last_level_cache(int64_t bytes);  // for tests; 0: the measured size
 
-// A step asks ahead for what it will read where a thread moves more bytes than this.
+// A step prefetches if a thread moves more bytes than this.
 int64_t prefetch_threshold();
-void set_prefetch_threshold(int64_t bytes);  // for tests; 0: as it pays on this CPU
+void set_prefetch_threshold(int64_t bytes);  // for tests; 0: the default of this CPU
 
-// Whether of arrays of so many bytes in all, read and written, the result would be gone from the cache
-// before anyone could read it.
-inline bool outgrows_cache(int64_t bytes) { return bytes > last_level_cache(); }
+// Whether a result should be written with non-temporal stores: the arrays of the call, `bytes` in all,
+// would evict it from the cache before it is read, and it does not overwrite an input, whose lines are
+// read anyway.
+template <class... Input>
+bool bypasses_cache(int64_t bytes, const void* out, const Input*... inputs) {
+  return bytes > last_level_cache() && (... && (out != inputs));
+}
 
 inline int threads_for(int64_t bytes) { return bytes < parallel_cutoff() ? 1 : max_threads(); }
 
@@ -39,7 +43,7 @@ namespace detail {
 void run(int threads, void (*work)(void*, int thread, int threads), void* self);
 }
 
-// Calls work(thread, threads) on each thread, all in IEEE's default mode.
+// Calls work(thread, threads) on each thread, in the default IEEE mode.
 template <class Work>
 void on_threads(int threads, Work&& work) {
   detail::run(

@@ -55,7 +55,7 @@ class TwoSums {
 };
 
 template <class P>
-void moments_of_one(const ChannelPiece& p) {
+void moments_single(const ChannelPiece& p) {
   using F = Compute<P>;
   Tile<P> tile;
   BlockSums& sums = *p.sums;
@@ -67,7 +67,7 @@ void moments_of_one(const ChannelPiece& p) {
       p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
         TwoSums lanes(sums, p.from + begin, fresh);
         each_stretch(direct, begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
-          if (!direct) fetch_ahead<one, P>(p, p.x, 0, i, n);
+          if (!direct) prefetch_ahead<Form::single, P>(p, p.x, 0, i, n);
           const F* x = tile.open(p.x.data, i, n);
           lanes.take(n, [=](int j, double& sum, double& square) __attribute__((always_inline)) {
             add_moment(double(x[j]), pivot, sum, square);
@@ -83,11 +83,11 @@ void moments_of_one(const ChannelPiece& p) {
 }
 
 template <class P, bool relu>
-void reduce_one(const ChannelPiece& p) {
+void reduce_single(const ChannelPiece& p) {
   using F = Compute<P>;
   const F mean = F(*p.constants[0]);
   Tile<P> tile;
-  Passed<P, relu> passed;
+  MaskedTiles<P, relu> passed;
   const bool direct = !relu && in_place<P>(p.x) && in_place<P>(p.dy);
   open_block(p, kLanes);
   each_quarter<kPlaneBlock>(
@@ -95,8 +95,8 @@ void reduce_one(const ChannelPiece& p) {
         TwoSums lanes(*p.sums, p.from + begin, fresh);
         each_stretch(direct, begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
           if (!direct) {
-            fetch_ahead<one, P>(p, p.x, 0, i, n);
-            fetch_ahead<one, P>(p, p.dy, 0, i, n);
+            prefetch_ahead<Form::single, P>(p, p.x, 0, i, n);
+            prefetch_ahead<Form::single, P>(p, p.dy, 0, i, n);
           }
           const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
           lanes.take(n, [=](int j, double& sum, double& product) __attribute__((always_inline)) {

@@ -32,7 +32,7 @@ inline __attribute__((always_inline)) void take_quarters(const ChannelPiece& p, 
 
 // Each channel from its first row to its last.
 template <class P>
-void moments_of_many(const ChannelPiece& p) {
+void moments_multi(const ChannelPiece& p) {
   using F = Compute<P>;
   BlockSums& sums = *p.sums;
   Tile<P> tiles[4];
@@ -46,7 +46,7 @@ void moments_of_many(const ChannelPiece& p) {
       const F* x[count];
       for (int r = 0; r < count; ++r) {
         x[r] = tiles[r].open(row_of(p.x, row + r), i, n);
-        fetch_ahead<many, P>(p, p.x, row + r, i, n);
+        prefetch_ahead<Form::multi, P>(p, p.x, row + r, i, n);
       }
 #pragma GCC ivdep
       for (int j = 0; j < n; ++j) {
@@ -68,20 +68,20 @@ void moments_of_many(const ChannelPiece& p) {
 }
 
 template <class P, bool relu>
-void reduce_many(const ChannelPiece& p) {
+void reduce_multi(const ChannelPiece& p) {
   using F = Compute<P>;
-  const ChannelConstants<many, F, 1> constants(p);
+  const ChannelConstants<Form::multi, F, 1> constants(p);
   BlockSums& sums = *p.sums;
   Tile<P> tiles[4];
-  Passed<P, relu> passed[4];
+  MaskedTiles<P, relu> passed[4];
   const auto take = [&]<int count>(int64_t row) __attribute__((always_inline)) {
     each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
       const F *x[count], *dy[count], *mean = constants[0] + i;
       for (int r = 0; r < count; ++r) {
         x[r] = tiles[r].open(row_of(p.x, row + r), i, n);
         dy[r] = passed[r].open(p, row + r, i, n);
-        fetch_ahead<many, P>(p, p.x, row + r, i, n);
-        fetch_ahead<many, P>(p, p.dy, row + r, i, n);
+        prefetch_ahead<Form::multi, P>(p, p.x, row + r, i, n);
+        prefetch_ahead<Form::multi, P>(p, p.dy, row + r, i, n);
       }
 #pragma GCC ivdep
       for (int j = 0; j < n; ++j) {

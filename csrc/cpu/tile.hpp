@@ -10,16 +10,13 @@
 
 #include <type_traits>
 
-#include "core/backend.hpp"
 #include "cpu/convert.hpp"
-#include "cpu/stream.hpp"
+#include "cpu/kernels.hpp"
+#include "cpu/nontemporal.hpp"
+#include "cpu/prefetch.hpp"
 
 namespace fastopt::cpu {
 namespace {
-
-// Long enough to pay for its loops, short enough that the CPU still fetches the next tile while it
-// computes this one: from DRAM, 512 takes 1.6 times as long (Adam, one thread, Zen 4).
-inline constexpr int kTile = 128;
 
 // What is read a tile at a time, the CPU does not foresee well: loops that stream fetch so many bytes
 // ahead.
@@ -33,8 +30,8 @@ inline const char* at(const void* base, int64_t bytes) {
 
 // Asks for what stands that far behind elements [begin, begin + n).
 template <class P>
-inline __attribute__((always_inline)) void fetch_ahead(const void* base, int64_t begin, int n) {
-  fetch(at(base, begin * int64_t(sizeof(P)) + kAhead), n * int64_t(sizeof(P)));
+inline __attribute__((always_inline)) void prefetch_ahead(const void* base, int64_t begin, int n) {
+  prefetch(at(base, begin * int64_t(sizeof(P)) + kAhead), n * int64_t(sizeof(P)));
 }
 
 // Calls visit(i, offset, m) for elements [begin, begin + n) of a strided array, in the order of its
@@ -59,15 +56,15 @@ inline __attribute__((always_inline)) void each_strided(const Walk& walk, int64_
   }
 }
 
-// Elements between places that are `from_step` and `to_step` bytes apart.
+// Elements between places that are `from_stride` and `to_stride` bytes apart.
 template <class P>
-inline void copy_strided(char* to, int64_t to_step, const char* from, int64_t from_step, int n) {
+inline void copy_strided(char* to, int64_t to_stride, const char* from, int64_t from_stride, int n) {
   constexpr int64_t dense = sizeof(P);
-  if (to_step == dense && from_step == dense) {
+  if (to_stride == dense && from_stride == dense) {
     memcpy(to, from, n * dense);
     return;
   }
-  for (int k = 0; k < n; ++k) memcpy(to + k * to_step, from + k * from_step, dense);
+  for (int k = 0; k < n; ++k) memcpy(to + k * to_stride, from + k * from_stride, dense);
 }
 
 template <class P>
@@ -126,33 +123,34 @@ class Tile {
 
   // Where to compute values that will be put there: in place if that can be, unless they are to be
   // streamed.
-  F* place(void* base, int64_t begin, bool streams = false) {
+  F* place(void* base, int64_t begin, bool nontemporal = false) {
     if constexpr (same)
-      if (F* p = reinterpret_cast<F*>(base) + begin; !streams && aligned(p, alignof(F))) return p;
+      if (F* p = reinterpret_cast<F*>(base) + begin; !nontemporal && aligned(p, alignof(F))) return p;
     return scratch();
   }
 
   // Puts values there, wherever they stand; nothing is left to do if that is where they are.
-  void close(const F* values, void* base, int64_t begin, int n, bool streams = false) {
+  void close(const F* values, void* base, int64_t begin, int n, bool nontemporal = false) {
     char* p = const_cast<char*>(at(base, begin * int64_t(sizeof(P))));
     const char* from = reinterpret_cast<const char*>(values);
     if constexpr (!same) {
-      if (!streams && aligned(p, alignof(P))) return narrow_tile(values, reinterpret_cast<P*>(p), n);
+      if (!nontemporal && aligned(p, alignof(P)))
+        return narrow_tile(values, reinterpret_cast<P*>(p), n);
       narrow_tile(values, raw_, n);
       from = reinterpret_cast<const char*>(raw_);
     }
-    if (streams)
-      stream(p, from, n * int64_t(sizeof(P)));
+    if (nontemporal)
+      store_nontemporal(p, from, n * int64_t(sizeof(P)));
     else if (from != p)
       memcpy(p, from, n * sizeof(P));
   }
 
-  F* place(const Target& target, int64_t begin, bool streams = false) {
-    return target.walk ? scratch() : place(target.data, begin, streams);
+  F* place(const Target& target, int64_t begin, bool nontemporal = false) {
+    return target.walk ? scratch() : place(target.data, begin, nontemporal);
   }
 
-  void close(const F* values, const Target& target, int64_t begin, int n, bool streams = false) {
-    if (!target.walk) return close(values, target.data, begin, n, streams);
+  void close(const F* values, const Target& target, int64_t begin, int n, bool nontemporal = false) {
+    if (!target.walk) return close(values, target.data, begin, n, nontemporal);
     if constexpr (!same) narrow_tile(values, raw_, n);
     scatter(raw_, target, begin, n);
   }

@@ -9,7 +9,7 @@
 namespace fastopt {
 
 inline constexpr int kPhiloxRounds = 10;
-inline constexpr uint32_t kPhiloxTimes[2] = {0xD2511F53u, 0xCD9E8D57u};
+inline constexpr uint32_t kPhiloxMultipliers[2] = {0xD2511F53u, 0xCD9E8D57u};
 inline constexpr uint32_t kPhiloxWeyl[2] = {0x9E3779B9u, 0xBB67AE85u};
 
 // Products need 64 bits, so a word lives in the lower half of a 64-bit lane. What an upper half holds
@@ -41,7 +41,7 @@ template <class Lane, class Key>
 FASTOPT_HD void philox(Lane (&word)[4], const Key (&key)[kPhiloxRounds][2]) {
   FASTOPT_UNROLL
   for (int round = 0; round < kPhiloxRounds; ++round) {
-    const Lane a = times(word[0], kPhiloxTimes[0]), b = times(word[2], kPhiloxTimes[1]);
+    const Lane a = times(word[0], kPhiloxMultipliers[0]), b = times(word[2], kPhiloxMultipliers[1]);
     word[0] = upper(b) ^ word[1] ^ key[round][0];
     word[1] = b;
     word[2] = upper(a) ^ word[3] ^ key[round][1];

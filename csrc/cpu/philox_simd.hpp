@@ -47,8 +47,8 @@ using Vector = uint64_t __attribute__((vector_size(sizeof(Register)), may_alias)
 // Four registers at a time: one alone would wait for its multiplications, and the part of the first two
 // rounds that is the same for all counters is computed once.
 inline constexpr int kRegisters = 4;
-inline constexpr int kLanes = sizeof(Register) / sizeof(uint64_t);
-inline constexpr int kBlockGroups = kRegisters * kLanes;
+inline constexpr int kRegisterLanes = sizeof(Register) / sizeof(uint64_t);
+inline constexpr int kBlockGroups = kRegisters * kRegisterLanes;
 inline constexpr int kBlockWords = 4 * kBlockGroups;
 
 struct Lanes {
@@ -91,11 +91,11 @@ class Philox {
   void block(uint64_t group, uint32_t* out) const {
     // Lanes 0, 2, 4, ... hold the first half of a register's groups, in the order even() takes them up.
     Vector lane;
-    for (int i = 0; i < kLanes; ++i) lane[i] = uint64_t(i / 2 + i % 2 * (kLanes / 2));
+    for (int i = 0; i < kRegisterLanes; ++i) lane[i] = uint64_t(i / 2 + i % 2 * (kRegisterLanes / 2));
     Lanes word[4];
     FASTOPT_UNROLL
     for (int k = 0; k < kRegisters; ++k) {
-      const Vector groups = lane + (group + uint64_t(k) * kLanes);
+      const Vector groups = lane + (group + uint64_t(k) * kRegisterLanes);
       word[0].r[k] = Vector{} + offset_;
       word[1].r[k] = Vector{} + (offset_ >> 32);
       word[2].r[k] = groups;

@@ -1,5 +1,5 @@
-// Sharing a list of tensors among threads, by bytes over the whole list rather than tensor by tensor,
-// and going through a stretch run by run.
+// Dividing a list of tensors among threads, by bytes over the whole list rather than tensor by tensor,
+// and iterating over a range run by run.
 #pragma once
 
 #include <algorithm>
@@ -7,16 +7,17 @@
 
 namespace fastopt::cpu {
 
-// Threads part a tensor only at multiples of this many elements: whole tiles, and at least two cache
-// lines of the smallest type.
+// A tensor is divided among threads only at multiples of this many elements: whole tiles, and at least
+// two cache lines of the smallest type.
 inline constexpr int64_t kGrain = 1024;
 
-// Walks a list for one thread: take(size, weight, visit) moves past the next tensor and calls
-// visit(begin, end) for the part of it that is this thread's. Weights are bytes an element; cuts depend
-// on the list and the number of threads alone, so every element has exactly one owner.
-class Share {
+// Iterates over a list for one thread: take(size, weight, visit) advances past the next tensor and
+// calls visit(begin, end) for this thread's part of it. `weight` is the number of bytes per element.
+// The cuts depend only on the list and the number of threads, so every element belongs to exactly one
+// thread.
+class ThreadSlice {
  public:
-  Share(int64_t total, int thread, int threads)
+  ThreadSlice(int64_t total, int thread, int threads)
       : first_(cut(total, thread, threads)), last_(cut(total, thread + 1, threads)) {}
 
   template <class Visit>
@@ -26,7 +27,7 @@ class Share {
     if (begin < end) visit(begin, end);
   }
 
-  // The same for `threads` even stretches of [0, total).
+  // Where slice `thread` begins if [0, total) is divided evenly.
   static int64_t cut(int64_t total, int thread, int threads) {
     return total / threads * thread + total % threads * thread / threads;
   }
@@ -41,7 +42,7 @@ class Share {
   int64_t at_ = 0, first_, last_;
 };
 
-// Calls visit(index, from, n) for each part of [begin, end) in one of the runs of `length`.
+// Calls visit(index, from, n) for the part of [begin, end) in each run of `length`.
 template <class Visit>
 void each_run(int64_t length, int64_t begin, int64_t end, Visit&& visit) {
   int64_t index = begin / length, from = begin % length;

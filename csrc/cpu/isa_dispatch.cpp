@@ -1,5 +1,6 @@
-#include "cpu/select.hpp"
+#include "cpu/isa_dispatch.hpp"
 
+#include <atomic>
 #include <stdexcept>
 
 namespace fastopt::cpu {
@@ -20,7 +21,7 @@ struct Built {
 
 const Built built[] = {FASTOPT_ISAS};  // from the build: FASTOPT_BUILT of each, best first
 
-const Kernels* in_use = nullptr;
+std::atomic<const Kernels*> in_use{nullptr};  // a step may run on another thread
 
 std::string joined(const std::vector<std::string>& names) {
   std::string text;
