@@ -1,6 +1,6 @@
-// What a device does for fastopt, and the plain structs it is told with. bind/ fills them with
-// checked buffers; an engine (cpu/, cuda/) obeys. Device and instruction set collapse into which
-// Backend is called.
+// The interface between the bindings and the engines: a table of functions per device and the plain
+// structs they take. bind/ fills the structs with validated buffers; cpu/ and cuda/ each implement one
+// Backend.
 #pragma once
 
 #include <cstdint>
@@ -21,10 +21,10 @@ struct StepTensor {
   Source grad;
   void* state[kMaxSlots];
   int64_t size;
-  double clip;  // the clip coefficient; an engine on the host fills it in
+  double clip;  // the clip coefficient; computed by an engine on the host
 };
 
-// A stretch of tensors that share storage and hyper-parameters.
+// Consecutive tensors that share storage and hyper-parameters.
 struct StepRun {
   Storage storage;
   const Hyper* hyper;
@@ -32,13 +32,13 @@ struct StepRun {
   int64_t count;
 };
 
-// Steps done, and steps skipped for a gradient that was not finite.
+// Steps applied, and steps skipped because a gradient was not finite.
 struct Counts {
   int64_t step = 0, skipped = 0;
 };
 
-// What an engine keeps of a list of tensors from step to step, on a device above all: tables of
-// pointers, hyper-parameters, counts. Made by Backend::make_step_plan, ended by
+// What an engine keeps for a list of tensors from step to step, mostly on a device: tables of pointers,
+// hyper-parameters, counts. Created by Backend::make_step_plan, destroyed by
 // Backend::destroy_step_plan.
 struct StepPlan;
 
@@ -47,22 +47,22 @@ struct StepCall {
   int rule;  // an index into RuleList
   StepRun* runs;
   int64_t count;
-  int64_t step;             // 1 for the first; a device that counts for itself knows better
+  int64_t step;             // 1 for the first; a device that counts steps uses its own count
   const Hyper* list_hyper;  // clipping by norm and the non-finite policy, for the whole list
-  StepPlan* plan;           // of these runs, or null: for this once
-  // Whether all gradients lie where they lay in this plan's last step, element by element.
+  StepPlan* plan;           // of these runs, or null for a single step
+  // Whether each gradient has the address and layout that it had in this plan's last step.
   bool same_grads = false;
 };
 
-// What became of a step. `nonfinite` is the index of the first tensor with a NaN or an infinity where
-// the policy looks for one and found it (nothing was written then), or -1. `queued`: the device alone
-// will know whether it stepped; Backend::counts tells.
+// Result of a step. `nonfinite` is the index of the first tensor with a NaN or an infinity if the
+// policy checks for them and found one (nothing was written then), otherwise -1. `queued` means that
+// only the device will know whether the step was applied; query Backend::counts.
 struct StepReport {
   int64_t nonfinite;
   bool queued = false;
 };
 
-// Elements enter a norm as clamp(x * scale, +-limit), as they enter a step.
+// The norm is taken of clamp(x * scale, +-limit), the values that a step uses.
 struct NormTensor {
   Source data;
   DType dtype;
@@ -79,20 +79,20 @@ struct ScaleTensor {
   double coef;
 };
 
-// An engine queues its work on the caller's stream and returns; what gives a number to the host waits
-// for it. On the host, everything is done on return.
+// A device's functions queue their work on the caller's stream and return; those that return a number
+// to the host wait for it. On the host, all work is done on return.
 struct Backend {
   const char* name;
 
   StepReport (*step)(const StepCall&);
-  // A host that keeps nothing has null here, and below.
+  // The next five are null for an engine without step plans.
   StepPlan* (*make_step_plan)(const StepCall&);
   void (*destroy_step_plan)(StepPlan*);
   Counts (*counts)(StepPlan*, const Place&);
   void (*set_counts)(StepPlan*, const Place&, Counts);
   void (*set_hypers)(StepPlan*, const StepCall&);
 
-  // The norm of the whole list taken as one sequence, its elements in memory order.
+  // The norm of the whole list as one sequence, each array's elements in memory order.
   double (*norm)(const Place&, const NormTensor*, int64_t count, ClipNorm);
   void (*scale)(const Place&, const ScaleTensor*, int64_t count, double limit);
 
@@ -102,8 +102,7 @@ struct Backend {
 
   void (*dropout)(const DropoutCall&);
 
-  // Memory for an engine's own numbers: for one call, or retained for later ones. Copies between it and
-  // the host.
+  // Memory of the engine, for one call or retained for later ones, and copies between it and the host.
   void* (*allocate)(const Place&, int64_t bytes);
   void (*release)(const Place&, void*);
   void* (*allocate_retained)(const Place&, int64_t bytes);
@@ -111,12 +110,12 @@ struct Backend {
   void (*copy_to_host)(const Place&, void* host, const void* from, int64_t bytes);
   void (*copy_to_device)(const Place&, void* to, const void* host, int64_t bytes);
 
-  // The device of a buffer; kHost for one in host memory.
+  // The device of a buffer, or kHost for host memory.
   int (*device_of)(const void*);
-  // Lets work queued on `place` wait for what is queued on another stream of its device by now; false
-  // where there is nothing to wait for.
+  // Makes later work on `place` wait for the work queued so far on another stream of its device.
+  // Returns false if there is nothing to wait for.
   bool (*wait_for)(const Place& place, void* stream);
-  // Whether what is queued there is only written down, in a graph.
+  // Whether the stream is being captured into a graph.
   bool (*is_capturing)(const Place&);
 };
 

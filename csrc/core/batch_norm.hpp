@@ -1,4 +1,4 @@
-// What BatchNorm asks of a device. bind/ fills these structs with checked buffers.
+// The calls of BatchNorm to a device. bind/ fills these structs with validated buffers.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,9 @@
 
 namespace fastopt {
 
-// How the channels of an array lie in memory. In rows, the next element is the next channel's
-// (channels-last, and N x C); in planes, `inner` elements of one channel lie side by side (NCHW). What
-// other axes there are is walked from the slowest to the fastest.
+// The memory layout of an array's channels. `rows`: channels are contiguous (channels-last, or N x C).
+// Otherwise (planes, NCHW), `inner` elements of a channel are contiguous. The remaining axes are listed
+// from slowest to fastest.
 struct ChannelSpace {
   bool rows;
   int64_t channels;
@@ -20,14 +20,14 @@ struct ChannelSpace {
   int ndim;
   int64_t shape[kMaxDims];
 
-  int64_t count() const { return inner * outer; }  // values a channel
+  int64_t count() const { return inner * outer; }  // values per channel
 
-  // The bits of ReLU stand in lines of whole bytes: a line for each row, or one for all of a channel.
+  // ReLU's mask consists of rows of whole bytes: one for each row, or in planes one for each channel.
   int64_t mask_rows() const { return rows ? outer : channels; }
   int64_t mask_row_bytes() const { return ((rows ? channels : count()) + 7) / 8; }
 };
 
-// An array in such a space; strides in bytes. Without data: there is none.
+// An array in such a space; strides in bytes. Without data, the array is absent.
 struct ChannelArray {
   char* data;
   int64_t channel;
@@ -56,11 +56,11 @@ struct BatchMoments {
   Statistics out;
 };
 
-// How running statistics follow: old_weight * old + new_weight * new.
+// Running statistics become old_weight * old + new_weight * new.
 struct Running {
   ChannelVector mean, var;
   double old_weight, new_weight;
-  bool unbiased;  // the variance over count - 1
+  bool unbiased;  // whether the variance is taken over count - 1
 };
 
 // y = activation((x - mean) / sqrt(var + eps) * gamma + beta + residual).
@@ -71,12 +71,12 @@ struct BatchNormForward {
   ChannelArray x, residual, y;
   ChannelVector gamma, beta;
   Running running;
-  bool evaluate;           // with the running statistics, which stay as they are
-  Statistics given_stats;  // these instead of the batch's own, if there is a mean
+  bool evaluate;           // use the running statistics and leave them unchanged
+  Statistics given_stats;  // used instead of the batch's own, if `mean` is not null
   double eps;
   bool relu;
-  uint8_t* relu_mask;  // a bit for each element that ReLU lets pass, if any one asks
-  // What backward needs, a number for each channel; scale is gamma * invstd.
+  uint8_t* relu_mask;  // one bit per element, set if ReLU passes it; or null
+  // Results for the backward pass, one number per channel; scale is gamma * invstd.
   double *mean, *var, *invstd, *scale;
 };
 
@@ -90,11 +90,11 @@ struct BatchNormBackward {
   Place place;
   ChannelSpace space;
   DType dtype;
-  ChannelArray x, dy, dx, dresidual;  // without dx: only the sums
+  ChannelArray x, dy, dx, dresidual;  // without dx, only the sums are computed
   const double *mean, *invstd, *scale;
-  double count;  // that the statistics were taken over; 0 in evaluation: they are constants
+  double count;  // number of values in the statistics; 0 in evaluation, where they are constants
   const uint8_t* relu_mask;
-  bool sums_given;  // `sums` is an input, not a result
+  bool sums_given;  // whether `sums` is an input instead of a result
   BackwardSums sums;
   ChannelVector dgamma, dbeta;
 };

@@ -1,5 +1,5 @@
-// Arrays as kernels see them: where they lie and, if not simply one element after the other, how to
-// walk.
+// Arrays as kernels take them: an address and, for arrays that are not contiguous, a description of
+// their strides.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +9,12 @@ namespace fastopt {
 inline constexpr int kMaxDims = 64;
 inline constexpr int64_t kCacheLine = 64;  // bytes
 
-// 2**64 / d for d > 1, rounded down: who has it divides by multiplying (rules/divide.hpp).
+// 2**64 / d for d > 1, rounded down, to divide by multiplication (rules/divide.hpp).
 constexpr uint64_t reciprocal_of(int64_t d) {
   return d > 1 ? UINT64_MAX / uint64_t(d) + (UINT64_MAX % uint64_t(d) + 1 == uint64_t(d)) : 0;
 }
 
-// How to visit a strided array in a given order: axes from the slowest to the fastest.
+// How to visit a strided array in a given order: its axes from slowest to fastest.
 struct Walk {
   int64_t ndim;
   int64_t shape[kMaxDims];
@@ -22,8 +22,7 @@ struct Walk {
   uint64_t reciprocal[kMaxDims];  // of the shape
 };
 
-// A buffer that is only read. Its elements follow each other in the order they are visited in, unless
-// it comes with a walk.
+// A buffer that is only read. Without a walk, its elements are contiguous in the order of the visit.
 struct Source {
   const void* data;
   const Walk* walk;

@@ -15,7 +15,7 @@ inline constexpr size_t kDTypeBytes[kDTypes] = {2, 2, 4, 8};
 constexpr const char* name_of(DType t) { return kDTypeNames[static_cast<int>(t)]; }
 constexpr size_t bytes_of(DType t) { return kDTypeBytes[static_cast<int>(t)]; }
 
-// 16-bit storage. Only rules/half.hpp looks inside.
+// 16-bit storage. Only rules/half.hpp accesses the bits.
 struct Half {
   uint16_t bits;
 };
@@ -23,7 +23,7 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// Everything is computed in float, save what is stored in double.
+// Everything is computed in float, except for arrays of double.
 template <class T>
 struct ComputeOf {
   using type = float;

@@ -1,6 +1,6 @@
-// IEEE's default floating-point mode while an engine computes on the host. A library built with
-// -ffast-math, or torch.set_flush_denormal, may have told this thread to flush denormals or to round
-// otherwise, and the bits would then depend on who was imported first.
+// Sets the default IEEE floating-point mode while an engine computes on the host. A library built with
+// -ffast-math, or torch.set_flush_denormal, may have made this thread flush denormals or round
+// differently, and the bits would then depend on the order of imports.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 #if __FINITE_MATH_ONLY__ || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
     defined(__NO_SIGNED_ZEROS__)
-#error "fastopt needs the arithmetic of IEEE 754, which fast math is not"
+#error "fastopt needs IEEE 754 arithmetic; compile it without fast math"
 #endif
 
 namespace fastopt {
@@ -39,7 +39,7 @@ class IeeeMode {
   }
   static void set(Word w) { asm volatile("msr fpcr, %0" ::"r"(w)); }
 #else
-#error "fastopt knows x86-64 and AArch64"
+#error "fastopt supports x86-64 and AArch64"
 #endif
 
   Word saved_;

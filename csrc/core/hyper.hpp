@@ -1,5 +1,6 @@
-// The hyper-parameters of a step: those of every rule, and those that stand around any rule.
-// Plain doubles and enums, as the user gave them; a rule turns the ones it needs into constants.
+// The hyper-parameters of a step: those of the rules, and those that apply to every rule. They are
+// plain doubles and enums, as given by the user; a rule computes its constants from those that it
+// needs.
 #pragma once
 
 #include <cstdint>
@@ -7,22 +8,22 @@
 
 namespace fastopt {
 
-enum class EpsMode : uint8_t { outside, inside, hat };        // where epsilon stands
-enum class FirstStep : uint8_t { grad, zero };                // what the velocity starts from
-enum class AmsgradMax : uint8_t { raw, corrected };           // which v the maximum is taken of
-enum class L1Mode : uint8_t { subgradient, proximal };        // before the rule, or after it
-enum class DecayOrder : uint8_t { before, after };            // decay, then update; or the reverse
-enum class DecayScale : uint8_t { lr, none };                 // factor 1 - lr*decay, or 1 - decay
-enum class ClipScope : uint8_t { global, tensor };            // one norm for all, or one a tensor
-enum class ClipNorm : uint8_t { two, one, max };              // which norm
-enum class OnNonfinite : uint8_t { propagate, skip, raise };  // what a NaN or inf gradient does
+enum class EpsMode : uint8_t { outside, inside, hat };  // where epsilon is added
+enum class FirstStep : uint8_t { grad, zero };          // the first velocity
+enum class AmsgradMax : uint8_t { raw, corrected };     // which v the maximum is taken over
+enum class L1Mode : uint8_t { subgradient, proximal };  // before the rule, or after it
+enum class DecayOrder : uint8_t { before, after };      // decay, then update; or the reverse
+enum class DecayScale : uint8_t { lr, none };           // factor 1 - lr*decay, or 1 - decay
+enum class ClipScope : uint8_t { global, tensor };      // one norm for the list, or one per tensor
+enum class ClipNorm : uint8_t { two, one, max };        // which norm
+enum class OnNonfinite : uint8_t { propagate, skip, raise };  // what to do with a NaN or inf gradient
 
-inline constexpr double kNoLimit = std::numeric_limits<double>::infinity();  // a limit that is off
+inline constexpr double kNoLimit = std::numeric_limits<double>::infinity();  // a disabled limit
 
 struct Hyper {
   double lr = 1e-3;
 
-  // the rules' own
+  // of the rules
   double momentum = 0.0;
   double dampening = 0.0;
   double rho = 0.9;
@@ -38,7 +39,7 @@ struct Hyper {
   bool bias_correction = true;
   bool nesterov = false;
 
-  // around any rule
+  // of every step
   double l1 = 0.0;
   double l2 = 0.0;
   double weight_decay = 0.0;
@@ -49,7 +50,7 @@ struct Hyper {
   double grad_scale = 1.0;
   double clip_value = kNoLimit;
 
-  // over the whole list
+  // of the whole list
   double clip_norm = kNoLimit;
   double clip_eps = 1e-6;
   ClipScope clip_scope = ClipScope::global;

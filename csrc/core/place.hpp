@@ -1,4 +1,4 @@
-// Where buffers live and in which order work on them happens.
+// The device of buffers and the stream that orders the work on them.
 #pragma once
 
 #include <cstdint>
@@ -8,14 +8,13 @@ namespace fastopt {
 inline constexpr int kHost = -1;
 
 struct Place {
-  int device = kHost;  // or a CUDA device's number
-  void* stream =
-      nullptr;  // the caller's on that device: work is queued there, and nothing waits for it
+  int device = kHost;      // or a CUDA device's number
+  void* stream = nullptr;  // the caller's stream on that device, which the work is queued on
 
   bool on_host() const { return device == kHost; }
 };
 
-// How long memory is needed: until the call's work is done, or by later calls, too.
+// How long memory is needed: until the work of the call is done, or for later calls as well.
 enum class Lifetime : uint8_t { call, persistent };
 
 }  // namespace fastopt

@@ -111,13 +111,13 @@ void batch_norm_forward(const BatchNormForward& call) {
   const auto finish = [&](int64_t c0, int64_t c1) {
     if (computes_stats) partials.join<JoinMoments>(c0, c1, call.mean, call.var);
     for (int64_t c = c0; c < c1; ++c) {
-      Moments own{};
-      if (computes_stats) own = {call.mean[c], call.var[c]};
-      if (call.given_stats.mean) own = {call.given_stats.mean[c], call.given_stats.m2[c]};
+      Moments moments{};
+      if (computes_stats) moments = {call.mean[c], call.var[c]};
+      if (call.given_stats.mean) moments = {call.given_stats.mean[c], call.given_stats.m2[c]};
       const ForwardInputs in = inputs_of(call, c);
-      const Affine affine = affine_of(call, in, own, n);
+      const Affine affine = affine_of(call, in, moments, n);
       constants.set(c, [&]<class F> { return normalize_of<F>(affine); });
-      put_results(call, c, in, own, n, affine);
+      put_results(call, c, in, moments, n, affine);
     }
   };
 

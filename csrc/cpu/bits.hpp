@@ -1,7 +1,7 @@
-// A bit for each of up to kTile elements, eight to a byte, the first one lowest, made and used in loops
-// of their own: beside floats, a byte for each element has AVX-512 take 64 at a time, and those of
-// shorter rows one by one (16 channels, backward: five times as long). In an unnamed namespace, as
-// tile.hpp says.
+// ReLU masks: one bit for each of up to kTile elements, eight to a byte, the first one lowest. They are
+// packed and unpacked in separate loops: mixing bytes and floats in one loop makes the compiler
+// vectorize by 64 elements for AVX-512 and handle shorter rows one element at a time (16 channels,
+// backward: five times as long). In an unnamed namespace, for the reason given in tile.hpp.
 #pragma once
 
 #include "cpu/kernels.hpp"
@@ -10,7 +10,8 @@
 namespace fastopt::cpu {
 namespace {
 
-// Bit k alone. Read, for not every vector has a shift of its own for each lane.
+// Element k has bit k set. A table, because not every instruction set can shift each lane by its own
+// count.
 struct BitTable {
   alignas(64) uint32_t bit[32];
 
@@ -20,20 +21,20 @@ struct BitTable {
 };
 inline constexpr BitTable kBits;
 
-// Calls visit(i, word, all): Word holds the bits of elements i and on, 32 of them or 8; of the last 8,
-// some may be behind the end.
+// Calls visit(i, word, all) for each word of the mask: a Word holds the bits of 32 or 8 elements from i
+// on. `all` is false if some of the last 8 are beyond the end.
 template <class Visit>
-inline __attribute__((always_inline)) void each_word(int n, Visit&& visit) {
+inline FASTOPT_INLINE void each_word(int n, Visit&& visit) {
   int i = 0;
   for (; i + 32 <= n; i += 32) visit(i, uint32_t{}, std::true_type{});
   for (; i + 8 <= n; i += 8) visit(i, uint8_t{}, std::true_type{});
   if (i < n) visit(i, uint8_t{}, std::false_type{});
 }
 
-// Which values are above zero; none is behind the end.
+// Stores which values are above zero; bits beyond the end are 0.
 template <class F>
-inline __attribute__((always_inline)) void pack_mask(const F* values, int n, char* bits) {
-  each_word(n, [=]<class Word>(int i, Word word, auto all) __attribute__((always_inline)) {
+inline FASTOPT_INLINE void pack_mask(const F* values, int n, char* bits) {
+  each_word(n, [=]<class Word>(int i, Word word, auto all) FASTOPT_INLINE {
     uint32_t set = 0;
 #pragma omp simd reduction(| : set)
     for (int k = 0; k < int(8 * sizeof(Word)); ++k) {
@@ -45,12 +46,11 @@ inline __attribute__((always_inline)) void pack_mask(const F* values, int n, cha
   });
 }
 
-// The values whose bit is set, and zeros for the others; as many as the bytes have bits.
+// Copies the values whose bit is set and writes zeros for the others, for all bits of the last byte.
 static_assert(kTile % 8 == 0);
 template <class F>
-inline __attribute__((always_inline)) void apply_mask(const F* values, const char* bits, int n,
-                                                      F* out) {
-  each_word(n, [=]<class Word>(int i, Word word, auto all) __attribute__((always_inline)) {
+inline FASTOPT_INLINE void apply_mask(const F* values, const char* bits, int n, F* out) {
+  each_word(n, [=]<class Word>(int i, Word word, auto all) FASTOPT_INLINE {
     memcpy(&word, bits + i / 8, sizeof(Word));
     const uint32_t set = word;
 #pragma omp simd
@@ -61,35 +61,39 @@ inline __attribute__((always_inline)) void apply_mask(const F* values, const cha
   });
 }
 
-// ---- lines: n bits each in whole bytes, one after the other ----
+// ---- rows of a mask: n bits each, padded to whole bytes, one after the other ----
 
-inline constexpr int kMaxMaskElements = 1024;  // elements whose lines are taken at a time
+inline constexpr int kMaxMaskElements = 1024;  // whose mask rows are repacked at a time
 static_assert(kMaxPieceWidth <= kMaxMaskElements);
 
-// Calls visit<bytes>() with what a line has of them.
+// Calls visit<bytes>() with the number of bytes in a mask row of n bits.
 template <class Visit>
-inline __attribute__((always_inline)) void with_row_bytes(int n, Visit&& visit) {
-  n <= 8    ? visit.template operator()<1>()
-  : n <= 16 ? visit.template operator()<2>()
-  : n <= 24 ? visit.template operator()<3>()
-            : visit.template operator()<4>();
+inline FASTOPT_INLINE void with_row_bytes(int n, Visit&& visit) {
+  if (n <= 8)
+    visit.template operator()<1>();
+  else if (n <= 16)
+    visit.template operator()<2>();
+  else if (n <= 24)
+    visit.template operator()<3>();
+  else
+    visit.template operator()<4>();
 }
 
-// Three bytes by a copy would be written in parts and read as a whole, for which a CPU waits.
+// A copy of three bytes would be stored in parts and loaded as a whole, which stalls store forwarding.
 template <int bytes>
-inline __attribute__((always_inline)) uint32_t mask_row_at(const char* p) {
+inline FASTOPT_INLINE uint32_t mask_row_at(const char* p) {
   if constexpr (bytes == 3) return mask_row_at<2>(p) | mask_row_at<1>(p + 2) << 16;
-  uint32_t line = 0;
-  memcpy(&line, p, bytes);
-  return line;
+  uint32_t row = 0;
+  memcpy(&row, p, bytes);
+  return row;
 }
 
-// Between lines and bits side by side, 32 at a time.
-inline void join_mask_rows(const char* line, int64_t lines, int n, char* bits) {
-  with_row_bytes(n, [&]<int bytes>() __attribute__((always_inline)) {
+// Convert between mask rows and contiguous bits, 32 at a time.
+inline void join_mask_rows(const char* row, int64_t rows, int n, char* bits) {
+  with_row_bytes(n, [&]<int bytes>() FASTOPT_INLINE {
     uint64_t waiting = 0;
-    for (int have = 0; lines > 0; --lines, line += bytes) {
-      waiting |= uint64_t(mask_row_at<bytes>(line)) << have;
+    for (int have = 0; rows > 0; --rows, row += bytes) {
+      waiting |= uint64_t(mask_row_at<bytes>(row)) << have;
       have += n;
       if (have < 32) continue;
       memcpy(bits, &waiting, 4);
@@ -99,38 +103,38 @@ inline void join_mask_rows(const char* line, int64_t lines, int n, char* bits) {
   });
 }
 
-inline void split_mask_rows(const char* bits, int64_t lines, int n, char* line) {
-  with_row_bytes(n, [&]<int bytes>() __attribute__((always_inline)) {
+inline void split_mask_rows(const char* bits, int64_t rows, int n, char* row) {
+  with_row_bytes(n, [&]<int bytes>() FASTOPT_INLINE {
     const auto all = uint32_t((uint64_t(1) << n) - 1);
     uint64_t waiting = 0;
-    for (int have = 0; lines > 0; --lines, line += bytes) {
+    for (int have = 0; rows > 0; --rows, row += bytes) {
       if (have < n) {
         uint32_t next;
         memcpy(&next, bits, 4);
         waiting |= uint64_t(next) << have;
         bits += 4, have += 32;
       }
-      const uint32_t own = uint32_t(waiting) & all;
-      memcpy(line, &own, bytes);
+      const uint32_t first = uint32_t(waiting) & all;
+      memcpy(row, &first, bytes);
       waiting >>= n, have -= n;
     }
   });
 }
 
-// pack() and mask() for lines of n values each, which follow each other.
+// pack_mask() and apply_mask() for consecutive rows of n values each.
 template <class F>
-void pack_mask_rows(const F* values, int64_t lines, int n, char* line) {
+void pack_mask_rows(const F* values, int64_t rows, int n, char* row) {
   char bits[kMaxMaskElements / 8 + 4] = {};
-  pack_mask(values, int(lines) * n, bits);
-  split_mask_rows(bits, lines, n, line);
+  pack_mask(values, int(rows) * n, bits);
+  split_mask_rows(bits, rows, n, row);
 }
 
 template <class F>
-void apply_mask_rows(const F* values, const char* line, int64_t lines, int n, F* out) {
-  if (n % 8 == 0) return apply_mask(values, line, int(lines) * n, out);
+void apply_mask_rows(const F* values, const char* row, int64_t rows, int n, F* out) {
+  if (n % 8 == 0) return apply_mask(values, row, int(rows) * n, out);
   char bits[kMaxMaskElements / 8 + 4];
-  join_mask_rows(line, lines, n, bits);
-  apply_mask(values, bits, int(lines) * n, out);
+  join_mask_rows(row, rows, n, bits);
+  apply_mask(values, bits, int(rows) * n, out);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Going through a piece of BatchNorm's work, for one instruction set. In an unnamed namespace, as
-// tile.hpp says.
+// Iteration over a piece of BatchNorm's work, for one instruction set. In an unnamed namespace, for the
+// reason given in tile.hpp.
 #pragma once
 
 #include "cpu/bits.hpp"
@@ -8,7 +8,7 @@
 namespace fastopt::cpu {
 namespace {
 
-// Constants of a piece's elements in a row, as the loops read them.
+// The constants for the elements of a row, in the order in which the loops read them.
 template <Form form, class F, int count>
 class ChannelConstants {
  public:
@@ -32,54 +32,54 @@ class ChannelConstants {
   alignas(64) F values_[count][form == Form::single ? 1 : kMaxPieceWidth];
 };
 
-// Where element i of a row finds its channel's constant.
+// The index of the constant for element i of a row.
 template <Form form>
 constexpr int64_t channel(int64_t i) {
   return form == Form::multi ? i : 0;
 }
 
 template <class Visit>
-inline __attribute__((always_inline)) void each_row_tile(const ChannelPiece& p, Visit&& visit) {
+inline FASTOPT_INLINE void each_row_tile(const ChannelPiece& p, Visit&& visit) {
   for (int64_t row = 0; row < p.rows; ++row)
-    each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) { visit(row, i, n); });
+    each_tile(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE { visit(row, i, n); });
 }
 
-// Whether a row can be taken as it lies, all at once.
+// Whether a row can be read in place, without tiles.
 template <class P>
 bool in_place(const Rows& a) {
   return std::is_same_v<P, Compute<P>> && aligned(a.data, alignof(P));
 }
 
 template <class Visit>
-inline __attribute__((always_inline)) void each_stretch(bool at_once, int64_t begin, int64_t end,
-                                                        Visit&& visit) {
+inline FASTOPT_INLINE void each_stretch(bool at_once, int64_t begin, int64_t end, Visit&& visit) {
   at_once ? visit(begin, int(end - begin)) : each_tile(begin, end, visit);
 }
 
 inline char* row_of(const Rows& a, int64_t row) { return a.data + row * a.stride; }
 
-// Tells the CPU what will be read soon: what a loop reads a tile at a time, or four rows at a time, it
-// does not foresee. From DRAM, moments of 64 channels take 1.45 times as long without this (Zen 4). Of
-// rows, kRowsAhead elements are on their way; those that consist of runs are long, and lie far apart.
+// Prefetches upcoming data: the hardware prefetcher does not recognize loops that read a tile, or four
+// rows, at a time. From DRAM, moments of 64 channels take 1.45 times as long without this (Zen 4). In
+// rows layout the distance is kRowsAhead elements; rows that consist of runs are long and far apart, so
+// there the next row is prefetched.
 inline constexpr int64_t kRowsAhead = 2048;
 template <Form form, class P>
-inline __attribute__((always_inline)) void prefetch_ahead(const ChannelPiece& p, const Rows& a,
-                                                          int64_t row, int64_t i, int n) {
+inline FASTOPT_INLINE void prefetch_ahead(const ChannelPiece& p, const Rows& a, int64_t row, int64_t i,
+                                          int n) {
   const char* from = form == Form::single ? row_of(a, row) + kAhead
                      : p.run > 1          ? row_of(a, row + 1)
                                           : row_of(a, row) + kRowsAhead * int64_t(sizeof(P));
   prefetch(from + i * int64_t(sizeof(P)), n * int64_t(sizeof(P)));
 }
 
-// Elements as values, side by side.
+// Converts n elements to contiguous values.
 template <class P>
 void copy_row(const char* from, int64_t n, Tile<P>& tile, Compute<P>* to) {
-  each_tile(0, n, [&](int64_t i, int m) __attribute__((always_inline)) {
+  each_tile(0, n, [&](int64_t i, int m) FASTOPT_INLINE {
     memcpy(to + i, tile.open(from, i, m), m * sizeof(Compute<P>));
   });
 }
 
-// Puts down which values of a row's tiles are above zero.
+// Writes the mask of a row, tile by tile.
 template <class F>
 class ReluMaskWriter {
  public:
@@ -94,7 +94,7 @@ class ReluMaskWriter {
   alignas(64) F row_[kMaxPieceWidth];
 };
 
-// Tiles of dy, with zeros where ReLU let nothing pass, if there was one.
+// Tiles of dy, with zeros where ReLU has blocked the value, if there was a ReLU.
 template <class P, bool relu>
 class MaskedTiles {
   using F = Compute<P>;
@@ -111,7 +111,7 @@ class MaskedTiles {
   alignas(64) F masked_[relu ? kTile : 1];
 };
 
-// The same of rows whose bits may be several lines; tiles are opened from a row's first to its last.
+// The same for rows whose mask may have several rows; the tiles of a row must be opened in order.
 template <class P, bool relu>
 class MaskedRow {
   using F = Compute<P>;

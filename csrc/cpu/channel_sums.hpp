@@ -1,5 +1,5 @@
-// What all sums of BatchNorm have alike, moments and those of the backward pass: a block's quarters. In
-// an unnamed namespace, as tile.hpp says.
+// The part that is common to all of BatchNorm's sums, forward and backward: the quarters of a block. In
+// an unnamed namespace, for the reason given in tile.hpp.
 #pragma once
 
 #include "cpu/channel_piece.hpp"
@@ -13,15 +13,15 @@ inline bool closes(const ChannelPiece& p, int64_t values) { return p.from + valu
 
 inline void clear(double* sums, int64_t n) { memset(sums, 0, n * sizeof(double)); }
 
-// Of a block that begins, for `n` lanes or channels.
+// Clears the sums of `n` lanes or channels if a block begins.
 inline void open_block(const ChannelPiece& p, int64_t n) {
   if (!opens(p)) return;
   clear(p.sums->first_before, n);
   clear(p.sums->second_before, n);
 }
 
-// Adds a quarter that has come to its end to those before.
-inline __attribute__((always_inline)) void close_quarter(BlockSums& sums, int64_t n) {
+// Adds a completed quarter to the sums of those before.
+inline FASTOPT_INLINE void close_quarter(BlockSums& sums, int64_t n) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
     sums.first_before[i] += sums.first[i];
@@ -29,11 +29,10 @@ inline __attribute__((always_inline)) void close_quarter(BlockSums& sums, int64_
   }
 }
 
-// What a piece of `values` has of each quarter of a block of `block`: visit(begin, end, opens, closes),
-// which says whether the quarter begins and ends there.
+// Calls visit(begin, end, opens, closes) for the part of a piece of `values` values in each quarter of
+// its block. The flags tell whether the quarter begins or ends there.
 template <int block, class Visit>
-inline __attribute__((always_inline)) void each_quarter(const ChannelPiece& p, int64_t values,
-                                                        Visit&& visit) {
+inline FASTOPT_INLINE void each_quarter(const ChannelPiece& p, int64_t values, Visit&& visit) {
   constexpr int64_t quarter = block / kQuarters;
   for (int64_t begin = 0; begin < values;) {
     const int64_t done = (p.from + begin) % quarter, left = values - begin;

@@ -1,5 +1,5 @@
-// Tiles of 16-bit storage, widened and narrowed. rules/half.hpp says what the values are; where the CPU
-// has instructions that give the same ones, they do it here (float16: 4.5 times as fast with F16C).
+// Conversion of tiles of 16-bit storage. rules/half.hpp defines the values; CPU instructions that
+// produce the same values are used where available (float16: 4.5 times as fast with F16C).
 #pragma once
 
 #ifdef __F16C__
@@ -11,7 +11,7 @@
 namespace fastopt::cpu {
 namespace {
 
-// What the instructions did of the n values; the loops below do the rest.
+// Return how many of the n values were converted with such instructions; the loops below do the rest.
 template <class P>
 int widen_quickly(const P*, Compute<P>*, int) {
   return 0;
@@ -21,11 +21,11 @@ int narrow_quickly(const Compute<P>*, P*, int) {
   return 0;
 }
 
-// As wide as the loops' own vectors, for what these read was just written here: a load waits for stores
-// that are narrower than itself (AVX-512, Adam: 1.25 times as long with vectors of eight).
+// As wide as the vectors of the loops that read these values next: a load that spans several narrower
+// stores cannot be forwarded from them (AVX-512, Adam: 1.25 times as long with vectors of eight).
 #if defined(__AVX512F__)
 inline constexpr int kQuick = 16;
-inline constexpr __mmask16 kEvery = 0xffff;  // as in lanes.hpp: unmasked, GCC 12 warns
+inline constexpr __mmask16 kEvery = 0xffff;  // as in philox_simd.hpp: unmasked, GCC 12 warns
 inline void widen_some(const Half* from, float* to) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   _mm512_storeu_ps(to, _mm512_maskz_cvtph_ps(kEvery, half));

@@ -1,7 +1,7 @@
-// Sums over rows of few channels. Such a row is shorter than the registers that a CPU keeps busy, and a
-// channel's values are added one after the other; but a block's quarters know nothing of each other,
-// and are summed side by side: moments of bfloat16 take 0.4 of the time for it (2 to 8 channels, Zen
-// 4). In an unnamed namespace, as tile.hpp says.
+// Sums over rows of few channels. A row of so few channels cannot fill enough vector registers to hide
+// latency, because each channel's values must be added sequentially. The four quarters of a block are
+// independent, however, so they are summed in parallel: moments of bfloat16 take 0.4x the time (2 to 8
+// channels, Zen 4). In an unnamed namespace, for the reason given in tile.hpp.
 #pragma once
 
 #ifdef __AVX512F__
@@ -13,8 +13,8 @@
 namespace fastopt::cpu {
 namespace {
 
-// Doubles of a register: as many as there are; on AVX-512 half as many for those who need no more,
-// since Zen 4 takes a whole one in two turns.
+// Doubles per register. On AVX-512 half a register is used where that suffices, because Zen 4 executes
+// a full one in two passes.
 #if defined(__AVX512F__)
 inline constexpr int kWide = 8, kNarrow = 4;
 #elif defined(__AVX__)
@@ -25,46 +25,45 @@ inline constexpr int kWide = 2, kNarrow = 2;
 
 template <class F, int count>
 struct Vectors {
-  typedef F Type __attribute__((vector_size(count * sizeof(F))));  // GCC forgets it of a `using`
+  typedef F Type __attribute__((vector_size(count * sizeof(F))));  // on an alias template GCC drops it
 };
 template <class F, int count>
 using Vector = typename Vectors<F, count>::Type;
 
 template <int count, class F>
-inline __attribute__((always_inline)) Vector<F, count> vector_at(const F* from) {
+inline FASTOPT_INLINE Vector<F, count> vector_at(const F* from) {
   Vector<F, count> values;
   memcpy(&values, from, sizeof(values));
   return values;
 }
 
 template <int count>
-inline __attribute__((always_inline)) Vector<double, count> as_doubles(
-    const Vector<float, count>& values) {
-#ifdef __AVX512F__  // GCC 12 would convert halves
+inline FASTOPT_INLINE Vector<double, count> as_doubles(const Vector<float, count>& values) {
+#ifdef __AVX512F__  // GCC 12 would convert in two halves
   if constexpr (count == 8) return _mm512_maskz_cvtps_pd(0xff, values);
 #endif
   return __builtin_convertvector(values, Vector<double, count>);
 }
 template <int count>
-inline __attribute__((always_inline)) Vector<double, count> as_doubles(
-    const Vector<double, count>& values) {
+inline FASTOPT_INLINE Vector<double, count> as_doubles(const Vector<double, count>& values) {
   return values;
 }
 
-// Registers of either sum that are at work: enough that none waits for itself, few enough for 16.
+// Accumulator registers of each sum: enough to hide the latency of an addition, few enough for 16
+// registers.
 inline constexpr int kAccumulators = 4;
 inline constexpr int kMaxFewChannels = kAccumulators * kWide;
 inline constexpr int kQuarterRows = kRowBlock / kQuarters;
 static_assert(kMaxFewChannels <= kMaxMaskRowBits && kQuarterRows * kMaxFewChannels <= kMaxMaskElements);
 
-// Whether a piece is a whole block of rows of few channels, without gaps.
+// Whether a piece is a whole block of contiguous rows of few channels.
 template <class P>
 bool is_few(const ChannelPiece& p, const Rows& a) {
   return p.n <= kMaxFewChannels && p.rows == kRowBlock && a.stride == p.n * int64_t(sizeof(P));
 }
 
-// Quarters of a block as values, with zeros where ReLU let nothing pass, if there was one. Beyond a row
-// one may read on: there is the next one or, behind the last, zeros.
+// Quarters of a block as values, with zeros where ReLU has blocked the value, if there was a ReLU.
+// Reading beyond the end of a row is allowed: the next row follows or, after the last one, zeros.
 template <class P, bool relu = false>
 class FewRows {
   using F = Compute<P>;
@@ -72,8 +71,8 @@ class FewRows {
  public:
   FewRows(const ChannelPiece& p, const Rows& a) : p_(p), a_(a) {}
 
-  // A quarter alone is read where it lies. Several are brought together, for a CPU does not foresee
-  // what is read here and there.
+  // A single quarter is read in place. Several are copied together, because the hardware does not
+  // predict reads in several places.
   void open(int quarter, int count) {
     const int64_t begin = quarter * kQuarterRows, end = begin + count * kQuarterRows;
     behind_ = row_of(a_, end);
@@ -90,7 +89,7 @@ class FewRows {
   }
   const F* row(int i) const { return values_ + i * p_.n; }
 
-  // Tells the CPU what will be read next, a part of it with each row of a quarter.
+  // Prefetches what will be read next, a part of it with each row of a quarter.
   void prefetch_next(int row) const { prefetch(behind_ + row * stride_, stride_); }
 
  private:
@@ -104,11 +103,11 @@ class FewRows {
   alignas(64) F unmasked_[relu ? kQuarterRows * kMaxFewChannels : 1];
 };
 
-// Sums of a block whose rows take `parts` registers of `wide` doubles, as many quarters at a time as
-// leave kAccumulators: for each row and the channels from c on, add(first, second, c, places...) adds
-// to two sums what stands at each array's place.
+// Sums a block whose rows take `parts` registers of `wide` doubles, so many quarters at a time that
+// they use kAccumulators registers. For each row and the channels from c on, add(first, second, c,
+// places...) adds the values at each array's place to the two sums.
 template <int wide, int parts, class Add, class... Few>
-inline __attribute__((always_inline)) void sum_few(BlockSums& sums, Add&& add, Few&... arrays) {
+inline FASTOPT_INLINE void sum_few(BlockSums& sums, Add&& add, Few&... arrays) {
   constexpr int together = kAccumulators / parts;
   for (int quarter = 0; quarter < kQuarters; quarter += together) {
     (arrays.open(quarter, together), ...);
@@ -131,7 +130,7 @@ inline __attribute__((always_inline)) void sum_few(BlockSums& sums, Add&& add, F
 }
 
 template <class Add, class... Few>
-inline __attribute__((always_inline)) void take_few(const ChannelPiece& p, Add&& add, Few&... arrays) {
+inline FASTOPT_INLINE void take_few(const ChannelPiece& p, Add&& add, Few&... arrays) {
   BlockSums& sums = *p.sums;
   open_block(p, kMaxFewChannels);
   if (p.n <= kNarrow)
@@ -146,13 +145,13 @@ inline __attribute__((always_inline)) void take_few(const ChannelPiece& p, Add&&
     sum_few<kWide, 4>(sums, add, arrays...);
 }
 
-// ---- the sums of a block that is_few ----
+// ---- sums of a block for which is_few() holds ----
 
 template <class P>
 void moments_of_few(const ChannelPiece& p) {
   FewRows<P> rows(p, p.x);
   const auto add = [&]<int wide>(Vector<double, wide>& sum, Vector<double, wide>& square, int c,
-                                 const Compute<P>* x) __attribute__((always_inline)) {
+                                 const Compute<P>* x) FASTOPT_INLINE {
     add_moment(as_doubles<wide>(vector_at<wide>(x)), vector_at<wide>(p.sums->pivot + c), sum, square);
   };
   take_few(p, add, rows);
@@ -164,7 +163,7 @@ void reduce_few(const ChannelPiece& p, const Compute<P>* mean) {
   FewRows<P> x_rows(p, p.x);
   FewRows<P, relu> dy_rows(p, p.dy);
   const auto add = [&]<int wide>(Vector<double, wide>& sum, Vector<double, wide>& product, int c,
-                                 const F* x, const F* dy) __attribute__((always_inline)) {
+                                 const F* x, const F* dy) FASTOPT_INLINE {
     add_gradient(as_doubles<wide>(vector_at<wide>(dy)),
                  as_doubles<wide>(vector_at<wide>(x) - vector_at<wide>(mean + c)), sum, product);
   };

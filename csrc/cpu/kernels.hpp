@@ -1,5 +1,5 @@
-// What one instruction set offers: loops over a stretch of one tensor, on the calling thread. Each
-// kernels_*.cpp is compiled once for each instruction set and fills one table at compile time.
+// The kernels of one instruction set: loops over a range of one tensor, on the calling thread. Each
+// kernels_*.cpp is compiled once per instruction set and defines one constexpr table.
 #pragma once
 
 #include "core/backend.hpp"
@@ -16,12 +16,12 @@ inline constexpr int kTile = 128;
 
 struct StepKernel {
   void (*prepare)(const Hyper&, int64_t step, Constants&);
-  // `fetches`: asks ahead for what it will read.
+  // `prefetches`: whether to prefetch what the loop will read.
   void (*range)(const Constants&, const StepTensor&, int64_t begin, int64_t end, bool prefetches);
 };
 
 struct NormKernel {
-  // Adds elements [begin, end) to kNormLanes sums; the first of them belongs to `lane`.
+  // Adds elements [begin, end) to kNormLanes sums; element `begin` belongs to `lane`.
   void (*add)(const NormTensor&, int64_t begin, int64_t end, int lane, double* lanes);
 };
 
@@ -39,41 +39,41 @@ struct StepKernels {
 
 // ---- BatchNorm ----
 
-inline constexpr int kMaxPieceWidth = 512;  // of one piece: their sums fit a first-level cache
-inline constexpr int kMaxMaskRowBits = 32;  // bits, where a row's are several lines
+inline constexpr int kMaxPieceWidth = 512;  // elements in a row of a piece: their sums fit the L1 cache
+inline constexpr int kMaxMaskRowBits = 32;  // of mask rows that are merged into one row of a piece
 
-// What a reduction has summed of a block so far, of the quarter it is at and of those before: kLanes
-// sums of one channel, or one for each of neighboring ones. Moments are taken about a pivot, the
-// block's first value.
+// The sums of a block so far, for the current quarter and for the quarters before it: kLanes sums of
+// one channel, or one sum for each of several neighboring channels. Moments are taken about a pivot,
+// the first value of the block.
 struct BlockSums {
   double first[kMaxPieceWidth], second[kMaxPieceWidth];
   double first_before[kMaxPieceWidth], second_before[kMaxPieceWidth];
   double pivot[kMaxPieceWidth];
 };
 
-// An array's part in a stretch of rows; `stride` bytes from one row to the next.
+// The rows of a piece in one array; `stride` bytes from one row to the next.
 struct Rows {
   char* data;
   int64_t stride;
 };
 
-// `rows` rows of `n` elements: of one channel, or of neighboring ones with `run` elements of each side
-// by side, kMaxPieceWidth elements at most. Rows of few channels may be given several as one, with
-// constants as often. A kernel reads and writes those of the members it names; without data, an array
-// takes no part.
+// `rows` rows of `n` elements: of one channel, or of neighboring channels with `run` adjacent elements
+// of each, at most kMaxPieceWidth elements. Several rows of few channels may be merged into one, with
+// the constants repeated. A kernel uses only the members that it names; an array without data is
+// absent.
 struct ChannelPiece {
   int64_t rows, n;
-  int64_t run = 1;         // never more where something is summed
+  int64_t run = 1;         // always 1 where something is summed
   Rows x, residual, y;     // forward
   Rows dy, dx, dresidual;  // backward
-  Rows relu_mask;          // a bit an element, in `lines` lines of whole bytes a row, several if short
+  Rows relu_mask;          // one bit per element, in `mask_rows` rows of whole bytes for each row
   int64_t mask_rows = 1;
   bool relu;
-  bool nontemporal;            // results go past the caches
-  const double* constants[4];  // of Normalize or NormalizeBackward, the first channel's
+  bool nontemporal;            // whether results bypass the caches
+  const double* constants[4];  // of Normalize or NormalizeBackward, from the first channel on
 
-  // A reduction may be given a block of `size` values a channel in several pieces, this one from value
-  // `from` on. The last one leaves two numbers for each channel.
+  // A reduction may process a block of `size` values per channel in several pieces; this one starts at
+  // value `from`. The last piece writes two numbers for each channel.
   int64_t from, size;
   BlockSums* sums;
   double *first, *second;
@@ -112,8 +112,8 @@ struct Kernels {
   const DropoutKernels& dropout;
 };
 
-// What a kernels_*.cpp calls its table: FASTOPT_ISA, given by the build, ends its name. constexpr, so
-// that no initializer of an instruction set the machine may lack runs when the module loads.
+// The name of a table ends in FASTOPT_ISA, which the build defines. Tables are constexpr, so that
+// loading the module runs no initializer that was compiled for an instruction set the machine may lack.
 #define FASTOPT_JOIN(a, b) a##b
 #define FASTOPT_TABLE(kind, isa) FASTOPT_JOIN(kind, isa)
 

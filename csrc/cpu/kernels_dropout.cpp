@@ -1,5 +1,5 @@
-// The loops of dropout, for one instruction set; see tile.hpp for what may not stand here. Everything
-// goes tile by tile: random words for it, then one loop over it.
+// The loops of dropout, for one instruction set; tile.hpp explains the unnamed namespace. Arrays are
+// processed tile by tile: first the random words of a tile are drawn, then one loop uses them.
 #include "cpu/kernels.hpp"
 #include "cpu/philox_simd.hpp"
 #include "cpu/tile.hpp"
@@ -10,8 +10,8 @@ namespace {
 
 // ---- random words ----
 
-// The words that decide about consecutive elements; one is kept if its word is not below `limit`. Where
-// nothing is left to chance all words are 0, and none is drawn.
+// The random words of consecutive elements. An element is kept if its word is not below `limit`. If all
+// elements are kept, or all dropped, the words are 0 and none is drawn.
 class RandomWords {
  public:
   RandomWords(const DropoutMask& mask, uint64_t threshold)
@@ -30,7 +30,7 @@ class RandomWords {
     return draw(uint64_t(mask_.start) + uint64_t(begin), n);
   }
 
-  // How many elements there are before one whose words start a group.
+  // The number of elements before the first one whose word starts a group.
   int64_t head(int64_t begin) const { return mask_.channels > 0 ? 0 : (-(mask_.start + begin)) & 3; }
 
  private:
@@ -41,7 +41,8 @@ class RandomWords {
     return words_ + lead;
   }
 
-  // The words of a sample's channels. If they are few, of all of them at once, for the tiles to come.
+  // The words of a sample's channels. If there are few channels, all words are drawn at once, for the
+  // following tiles as well.
   const uint32_t* draw_channels(int64_t sample, int64_t channel, int n) {
     const uint64_t first = uint64_t(mask_.start + sample * mask_.channels);
     if (mask_.channels > kTile) return draw(first + uint64_t(channel), n);
@@ -52,13 +53,13 @@ class RandomWords {
     return row_ + channel;
   }
 
-  // A channel's word, for each of its elements.
+  // Repeats a channel's word for each of its elements.
   const uint32_t* spread(int64_t begin, int n) {
     const int64_t channels = mask_.channels, inner = mask_.inner;
     for (int done = 0; done < n;) {
       const int64_t run = (begin + done) / inner, channel = run % channels;
       const int64_t sample = run / channels / mask_.repeats;
-      int64_t skip = (begin + done) % inner;  // those of its elements that lie before
+      int64_t skip = (begin + done) % inner;  // elements of the channel before this one
       const int64_t runs = min64(ceil_div(skip + (n - done), inner), channels - channel);
       const uint32_t* word = draw_channels(sample, channel, int(runs));
       if (inner == 1) {
@@ -76,9 +77,9 @@ class RandomWords {
   const DropoutMask& mask_;
   const Philox philox_;
   const bool random_;
-  int64_t sample_ = -1;  // whose words stand at row_
+  int64_t sample_ = -1;  // whose words row_ points to
   const uint32_t* row_ = nullptr;
-  static_assert(kTile % kBlockWords == 0);  // hence room for a tile and the start of its first group
+  static_assert(kTile % kBlockWords == 0);  // so words_ holds a tile and the start of its first group
   alignas(64) uint32_t words_[kTile + kBlockWords];
   alignas(64) uint32_t spread_[kTile];
 };
@@ -113,8 +114,8 @@ class Columns {
 // ---- dropout ----
 
 template <class F>
-inline __attribute__((always_inline)) void apply(const Dropout<F> rule, const F* x, const F* residual,
-                                                 const uint32_t* words, uint32_t limit, F* y, int n) {
+inline FASTOPT_INLINE void apply(const Dropout<F> rule, const F* x, const F* residual,
+                                 const uint32_t* words, uint32_t limit, F* y, int n) {
   if (residual) {
 #pragma GCC ivdep
     for (int j = 0; j < n; ++j) y[j] = residual[j] + rule(x[j], words[j] >= limit);
@@ -125,14 +126,14 @@ inline __attribute__((always_inline)) void apply(const Dropout<F> rule, const F*
 }
 
 template <class P, class B>
-void stretch(const DropoutCall& call, const DropoutConstants& constants, int64_t begin, int64_t end,
-             bool nontemporal) {
+void apply_range(const DropoutCall& call, const DropoutConstants& constants, int64_t begin, int64_t end,
+                 bool nontemporal) {
   using F = Compute<P>;
   const Dropout<F> rule(constants);
   RandomWords words(call.mask, constants.threshold);
   Columns<F, B> columns;
   Tile<P> xs, residuals, outs;
-  const auto visit = [&](int64_t i, int n) __attribute__((always_inline)) {
+  const auto visit = [&](int64_t i, int n) FASTOPT_INLINE {
     if (nontemporal) prefetch_ahead<P>(call.x.data, i, n);
     const F* x = xs.open(call.x, i, n);
     const F* residual = call.residual.data ? residuals.open(call.residual, i, n) : nullptr;
@@ -151,13 +152,13 @@ template <class P>
 void dropout(const DropoutCall& call, const DropoutConstants& constants, int64_t begin, int64_t end,
              bool nontemporal) {
   if (call.bias_dtype == DType::float32)
-    return stretch<P, float>(call, constants, begin, end, nontemporal);
-  stretch<P, P>(call, constants, begin, end, nontemporal);
+    return apply_range<P, float>(call, constants, begin, end, nontemporal);
+  apply_range<P, P>(call, constants, begin, end, nontemporal);
 }
 
 void mask(const DropoutMask& mask, uint64_t threshold, int64_t begin, int64_t end, bool* keep) {
   RandomWords words(mask, threshold);
-  each_tile(begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+  each_tile(begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
     const uint32_t* word = words.open(i, n);
 #pragma omp simd
     for (int j = 0; j < n; ++j) keep[i + j] = word[j] >= words.limit;

@@ -1,5 +1,5 @@
-// The loops of steps, norms and scaling, for one instruction set; see tile.hpp for what may not stand
-// here.
+// The loops of steps, norms and scaling, for one instruction set; tile.hpp explains the unnamed
+// namespace.
 #include "cpu/kernels.hpp"
 
 #include "cpu/tile.hpp"
@@ -11,21 +11,21 @@ namespace {
 
 // ---- steps ----
 
-inline constexpr int64_t kAlignFrom = 8192;  // elements; below, a loop more costs more than it brings
+inline constexpr int64_t kAlignFrom = 8192;  // elements; below, an extra loop costs more than it gains
 
-// Of this file alone: the address of a function that every file has would make a weak symbol of it.
+// A function of this file: taking the address of prepare() itself would emit it as a weak symbol.
 template <class Rule, class F>
 void prepare_here(const Hyper& h, int64_t step, Constants& out) {
   prepare<Rule, F>(h, step, out);
 }
 
-// The step on n values. A copy of the constants and separate pointers, so that the compiler need not
-// fear that a store changes them.
+// The step on n values. The constants are copied and the pointers are separate, so that the compiler
+// knows that no store changes them.
 template <GradOps ops, class Rule, class F>
 void apply(const Update<Rule, F> u, F clip, F* __restrict w, const F* __restrict g, F* const* states,
            int64_t n) {
   F* __restrict a = states[0], * __restrict b = states[1], * __restrict c = states[2];
-  const auto all = [=](int64_t count) __attribute__((always_inline)) {
+  const auto all = [=](int64_t count) FASTOPT_INLINE {
 #pragma GCC ivdep
     for (int64_t i = 0; i < count; ++i) {
       F s[kMaxSlots] = {};
@@ -38,12 +38,12 @@ void apply(const Update<Rule, F> u, F clip, F* __restrict w, const F* __restrict
       if constexpr (Rule::slots > 2) c[i] = s[2];
     }
   };
-  n == kTile ? all(kTile) : all(n);  // of a whole tile the compiler knows the size
+  n == kTile ? all(kTile) : all(n);  // the size of a full tile is a compile-time constant
 }
 
-// A rule on one tensor, and the loop for what its gradients go through before. Called by a pointer:
-// inlined for each storage, such loops took two thirds of this file's time to compile, and of its size.
-// (SGD in bfloat16, with the least to do for a tile, took 0.9 times as long.)
+// A rule on one tensor, and the loop for the operations on its gradient. The loop is called through a
+// pointer: inlined for each storage type, such loops took two thirds of this file's compile time and
+// code size. (SGD in bfloat16, which computes least per tile, took 0.9 times as long.)
 template <class Rule, class F>
 struct Step {
   const Update<Rule, F>& update;
@@ -68,19 +68,19 @@ struct Step {
   }
 };
 
-// Asks for what the step on a tile some way ahead will read. Roots and divisions fill what a CPU can
-// have in flight; it turns to memory when they are done. On a Xeon with AVX-512 Adam on 2^22 to 2^24
-// elements took 1.05 to 1.4 times as long without this. In cache it would cost some 10 %.
+// Prefetches what the step on a later tile will read. Square roots and divisions fill the CPU's
+// out-of-order window, so loads are issued only when they are done. On a Xeon with AVX-512, Adam on
+// 2^22 to 2^24 elements took 1.05 to 1.4 times as long without this. In cache it would cost about 10 %.
 template <int slots, class P, class S>
 __attribute__((noinline)) void prefetch_step(const StepTensor& t, int64_t i, int n) {
-  asm volatile("");  // or the compiler sees no effect, and calls nothing
+  asm volatile("");  // otherwise the compiler sees no effect and drops the call
   prefetch_ahead<P>(t.param, i, n);
   prefetch_ahead<P>(t.grad.data, i, n);
   for (int k = 0; k < slots; ++k) prefetch_ahead<S>(t.state[k], i, n);
 }
 
 template <class Rule, class F>
-void step_stretch(const Step<Rule, F>& step, int64_t begin, int64_t end) {
+void step_range(const Step<Rule, F>& step, int64_t begin, int64_t end) {
   const StepTensor& t = step.tensor;
   F* states[kMaxSlots] = {};
   for (int k = 0; k < Rule::slots; ++k) states[k] = static_cast<F*>(t.state[k]) + begin;
@@ -88,31 +88,31 @@ void step_stretch(const Step<Rule, F>& step, int64_t begin, int64_t end) {
        end - begin);
 }
 
-// Arrays of the compute type, aligned and in one order: one loop over all of them, nothing in between,
-// that starts on a cache line. Large arrays often lie at one distance from such a line, and then every
-// vector stays within one. On AMD that matters where the distances between arrays are such (64 MiB and
-// a page, as NumPy's large arrays may have) that their lines seem to fight for one place in the way
-// predictor: on a Zen 4 Adam took 1.15 to 1.3 times as long there without this, 1.03 to 1.07 with it.
+// Aligned, contiguous arrays of the compute type: a single loop over all of them, which starts on a
+// cache line. Large arrays often have the same offset from a cache line, and then no vector crosses
+// one. On AMD this matters if the distances between arrays (64 MiB and a page, as NumPy's large arrays
+// may have) make their lines conflict, apparently in the way predictor: on a Zen 4 Adam took 1.15
+// to 1.3 times as long there without this, 1.03 to 1.07 with it.
 template <class Rule, class F>
 void step_direct(const Step<Rule, F>& step, int64_t begin, int64_t end, bool prefetches) {
   const auto start = reinterpret_cast<uintptr_t>(static_cast<F*>(step.tensor.param) + begin);
   const int64_t head = int64_t(-start % kCacheLine / sizeof(F));
   const int64_t body = end - begin < kAlignFrom ? begin : begin + head;
-  step_stretch(step, begin, body);
-  if (!prefetches) return step_stretch(step, body, end);
+  step_range(step, begin, body);
+  if (!prefetches) return step_range(step, body, end);
   each_tile(body, end, [&](int64_t i, int n) {
     prefetch_step<Rule::slots, F, F>(step.tensor, i, n);
-    step_stretch(step, i, i + n);
+    step_range(step, i, i + n);
   });
 }
 
-// All others, tile by tile: load, compute, store.
+// All other arrays, tile by tile: load, compute, store.
 template <class P, class S, class Rule, class F>
 void step_tiles(const Step<Rule, F>& step, int64_t begin, int64_t end, bool prefetches) {
   const StepTensor& t = step.tensor;
   Tile<P> params, grads;
   Tile<S> states[kMaxSlots];
-  each_tile(begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+  each_tile(begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
     if (prefetches) prefetch_step<Rule::slots, P, S>(t, i, n);
     F* w = params.open(t.param, i, n);
     const F* g = grads.open(t.grad, i, n);
@@ -167,7 +167,7 @@ void norm(const NormTensor& t, int64_t begin, int64_t end, int lane, double* lan
     if (!t.data.walk && aligned(t.data.data, alignof(F)) && scale_clamp.is_identity())
       return add_values<Norm>(static_cast<const F*>(t.data.data) + begin, end - begin, lane, lanes);
   Tile<P> tile;
-  each_tile(begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+  each_tile(begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
     const F* x = tile.open(t.data, i, n);
     F* scaled = tile.scratch();
 #pragma omp simd
@@ -181,7 +181,7 @@ void scale(const ScaleTensor& t, double limit, int64_t begin, int64_t end) {
   using F = Compute<P>;
   const F most = F(limit), coef = F(t.coef);
   Tile<P> tile;
-  each_tile(begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+  each_tile(begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
     F* x = tile.open(t.data, i, n);
 #pragma omp simd
     for (int j = 0; j < n; ++j) x[j] = clamp(x[j], most) * coef;

@@ -1,8 +1,8 @@
-// Philox on as many counters as the registers hold. Loops are elsewhere left to the compiler; of this
-// one it would not see that only lower halves are multiplied, and take two to four times as long (GCC
-// 12, Zen 5, ns a word for v2, v3, v4: 1.8, 1.7, 0.57 against 0.74, 0.40, 0.18).
+// Philox on as many counters as the registers hold. Other loops are left to the compiler; in this one
+// it would not see that only the lower halves are multiplied, and its code would take two to four times
+// as long (GCC 12, Zen 5, ns per word for v2, v3, v4: 1.8, 1.7, 0.57 against 0.74, 0.40, 0.18).
 //
-// Like tile.hpp for kernels_*.cpp alone, and in an unnamed namespace.
+// Only for kernels_*.cpp, and in an unnamed namespace, like tile.hpp.
 #pragma once
 
 #if defined(__x86_64__)
@@ -16,11 +16,11 @@
 namespace fastopt::cpu {
 namespace {
 
-// For one register of 64-bit lanes: the products of lower halves, and the even or the odd lanes of two
-// registers taken in turn.
+// Operations on registers of 64-bit lanes: the products of the lower halves, and the even or the odd
+// lanes of two registers, interleaved.
 #if defined(__AVX512F__)
 using Register = __m512i;
-// All lanes: of the unmasked intrinsics GCC 12 warns that they read an uninitialized value.
+// All lanes: for unmasked intrinsics GCC 12 warns about an uninitialized value.
 inline constexpr __mmask8 kAll = 0xff;
 inline Register product(Register a, Register b) { return _mm512_maskz_mul_epu32(kAll, a, b); }
 inline Register even(Register a, Register b) { return _mm512_maskz_unpacklo_epi64(kAll, a, b); }
@@ -44,7 +44,7 @@ inline Register odd(Register a, Register b) { return vzip2q_u64(a, b); }
 
 using Vector = uint64_t __attribute__((vector_size(sizeof(Register)), may_alias));
 
-// Four registers at a time: one alone would wait for its multiplications, and the part of the first two
+// Four registers at a time hide the latency of the multiplications, and the part of the first two
 // rounds that is the same for all counters is computed once.
 inline constexpr int kRegisters = 4;
 inline constexpr int kRegisterLanes = sizeof(Register) / sizeof(uint64_t);
@@ -87,9 +87,9 @@ class Philox {
       for (int i = 0; i < 2; ++i) key_[round][i] = Vector{} + key[round][i];
   }
 
-  // philox_words() of kBlockGroups groups, one after the other.
+  // philox_words() for kBlockGroups consecutive groups.
   void block(uint64_t group, uint32_t* out) const {
-    // Lanes 0, 2, 4, ... hold the first half of a register's groups, in the order even() takes them up.
+    // Lanes 0, 2, 4, ... hold the first half of a register's groups, in the order of even().
     Vector lane;
     for (int i = 0; i < kRegisterLanes; ++i) lane[i] = uint64_t(i / 2 + i % 2 * (kRegisterLanes / 2));
     Lanes word[4];

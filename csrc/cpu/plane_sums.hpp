@@ -1,4 +1,4 @@
-// The sums of BatchNorm over one channel at a time, in lanes.
+// BatchNorm's sums over one channel at a time, in lanes.
 #pragma once
 
 #include "cpu/channel_sums.hpp"
@@ -6,7 +6,7 @@
 namespace fastopt::cpu {
 namespace {
 
-// Lane l of `lanes` becomes lane l - turn of `out`, from 0 to kLanes - 1 and on from there.
+// Rotates the lanes: lane l becomes lane l - turn of `out`, modulo kLanes.
 inline void turn_lanes(const double* lanes, int turn, double* out) {
   if (turn == 0) {
     memcpy(out, lanes, kLanes * sizeof(double));
@@ -18,9 +18,9 @@ inline void turn_lanes(const double* lanes, int turn, double* out) {
   memcpy(out, twice + turn, kLanes * sizeof(double));
 }
 
-// Two sums in lanes over the values of a piece in one quarter, tile by tile. The lanes are turned so
-// that the first value meets the first of them; so does every tile's, for a tile's length is a multiple
-// of theirs.
+// Two sums in lanes over the values of a piece in one quarter, tile by tile. The lanes are rotated so
+// that the first value belongs to the first lane. This then holds for every tile, because the length of
+// a tile is a multiple of the number of lanes.
 class TwoSums {
  public:
   TwoSums(BlockSums& sums, int64_t from, bool opens) : home_(sums), turn_(int(from % kLanes)) {
@@ -31,7 +31,7 @@ class TwoSums {
 
   // add(j, first, second) adds value j of the next n to one lane of each.
   template <class Add>
-  inline __attribute__((always_inline)) void take(int n, Add&& add) {
+  inline FASTOPT_INLINE void take(int n, Add&& add) {
     int j = 0;
     for (; j + kLanes <= n; j += kLanes)
 #pragma omp simd
@@ -39,7 +39,7 @@ class TwoSums {
     for (int l = 0; j < n; ++j, ++l) add(j, first_[l], second_[l]);
   }
 
-  // Leaves them, or, of a quarter that has come to its end, adds them to those before.
+  // Stores the sums; if the quarter is complete, adds them to those before.
   void put_back(bool closes) const {
     const int back = (kLanes - turn_) % kLanes;
     turn_lanes(first_, back, home_.first);
@@ -64,14 +64,13 @@ void moments_single(const ChannelPiece& p) {
   const bool direct = in_place<P>(p.x);
   open_block(p, kLanes);
   each_quarter<kPlaneBlock>(
-      p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
+      p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) FASTOPT_INLINE {
         TwoSums lanes(sums, p.from + begin, fresh);
-        each_stretch(direct, begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
+        each_stretch(direct, begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
           if (!direct) prefetch_ahead<Form::single, P>(p, p.x, 0, i, n);
           const F* x = tile.open(p.x.data, i, n);
-          lanes.take(n, [=](int j, double& sum, double& square) __attribute__((always_inline)) {
-            add_moment(double(x[j]), pivot, sum, square);
-          });
+          lanes.take(n, [=](int j, double& sum, double& square)
+                            FASTOPT_INLINE { add_moment(double(x[j]), pivot, sum, square); });
         });
         lanes.put_back(last);
       });
@@ -90,21 +89,21 @@ void reduce_single(const ChannelPiece& p) {
   MaskedTiles<P, relu> passed;
   const bool direct = !relu && in_place<P>(p.x) && in_place<P>(p.dy);
   open_block(p, kLanes);
-  each_quarter<kPlaneBlock>(
-      p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
-        TwoSums lanes(*p.sums, p.from + begin, fresh);
-        each_stretch(direct, begin, end, [&](int64_t i, int n) __attribute__((always_inline)) {
-          if (!direct) {
-            prefetch_ahead<Form::single, P>(p, p.x, 0, i, n);
-            prefetch_ahead<Form::single, P>(p, p.dy, 0, i, n);
-          }
-          const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
-          lanes.take(n, [=](int j, double& sum, double& product) __attribute__((always_inline)) {
-            add_gradient(double(dy[j]), double(x[j] - mean), sum, product);
-          });
-        });
-        lanes.put_back(last);
-      });
+  each_quarter<kPlaneBlock>(p, p.n,
+                            [&](int64_t begin, int64_t end, bool fresh, bool last) FASTOPT_INLINE {
+                              TwoSums lanes(*p.sums, p.from + begin, fresh);
+                              each_stretch(direct, begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
+                                if (!direct) {
+                                  prefetch_ahead<Form::single, P>(p, p.x, 0, i, n);
+                                  prefetch_ahead<Form::single, P>(p, p.dy, 0, i, n);
+                                }
+                                const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
+                                lanes.take(n, [=](int j, double& sum, double& product) FASTOPT_INLINE {
+                                  add_gradient(double(dy[j]), double(x[j] - mean), sum, product);
+                                });
+                              });
+                              lanes.put_back(last);
+                            });
   if (!closes(p, p.n)) return;
   *p.first = join_lanes<Sum>(p.sums->first_before);
   *p.second = join_lanes<Sum>(p.sums->second_before);

@@ -2,11 +2,12 @@
 #pragma once
 
 #include "core/buffer.hpp"
+#include "rules/host_device.hpp"
 
 namespace fastopt::cpu {
 namespace {
 
-inline __attribute__((always_inline)) void prefetch(const char* p, int64_t bytes) {
+inline FASTOPT_INLINE void prefetch(const char* p, int64_t bytes) {
   for (int64_t line = 0; line < bytes; line += kCacheLine) __builtin_prefetch(p + line, 0, 2);
 }
 

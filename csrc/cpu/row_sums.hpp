@@ -1,4 +1,4 @@
-// The sums of BatchNorm over neighboring channels, row by row.
+// BatchNorm's sums over neighboring channels, row by row.
 #pragma once
 
 #include "cpu/few_channels.hpp"
@@ -6,43 +6,43 @@
 namespace fastopt::cpu {
 namespace {
 
-// Rows [row, end), four at a time, so that the sums are loaded and stored a quarter as often:
-// add<count>(row).
+// Calls add<count>(row) for rows [row, end), four at a time, so that the sums are loaded and stored a
+// quarter as often.
 template <class Add>
-inline __attribute__((always_inline)) void each_four_rows(int64_t row, int64_t end, Add&& add) {
+inline FASTOPT_INLINE void each_four_rows(int64_t row, int64_t end, Add&& add) {
   for (; row + 4 <= end; row += 4) add.template operator()<4>(row);
   for (; row < end; ++row) add.template operator()<1>(row);
 }
 
-// The rows of a piece, quarter by quarter of its block, by the same add.
+// Adds the rows of a piece, quarter by quarter of its block.
 template <class Add>
-inline __attribute__((always_inline)) void take_quarters(const ChannelPiece& p, Add&& add) {
+inline FASTOPT_INLINE void take_quarters(const ChannelPiece& p, Add&& add) {
   BlockSums& sums = *p.sums;
   open_block(p, p.n);
-  each_quarter<kRowBlock>(
-      p, p.rows, [&](int64_t begin, int64_t end, bool fresh, bool last) __attribute__((always_inline)) {
-        if (fresh) {
-          clear(sums.first, p.n);
-          clear(sums.second, p.n);
-        }
-        each_four_rows(begin, end, add);
-        if (last) close_quarter(sums, p.n);
-      });
+  each_quarter<kRowBlock>(p, p.rows,
+                          [&](int64_t begin, int64_t end, bool fresh, bool last) FASTOPT_INLINE {
+                            if (fresh) {
+                              clear(sums.first, p.n);
+                              clear(sums.second, p.n);
+                            }
+                            each_four_rows(begin, end, add);
+                            if (last) close_quarter(sums, p.n);
+                          });
 }
 
-// Each channel from its first row to its last.
+// Each channel is summed from its first row to its last.
 template <class P>
 void moments_multi(const ChannelPiece& p) {
   using F = Compute<P>;
   BlockSums& sums = *p.sums;
   Tile<P> tiles[4];
   if (opens(p))
-    each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
+    each_tile(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE {
       const F* x = tiles[0].open(p.x.data, i, n);
       for (int j = 0; j < n; ++j) sums.pivot[i + j] = double(x[j]);
     });
-  const auto take = [&]<int count>(int64_t row) __attribute__((always_inline)) {
-    each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
+  const auto take = [&]<int count>(int64_t row) FASTOPT_INLINE {
+    each_tile(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE {
       const F* x[count];
       for (int r = 0; r < count; ++r) {
         x[r] = tiles[r].open(row_of(p.x, row + r), i, n);
@@ -74,8 +74,8 @@ void reduce_multi(const ChannelPiece& p) {
   BlockSums& sums = *p.sums;
   Tile<P> tiles[4];
   MaskedTiles<P, relu> passed[4];
-  const auto take = [&]<int count>(int64_t row) __attribute__((always_inline)) {
-    each_tile(0, p.n, [&](int64_t i, int n) __attribute__((always_inline)) {
+  const auto take = [&]<int count>(int64_t row) FASTOPT_INLINE {
+    each_tile(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE {
       const F *x[count], *dy[count], *mean = constants[0] + i;
       for (int r = 0; r < count; ++r) {
         x[r] = tiles[r].open(row_of(p.x, row + r), i, n);

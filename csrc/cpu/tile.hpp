@@ -1,9 +1,10 @@
-// Tiles: short stretches of an array, brought to the compute type and back. A tile of float or double
-// is the array itself; 16-bit storage is widened into a buffer that stays in the first-level cache, and
-// so is what the vector loops could not read in place: unaligned and strided arrays.
+// Tiles: short ranges of an array, converted to the compute type and back. A tile of float or double is
+// the array itself. 16-bit storage is widened into a buffer that stays in the first-level cache;
+// unaligned and strided arrays, which the vector loops cannot read in place, are copied into it.
 //
-// Everything is in an unnamed namespace: the one file that includes this is compiled once for each
-// instruction set, and no two of its copies may share a symbol.
+// Everything is in an unnamed namespace: the kernels_*.cpp files that include this header are compiled
+// once per instruction set, and their copies must not share a symbol, of which the linker would keep
+// one.
 #pragma once
 
 #include <string.h>
@@ -18,8 +19,7 @@
 namespace fastopt::cpu {
 namespace {
 
-// What is read a tile at a time, the CPU does not foresee well: loops that stream fetch so many bytes
-// ahead.
+// How many bytes ahead loops prefetch. The CPU does not predict well what is read a tile at a time.
 inline constexpr int64_t kAhead = 2048;
 
 inline bool aligned(const void* p, size_t to) { return reinterpret_cast<uintptr_t>(p) % to == 0; }
@@ -28,17 +28,16 @@ inline const char* at(const void* base, int64_t bytes) {
   return static_cast<const char*>(base) + bytes;
 }
 
-// Asks for what stands that far behind elements [begin, begin + n).
+// Prefetches what is kAhead bytes after elements [begin, begin + n).
 template <class P>
-inline __attribute__((always_inline)) void prefetch_ahead(const void* base, int64_t begin, int n) {
+inline FASTOPT_INLINE void prefetch_ahead(const void* base, int64_t begin, int n) {
   prefetch(at(base, begin * int64_t(sizeof(P)) + kAhead), n * int64_t(sizeof(P)));
 }
 
 // Calls visit(i, offset, m) for elements [begin, begin + n) of a strided array, in the order of its
-// walk: m from the i-th on stand along the fastest axis, the first of them at `offset`.
+// walk: m elements from the i-th on are along the fastest axis, the first of them at byte `offset`.
 template <class Visit>
-inline __attribute__((always_inline)) void each_strided(const Walk& walk, int64_t begin, int n,
-                                                        Visit&& visit) {
+inline FASTOPT_INLINE void each_strided(const Walk& walk, int64_t begin, int n, Visit&& visit) {
   const int last = int(walk.ndim) - 1;
   int64_t index[kMaxDims];
   for (int d = last; d >= 0; begin /= walk.shape[d--]) index[d] = begin % walk.shape[d];
@@ -56,7 +55,7 @@ inline __attribute__((always_inline)) void each_strided(const Walk& walk, int64_
   }
 }
 
-// Elements between places that are `from_stride` and `to_stride` bytes apart.
+// Copies elements that are `from_stride` bytes apart to places that are `to_stride` bytes apart.
 template <class P>
 inline void copy_strided(char* to, int64_t to_stride, const char* from, int64_t from_stride, int n) {
   constexpr int64_t dense = sizeof(P);
@@ -70,7 +69,7 @@ inline void copy_strided(char* to, int64_t to_stride, const char* from, int64_t 
 template <class P>
 void gather(const Source& source, int64_t begin, int n, P* out) {
   const Walk& walk = *source.walk;
-  each_strided(walk, begin, n, [&](int i, int64_t offset, int m) __attribute__((always_inline)) {
+  each_strided(walk, begin, n, [&](int i, int64_t offset, int m) FASTOPT_INLINE {
     copy_strided<P>(reinterpret_cast<char*>(out + i), sizeof(P), at(source.data, offset),
                     walk.stride[walk.ndim - 1], m);
   });
@@ -79,15 +78,15 @@ void gather(const Source& source, int64_t begin, int n, P* out) {
 template <class P>
 void scatter(const P* values, const Target& target, int64_t begin, int n) {
   const Walk& walk = *target.walk;
-  each_strided(walk, begin, n, [&](int i, int64_t offset, int m) __attribute__((always_inline)) {
+  each_strided(walk, begin, n, [&](int i, int64_t offset, int m) FASTOPT_INLINE {
     copy_strided<P>(const_cast<char*>(at(target.data, offset)), walk.stride[walk.ndim - 1],
                     reinterpret_cast<const char*>(values + i), sizeof(P), m);
   });
 }
 
-// Calls visit(i, n) for each tile of [begin, end). For whole tiles n is a constant to the compiler.
+// Calls visit(i, n) for each tile of [begin, end). For full tiles n is a compile-time constant.
 template <class Visit>
-inline __attribute__((always_inline)) void each_tile(int64_t begin, int64_t end, Visit&& visit) {
+inline FASTOPT_INLINE void each_tile(int64_t begin, int64_t end, Visit&& visit) {
   int64_t i = begin;
   for (; i + kTile <= end; i += kTile) visit(i, kTile);
   if (i < end) visit(i, int(end - i));
@@ -99,7 +98,7 @@ class Tile {
   static constexpr bool same = std::is_same_v<P, F>;
 
  public:
-  // Elements [begin, begin + n) as values: in place if that can be, else a copy that may be changed.
+  // Elements [begin, begin + n) as values: in place if possible, otherwise a copy that may be changed.
   F* open(const void* base, int64_t begin, int n) {
     const char* p = at(base, begin * int64_t(sizeof(P)));
     if (aligned(p, alignof(P))) return values(reinterpret_cast<const P*>(p), n);
@@ -113,7 +112,7 @@ class Tile {
     return values(raw_, n);
   }
 
-  // A buffer for values that must not be changed where they are.
+  // A buffer for values that must not be changed in place.
   F* scratch() {
     if constexpr (same)
       return raw_;
@@ -121,15 +120,15 @@ class Tile {
       return wide_;
   }
 
-  // Where to compute values that will be put there: in place if that can be, unless they are to be
-  // streamed.
+  // Where to compute values that close() will store: in place if possible, unless with non-temporal
+  // stores.
   F* place(void* base, int64_t begin, bool nontemporal = false) {
     if constexpr (same)
       if (F* p = reinterpret_cast<F*>(base) + begin; !nontemporal && aligned(p, alignof(F))) return p;
     return scratch();
   }
 
-  // Puts values there, wherever they stand; nothing is left to do if that is where they are.
+  // Stores values in the array, unless they are there already.
   void close(const F* values, void* base, int64_t begin, int n, bool nontemporal = false) {
     char* p = const_cast<char*>(at(base, begin * int64_t(sizeof(P))));
     const char* from = reinterpret_cast<const char*>(values);
@@ -149,6 +148,7 @@ class Tile {
     return target.walk ? scratch() : place(target.data, begin, nontemporal);
   }
 
+  // As above. For an array with a walk, `values` must be what place() returned.
   void close(const F* values, const Target& target, int64_t begin, int n, bool nontemporal = false) {
     if (!target.walk) return close(values, target.data, begin, n, nontemporal);
     if constexpr (!same) narrow_tile(values, raw_, n);

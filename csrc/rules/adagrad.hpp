@@ -6,7 +6,7 @@
 
 namespace fastopt {
 
-// sqrt(x) with epsilon outside the root or inside it.
+// sqrt(x) with epsilon outside or inside the root.
 template <class F>
 struct Denominator {
   F inside, outside;

@@ -19,7 +19,7 @@ struct Adam {
 
   F beta1, rest1, beta2, rest2;  // rest = 1 - beta
   F lr_m, lr_g;                  // lr with the first moment's correction; lr_g is Nesterov's share of g
-  F correct_max, correct;        // the second moment's correction, before the maximum or after it
+  F correct_max, correct;        // the second moment's correction, before or after the maximum
   F eps_root, eps;
 
   FASTOPT_HD Adam(const Hyper& h, int64_t step)
@@ -29,7 +29,7 @@ struct Adam {
         rest2(F(1.0 - h.beta2)),
         eps_root(F(h.eps_root)),
         eps(F(h.eps)) {
-    const bool hat = h.eps_mode == EpsMode::hat;  // "epsilon hat", the paper's end of section 2
+    const bool hat = h.eps_mode == EpsMode::hat;  // "epsilon hat", end of section 2 of the paper
     const double c1 = h.bias_correction ? 1.0 - ipow(h.beta1, step) : 1.0;
     const double c1_next = h.bias_correction ? 1.0 - ipow(h.beta1, step + 1) : 1.0;
     const double c2 = h.bias_correction ? 1.0 - ipow(h.beta2, step) : 1.0;

@@ -1,5 +1,5 @@
-// What stands around any rule, in this order: unscale, clip by value, clip by norm, L1 and L2; the
-// rule; decay. Each piece is one line here and knows nothing of the rule it wraps.
+// The operations around a rule, in this order: unscale, clip by value, clip by norm, L1 and L2; the
+// rule; decay. Each is one line here and independent of the rule.
 #pragma once
 
 #include "core/hyper.hpp"
@@ -7,10 +7,10 @@
 
 namespace fastopt {
 
-// What a gradient is multiplied by before anything else looks at it.
+// The factor that a gradient is multiplied by before any other operation.
 FASTOPT_HD double gradient_factor(const Hyper& h) { return (h.maximize ? -1.0 : 1.0) / h.grad_scale; }
 
-// A gradient unscaled, then limited in size.
+// Unscales a gradient, then limits its absolute value.
 template <class F>
 struct ScaleClamp {
   F scale, limit;
@@ -41,19 +41,19 @@ struct Around {
   FASTOPT_HD bool penalizes() const { return l1 != F(0) || l2 != F(0); }
   FASTOPT_HD bool shrinks() const { return threshold != F(0); }
 
-  // A penalty that is off adds nothing even to an infinite parameter.
+  // A disabled penalty adds nothing, even if the parameter is infinite.
   FASTOPT_HD F penalize(F g, F w) const { return (g + l1 * sign(w)) + (l2 != F(0) ? l2 * w : F(0)); }
 
-  // The soft threshold, the proximal map of threshold * |w|: what is small becomes exactly zero.
+  // Soft thresholding, the proximal map of threshold * |w|: small values become exactly zero.
   FASTOPT_HD F shrink(F w) const {
     const F rest = abs(w) - threshold;
     return rest <= F(0) ? F(0) : (w < F(0) ? -rest : rest);
   }
 };
 
-// The coefficient that brings a gradient of this norm down to max_norm. With clip_eps 0:
-// max_norm / norm if norm > max_norm, else 1. Compared before it is divided: 0 / 0 and inf / inf are
-// within the limit. A NaN goes on into the gradient.
+// The coefficient that reduces a gradient of this norm to max_norm. With clip_eps 0: max_norm / norm if
+// norm > max_norm, else 1. The comparison comes before the division, so that 0 / 0 and inf / inf count
+// as within the limit. A NaN is propagated to the gradient.
 FASTOPT_HD double clip_coefficient(double norm, double max_norm, double clip_eps) {
   const double size = norm + clip_eps;
   return size <= max_norm ? 1.0 : max_norm / size;

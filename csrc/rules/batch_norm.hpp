@@ -1,5 +1,5 @@
-// Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167), forward and backward. What depends on
-// a channel alone is computed in double and rounded once to the compute type F.
+// Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167), forward and backward. The constants of
+// a channel are computed in double and rounded once to the compute type F.
 #pragma once
 
 #include "core/dtype.hpp"
@@ -14,18 +14,19 @@ FASTOPT_HD double update_running(double old, double batch, double old_weight, do
   return old_weight * old + new_weight * batch;
 }
 
-// Over n, or n - 1; of a single value or of none it is 0, not 0 / 0.
+// Over n or n - 1. For one value or none it is 0, not 0 / 0.
 FASTOPT_HD double variance(double m2, double n, bool unbiased) {
   const double divisor = unbiased ? n - 1.0 : n;
   return m2 / (divisor < 1.0 ? 1.0 : divisor);
 }
 
-// The sum of dy (x - mu) from that about a mean which was rounded to F.
+// The sum of dy (x - mu), from the sum about a mean that was rounded to F.
 FASTOPT_HD double recentered(double sum_products, double sum_dy, double rounded_mean, double mu) {
   return sum_products + (rounded_mean - mu) * sum_dy;
 }
 
-// y = (x - mean) * scale + shift, centered first. What F cannot hold of the mean goes into the shift.
+// y = (x - mean) * scale + shift, centered first. The part of the mean that F cannot represent is added
+// to the shift.
 template <class F>
 struct Normalize {
   F mean, scale, shift;
@@ -38,8 +39,8 @@ struct Normalize {
   FASTOPT_HD F operator()(F x) const { return (x - mean) * scale + shift; }
 };
 
-// dx = gamma k (dy - sum(dy) / n - (x - mean) k^2 sum(dy (x - mean)) / n), k = invstd; with statistics
-// that are constants (evaluation, n = 0) only gamma k dy is left.
+// dx = gamma k (dy - sum(dy) / n - (x - mean) k^2 sum(dy (x - mean)) / n), k = invstd. If the
+// statistics are constants (evaluation, n = 0), dx = gamma k dy.
 template <class F>
 struct NormalizeBackward {
   F mean, slope, offset, scale;
@@ -55,8 +56,8 @@ struct NormalizeBackward {
   FASTOPT_HD F operator()(F x, F dy) const { return ((dy - offset) - (x - mean) * slope) * scale; }
 };
 
-// ReLU lets pass what is above this: what is stored as more than zero. Below half the least number of a
-// 16-bit type, and at it, a value is stored as zero.
+// ReLU passes values above this threshold: those that are stored as more than zero. A value up to and
+// including half the smallest number of a 16-bit type is stored as zero.
 template <class P>
 inline constexpr Compute<P> kReluFloor = 0;
 template <>

@@ -1,5 +1,6 @@
-// What a channel's numbers become, forward and backward, between reading its elements and computing
-// with them. Everything is double, and rounded once where it meets the elements.
+// The computation for one channel, forward and backward, between the reduction over its elements and
+// the pass that uses the result. Everything is double and rounded once, to the type the elements are
+// computed in.
 #pragma once
 
 #include "core/batch_norm.hpp"
@@ -9,7 +10,7 @@
 
 namespace fastopt {
 
-// ---- a channel's value in a user's array: on a host aligned or not, on a device aligned ----
+// ---- a channel's value in a user's array: possibly unaligned on a host, aligned on a device ----
 
 template <class T>
 FASTOPT_HD double load_value(const char* p) {
@@ -22,8 +23,8 @@ FASTOPT_HD double load_value(const char* p) {
 #endif
 }
 
-// On a device not byte by byte: ptxas 13.0 takes the first byte of what was just rounded to 16 bits for
-// the number, and converts that to an integer.
+// On a device the value is not copied byte by byte: ptxas 13.0 then takes the first byte of a value
+// that was just rounded to 16 bits for the number itself, and converts it to an integer.
 template <class T>
 FASTOPT_HD void store_value(char* p, double value) {
   const T stored = narrow<T>(Compute<T>(value));
@@ -67,8 +68,9 @@ FASTOPT_HD void put(const ChannelVector& v, int64_t c, double value) {
 }
 
 // ---- forward ----
-// In three parts, for a device: what a channel brings along is read before its sums are there, its
-// elements wait for what is computed, and nobody for what is written.
+// In three parts, for a device: the inputs of a channel are read before its sums are available, the
+// pass over the elements waits for the computed constants, and nothing waits for the results to be
+// stored.
 
 struct ForwardInputs {
   double gamma, beta, running_mean, running_var;
@@ -78,12 +80,12 @@ FASTOPT_HD ForwardInputs inputs_of(const BatchNormForward& call, int64_t c) {
           get(call.running.var, c)};
 }
 
-// What becomes of a channel, before its elements' numbers are rounded.
+// The result for a channel, before the constants of its elements are rounded.
 struct Affine {
   double mean, var, invstd, scale, shift;
 };
 
-// `m` over n values: the batch's, or given; of no use in evaluation.
+// `m` over n values: of the batch, or given; unused in evaluation.
 FASTOPT_HD Affine affine_of(const BatchNormForward& call, const ForwardInputs& in, const Moments& m,
                             double n) {
   const double mean = call.evaluate ? in.running_mean : m.mean;
@@ -119,7 +121,7 @@ FASTOPT_HD BackwardInputs inputs_of(const BatchNormBackward& call, int64_t c) {
   return {call.mean[c], call.invstd[c], call.scale[c]};
 }
 
-// Of dy, and of dy (x - mean).
+// The sums of dy and of dy (x - mean).
 struct ChannelSums {
   double dy, dy_centered;
 };
@@ -127,7 +129,7 @@ FASTOPT_HD ChannelSums sums_of(const BatchNormBackward& call, int64_t c) {
   return {call.sums.dy[c], call.sums.dy_centered[c]};
 }
 
-// About the mean, where they were just taken about a mean that was rounded to F, and not given.
+// The sums about the exact mean. Unless they were given, they were taken about the mean rounded to F.
 template <class F>
 FASTOPT_HD ChannelSums centered(const BatchNormBackward& call, const BackwardInputs& in,
                                 ChannelSums sums) {

@@ -1,5 +1,5 @@
-// Division of indices by multiplication: on a GPU the quotient of two 64-bit integers is a subroutine
-// of some hundred instructions, and what calls one keeps its registers in memory.
+// Division of indices by multiplication: on a GPU, 64-bit integer division is a subroutine of about a
+// hundred instructions, and its callers keep registers in memory.
 #pragma once
 
 #include "core/buffer.hpp"
@@ -27,7 +27,7 @@ FASTOPT_HD uint64_t upper_product(uint64_t a, uint64_t b) {
 #endif
 }
 
-// n / d for n >= 0. A reciprocal rounded down gives a quotient that is right or one too small.
+// n / d for n >= 0. The reciprocal is rounded down, so the quotient is exact or one too small.
 FASTOPT_HD DivMod divide(int64_t n, int64_t d, uint64_t reciprocal) {
   if (d <= 1) return {n, 0};
   const int64_t low = int64_t(upper_product(uint64_t(n), reciprocal));

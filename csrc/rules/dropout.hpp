@@ -3,7 +3,7 @@
 // arXiv:1706.02515.
 //
 // Element i is dropped if its word, number i mod 4 of philox_words(seed, offset, i / 4), is below a
-// threshold. Keeping is a select: a product with a mask would make NaN of a dropped infinity.
+// threshold. The result is selected: multiplying by a mask would turn a dropped infinity into NaN.
 #pragma once
 
 #include "core/dropout.hpp"
@@ -14,11 +14,11 @@ namespace fastopt {
 inline constexpr uint64_t kDropNone = 0;
 inline constexpr uint64_t kDropAll = uint64_t(1) << 32;
 
-// What SELU tends to far below zero, -lambda * alpha: the value of a dropped unit, before alpha dropout
-// shifts and scales it.
+// The limit of SELU for large negative inputs, -lambda * alpha: the value of a dropped unit, before
+// alpha dropout shifts and scales it.
 inline constexpr double kSeluFloor = -1.7580993408473766;
 
-// p * 2**32, rounded to nearest. The product is exact, and so is the comparison.
+// p * 2**32, rounded to nearest. Both the product and the comparison are exact.
 FASTOPT_HD uint64_t drop_threshold(double p) {
   const double words = p * double(kDropAll);
   const uint64_t whole = uint64_t(words);
@@ -37,12 +37,12 @@ struct DropoutConstants {
     if (!o.training) {
       if (o.scaling == Scaling::inverted) return;
       scale = keep;
-      threshold = keep == 0.0 ? kDropAll : kDropNone;  // exact, where 0 * inf would not be
+      threshold = keep == 0.0 ? kDropAll : kDropNone;  // exact, unlike 0 * inf
       return;
     }
     threshold = drop_threshold(p);
     if (p == 0.0 || p == 1.0) return;
-    if (o.alpha) {  // section 3 there: mean 0 and variance 1 stay what they are
+    if (o.alpha) {  // section 3 there: preserves mean 0 and variance 1
       scale = 1.0 / sqrt(keep * (1.0 + p * (kSeluFloor * kSeluFloor)));
       if (o.backward) return;
       shift = -scale * p * kSeluFloor;

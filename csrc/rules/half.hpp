@@ -1,5 +1,5 @@
-// float16 and bfloat16, widened to float and rounded back to nearest even. Integer and IEEE
-// operations without branches, so that a compiler vectorizes them and every device agrees.
+// float16 and bfloat16, widened to float and rounded back to nearest even. Only integer and IEEE
+// operations without branches, so that compilers vectorize them and all devices agree.
 #pragma once
 
 #include "core/dtype.hpp"
@@ -22,9 +22,9 @@ FASTOPT_HD float widen(float x) { return x; }
 FASTOPT_HD double widen(double x) { return x; }
 FASTOPT_HD float widen(BFloat16 x) { return float_of(uint32_t(x.bits) << 16); }
 
-// A half's exponent and mantissa stand 13 bits higher in a float, whose bias is 112 larger. A normal
-// number is rebiased by adding; a subnormal one is built under an exponent of 2^-14 and that exponent
-// subtracted again, which is exact and never meets a float denormal.
+// In a float, exponent and mantissa are 13 bits higher than in a half, and the exponent's bias is 112
+// larger. A normal number is rebiased by an addition. A subnormal number is built with an exponent of
+// 2^-14, which is then subtracted; this is exact and involves no float denormal.
 FASTOPT_HD float widen(Half x) {
 #ifdef __CUDA_ARCH__  // one instruction, and exact
   float wide;
@@ -56,7 +56,7 @@ FASTOPT_HD double narrow<double>(double x) {
 
 template <>
 FASTOPT_HD BFloat16 narrow<BFloat16>(float x) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // one instruction that rounds alike
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // one instruction with the same rounding
   BFloat16 stored;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(stored.bits) : "f"(x));
   return stored;
@@ -68,11 +68,11 @@ FASTOPT_HD BFloat16 narrow<BFloat16>(float x) {
 #endif
 }
 
-// Normal results round by adding half an ulp less one, plus one if the kept part is odd. Subnormal
-// ones are added to 0.5, whose ulp is a half's smallest step: the addition does the rounding.
+// Normal results are rounded by adding half an ulp less one, plus one if the kept part is odd.
+// Subnormal results are added to 0.5, whose ulp is the smallest half: the addition rounds them.
 template <>
 FASTOPT_HD Half narrow<Half>(float x) {
-#ifdef __CUDA_ARCH__  // one instruction that rounds alike, subnormal results too
+#ifdef __CUDA_ARCH__  // one instruction with the same rounding, for subnormal results as well
   Half stored;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(stored.bits) : "f"(x));
   return stored;

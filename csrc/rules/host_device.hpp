@@ -1,11 +1,11 @@
-// The few primitives every rule is written with: IEEE operations, alike on host and device.
+// The primitives that all rules use: IEEE operations, identical on host and device.
 #pragma once
 
 #include <cfloat>
 #include <cstdint>
 
-// Always inlined: files compiled per instruction set must not emit a weak copy of a rule, which the
-// linker could keep in its AVX-512 form for every CPU.
+// Always inlined: files compiled per instruction set must not emit a weak copy of a rule, because the
+// linker could keep the AVX-512 version for all CPUs.
 #ifdef __CUDACC__
 #define FASTOPT_HD __host__ __device__ __forceinline__
 #define FASTOPT_UNROLL _Pragma("unroll")
@@ -13,6 +13,9 @@
 #define FASTOPT_HD inline __attribute__((always_inline))
 #define FASTOPT_UNROLL _Pragma("GCC unroll 16")
 #endif
+
+// For functions and lambdas of the CPU's kernels.
+#define FASTOPT_INLINE __attribute__((always_inline))
 
 namespace fastopt {
 
@@ -45,13 +48,12 @@ FASTOPT_HD F clamp(F x, F limit) {
   return x > limit ? limit : (x < -limit ? -limit : x);
 }
 
-// A state value below the smallest normal number is stored as zero: moments that decay after the
-// gradient has gone quiet would otherwise sit among denormals, where some CPUs take a hundred times
-// as long.
+// A state value below the smallest normal number is stored as zero. Moments that decay while the
+// gradient is zero would otherwise become subnormal, where some CPUs take a hundred times as long.
 FASTOPT_HD float flush_subnormal(float x) { return abs(x) < FLT_MIN ? 0.0f : x; }
 FASTOPT_HD double flush_subnormal(double x) { return abs(x) < DBL_MIN ? 0.0 : x; }
 
-// base**n by repeated squaring: IEEE multiplications alone, so host and device agree to the bit.
+// base**n by repeated squaring: only IEEE multiplications, so host and device agree bit for bit.
 FASTOPT_HD double ipow(double base, int64_t n) {
   double result = 1.0;
   for (; n > 0; n >>= 1, base *= base)

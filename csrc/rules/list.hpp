@@ -1,5 +1,6 @@
-// Every rule there is. To add one: its header, its name here, a class in python/fastopt/optim.py, a
-// float64 function in tests/reference.py; a test fails if one is missing.
+// The list of all rules. To add one: a header, its name here, a class in python/fastopt/optim/ and a
+// function in python/fastopt/functional.py, and a float64 function in tests/reference.py; a test fails
+// if one is missing.
 #pragma once
 
 #include "rules/adagrad.hpp"
@@ -32,13 +33,13 @@ struct List {
 using RuleList = List<SGD, Momentum, Nesterov, AdaGrad, RMSpropPlain, RMSpropMomentum, RMSpropCentered,
                       RMSpropCenteredMomentum, AdamPlain, AdamAmsgrad, Move0, Move1, Move2, Move3>;
 
-// What the layers above need to know of a rule.
+// The properties of a rule that the other layers use.
 struct RuleInfo {
   const char* name;
   int slots;
-  const char* const* states;  // the first `slots` names are this rule's
-  const char* const* hyper;   // up to a nullptr
-  const EpsMode* eps_modes;   // the two places its epsilon may stand, or null
+  const char* const* states;  // the first `slots` names belong to this rule
+  const char* const* hyper;   // ends with nullptr
+  const EpsMode* eps_modes;   // the two ways to add epsilon, or null
 };
 
 template <template <class> class R>

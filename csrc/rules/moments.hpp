@@ -1,9 +1,9 @@
-// Mean and squared deviations of a channel, of a fixed shape: its values in memory order are cut into
-// blocks; a block is summed about its first value, in quarters that are added one after the other;
-// blocks are joined in a binary tree (tree.hpp).
-// Everything is double. Nothing here subtracts the square of a mean from a mean of squares: about a
-// value of the block itself nothing cancels that matters, whatever the mean. The constants are part of
-// the contract: changing them changes results, and so is a new major version.
+// Mean and sum of squared deviations of a channel, as a fixed reduction tree: the values in memory
+// order are divided into blocks; a block is summed about its first value, in quarters that are added in
+// order; blocks are combined in a binary tree (tree.hpp). Everything is double. The square of a mean is
+// never subtracted from a mean of squares: deviations from a value of the block itself leave no
+// significant cancellation, whatever the mean. The constants are part of the contract: changing them
+// changes results and requires a new major version.
 #pragma once
 
 #include "rules/divide.hpp"
@@ -11,16 +11,16 @@
 
 namespace fastopt {
 
-// Planes: value i of a block belongs to lane i mod kLanes. Ending a block keeps memory waiting: from
+// Planes: value i of a block belongs to lane i mod kLanes. Memory idles at the end of a block: from
 // DRAM, blocks of 1024 float32 take 1.7 times as long (Zen 4).
 inline constexpr int kPlaneBlock = 4096;
-// Rows: a channel's values in a block are summed from first to last. For 512 bytes of float32 there are
-// 16 of results to join.
+// Rows: a channel's values in a block are summed from first to last. 512 bytes of float32 yield 16
+// bytes of partial results.
 inline constexpr int kRowBlock = 128;
 
-// A lane's values in a quarter are summed one after the other, and so are a channel's of rows. On a
-// device, where a thread needs 18 to 32 cycles for each, four times as many were the longest part of a
-// small array's sums.
+// The values of a lane in a quarter are summed sequentially, and in rows those of a channel. On a
+// device each addition takes a thread 18 to 32 cycles; four times as many were the longest part
+// of a small array's sums.
 inline constexpr int kQuarters = 4;
 
 struct Moments {
@@ -28,8 +28,8 @@ struct Moments {
   double m2;
 };
 
-// What a value adds to either sum of a block, a double or a vector of them: of moments, and of the
-// backward pass, where x stands less its mean.
+// Add a value to the two sums of a block, of moments or of the backward pass, where `x` is x - mean. D
+// is double or a vector of doubles.
 template <class D>
 FASTOPT_HD void add_moment(const D& x, const D& pivot, D& sum, D& square) {
   const D d = x - pivot;
@@ -42,16 +42,16 @@ FASTOPT_HD void add_gradient(const D& dy, const D& x, D& sum, D& product) {
   product += dy * x;
 }
 
-// From the sums of d and d * d over `count` values, d = x - pivot. Rounding may leave m2 a hair below
-// zero; where the squares have left a double's range it is infinite, as they are, and not inf - inf.
+// From the sums of d and d * d over `count` values, d = x - pivot. Rounding may make m2 slightly
+// negative, which becomes 0. If the squares overflow, m2 is infinite like them, not inf - inf.
 FASTOPT_HD Moments moments_about(double pivot, double sum, double squares, double count) {
   const double mean = sum / count;
   const double m2 = squares - sum * mean;
   return {pivot + mean, m2 != m2 ? squares : maximum(m2, 0.0)};
 }
 
-// What n and n_b values weigh where they are joined. Of as many on either side, as the tree mostly has
-// them, that is known without dividing, which on a device takes as long as all else here.
+// Weights for combining n and n_b values. In the common case n == n_b they need no division, which on a
+// GPU would cost as much as the rest of the combination.
 struct Weights {
   double mean, m2;
 };
@@ -78,15 +78,16 @@ struct JoinSums {
   }
 };
 
-// How many values `blocks` blocks from `block` on have: `size` each, but the last of `count` values.
+// The number of values in `blocks` blocks from `block` on: `size` each, except for the last block of a
+// total of `count` values.
 FASTOPT_HD double values_in(int64_t block, int64_t blocks, int64_t size, int64_t count) {
   const int64_t end = (block + blocks) * size;
   return double((end < count ? end : count) - block * size);
 }
 
-// Joins the blocks of `channels` neighboring channels. A block's two numbers stand at a[block *
-// stride] and b[block * stride] plus the channel, the whole's end up at block 0. All blocks have `size`
-// values but the last; the channel has `count`.
+// Combines the blocks of `channels` neighboring channels. The two numbers of a block are at
+// a[block * stride + channel] and b[block * stride + channel]; the result is left in block 0. All
+// blocks but the last have `size` values; the channel has `count`.
 template <class Combine>
 FASTOPT_HD void join_blocks(double* a, double* b, int64_t stride, int64_t channels, int64_t size,
                             int64_t count) {

@@ -1,7 +1,7 @@
-// Gradient descent with momentum (Polyak 1964), and Nesterov's form of it with the gradient taken at
-// the parameters themselves (Sutskever et al. 2013, section 2). Nesterov's own form, with the gradient
-// taken where momentum is about to carry the parameters, has Momentum's step: what differs is the
-// point the caller differentiates at.
+// Gradient descent with momentum (Polyak 1964), and Nesterov's variant with the gradient evaluated at
+// the parameters themselves (Sutskever et al. 2013, section 2). Nesterov's original form, with the
+// gradient evaluated at the look-ahead point, has the same step as Momentum; only the point at which
+// the caller differentiates is different.
 #pragma once
 
 #include "core/hyper.hpp"
@@ -9,7 +9,7 @@
 
 namespace fastopt {
 
-// v = momentum * v + in * g, where lr stands in `in` or, as torch has it, in `out`.
+// v = momentum * v + in * g, where lr is part of `in` or, as in torch, of `out`.
 template <class F>
 struct Velocity {
   F momentum, in, out;
@@ -19,7 +19,7 @@ struct Velocity {
         in(F(dampened(h, step) * (h.lr_in_velocity ? h.lr : 1.0))),
         out(F(h.lr_in_velocity ? 1.0 : h.lr)) {}
 
-  // The first velocity is the gradient itself, whatever the dampening, unless told otherwise.
+  // By default the first velocity is the gradient itself, regardless of dampening.
   static FASTOPT_HD double dampened(const Hyper& h, int64_t step) {
     const bool whole = step == 1 && h.first_step == FirstStep::grad;
     return whole ? 1.0 : 1.0 - h.dampening;

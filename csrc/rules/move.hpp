@@ -1,6 +1,6 @@
-// Not a rule but a limit: every value that a rule with so many slots reads and writes is read and
-// written, none is computed with. A step cannot be faster than this; bench/ measures against it, on the
-// step's own arrays, which it leaves as they are.
+// Not a rule but a lower bound on time: reads and writes every value that a rule with this many slots
+// reads and writes, and computes nothing. A step cannot be faster. bench/ compares steps with it, on
+// the step's own arrays, which it leaves unchanged.
 #pragma once
 
 #include "core/hyper.hpp"
@@ -19,8 +19,7 @@ struct Move {
 
   FASTOPT_HD Move(const Hyper&, int64_t) {}
 
-  // What the gradient's NaN would overwrite is written back; the compiler cannot know that there is
-  // none.
+  // The values are written back unless the gradient is NaN; the compiler cannot know that it never is.
   FASTOPT_HD F operator()(F w, F g, F* s) const {
     const bool never = g != g;
     for (int k = 0; k < Slots; ++k) s[k] = never ? g : s[k];

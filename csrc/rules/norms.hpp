@@ -1,8 +1,8 @@
-// Norms, of a fixed shape. A list of arrays is one sequence of elements; the sequence is cut into
-// blocks of kNormBlock; inside a block element i belongs to lane i mod kNormLanes; lanes, then blocks,
-// are joined in a binary tree over their index. Threads decide who computes a node, never which nodes
-// there are, and cutting one array into a list changes nothing. Both numbers are part of the contract:
-// changing them changes results, and so is a new major version.
+// Norms, as a fixed reduction tree. A list of arrays is one sequence of elements, divided into blocks
+// of kNormBlock. Within a block, element i belongs to lane i mod kNormLanes; lanes, then blocks, are
+// combined in a binary tree over their index. The number of threads affects which thread computes a
+// node, never the tree, and dividing an array into a list of arrays changes nothing. Both numbers are
+// part of the contract: changing them changes results and requires a new major version.
 #pragma once
 
 #include "core/dtype.hpp"
@@ -14,8 +14,8 @@ namespace fastopt {
 inline constexpr int kNormLanes = kLanes;
 inline constexpr int kNormBlock = 4096;  // 16 KiB of float32: half a first-level cache
 
-// A norm: what an element adds, how two parts join, what the whole gives. Sums are kept in double: the
-// square of a float is exact there and neither 1e30 nor 1e-30 leaves its range.
+// A norm: the contribution of an element, how two parts are combined, and the final result. Sums are
+// double: the square of a float is exact there, and the squares of 1e30 and 1e-30 are in range.
 struct Norm2 : Sum {
   static FASTOPT_HD double part(double x) { return x * x; }
   static FASTOPT_HD double whole(double sum) { return sqrt(sum); }

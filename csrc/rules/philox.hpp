@@ -1,5 +1,5 @@
-// Philox4x32-10: a counter of four words and a key of two make four random words. Salmon, Moraes, Dror
-// & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
+// Philox4x32-10: maps a counter of four words and a key of two words to four random words. Salmon,
+// Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
 #pragma once
 
 #include <cstdint>
@@ -12,11 +12,11 @@ inline constexpr int kPhiloxRounds = 10;
 inline constexpr uint32_t kPhiloxMultipliers[2] = {0xD2511F53u, 0xCD9E8D57u};
 inline constexpr uint32_t kPhiloxWeyl[2] = {0x9E3779B9u, 0xBB67AE85u};
 
-// Products need 64 bits, so a word lives in the lower half of a 64-bit lane. What an upper half holds
-// does not matter: times() reads the lower one. That saves all masking, and lets a product be the next
-// round's word as it stands.
+// Products need 64 bits, so a word is the lower half of a 64-bit lane. The upper half is ignored,
+// because times() reads only the lower one. This makes masking unnecessary, and a product is directly
+// the next round's word.
 FASTOPT_HD uint64_t times(uint64_t word, uint32_t factor) {
-#ifdef __CUDA_ARCH__  // one instruction; left to itself, nvcc adds what the upper halves' zeros come to
+#ifdef __CUDA_ARCH__  // one instruction; otherwise nvcc adds the products of the upper halves
   uint64_t product;
   asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(uint32_t(word)), "r"(factor));
   return product;
@@ -28,15 +28,16 @@ FASTOPT_HD uint64_t upper(uint64_t product) { return product >> 32; }
 
 // Two words of the key for each round.
 FASTOPT_HD void philox_keys(uint64_t seed, uint32_t (&key)[kPhiloxRounds][2]) {
-  constexpr uint32_t low = kPhiloxWeyl[0], high = kPhiloxWeyl[1];  // a device has no such arrays
+  constexpr uint32_t low = kPhiloxWeyl[0],
+                     high = kPhiloxWeyl[1];  // the arrays are not available on a device
   for (uint32_t round = 0; round < kPhiloxRounds; ++round) {
     key[round][0] = uint32_t(seed) + round * low;
     key[round][1] = uint32_t(seed >> 32) + round * high;
   }
 }
 
-// Lane is uint64_t or, with operations of the same names, many of them side by side; Key is what it can
-// be xor-ed with.
+// Lane is uint64_t, or a vector type with operations of the same names; Key is a type it can be xor-ed
+// with.
 template <class Lane, class Key>
 FASTOPT_HD void philox(Lane (&word)[4], const Key (&key)[kPhiloxRounds][2]) {
   FASTOPT_UNROLL
@@ -49,9 +50,9 @@ FASTOPT_HD void philox(Lane (&word)[4], const Key (&key)[kPhiloxRounds][2]) {
   }
 }
 
-// Four words are drawn at a time: those of the elements with indices 4*group to 4*group + 3, in the
-// call that has this offset. The counter is (offset low, offset high, group low, group high), which is
-// cuRAND's curand_init(seed, group, 4 * offset).
+// Draws four words at a time: those of the elements with indices 4*group to 4*group + 3, in the call
+// with this offset. The counter is (offset low, offset high, group low, group high), which corresponds
+// to cuRAND's curand_init(seed, group, 4 * offset).
 FASTOPT_HD void philox_words(uint64_t seed, uint64_t offset, uint64_t group, uint32_t (&out)[4]) {
   uint64_t word[4] = {offset, offset >> 32, group, group >> 32};
   uint32_t key[kPhiloxRounds][2];

@@ -37,7 +37,7 @@ struct RMSprop {
     if constexpr (Centered) {
       F& mean = s[1];
       mean = flush_subnormal(rho * mean + rest * g);
-      variance = maximum(mean_sq - mean * mean, F(0));  // rounding may leave it below zero
+      variance = maximum(mean_sq - mean * mean, F(0));  // rounding may make it negative
     }
     const F scaled = g / denominator(variance);
     if constexpr (WithMomentum) {

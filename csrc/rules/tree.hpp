@@ -1,5 +1,6 @@
-// The shape of every reduction: elements go to lanes in turn; lanes, then blocks, are joined in a
-// binary tree over their index. Threads decide who computes a node, never which nodes there are.
+// The tree of every reduction: elements are assigned to lanes cyclically; lanes, then blocks, are
+// combined in a binary tree over their index. The number of threads affects which thread computes a
+// node, never the tree.
 #pragma once
 
 #include "rules/host_device.hpp"
@@ -19,9 +20,10 @@ FASTOPT_HD double join_lanes(double* lanes) {
   return lanes[0];
 }
 
-// Calls join(a, b, distance) for each node of the tree over `count` values: value a takes in value b,
-// the first of the next `distance` ones. A value without a partner stays as it is. Cutting at a
-// multiple of a power of two and joining the parts' results gives the same tree.
+// Calls join(a, b, distance) for each node of the tree over `count` values: value b, which stands for
+// the `distance` values from b on, is combined into value a. A value without a partner is left
+// unchanged. Dividing the values at multiples of a power of two and combining the parts' results gives
+// the same tree.
 template <class Join>
 FASTOPT_HD void walk_tree(int64_t count, Join&& join) {
   for (int64_t distance = 1; distance < count; distance *= 2)

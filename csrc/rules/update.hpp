@@ -1,4 +1,4 @@
-// A whole step on one element: what stands around the rule, and the rule.
+// A complete step on one element: the rule and the operations around it.
 #pragma once
 
 #include <type_traits>
@@ -7,8 +7,9 @@
 
 namespace fastopt {
 
-// How much of Around is at work. Most steps need none of it, or a clip. The CPU has a loop for each,
-// with what is not needed compiled out, for in cache every operation shows.
+// Which operations of Around a step needs. Most steps need none, or only scaling and clipping. The CPU
+// has a loop for each case without the unneeded operations, because in cache every operation costs
+// time.
 enum class GradOps : uint8_t { none, scale_clip, full };
 
 template <class Rule, class F>
@@ -23,7 +24,7 @@ struct Update {
     return !around.scale_clamp.is_identity() || clip != F(1) ? GradOps::scale_clip : GradOps::none;
   }
 
-  // The gradient as the rule sees it, if anything is at work.
+  // The gradient that the rule is given, if any operation is needed.
   FASTOPT_HD F effective_gradient(GradOps ops, F w, F g, F clip) const {
     g = around.scale_clamp(g) * clip;
     return ops == GradOps::full ? around.penalize(g, w) : g;
@@ -38,7 +39,7 @@ struct Update {
   }
 };
 
-// An Update of whatever type, in memory.
+// Storage for an Update of any type.
 struct Constants {
   alignas(64) unsigned char bytes[192];
 };
