@@ -119,20 +119,20 @@ class MaskedRow {
  public:
   const F* open(const ChannelPiece& p, int64_t row, int64_t i, int n) {
     if (!relu || p.mask_rows == 1) return tiles_.open(p, row, i, n);
-    if (i == 0) open_lines(p, row);
+    if (i == 0) open_repacked(p, row);
     return masked_ + i;
   }
 
  private:
-  void open_lines(const ChannelPiece& p, int64_t row) {
+  void open_repacked(const ChannelPiece& p, int64_t row) {
     copy_row(row_of(p.dy, row), p.n, tile_, row_);
     apply_mask_rows(row_, row_of(p.relu_mask, row), p.mask_rows, int(p.n / p.mask_rows), masked_);
   }
 
-  static constexpr int scratch = relu ? kMaxPieceWidth : 1;
+  static constexpr int width = relu ? kMaxPieceWidth : 1;
   MaskedTiles<P, relu> tiles_;
   Tile<P> tile_;
-  alignas(64) F row_[scratch], masked_[scratch + 8];
+  alignas(64) F row_[width], masked_[width + 8];
 };
 
 }  // namespace

@@ -9,8 +9,8 @@
 namespace fastopt::cpu {
 namespace {
 
-constexpr int64_t kScratchBytes = 128
-                                  << 10;  // fits a second-level cache beside the other arrays of a step
+// Fits a second-level cache beside the other arrays of a step.
+constexpr int64_t kScratchBytes = 128 << 10;
 
 // The axis along which neighbors share cache lines, if neighbors along the fastest axis do not; or -1.
 int axis_of_lines(const Walk& w) {
