@@ -40,7 +40,7 @@ module = pathlib.Path(_core.__file__)
 assert module.is_relative_to(sys.argv[1]), f"the tests would run on {module}"
 assert b"__asan_init" in module.read_bytes() and b"__ubsan_handle" in module.read_bytes()
 CHECK
-# One instruction set: what differs from one to the next touches registers alone (cpu/philox_simd.hpp).
+# One instruction set: the code that is specific to each only operates on registers (cpu/philox_simd.hpp).
 FASTOPT_ISA=$("$python" -c 'from fastopt import _core; print(_core.isa())')
 export FASTOPT_ISA
 "$python" -m pytest -q "$@" --ignore=tests/test_house.py --ignore=tests/test_torch.py \

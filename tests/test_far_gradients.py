@@ -1,5 +1,5 @@
-"""Gradients whose neighbours lie far apart in the order of their parameter, like a transposed one: brought side
-by side some rows at a time (csrc/cpu/gather_buffer.cpp), and with the bits of a copy."""
+"""Gradients whose elements are far apart in the order of their parameter, such as a transposed one: they are
+gathered some rows at a time (csrc/cpu/gather_buffer.cpp), and steps have the bits of a contiguous copy."""
 
 from __future__ import annotations
 
