@@ -32,11 +32,11 @@ def changed(array, **about):
 class OnlyDLPack:
     """A CUDA array that speaks DLPack and nothing else."""
 
-    def __init__(self, array, device=0):
-        self.array, self.device = array, device
+    def __init__(self, array, device=0, kind=2, offset=0):
+        self.array, self.device, self.kind, self.offset = array, device, kind, offset
 
     def __dlpack_device__(self):
-        return (2, self.device)
+        return (self.kind, self.device)
 
     def __dlpack__(self, *, stream=None, max_version=None):
         assert stream == 1  # the legacy one, by name: torch takes none for no stream at all
@@ -44,7 +44,9 @@ class OnlyDLPack:
         pointer = ctypes.pythonapi.PyCapsule_GetPointer
         pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
         where = ctypes.c_int32 * 2  # after version, context, deleter, flags and data
-        where.from_address(pointer(capsule, b"dltensor_versioned") + 40)[:] = [2, self.device]
+        tensor = pointer(capsule, b"dltensor_versioned")
+        where.from_address(tensor + 40)[:] = [self.kind, self.device]
+        ctypes.c_uint64.from_address(tensor + 72).value += self.offset
         return capsule
 
 
@@ -57,6 +59,13 @@ def test_dlpack_alone_will_do(shim):
     F.sgd_step(there, grad, lr=0.5)
     F.sgd_step(OnlyDLPack(there), grad, lr=0.25)
     assert bits(shim.host(there)) == bits(w * np.float32(0.25))
+
+
+def test_managed_memory_is_taken_through_dlpack(shim):
+    """Its device type is 13."""
+    w = shim.array(np.ones(3, np.float32))
+    F.sgd_step(OnlyDLPack(w, kind=13), OnlyDLPack(shim.array(np.ones(3, np.float32)), kind=13), lr=0.5)
+    assert shim.host(w).tolist() == [0.5] * 3
 
 
 def test_empty_arrays_have_no_device(cuda):
@@ -240,6 +249,11 @@ BAD_GRADS = {
     ),
     "unaligned": (
         lambda shim, g: changed(g, data=(g.view.ctypes.data + 2, False)),
+        ValueError,
+        "grads[1] is not aligned to its elements of 4 bytes",
+    ),
+    "unaligned by DLPack": (
+        lambda shim, g: OnlyDLPack(g, offset=2),
         ValueError,
         "grads[1] is not aligned to its elements of 4 bytes",
     ),

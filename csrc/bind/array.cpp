@@ -215,6 +215,15 @@ void require_target(const Array& a, const Where& at) {
                           "whatever order of axes, no stride negative");
 }
 
+void require_aligned(const Array& a, const Where& at) {
+  const auto size = py::ssize_t(bytes_of(a.dtype));
+  auto bits = reinterpret_cast<uintptr_t>(a.data);
+  for (int d = 0; d < a.ndim; ++d) bits |= a.shape[d] > 1 ? uintptr_t(a.strides[d]) : 0;
+  if (bits & uintptr_t(size - 1) && a.size() > 0)
+    throw py::value_error(at.text() + " is not aligned to its elements of " + std::to_string(size) +
+                          " bytes, as arrays on a CUDA device must be");
+}
+
 void Overlaps::write(const Array& a, const Where& where) {
   const Range range = range_of(a);
   if (range.begin != range.end) writes_.push_back({range, where});

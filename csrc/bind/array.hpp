@@ -106,6 +106,8 @@ void require_few_axes(py::ssize_t ndim, const Where& at);  // as many as a walk 
 void require_shape(const Array& a, const Where& at, const Array& like, const Where& like_at);
 void require_dtype(const Array& a, const Where& at, const Array& like, const Where& like_at);
 void require_target(const Array& a, const Where& at);  // writable, dense
+// A misaligned access on a device is an error that loses the device's whole context.
+void require_aligned(const Array& a, const Where& at);
 
 // Written buffers must not overlap each other, nor those that are only read.
 class Overlaps {

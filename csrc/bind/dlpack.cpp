@@ -42,7 +42,11 @@ struct Exchange {
 namespace {
 
 constexpr uint64_t kReadOnly = 1;
-constexpr int kCpu = 1, kCuda = 2, kCudaHost = 3, kFloat = 2, kBfloat = 4, kBool = 6;
+constexpr int kCpu = 1, kCuda = 2, kCudaHost = 3, kCudaManaged = 13;  // device types
+constexpr int kFloat = 2, kBfloat = 4, kBool = 6;                     // type codes
+
+// Managed memory is read and written on its device, as device memory is.
+bool is_cuda(int device_type) { return device_type == kCuda || device_type == kCudaManaged; }
 
 // Producers older than DLPack 1.0 do not know max_version. On CUDA the legacy default stream is named:
 // the standard takes it where none is, but torch then makes nobody wait.
@@ -60,7 +64,7 @@ py::object capsule_of(py::handle object, bool cuda) {
 
 bool on_cuda(py::handle object) {
   if (!py::hasattr(object, "__dlpack_device__")) return false;
-  return py::tuple(object.attr("__dlpack_device__")())[0].cast<int>() == kCuda;
+  return is_cuda(py::tuple(object.attr("__dlpack_device__")())[0].cast<int>());
 }
 
 // A tensor of torch's says how it is laid out; what it raises does not.
@@ -102,12 +106,12 @@ DType dtype_of(const Tensor& t, const Where& where) {
 }
 
 Array describe(const Tensor& t, bool writable, const Where& where) {
-  if (t.device_type != kCpu && t.device_type != kCuda && t.device_type != kCudaHost)
+  if (t.device_type != kCpu && t.device_type != kCudaHost && !is_cuda(t.device_type))
     throw py::type_error(where.text() + " lives on a device (DLPack device type " +
                          std::to_string(t.device_type) + "), expected host memory or CUDA's");
   require_few_axes(t.ndim, where);
   Array a;
-  if (t.device_type == kCuda) {
+  if (is_cuda(t.device_type)) {
     a.device = t.device_id;
     a.stream = kLegacyStream;  // for which the producer has made it ready
   }
@@ -125,6 +129,7 @@ Array describe(const Tensor& t, bool writable, const Where& where) {
   a.shape = a.numbers.get();
   a.strides = a.numbers.get() + t.ndim;
   if (!t.data && a.size() > 0) throw py::type_error(where.text() + " has no memory of its own");
+  if (a.device != kHost) require_aligned(a, where);
   return a;
 }
 
@@ -172,7 +177,7 @@ Array read_exchanged(const Exchange& with, py::handle object, const Where& where
   } catch (const py::error_already_set& e) {
     refuse(e, object, where);
   }
-  if (t.device_type == kCuda) require_cuda(object, where);
+  if (is_cuda(t.device_type)) require_cuda(object, where);
   Array a = describe(t, true, where);
   a.stream = nullptr;  // its library's current one
   a.owner = py::reinterpret_borrow<py::object>(object);
