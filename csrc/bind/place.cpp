@@ -118,7 +118,7 @@ void Meeting::let_go() noexcept {
           engine().is_capturing(place_))  // or it would become part of a graph
         engine().wait_for(theirs, place_.stream);
     }
-  } catch (const std::runtime_error&) {  // the device is lost, say: whoever asks it next is told
+  } catch (const std::exception&) {  // if the device is lost, for example, the next call reports it
   }
 }
 

@@ -82,8 +82,13 @@ Counts Stepper::known_counts() {
 
 void Stepper::set_counts(Counts counts) {
   const Busy busy(*this);
-  counts_ = counts;
-  if (plan_) meeting_.engine().set_counts(plan_.get(), meeting_.place(), counts);
+  if (plan_) {
+    meeting_.restream();  // a graph may be replayed next, on another stream than the last step's
+    const Backend& engine = meeting_.engine();
+    py::gil_scoped_release unlocked;
+    engine.set_counts(plan_.get(), meeting_.place(), counts);
+  }
+  counts_ = counts;  // unless the engine has refused
 }
 
 StepCall Stepper::call() {
