@@ -75,6 +75,21 @@ def test_a_step_waits_for_what_its_optimizer_has_queued_elsewhere(shim, as_cupys
     assert shim.host(w).tolist() == [0.0] * 3
 
 
+@pytest.mark.parametrize("count", ["step_count", "skipped_steps"])
+def test_a_count_that_is_set_waits_for_the_last_step_and_is_waited_for(shim, as_cupys, count):
+    """It is queued on the stream that is current then, where a graph may be launched next."""
+    w, g = as_cupys(np.ones(3, np.float32)), as_cupys(np.full(3, 0.5, np.float32))
+    opt = fastopt.SGD(w, lr=0.5)
+    opt.step(g)
+    stream = Stream(as_cupys)
+    shim.counts()
+    setattr(opt, count, 5)
+    assert waits(shim) == 1
+    stream.leave()
+    opt.step(g)
+    assert waits(shim) == 2
+
+
 def test_another_librarys_gradient_is_waited_for_in_every_step(shim, as_cupys):
     """Also where it is known: what its own library has queued comes before on another stream. What that queues
     next, which may write where the gradient was, waits for the step."""
@@ -238,6 +253,36 @@ def test_what_cannot_be_given_back_ends_no_process(shim):
     finally:
         shim.lib.shim_set_devices(2)
     F.batch_norm_forward(x)  # and is not reported by the next call
+
+
+def test_another_devices_arrays_make_no_context_on_the_first(shim):
+    """In a thread that has none: a context takes hundreds of megabytes."""
+
+    def work():
+        opt = fastopt.SGD(w, lr=0.5, clip_norm=1.0, on_nonfinite="skip")
+        opt.step(x)
+        _, saved = F.batch_norm_forward(x, activation="relu", out=out)
+        F.batch_norm_backward(x, saved, out=out)
+        F.dropout_forward(x, 0.5, seed=1, offset=0, out=out)
+        F.global_norm([x])
+        del opt, saved
+        gc.collect()
+        found.append(shim.lib.shim_contexts())
+
+    found, stream = [], ctypes.c_void_p()
+    shim.lib.cudaSetDevice(1)
+    shim.lib.cudaStreamCreateWithFlags(ctypes.byref(stream), 1)
+    w, x, out = (shim.array(np.ones((6, 4), np.float32)) for _ in range(3))
+    before, shim.stream = shim.stream, stream.value
+    worker = threading.Thread(target=work)
+    shim.lib.shim_contexts()
+    try:
+        worker.start()
+        worker.join()
+    finally:
+        shim.lib.cudaSetDevice(0)
+        shim.stream = before
+    assert found == [0b10]
 
 
 def test_sums_of_nothing_are_the_devices(shim):

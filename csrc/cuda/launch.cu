@@ -1,5 +1,9 @@
 #include "cuda/launch.hpp"
 
+#ifdef __CUDACC__
+#include <dlfcn.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -10,6 +14,26 @@ namespace {
 constexpr int kMostClustered = 8;  // more not every device has room for
 std::atomic<bool> overlap_asked_for = true;
 std::atomic<int> blocks_asked_for = kMostClustered;
+
+// The driver's functions for the context of the calling thread. The runtime has loaded its library.
+struct Driver {
+  int (*get_context)(void** context);
+  int (*set_context)(void* context);
+};
+Driver find_driver() {
+#ifdef __CUDACC__
+  void* const library = dlopen("libcuda.so.1", RTLD_NOLOAD | RTLD_NOW);
+  if (!library) return {};
+  return {reinterpret_cast<int (*)(void**)>(dlsym(library, "cuCtxGetCurrent")),
+          reinterpret_cast<int (*)(void*)>(dlsym(library, "cuCtxSetCurrent"))};
+#else
+  return {cuCtxGetCurrent, cuCtxSetCurrent};
+#endif
+}
+const Driver& driver() {
+  static const Driver found = find_driver();
+  return found;
+}
 
 // What was asked of a device, once.
 using Answers = std::array<std::atomic<int>, 64>;
@@ -60,6 +84,25 @@ int asked_clusters_at_once(int device, int blocks) {
 #endif
 
 }  // namespace
+
+OnDevice::OnDevice(const Place& place) {
+  const bool by_context = driver().get_context && driver().set_context;
+  if (by_context && driver().get_context(&context_) != 0) context_ = nullptr;
+  if (!by_context || context_) {
+    check(cudaGetDevice(&device_), "no current device");
+    if (device_ == place.device) return;
+  }
+  check(cudaSetDevice(place.device), "cannot use the arrays' device");
+  changed_ = true;
+}
+
+OnDevice::~OnDevice() {
+  if (!changed_) return;
+  if (driver().get_context && driver().set_context)
+    driver().set_context(context_);
+  else if (cudaSetDevice(device_) != cudaSuccess)
+    cudaGetLastError();  // or the next launch would report it
+}
 
 bool overlaps(int device) { return overlap_asked_for && made_for_90(device); }
 

@@ -25,24 +25,19 @@ inline void check(cudaError_t error, const char* what) {
 
 inline cudaStream_t stream_of(const Place& place) { return static_cast<cudaStream_t>(place.stream); }
 
-// Makes a device the current one, for a while.
+// Makes a device current within a scope. Afterwards the thread has the context that it had before,
+// possibly none: cudaSetDevice would create one on the device that it names, which takes hundreds of
+// megabytes there.
 class OnDevice {
  public:
-  explicit OnDevice(const Place& place) {
-    check(cudaGetDevice(&before_), "no current device");
-    if (before_ == place.device) return;
-    check(cudaSetDevice(place.device), "cannot use the arrays' device");
-    changed_ = true;
-  }
-  ~OnDevice() {
-    if (changed_ && cudaSetDevice(before_) != cudaSuccess)
-      cudaGetLastError();  // or the next launch would report it
-  }
+  explicit OnDevice(const Place& place);
+  ~OnDevice();
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
 
  private:
-  int before_ = 0;
+  void* context_ = nullptr;
+  int device_ = kHost;  // as before, if the driver's functions are not found
   bool changed_ = false;
 };
 
@@ -117,11 +112,11 @@ void launch(const Place& place, void (*kernel)(Params...), const Grid& g, Args..
     asked[count++].val.clusterDim = {unsigned(g.cluster), 1, 1};
   }
   const cudaLaunchConfig_t config{grid, block, size_t(g.shared), stream_of(place), asked, count};
-  cudaLaunchKernelEx(&config, kernel, Params(args)...);
+  check(cudaLaunchKernelEx(&config, kernel, Params(args)...), "cannot launch a kernel");
 #else
   shim::launch(kernel, grid, block, size_t(g.shared), unsigned(g.cluster), stream_of(place), args...);
-#endif
   check(cudaGetLastError(), "cannot launch a kernel");
+#endif
 }
 template <class... Params, class... Args>
 void launch(const Place& place, void (*kernel)(Params...), int64_t blocks, int threads, Args... args) {

@@ -16,6 +16,11 @@ thread_local int device = 0;
 
 namespace {
 
+// A context is an address here.
+char contexts[2];
+thread_local char* context = nullptr;
+int needed = 0;  // devices, a bit each
+
 int devices = 2;
 int waits_on = -1;
 int64_t waited_in_vain = 0;
@@ -81,6 +86,11 @@ cudaError_t present() {
   return devices > 0 ? cudaSuccess : devices == 0 ? cudaErrorNoDevice : cudaErrorInsufficientDriver;
 }
 
+void need_context() {
+  if (!context) context = &contexts[device];
+  needed |= 1 << device;
+}
+
 bool exists(int ordinal) { return ordinal >= 0 && ordinal < devices; }
 
 }  // namespace shim
@@ -108,8 +118,20 @@ cudaError_t cudaGetDevice(int* current) {
 cudaError_t cudaSetDevice(int ordinal) {
   if (const cudaError_t error = present()) return report(error);
   if (!exists(ordinal)) return report(cudaErrorInvalidDevice);
+  const Guard guard(mutex);
   device = ordinal;
+  context = &contexts[device];
+  need_context();
   return cudaSuccess;
+}
+int cuCtxGetCurrent(void** current) {
+  *current = context;
+  return 0;
+}
+int cuCtxSetCurrent(void* next) {
+  context = static_cast<char*>(next);
+  device = context ? int(context - contexts) : 0;
+  return 0;
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int ordinal) {
@@ -177,6 +199,10 @@ int64_t shim_synchronisations() { return counts.synchronisations; }
 int64_t shim_copies() { return counts.copies; }
 int64_t shim_waits() { return counts.waits; }
 void shim_reset_counts() { counts = {}; }
+int shim_contexts() {
+  const Guard guard(mutex);
+  return std::exchange(needed, 0);
+}
 void shim_set_devices(int count) { devices = count; }
 void shim_set_processors(int count) { processors = count; }
 void shim_wait_on(int file) { waits_on = file; }

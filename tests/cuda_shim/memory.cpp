@@ -86,11 +86,13 @@ using namespace shim;
 cudaError_t cudaMalloc(void** p, size_t size) {
   const Guard guard(mutex);
   if (const cudaError_t error = present()) return report(error);
+  need_context();
   if (const cudaError_t error = uncapturable()) return report(error);
   return report(allocate(p, size, cudaMemoryTypeDevice));
 }
 cudaError_t cudaFree(void* p) {
   const Guard guard(mutex);
+  need_context();
   if (!p) return cudaSuccess;
   if (const cudaError_t error = uncapturable()) return report(error);
   synchronise();
@@ -102,12 +104,14 @@ cudaError_t cudaFree(void* p) {
 cudaError_t cudaMallocAsync(void** p, size_t size, cudaStream_t stream) {
   const Guard guard(mutex);
   if (const cudaError_t error = present()) return report(error);
+  need_context();
   if (const cudaError_t error = allocate(p, size, cudaMemoryTypeDevice)) return report(error);
   note_allocated(stream, *p);
   return report(enqueue(stream, [p = *p, size] { std::memset(p, 0xff, size); }));
 }
 cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
   const Guard guard(mutex);
+  need_context();
   if (!is_captured(stream)) return report(enqueue(stream, [p] { release(p); }));
   if (const cudaError_t error = note_freed(stream, p)) return report(error);
   return report(enqueue(stream, [kept = std::shared_ptr<void>(p, release)] {}));
@@ -155,9 +159,20 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
   return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int ordinal) {
-  *pool = nullptr;
-  return report(exists(ordinal) ? cudaSuccess : cudaErrorInvalidDevice);
+// A pool is known by its device, which must be the stream's.
+cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* properties) {
+  const Guard guard(mutex);
+  if (const cudaError_t error = uncapturable()) return report(error);
+  const auto& [type, id] = properties->location;
+  if (type != cudaMemLocationTypeDevice || properties->allocType != cudaMemAllocationTypePinned)
+    return report(cudaErrorInvalidValue);
+  if (!exists(id)) return report(cudaErrorInvalidDevice);
+  *pool = reinterpret_cast<cudaMemPool_t>(uintptr_t(id) + 1);
+  return cudaSuccess;
+}
+cudaError_t cudaMallocFromPoolAsync(void** p, size_t size, cudaMemPool_t pool, cudaStream_t stream) {
+  if (reinterpret_cast<uintptr_t>(pool) != uintptr_t(device) + 1) return report(cudaErrorInvalidValue);
+  return cudaMallocAsync(p, size, stream);
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
 

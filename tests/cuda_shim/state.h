@@ -20,6 +20,9 @@ struct Counts {
 extern Counts counts;
 
 extern thread_local int device;  // the current one
+// What a call does that needs a context: the runtime makes that of the current device, if the thread
+// has none.
+void need_context();
 
 // Dynamic shared memory of a block: what a launch may ask for, and may once its kernel was allowed to.
 inline constexpr int kShared = 48 << 10, kMostShared = 227 << 10;

@@ -84,6 +84,7 @@ bool is_captured(cudaStream_t handle) {
 }
 
 cudaError_t enqueue(cudaStream_t handle, Work work) {
+  need_context();
   CUstream_st* const stream = find(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   if (is_legacy(stream))
@@ -161,6 +162,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const Guard guard(mutex);
+  need_context();
   synchronise();
   return report(check_uncaptured(find(stream)));
 }
@@ -246,6 +248,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* 
   const Guard guard(mutex);
   const CUstream_st* const stream = find(handle);
   if (!stream) return report(cudaErrorInvalidResourceHandle);
+  need_context();
   // Asking spoils nothing.
   if (is_legacy(stream) && legacy_capture()) return report(cudaErrorStreamCaptureImplicit);
   *status = !stream->capture          ? cudaStreamCaptureStatusNone
@@ -254,6 +257,8 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* 
   return cudaSuccess;
 }
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  const Guard guard(mutex);
+  need_context();
   std::swap(*mode, interaction);
   return cudaSuccess;
 }

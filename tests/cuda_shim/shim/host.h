@@ -86,6 +86,15 @@ struct cudaFuncAttributes {
 };
 
 enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
+enum cudaMemAllocationType { cudaMemAllocationTypePinned = 1 };
+enum cudaMemLocationType { cudaMemLocationTypeDevice = 1 };
+struct cudaMemPoolProps {
+  cudaMemAllocationType allocType;
+  struct {
+    cudaMemLocationType type;
+    int id;
+  } location;
+};
 
 using cudaStream_t = struct CUstream_st*;
 using cudaEvent_t = struct CUevent_st*;
@@ -129,7 +138,8 @@ SHIM_API cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cu
 SHIM_API cudaError_t cudaMemset(void* p, int value, size_t size);
 SHIM_API cudaError_t cudaMemsetAsync(void* p, int value, size_t size, cudaStream_t = nullptr);
 SHIM_API cudaError_t cudaPointerGetAttributes(cudaPointerAttributes*, const void* p);
-SHIM_API cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t*, int device);
+SHIM_API cudaError_t cudaMemPoolCreate(cudaMemPool_t*, const cudaMemPoolProps*);
+SHIM_API cudaError_t cudaMallocFromPoolAsync(void** p, size_t size, cudaMemPool_t, cudaStream_t);
 SHIM_API cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* value);
 
 SHIM_API cudaError_t cudaStreamCreate(cudaStream_t*);
@@ -151,6 +161,10 @@ SHIM_API cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t);
 SHIM_API cudaError_t cudaGraphDestroy(cudaGraph_t);
 SHIM_API cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
 
+// Of the driver: the calling thread's context, null for none. A context is one device's.
+SHIM_API int cuCtxGetCurrent(void** context);
+SHIM_API int cuCtxSetCurrent(void* context);
+
 // For tests: what the host has asked for since the last reset. A copy to pageable host memory
 // synchronises.
 SHIM_API int64_t shim_launches();   // a captured launch counts when it is captured
@@ -165,6 +179,8 @@ SHIM_API void shim_reset_counts();
 SHIM_API int64_t shim_bytes_held();
 // The allocation after `successes` more fails, once.
 SHIM_API void shim_fail_allocation(int64_t successes);
+// The devices, a bit each, on which some call has needed a context since this was last asked.
+SHIM_API int shim_contexts();
 // 2 at first; with 0 there is no device, and with -1 no driver.
 SHIM_API void shim_set_devices(int count);
 // Of the first device, 4 at first.
