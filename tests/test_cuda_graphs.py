@@ -145,6 +145,28 @@ def test_a_rate_that_cannot_be_set_amid_a_capture_is_not_set(cuda, owner):
         assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
 
 
+@pytest.mark.parametrize("count", ["step_count", "skipped_steps"])
+def test_a_count_that_cannot_be_set_amid_a_capture_is_not_set(cuda, count):
+    """It would be set anew by every replay."""
+    params, grads, there, device_grads = lists(cuda)
+    host, device = fastopt.Adam(params), fastopt.Adam(there)
+
+    def step():
+        with pytest.raises(RuntimeError, match="set it before or after"):
+            setattr(device, count, 7)
+        device.step(device_grads)
+
+    with cuda.new_stream():
+        device.step(device_grads)
+        host.step(grads)
+        replay = cuda.capture(step)
+        for _ in range(3):
+            replay()
+            host.step(grads)
+        assert (device.step_count, device.skipped_steps) == (4, 0)
+        assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
+
+
 @pytest.mark.parametrize("scope", ["global", "tensor"])
 def test_a_scope_may_change_until_a_graph_was_captured(cuda, scope):
     """A graph has the addresses of the tables that are made for a scope."""
@@ -224,6 +246,35 @@ def test_a_step_is_a_few_launches_and_asks_nothing_of_the_host(cuda, n, options)
 
 
 # ---- layers ----
+
+WAITS = {
+    "global_norm": lambda x, saved, opt: F.global_norm([x]),
+    "clip_grad_norm": lambda x, saved, opt: F.clip_grad_norm([x], 1.0),
+    "batch_norm_moments": lambda x, saved, opt: F.batch_norm_moments(x),
+    "batch_norm_backward_reduce": lambda x, saved, opt: F.batch_norm_backward_reduce(x, saved),
+    "mean": lambda x, saved, opt: saved.mean,
+    "step_count": lambda x, saved, opt: opt.step_count,
+}
+
+
+@pytest.mark.parametrize("call", WAITS)
+def test_what_waits_for_the_device_is_refused_and_the_capture_goes_on(cuda, call):
+    """CUDA itself would refuse to synchronize the stream, and invalidate the capture."""
+    w, x = (cuda.array(np.ones((6, 4), np.float32)) for _ in range(2))
+    opt = fastopt.SGD([w], lr=0.25, on_nonfinite="skip")
+
+    def work():
+        with pytest.raises(RuntimeError, match="waits for the device"):
+            WAITS[call](x, saved, opt)
+        opt.step([x])
+
+    with cuda.new_stream():
+        saved = F.batch_norm_forward(x)[1]
+        opt.step([x])
+        replay = cuda.capture(work)
+        replay()
+        assert opt.step_count == 2
+        assert cuda.host(w).tolist() == [[0.5] * 4] * 6
 
 
 def test_a_captured_layer_is_replayed(cuda):

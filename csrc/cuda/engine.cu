@@ -16,17 +16,21 @@ int device_of(const void* data) {
   return here ? about.device : kHost;
 }
 
+bool captured(const Place& place) { return capture_state(place) == CaptureState::capturing; }
+
 // A capture cannot wait for what is not captured, and need not: that is done when the graph is
 // replayed.
 bool wait_for(const Place& place, void* stream) {
-  if (stream == place.stream || (captured(place) && !captured({place.device, stream}))) return false;
+  if (stream == place.stream) return false;
   const OnDevice current(place);
+  if (captured(place) && !captured({place.device, stream})) return false;
   cudaEvent_t event;
   check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cannot make an event");
   cudaError_t error = cudaEventRecord(event, static_cast<cudaStream_t>(stream));
   if (error == cudaSuccess) error = cudaStreamWaitEvent(stream_of(place), event, 0);
-  cudaEventDestroy(event);  // once it has happened
+  const cudaError_t destroyed = cudaEventDestroy(event);  // once it has happened
   check(error, "cannot wait for another stream");
+  check(destroyed, "cannot destroy an event");
   return true;
 }
 

@@ -39,11 +39,10 @@ void release_late(const Place& place) {
 }  // namespace
 
 void* allocate_retained(const Place& place, int64_t bytes) {
-  const bool plain = is_plain(place);
-  if (plain) release_late(place);
-  if (plain || !captured(place)) return allocate(place, bytes);
-  const OnDevice current(place);
-  void* const data = allocate_outright(bytes);
+  const CaptureState state = capture_state(place);
+  if (state == CaptureState::none) release_late(place);
+  if (state != CaptureState::capturing) return allocate(place, bytes);
+  void* const data = allocate_outright(place, bytes);
   const std::scoped_lock locked(guard);
   staying.insert(data);
   return data;
@@ -51,14 +50,14 @@ void* allocate_retained(const Place& place, int64_t bytes) {
 
 void release_retained(const Place& place, void* data) noexcept {
   try {
-    const bool now = is_plain(place);
+    const bool now = capture_state(place) == CaptureState::none;
     {
       const std::scoped_lock locked(guard);
       if (staying.count(data)) return;
       late.push_back({place, data});
     }
     if (now) release_late(place);
-  } catch (const std::runtime_error&) {  // as release() does
+  } catch (const std::exception&) {  // abandoned, as in release()
   }
 }
 

@@ -212,6 +212,7 @@ void queue_norms(const Place& place, const NormPlan& plan, const NormTables& t, 
 double norm(const Place& place, const NormTensor* tensors, int64_t count, ClipNorm kind) {
   const IeeeMode mode;  // for what comes of the sum
   const OnDevice current(place);
+  require_synchronizable(place);
   NormPlan plan;
   std::vector<Source> sources;
   std::vector<Walk> walks;

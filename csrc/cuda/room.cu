@@ -1,6 +1,8 @@
 #include "cuda/room.hpp"
 
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <utility>
 
 namespace fastopt::cuda {
@@ -17,35 +19,58 @@ __global__ void unpack(const FASTOPT_WHOLE_ARGUMENT Parcel parcel, uint64_t* to,
   for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) to[i] = parcel.words[i];
 }
 
-// The device's pool keeps what comes back to it: by default it would return it to the system at the
-// next synchronization, and ask again.
-void keep_pool(int device) {
-  static thread_local int kept = kHost;
-  if (kept == device) return;
-  cudaMemPool_t pool;
-  check(cudaDeviceGetDefaultMemPool(&pool, device), "the device has no memory pool");
-  uint64_t all = UINT64_MAX;
-  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "the memory pool");
-  kept = device;
-}
-
-// Allocates and frees outright even while some stream is being captured, which the stricter modes of a
-// capture forbid to its own thread, and one of them to all. An optimizer goes when Python collects it.
+// Changes how strict captures are with the calling thread: synchronous allocation is forbidden to the
+// thread that captures in the stricter modes, and to all threads in one of them. But Python may create
+// or collect an optimizer at any time.
 class DespiteCaptures {
  public:
-  DespiteCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  ~DespiteCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  DespiteCaptures() { exchange(); }
+  ~DespiteCaptures() { exchange(); }
   DespiteCaptures(const DespiteCaptures&) = delete;
   DespiteCaptures& operator=(const DespiteCaptures&) = delete;
 
  private:
+  void exchange() {
+    if (cudaThreadExchangeStreamCaptureMode(&mode_) != cudaSuccess)
+      cudaGetLastError();  // or the next call would report it
+  }
+
   cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
 
-void free_outright(void* data) noexcept {
-  if (!data) return;
+// A pool of the library's own, since its settings are not for others to share: it keeps all memory
+// that is freed. By default a pool returns it to the system at the next synchronization.
+cudaMemPool_t make_pool(int device) {
   const DespiteCaptures relaxed;
-  if (cudaFree(data) != cudaSuccess) cudaGetLastError();  // or the next launch would report it
+  cudaMemPoolProps properties{};
+  properties.allocType = cudaMemAllocationTypePinned;
+  properties.location.type = cudaMemLocationTypeDevice;
+  properties.location.id = device;
+  cudaMemPool_t pool;
+  check(cudaMemPoolCreate(&pool, &properties), "the device has no memory pool");
+  uint64_t all = UINT64_MAX;
+  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "the memory pool");
+  return pool;
+}
+
+cudaMemPool_t pool_of(int device) {
+  static std::mutex guard;
+  static std::map<int, cudaMemPool_t> pools;
+  const std::scoped_lock locked(guard);
+  const auto found = pools.find(device);
+  return found != pools.end() ? found->second : pools[device] = make_pool(device);
+}
+
+// For destructors: where memory cannot be freed (the device is lost, the process was forked) it is
+// abandoned.
+void free_outright(const Place& place, void* data) noexcept {
+  if (!data) return;
+  try {
+    const OnDevice current(place);
+    const DespiteCaptures relaxed;
+    check(cudaFree(data), "cannot free memory");
+  } catch (const std::runtime_error&) {
+  }
 }
 
 }  // namespace
@@ -53,13 +78,13 @@ void free_outright(void* data) noexcept {
 void* allocate(const Place& place, int64_t bytes) {
   if (bytes == 0) return nullptr;
   const OnDevice current(place);
-  keep_pool(place.device);
   void* data = nullptr;
-  check(cudaMallocAsync(&data, size_t(bytes), stream_of(place)), "no memory left");
+  check(cudaMallocFromPoolAsync(&data, size_t(bytes), pool_of(place.device), stream_of(place)),
+        "no memory left");
   return data;
 }
 
-// For destructors: where nothing can be freed (the device is lost, the process was forked) they go on.
+// For destructors, too.
 void release(const Place& place, void* data) noexcept {
   if (!data) return;
   try {
@@ -69,20 +94,27 @@ void release(const Place& place, void* data) noexcept {
   }
 }
 
-void* allocate_outright(int64_t bytes) {
+void* allocate_outright(const Place& place, int64_t bytes) {
   void* data = nullptr;
+  if (bytes == 0) return data;
+  const OnDevice current(place);
   const DespiteCaptures relaxed;
-  if (bytes > 0) check(cudaMalloc(&data, size_t(bytes)), "no memory left");
+  check(cudaMalloc(&data, size_t(bytes)), "no memory left");
   return data;
 }
 
 Room::Room(const Place& place, int64_t bytes, Lifetime lifetime)
     : place_(place),
       lifetime_(lifetime),
-      data_(static_cast<char*>(lifetime == Lifetime::persistent ? allocate_outright(bytes)
+      data_(static_cast<char*>(lifetime == Lifetime::persistent ? allocate_outright(place, bytes)
                                                                 : allocate(place, bytes))) {}
 
-Room::~Room() { lifetime_ == Lifetime::persistent ? free_outright(data_) : release(place_, data_); }
+Room::~Room() {
+  if (lifetime_ == Lifetime::persistent)
+    free_outright(place_, data_);
+  else
+    release(place_, data_);
+}
 
 Room& Room::operator=(Room&& other) noexcept {
   std::swap(place_, other.place_);
@@ -104,33 +136,38 @@ void copy_to_device(const Place& place, void* to, const void* host, int64_t byte
 
 void copy_to_host(const Place& place, void* host, const void* from, int64_t bytes) {
   const OnDevice current(place);
+  require_synchronizable(place);
   check(cudaMemcpyAsync(host, from, size_t(bytes), cudaMemcpyDeviceToHost, stream_of(place)),
         "cannot copy to the host");
   check(cudaStreamSynchronize(stream_of(place)), "the device reports");
 }
 
-bool capturing(const Place& place) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  check(cudaStreamIsCapturing(stream_of(place), &status), "cannot ask a stream");
-  return status != cudaStreamCaptureStatusNone;
-}
-
-bool is_plain(const Place& place) {
+CaptureState capture_state(const Place& place) {
   const OnDevice current(place);
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   const cudaError_t error = cudaStreamIsCapturing(stream_of(place), &status);
-  if (error == cudaErrorStreamCaptureImplicit)
-    cudaGetLastError();  // it was asked, and nothing else
-  else
-    check(error, "cannot ask a stream");
-  return error == cudaSuccess && status == cudaStreamCaptureStatusNone;
+  if (error == cudaErrorStreamCaptureImplicit) {
+    cudaGetLastError();  // or the next call would report it
+    return CaptureState::blocked;
+  }
+  check(error, "cannot query a stream");
+  return status == cudaStreamCaptureStatusNone ? CaptureState::none : CaptureState::capturing;
 }
 
-bool captured(const Place& place) {
-  const cudaStream_t stream = stream_of(place);
-  if (stream == nullptr || stream == cudaStreamLegacy) return false;
-  const OnDevice current(place);
-  return capturing(place);
+bool is_recording(const Place& place) {
+  const CaptureState state = capture_state(place);
+  if (state == CaptureState::blocked)
+    throw std::runtime_error(
+        "the default stream synchronizes with a stream that is being captured: use another stream, or "
+        "call this before or after");
+  return state == CaptureState::capturing;
+}
+
+void require_synchronizable(const Place& place) {
+  if (is_recording(place))
+    throw std::runtime_error(
+        "this call waits for the device, which a stream that is being captured cannot: call it before "
+        "or after");
 }
 
 }  // namespace fastopt::cuda

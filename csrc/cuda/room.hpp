@@ -53,8 +53,8 @@ void release(const Place& place, void* data) noexcept;
 void* allocate_retained(const Place& place, int64_t bytes);
 void release_retained(const Place& place, void* data) noexcept;
 
-// Outright, on the current device, even while some stream is being captured.
-void* allocate_outright(int64_t bytes);
+// Synchronously, even while some stream is being captured.
+void* allocate_outright(const Place& place, int64_t bytes);
 
 // To the device as arguments of kernels: in the order of the stream, without waiting, and captured with
 // their values by a graph that is being captured. For some kilobytes. Multiples of 8 bytes.
@@ -68,14 +68,16 @@ void copy_list_to_device(const Place& place, const T* to, const std::vector<T>& 
     copy_to_device(place, const_cast<T*>(to), list.data(), int64_t(list.size() * sizeof(T)));
 }
 
-// To the host; waits for the stream.
+// Copies to the host and synchronizes the stream, which must not be captured.
 void copy_to_host(const Place& place, void* host, const void* from, int64_t bytes);
 
-bool capturing(const Place& place);
-// The same of a stream that may be the legacy one, which never is; asked while a stream that it waits
-// for is, it would answer with an error.
-bool captured(const Place& place);
-// Whether work may be queued there to be done: it is not captured, nor does it wait for what is.
-bool is_plain(const Place& place);
+// `blocked`: the legacy stream while a stream that it synchronizes with is being captured. Work queued
+// there would invalidate that capture.
+enum class CaptureState { none, capturing, blocked };
+CaptureState capture_state(const Place& place);
+// Whether what is queued now becomes part of a graph. Throws if the stream is blocked.
+bool is_recording(const Place& place);
+// Throws if the call, which synchronizes the stream, would invalidate a capture.
+void require_synchronizable(const Place& place);
 
 }  // namespace fastopt::cuda

@@ -26,7 +26,7 @@ int64_t wait_for_nonfinite(StepPlan& m, const Place& place) {
 StepReport run(StepPlan& m, const StepCall& call) {
   const Place& place = call.place;
   const Hyper& list_hyper = *call.list_hyper;
-  const bool recording = capturing(place);
+  const bool recording = is_recording(place);
   const OnNonfinite policy = list_hyper.on_nonfinite;
   if (recording && policy == OnNonfinite::raise)
     throw std::runtime_error(
@@ -66,7 +66,7 @@ StepReport step(const StepCall& call) {
 
 StepPlan* make_step_plan(const StepCall& call) {
   const OnDevice current(call.place);
-  if (capturing(call.place))
+  if (is_recording(call.place))
     throw std::runtime_error(
         "the stream is being captured, and this optimizer has arrays that are new to it: let it take a "
         "step with them before");
@@ -84,6 +84,9 @@ Counts counts(StepPlan* plan, const Place& place) {
 
 void set_counts(StepPlan* plan, const Place& place, Counts counts) {
   const OnDevice current(place);
+  if (is_recording(place))
+    throw std::runtime_error(
+        "a count was set on a stream that is being captured: set it before or after");
   plan->send_counts(place, counts);
 }
 

@@ -112,7 +112,7 @@ void StepPlan::send_hypers(const StepCall& call) {
   std::vector<Hyper> now{*call.list_hyper};
   for (int r = 0; r < tables.runs; ++r) now.push_back(*call.runs[r].hyper);
   if (hypers_ == now) return;
-  if (lifetime_ == Lifetime::persistent && capturing(call.place))
+  if (lifetime_ == Lifetime::persistent && is_recording(call.place))
     throw std::runtime_error(
         "a hyper-parameter was changed on a stream that is being captured: change it before or after");
   if (call.list_hyper->clip_scope != scope_) return change_scope(call);
