@@ -115,6 +115,27 @@ def test_what_another_stream_still_writes_is_waited_for(shim):
     assert shim.host(w).tolist() == [0.5] * 3
 
 
+CALLS = {
+    "dropout": lambda x, a, out: F.dropout_forward(x, 0.5, seed=1, offset=0, residual=a, out=out),
+    "clip": lambda x, a, out: F.clip_grad_value([out, a], 0.25),
+    "batch_norm": lambda x, a, out: F.batch_norm_forward(x, residual=a, out=out, gamma=None, beta=None),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_call_waits_for_what_another_stream_still_writes(shim, call):
+    """As above, of an array that is not the first."""
+    x, y = (shim.array(np.arange(8.0).reshape(4, 2)) for _ in range(2))
+    out, other = shim.array(np.full((4, 2), 7.0)), ctypes.c_void_p()
+    shim.lib.cudaStreamCreateWithFlags(ctypes.byref(other), 1)
+    shim.lib.cudaStreamBeginCapture(other, 2)
+    before = [bits(shim.host(a)) for a in (x, out)]
+    with shim.new_stream():
+        CALLS[call](y, changed(x, stream=other.value), out)
+    assert shim.lib.cudaStreamEndCapture(other, ctypes.byref(ctypes.c_void_p())) == 0
+    assert [bits(shim.host(a)) for a in (x, out)] == before
+
+
 def test_an_array_that_never_moves_is_not_described_again(shim, monkeypatch):
     """CuPy's: where it lies is asked for when it is new, and a gradient when it comes a second time."""
     cupys = Cupys(shim, monkeypatch)
@@ -320,6 +341,30 @@ def test_policies_for_what_is_not_finite(cuda, bad, clip):
     assert (opt.step_count, opt.skipped_steps) == (2, 2)
     opt.step([wrong, good])
     assert np.isnan(cuda.host(there[0])).any()
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_an_infinity_that_a_limit_hides_is_not_finite(cuda, clip):
+    p = cuda.array(np.array([1.0, 2.0]))
+    opt = fastopt.SGD([p], lr=1.0, clip_value=1.0, clip_norm=clip, on_nonfinite="skip")
+    opt.step([cuda.array(np.array([np.inf, 1.0]))])
+    assert opt.skipped_steps == 1
+    assert cuda.host(p).tolist() == [1.0, 2.0]
+
+
+def test_what_unscaling_overflows_is_not_finite(cuda):
+    p = cuda.array(np.array([1.0, 2.0], np.float32))
+    opt = fastopt.SGD([p], lr=1.0, grad_scale=1e-30, on_nonfinite="skip")
+    opt.step([cuda.array(np.array([1e30, 1.0], np.float32))])
+    assert opt.skipped_steps == 1
+    assert cuda.host(p).tolist() == [1.0, 2.0]
+
+
+def test_of_several_bad_gradients_the_first_is_named(cuda):
+    params = [cuda.array(np.ones(2)) for _ in range(4)]
+    grads = [cuda.array(np.array([x, 1.0])) for x in (1.0, np.nan, 1.0, np.inf)]
+    with pytest.raises(FloatingPointError, match=re.escape("grads[1] has")):
+        fastopt.SGD(params, lr=1.0, on_nonfinite="raise").step(grads)
 
 
 def test_no_memory_left_is_an_error_and_nothing_is_lost(shim):

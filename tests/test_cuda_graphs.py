@@ -210,6 +210,19 @@ def test_a_graph_outlives_a_step_that_was_refused(cuda):
         assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
 
 
+def test_arrays_that_are_new_in_a_capture_are_refused(cuda):
+    _, _, there, device_grads = lists(cuda)
+    opt = fastopt.SGD(there, lr=0.5)
+    opt.step(device_grads)
+
+    def work():
+        opt.params[1] = cuda.array(np.ones(3, np.float32))
+        opt.step(device_grads)
+
+    with cuda.new_stream(), pytest.raises(RuntimeError, match="new to it"):
+        cuda.capture(work)
+
+
 def test_what_waits_for_the_device_cannot_be_captured(cuda):
     _, _, there, device_grads = lists(cuda)
     device = fastopt.Adam(there, on_nonfinite="raise")

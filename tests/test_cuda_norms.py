@@ -67,3 +67,12 @@ def test_clipping_in_place(cuda, scope, kind):
     F.clip_grad_value(there, 0.125)
     F.clip_grad_value(arrays, 0.125)
     assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in arrays]
+
+
+def test_a_limit_by_value_on_doubles_whose_squares_leave_their_range(cuda):
+    """The values are rescaled for the norm, and so is the limit."""
+    limited, small = (cuda.array(np.zeros(2)) for _ in range(2))
+    opt = fastopt.SGD([limited], lr=1.0, clip_value=1e170, clip_norm=1.0)
+    opt.step([cuda.array(np.full(2, 5e200))])
+    fastopt.SGD([small], lr=1.0, clip_norm=1.0).step([cuda.array(np.full(2, 1e170))])
+    assert bits(cuda.host(limited)) == bits(cuda.host(small))

@@ -238,3 +238,17 @@ def test_flushing_on_the_host_changes_nothing(cuda):
         torch.set_flush_denormal(False)
     assert during == before
     assert before[0] == bits(ones)
+
+
+@pytest.mark.parametrize("change", ["scope", "array"])
+def test_counts_outlive_another_scope_and_other_arrays(cuda, change):
+    good, bad = cuda.array(np.ones(2)), cuda.array(np.array([np.inf, 1.0]))
+    opt = fastopt.SGD([cuda.array(np.ones(2))], lr=1.0, clip_norm=1.0, on_nonfinite="skip")
+    for grad in (bad, good, good):
+        opt.step([grad])
+    if change == "scope":
+        opt.clip_scope = "tensor"
+    else:
+        opt.params[0] = cuda.array(np.ones(2))
+    opt.step([good])
+    assert (opt.step_count, opt.skipped_steps) == (3, 1)
