@@ -17,11 +17,12 @@ constexpr int kInFlight = 4;  // vectors of a thread that are read before the fi
 struct Table {
   int64_t elements, width, channels, inner;
   uint64_t inv_channels, inv_inner;
-  int64_t stripe;    // elements of a row that a block takes
-  unsigned stripes;  // blocks to a row
-  int64_t turns;     // of kInFlight rows
-  bool even;         // a vector lies in one channel: planes of whole vectors
-  bool vectors;      // all arrays can be moved as such
+  int64_t stripe;       // elements of a row that a block takes
+  unsigned stripes;     // blocks to a row
+  int64_t turns;        // of kInFlight rows
+  int64_t block_turns;  // turns of a block, the last of which may have fewer: adjacent ones
+  bool even;            // a vector lies in one channel: planes of whole vectors
+  bool vectors;         // all arrays can be moved as such
 };
 
 // The rules of a vector's elements: of neighboring channels, or of one channel, seldom of more.
@@ -74,16 +75,18 @@ struct Rules {
 };
 
 // Calls visit.operator()<times, whole>(first) for each turn of a block, with the number of its thread's
-// first element, from the last turn to the first: what was summed last is what the cache still holds.
+// first element. The turns of a block are adjacent, and the first blocks have the last turns: what was
+// summed last is what the cache still holds.
 // `whole`: `times` rows at once, whose elements are there for all threads of the block and can be moved
 // as vectors. Else a row at a time, which may have less.
 template <class Visit>
 __device__ __forceinline__ void each_turn(const Table& t, int64_t column, Visit&& visit) {
   constexpr int64_t times = kInFlight;
-  const int64_t step = gridDim.x / t.stripes;
   const int64_t stripe = int64_t(blockIdx.x % t.stripes + 1) * t.stripe;
-  for (int64_t turn = blockIdx.x / t.stripes; turn < t.turns; turn += step) {
-    const int64_t row = (t.turns - 1 - turn) * times * t.width;
+  const int64_t begin = int64_t(blockIdx.x / t.stripes) * t.block_turns;
+  int left = int(begin + t.block_turns < t.turns ? t.block_turns : t.turns - begin);
+  int64_t row = (t.turns - 1 - begin) * times * t.width;
+  for (; left > 0; --left, row -= times * t.width) {
     if (t.vectors && stripe <= t.width && row + (times - 1) * t.width + stripe <= t.elements) {
       visit.template operator()<kInFlight, true>(row + column);
       continue;
@@ -169,13 +172,15 @@ __global__ void __launch_bounds__(kElementThreads)
 
 int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
 
-Table table_of(const Channels& s, int count, bool vectors) {
+Table table_of(const Place& place, const Channels& s, int count, bool vectors) {
   const int64_t stripe = kElementThreads * int64_t(count);
   int64_t width = stripe;
   if (s.space.rows) {  // whole bytes of bits, whole channels
     width = s.space.channels * (8 / common_divisor(8, s.space.channels));
     if (width < stripe) width *= stripe / width;
   }
+  const int64_t stripes = ceil_div(width, stripe);
+  const int64_t turns = ceil_div(ceil_div(s.elements, width), kInFlight);
   return {.elements = s.elements,
           .width = width,
           .channels = s.space.channels,
@@ -183,23 +188,19 @@ Table table_of(const Channels& s, int count, bool vectors) {
           .inv_channels = s.inv_channels,
           .inv_inner = s.inv_inner,
           .stripe = stripe,
-          .stripes = unsigned(ceil_div(width, stripe)),
-          .turns = ceil_div(ceil_div(s.elements, width), kInFlight),
+          .stripes = unsigned(stripes),
+          .turns = turns,
+          .block_turns = ceil_div(turns, ceil_div(blocks_at_once(place), stripes)),
           .even = s.space.inner % count == 0,
           .vectors = vectors};
-}
-
-int64_t blocks_for(const Place& place, const Table& t) {
-  const int64_t at_once = ceil_div(blocks_at_once(place), t.stripes);
-  return (t.turns < at_once ? t.turns : at_once) * t.stripes;
 }
 
 template <class P, class Call>
 void queue(void (*rows)(Call, Table, RuleArrays), void (*planes)(Call, Table, RuleArrays),
            const Call& call, const Channels& s, bool vectors, const RuleArrays& rules) {
-  const Table t = table_of(s, kPerVector<P>, vectors);
-  launch(call.place, s.space.rows ? rows : planes, blocks_for(call.place, t), kElementThreads, call, t,
-         rules);
+  const Table t = table_of(call.place, s, kPerVector<P>, vectors);
+  const int64_t blocks = t.turns > 0 ? ceil_div(t.turns, t.block_turns) * t.stripes : 0;
+  launch(call.place, s.space.rows ? rows : planes, blocks, kElementThreads, call, t, rules);
 }
 
 }  // namespace
