@@ -70,7 +70,7 @@ def test_no_byte_is_stored_of_what_was_just_rounded_to_16_bits(path: Path) -> No
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
 def test_a_kernel_waits_for_the_one_before_it_and_then_calls_the_next(path: Path) -> None:
     """Launches may overlap from 9.0 on: who read memory before it waits would read what is not written yet."""
-    batch_norm = {"batch_norm_sums", "batch_norm_held", "batch_norm_finish", "batch_norm_flat"}
+    batch_norm = {"batch_norm_sums", "batch_norm_smem", "batch_norm_finish", "batch_norm_flat"}
     for name, ptx in kernels_of(path).items():
         before, wait, after = ptx.partition("griddepcontrol.wait;")
         assert wait, name

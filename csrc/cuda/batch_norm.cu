@@ -1,6 +1,6 @@
 #include "cuda/batch_norm.hpp"
 
-#include "cuda/batch_norm_passes.hpp"
+#include "cuda/batch_norm_launches.hpp"
 
 namespace fastopt::cuda {
 namespace {
@@ -9,20 +9,20 @@ Channels channels_of(const ChannelSpace& space, const ChannelArray& x, DType dty
   return Channels(space, x, int64_t(bytes_of(dtype)));
 }
 
-// Room for the sums of all groups, if they are wanted, and for the constants of a rule.
+// DeviceBuffer for the sums of all groups, if they are wanted, and for the constants of a rule.
 struct Scratch {
-  Room room;
+  DeviceBuffer room;
   Pair* pairs = nullptr;
   RuleArrays rules{};
 
   Scratch(const Place& place, const ChannelSpace& s, bool sums, int members) {
-    const auto cut = [&](Cutter cutter) {
-      if (sums) pairs = cutter.take<Pair>(groups_of(s).count * s.channels);
-      for (int k = 0; k < members; ++k) rules.of[k] = cutter.take<double>(s.channels);
-      return cutter.used();
+    const auto lay_out = [&](Arena arena) {
+      if (sums) pairs = arena.allocate<Pair>(groups_of(s).count * s.channels);
+      for (int k = 0; k < members; ++k) rules.of[k] = arena.allocate<double>(s.channels);
+      return arena.used();
     };
-    room = Room(place, cut(Cutter()), Lifetime::call);
-    cut(Cutter(room.data()));
+    room = DeviceBuffer(place, lay_out(Arena()), Lifetime::call);
+    lay_out(Arena(room.data()));
   }
 };
 
@@ -31,13 +31,13 @@ template <class Call, class... Arrays>
 void queue_rest(const Call& call, const Channels& s, const Scratch& scratch, const Arrays&... arrays) {
   queue_finish(call, scratch.pairs, scratch.rules);
   all_flat(s, call.dtype, arrays...) ? queue_flat(call, s, scratch.rules)
-                                     : queue_each(call, s, scratch.rules);
+                                     : queue_strided(call, s, scratch.rules);
 }
 
 }  // namespace
 
 void batch_moments(const BatchMoments& call) {
-  const OnDevice current(call.place);
+  const DeviceGuard current(call.place);
   const Channels s = channels_of(call.space, call.x, call.dtype);
   const Scratch scratch(call.place, call.space, true, 0);
   queue_moments(call.place, s, call.dtype, call.x, scratch.pairs);
@@ -45,9 +45,9 @@ void batch_moments(const BatchMoments& call) {
 }
 
 void batch_norm_forward(const BatchNormForward& call) {
-  const OnDevice current(call.place);
+  const DeviceGuard current(call.place);
   const Channels s = channels_of(call.space, call.x, call.dtype);
-  if (queue_held(call, s)) return;
+  if (queue_smem(call, s)) return;
   const bool computes_stats = !call.evaluate && !call.given_stats.mean;
   const Scratch scratch(call.place, call.space, computes_stats, RuleArrays::members<Normalize<double>>);
   if (computes_stats) queue_moments(call.place, s, call.dtype, call.x, scratch.pairs);
@@ -55,9 +55,9 @@ void batch_norm_forward(const BatchNormForward& call) {
 }
 
 void batch_norm_backward(const BatchNormBackward& call) {
-  const OnDevice current(call.place);
+  const DeviceGuard current(call.place);
   const Channels s = channels_of(call.space, call.x, call.dtype);
-  if (queue_held(call, s)) return;
+  if (queue_smem(call, s)) return;
   constexpr int members = RuleArrays::members<NormalizeBackward<double>>;
   const Scratch scratch(call.place, call.space, !call.sums_given, members);
   if (!call.sums_given) queue_backward_sums(call, s, scratch.pairs);

@@ -11,6 +11,6 @@ void batch_norm_backward(const BatchNormBackward& call);
 
 // Of shared memory, for a block to hold its channels in. Whether it does changes no result: this is for
 // tests and measurements.
-void hold_at_most(int64_t bytes);
+void set_smem_limit(int64_t bytes);
 
 }  // namespace fastopt::cuda

@@ -1,7 +1,7 @@
 // An element of BatchNorm: its formulas, and ReLU's bits. For the passes over all elements.
 #pragma once
 
-#include "cuda/batch_norm_passes.hpp"
+#include "cuda/batch_norm_launches.hpp"
 
 namespace fastopt::cuda {
 
@@ -40,7 +40,7 @@ __device__ __forceinline__ unsigned normalize(const BatchNormForward& call, Rule
 
 // `on`: bits of those whose gradient passes.
 template <class P, int count>
-__device__ __forceinline__ void let_pass(unsigned on, P (&dy)[count]) {
+__device__ __forceinline__ void apply_relu_mask(unsigned on, P (&dy)[count]) {
 #pragma unroll
   for (int k = 0; k < count; ++k) dy[k] = on >> k & 1 ? dy[k] : P{};
 }
@@ -64,7 +64,8 @@ __device__ __forceinline__ void differentiate(const BatchNormBackward& call, Rul
 // Bits of ReLU are numbered as elements are. Eight of them make a byte, of one thread or of
 // neighboring ones, which all call this.
 template <int count>
-__device__ __forceinline__ void put_bits(uint8_t* relu_mask, int64_t i, bool there, unsigned bits) {
+__device__ __forceinline__ void store_mask_bits(uint8_t* relu_mask, int64_t i, bool there,
+                                                unsigned bits) {
 #pragma unroll
   for (int n = count; n < 8; n *= 2)
     bits |= __shfl_down_sync(0xffffffffu, bits, unsigned(n / count)) << n;

@@ -5,74 +5,75 @@
 namespace fastopt::cuda {
 namespace {
 
-constexpr int kFinishers = 256;  // threads of a block
+constexpr int kThreads = 256;  // threads of a block
 
 // How sums are joined for every channel, by so many threads of a block.
-struct Finishing {
+struct TreePlan {
   Pair* pairs;
   Groups groups;
   int64_t channels, count;
-  int rounds;   // in which four groups become one, until there are four for each thread
+  int levels;   // in which four groups become one, until there are four for each thread
   int threads;  // for each channel: a power of two
 };
 
 // ---- joining groups ----
 
-// Four neighbors at most, of `size` values each but the last, in the tree's shape. `number` may be
-// more, or none; as many have `count` values. They may be weighed before their sums are there.
-struct Four {
-  int64_t number;
+// FourWayJoin neighbors at most, of `size` values each but the last, in the tree's shape. `nodes` may
+// be more, or none; as many have `count` values. They may be weighed before their sums are there.
+struct FourWayJoin {
+  int64_t nodes;
   Weights first, second, both;
 
-  __device__ __forceinline__ Four(int64_t number_, int64_t size, int64_t count) : number(number_) {
-    const auto of = [=](int left, int step) {
-      return weights_of(values_in(left, step, size, count), values_in(left + step, step, size, count));
+  __device__ __forceinline__ FourWayJoin(int64_t nodes_, int64_t size, int64_t count) : nodes(nodes_) {
+    const auto of = [=](int left, int distance) {
+      return weights_of(values_in(left, distance, size, count),
+                        values_in(left + distance, distance, size, count));
     };
-    if (number > 1) first = of(0, 1);
-    if (number > 3) second = of(2, 1);
-    if (number > 2) both = of(0, 2);
+    if (nodes > 1) first = of(0, 1);
+    if (nodes > 3) second = of(2, 1);
+    if (nodes > 2) both = of(0, 2);
   }
 
   template <class Combine>
-  __device__ __forceinline__ Pair join(const Pair* from, int64_t apart) const {
+  __device__ __forceinline__ Pair join(const Pair* from, int64_t stride) const {
     Pair own[4]{};
 #pragma unroll
     for (int k = 0; k < 4; ++k)
-      if (k < number) own[k] = from[k * apart];
-    if (number > 1) Combine::join(own[0].first, own[0].second, own[1].first, own[1].second, first);
-    if (number > 3) Combine::join(own[2].first, own[2].second, own[3].first, own[3].second, second);
-    if (number > 2) Combine::join(own[0].first, own[0].second, own[2].first, own[2].second, both);
+      if (k < nodes) own[k] = from[k * stride];
+    if (nodes > 1) Combine::join(own[0].first, own[0].second, own[1].first, own[1].second, first);
+    if (nodes > 3) Combine::join(own[2].first, own[2].second, own[3].first, own[3].second, second);
+    if (nodes > 2) Combine::join(own[0].first, own[0].second, own[2].first, own[2].second, both);
     return own[0];
   }
 };
 
-// What stands in memory of a channel's groups, after some rounds.
-struct Rest {
-  int64_t number, size, apart;
+// What stands in memory of a channel's groups, after some levels.
+struct TreeLevel {
+  int64_t nodes, size, stride;
 
-  __device__ __forceinline__ Rest(const Finishing& t, int rounds)
-      : number(t.groups.count), size(t.groups.size), apart(t.channels) {
-    for (int r = 0; r < rounds; ++r) *this = fourth();
+  __device__ __forceinline__ TreeLevel(const TreePlan& t, int levels)
+      : nodes(t.groups.count), size(t.groups.size), stride(t.channels) {
+    for (int r = 0; r < levels; ++r) *this = coarser();
   }
-  __device__ __forceinline__ Rest fourth() const {
-    Rest next = *this;
-    next.number = (number + 3) / 4;
+  __device__ __forceinline__ TreeLevel coarser() const {
+    TreeLevel next = *this;
+    next.nodes = (nodes + 3) / 4;
     next.size *= 4;
-    next.apart *= 4;
+    next.stride *= 4;
     return next;
   }
-  __device__ __forceinline__ Four four(int64_t first, int64_t count) const {
-    return {number - first, size, count - first * size};
+  __device__ __forceinline__ FourWayJoin four(int64_t first, int64_t count) const {
+    return {nodes - first, size, count - first * size};
   }
 };
 
 // A round, by the threads of a channel: where four stood, there is one.
 template <class Combine>
-__device__ __forceinline__ void join_fours(const Finishing& t, const Rest& rest, Pair* groups,
-                                           int turn) {
-  for (int64_t i = 4 * turn; i < rest.number; i += 4 * t.threads) {
-    Pair* const four = groups + i * rest.apart;
-    *four = rest.four(i, t.count).template join<Combine>(four, rest.apart);
+__device__ __forceinline__ void join_fours(const TreePlan& t, const TreeLevel& level, Pair* groups,
+                                           int row) {
+  for (int64_t i = 4 * row; i < level.nodes; i += 4 * t.threads) {
+    Pair* const four = groups + i * level.stride;
+    *four = level.four(i, t.count).template join<Combine>(four, level.stride);
   }
 }
 
@@ -84,7 +85,7 @@ struct FinishMoments {
   const BatchMoments& call;
 
   __device__ __forceinline__ Inputs inputs(int64_t) const { return {}; }
-  __device__ __forceinline__ Pair numbers(int64_t, Inputs, const Pair& m, double) const { return m; }
+  __device__ __forceinline__ Pair result(int64_t, Inputs, const Pair& m, double) const { return m; }
   __device__ __forceinline__ void put(int64_t c, Inputs, const Pair& m) const {
     call.out.mean[c] = m.first;
     call.out.m2[c] = m.second;
@@ -96,7 +97,7 @@ struct FinishForward {
   using Combine = JoinMoments;
   using Inputs = ForwardInputs;
   using Rule = Normalize<F>;
-  struct Numbers {
+  struct ChannelResult {
     Moments m;
     double count;
     Affine affine;
@@ -104,8 +105,8 @@ struct FinishForward {
   const BatchNormForward& call;
 
   __device__ __forceinline__ Inputs inputs(int64_t c) const { return inputs_of(call, c); }
-  __device__ __forceinline__ Numbers numbers(int64_t c, const Inputs& in, const Pair& sums,
-                                             double count) const {
+  __device__ __forceinline__ ChannelResult result(int64_t c, const Inputs& in, const Pair& sums,
+                                                  double count) const {
     Moments m{sums.first, sums.second};
     if (const Statistics& given = call.given_stats; given.mean) {
       m = {given.mean[c], given.m2[c]};
@@ -113,10 +114,10 @@ struct FinishForward {
     }
     return {m, count, affine_of(call, in, m, count)};
   }
-  __device__ __forceinline__ Rule rule(const Inputs&, const Numbers& own) const {
+  __device__ __forceinline__ Rule rule(const Inputs&, const ChannelResult& own) const {
     return normalize_of<F>(own.affine);
   }
-  __device__ __forceinline__ void put(int64_t c, const Inputs& in, const Numbers& own) const {
+  __device__ __forceinline__ void put(int64_t c, const Inputs& in, const ChannelResult& own) const {
     put_results(call, c, in, own.m, own.count, own.affine);
   }
 };
@@ -129,8 +130,8 @@ struct FinishBackward {
   const BatchNormBackward& call;
 
   __device__ __forceinline__ Inputs inputs(int64_t c) const { return inputs_of(call, c); }
-  __device__ __forceinline__ ChannelSums numbers(int64_t c, const Inputs& in, const Pair& sums,
-                                                 double) const {
+  __device__ __forceinline__ ChannelSums result(int64_t c, const Inputs& in, const Pair& sums,
+                                                double) const {
     return centered<F>(call, in,
                        call.sums_given ? sums_of(call, c) : ChannelSums{sums.first, sums.second});
   }
@@ -148,31 +149,31 @@ struct FinishBackward {
 // channel brings along is read before they are there, and the kernel after this one, which goes over
 // elements, may come and ask for them.
 template <class Finish, class Call>
-__global__ void __launch_bounds__(kFinishers, 1)
-    finish_all(const Finishing t, const FASTOPT_WHOLE_ARGUMENT Call call, const RuleArrays rules) {
-  t.pairs ? call_next() : await_turn();
-  __shared__ Pair joined[kFinishers];
+__global__ void __launch_bounds__(kThreads, 1)
+    finish_all(const TreePlan t, const FASTOPT_GRID_CONSTANT Call call, const RuleArrays rules) {
+  t.pairs ? launch_dependents() : grid_dependency_wait();
+  __shared__ Pair joined[kThreads];
   __shared__ Weights last[kLevels];
   using Combine = typename Finish::Combine;
   const Finish finish{call};
-  const int channels = kFinishers / t.threads, turn = int(threadIdx.x) / channels;
+  const int channels = kThreads / t.threads, row = int(threadIdx.x) / channels;
   const int64_t c = int64_t(blockIdx.x) * channels + threadIdx.x % channels;
   const bool there = c < t.channels;
   typename Finish::Inputs inputs{};
-  if (turn == 0 && there) inputs = finish.inputs(c);
-  const Rest rest(t, t.rounds), fourth = rest.fourth();
-  weigh_last(last, int(fourth.number), fourth.size, t.count);
-  const Four own = rest.four(there ? 4 * turn : rest.number, t.count);
-  await_turn();
+  if (row == 0 && there) inputs = finish.inputs(c);
+  const TreeLevel level(t, t.levels), last_level = level.coarser();
+  weigh_last(last, int(last_level.nodes), last_level.size, t.count);
+  const FourWayJoin own = level.four(there ? 4 * row : level.nodes, t.count);
+  grid_dependency_wait();
   Pair* const groups = t.pairs + c;
-  for (int r = 0; r < t.rounds; ++r, __syncthreads())
-    if (there) join_fours<Combine>(t, Rest(t, r), groups, turn);
-  joined[threadIdx.x] = own.template join<Combine>(groups + 4 * turn * rest.apart, rest.apart);
-  join_neighbors<Combine>(joined, channels, int(fourth.number), fourth.size, last);
-  if (turn > 0 || !there) return;
-  const auto numbers = finish.numbers(c, inputs, joined[threadIdx.x], double(t.count));
-  if constexpr (requires { typename Finish::Rule; }) rules.put(c, finish.rule(inputs, numbers));
-  finish.put(c, inputs, numbers);
+  for (int r = 0; r < t.levels; ++r, __syncthreads())
+    if (there) join_fours<Combine>(t, TreeLevel(t, r), groups, row);
+  joined[threadIdx.x] = own.template join<Combine>(groups + 4 * row * level.stride, level.stride);
+  join_neighbors<Combine>(joined, channels, int(last_level.nodes), last_level.size, last);
+  if (row > 0 || !there) return;
+  const auto result = finish.result(c, inputs, joined[threadIdx.x], double(t.count));
+  if constexpr (requires { typename Finish::Rule; }) rules.put(c, finish.rule(inputs, result));
+  finish.put(c, inputs, result);
 }
 
 // ---- on the host ----
@@ -181,13 +182,13 @@ template <class Finish, class Call>
 void queue(const Call& call, Pair* pairs, const RuleArrays& rules) {
   const ChannelSpace& s = call.space;
   if (s.count() == 0) pairs = nullptr;  // nothing is summed, and so nothing has waited
-  Finishing t{pairs, groups_of(s), s.channels, pairs ? s.count() : 0, 0, 1};
+  TreePlan t{pairs, groups_of(s), s.channels, pairs ? s.count() : 0, 0, 1};
   if (!pairs) t.groups.count = 0;
   int64_t rest = t.groups.count;
-  for (; rest > 4 * kFinishers; rest = ceil_div(rest, 4)) ++t.rounds;
+  for (; rest > 4 * kThreads; rest = ceil_div(rest, 4)) ++t.levels;
   while (4 * t.threads < rest) t.threads *= 2;
-  launch(call.place, finish_all<Finish, Call>, ceil_div(s.channels, kFinishers / t.threads), kFinishers,
-         t, call, rules);
+  launch(call.place, finish_all<Finish, Call>, ceil_div(s.channels, kThreads / t.threads), kThreads, t,
+         call, rules);
 }
 
 }  // namespace

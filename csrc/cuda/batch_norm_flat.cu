@@ -42,7 +42,7 @@ struct Rules {
   // are asked for before its turn.
   __device__ __forceinline__ void await(int64_t column) {
     if (awaited) return;
-    await_turn();
+    grid_dependency_wait();
     if (rows && column < t.width) at_column(column);
     awaited = true;
   }
@@ -98,7 +98,7 @@ __device__ __forceinline__ void each_turn(const Table& t, int64_t column, Visit&
 
 template <class P, bool rows>
 __global__ void __launch_bounds__(kElementThreads)
-    normalize_flat(const FASTOPT_WHOLE_ARGUMENT BatchNormForward call, const Table t,
+    normalize_flat(const FASTOPT_GRID_CONSTANT BatchNormForward call, const Table t,
                    const RuleArrays arrays) {
   constexpr int count = kPerVector<P>;
   using F = Compute<P>;
@@ -111,9 +111,9 @@ __global__ void __launch_bounds__(kElementThreads)
     for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
       if (!whole && !(inside && i < t.elements)) continue;
-      load_part<count, Use::last>(call.x.data, i, t.elements, whole, x[r]);
+      load_part<count, CacheHint::streaming>(call.x.data, i, t.elements, whole, x[r]);
       if (call.residual.data)
-        load_part<count, Use::last>(call.residual.data, i, t.elements, whole, residual[r]);
+        load_part<count, CacheHint::streaming>(call.residual.data, i, t.elements, whole, residual[r]);
     }
     rules.await(column);
 #pragma unroll
@@ -125,16 +125,16 @@ __global__ void __launch_bounds__(kElementThreads)
         if (!rows) rules.at_element(i);
         P y[count];
         bits = normalize(call, [&](int k) { return rules.next(k); }, x[r], residual[r], y);
-        store_part<count, Use::last>(call.y.data, i, t.elements, whole, y);
+        store_part<count, CacheHint::streaming>(call.y.data, i, t.elements, whole, y);
       }
-      if (call.relu_mask) put_bits<count>(call.relu_mask, i, there, bits);
+      if (call.relu_mask) store_mask_bits<count>(call.relu_mask, i, there, bits);
     }
   });
 }
 
 template <class P, bool rows>
 __global__ void __launch_bounds__(kElementThreads)
-    gradient_flat(const FASTOPT_WHOLE_ARGUMENT BatchNormBackward call, const Table t,
+    gradient_flat(const FASTOPT_GRID_CONSTANT BatchNormBackward call, const Table t,
                   const RuleArrays arrays) {
   constexpr int count = kPerVector<P>;
   using F = Compute<P>;
@@ -148,8 +148,8 @@ __global__ void __launch_bounds__(kElementThreads)
     for (int r = 0; r < times; ++r) {
       const int64_t i = first + r * t.width;
       if (!whole && !(inside && i < t.elements)) continue;
-      load_part<count, Use::last>(call.dy.data, i, t.elements, whole, dy[r]);
-      if (call.x.data) load_part<count, Use::last>(call.x.data, i, t.elements, whole, x[r]);
+      load_part<count, CacheHint::streaming>(call.dy.data, i, t.elements, whole, dy[r]);
+      if (call.x.data) load_part<count, CacheHint::streaming>(call.x.data, i, t.elements, whole, x[r]);
       on[r] = bits_from(call.relu_mask, i);
     }
     rules.await(column);
@@ -159,11 +159,11 @@ __global__ void __launch_bounds__(kElementThreads)
       if (!whole && !(inside && i < t.elements)) continue;
       if (!rows) rules.at_element(i);
       P dx[count];
-      if (call.relu_mask) let_pass(on[r], dy[r]);
+      if (call.relu_mask) apply_relu_mask(on[r], dy[r]);
       differentiate(call, [&](int k) { return rules.next(k); }, x[r], dy[r], dx);
-      store_part<count, Use::last>(call.dx.data, i, t.elements, whole, dx);
+      store_part<count, CacheHint::streaming>(call.dx.data, i, t.elements, whole, dx);
       if (call.dresidual.data)
-        store_part<count, Use::last>(call.dresidual.data, i, t.elements, whole, dy[r]);
+        store_part<count, CacheHint::streaming>(call.dresidual.data, i, t.elements, whole, dy[r]);
     }
   });
 }
@@ -190,7 +190,7 @@ Table table_of(const Place& place, const Channels& s, int count, bool vectors) {
           .stripe = stripe,
           .stripes = unsigned(stripes),
           .turns = turns,
-          .block_turns = ceil_div(turns, ceil_div(blocks_at_once(place), stripes)),
+          .block_turns = ceil_div(turns, ceil_div(max_grid_blocks(place), stripes)),
           .even = s.space.inner % count == 0,
           .vectors = vectors};
 }

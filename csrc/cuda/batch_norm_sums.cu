@@ -16,7 +16,7 @@ constexpr int kRowPlaces = 128;  // of a group: channels, 32 at most, by blocks
 
 // Threads of a processor that registers are enough for, where each reads `few` ahead; where it reads
 // twice as much, or four times.
-constexpr int kResident = 1024, kResidentTwice = 768, kResidentFour = 512;
+constexpr int kThreadsPerSm = 1024, kThreadsPerSmTwice = 768, kThreadsPerSmFour = 512;
 
 int row_channels(const ChannelSpace& s) {
   int n = 1;
@@ -27,83 +27,85 @@ int row_channels(const ChannelSpace& s) {
 // ---- groups ----
 
 // A block's position, and those of the part of it that is one thread's or one of 16 lanes'.
-struct Share {
+struct ThreadRange {
   int64_t block, begin, end;
 
-  __device__ __forceinline__ Share(int64_t begin_of_block, int index, int size, int64_t count,
-                                   int of = kQuarters)
+  __device__ __forceinline__ ThreadRange(int64_t begin_of_block, int index, int size, int64_t count,
+                                         int of = kQuarters)
       : block(begin_of_block), begin(block + index * (size / of)) {
     end = min64(begin + size / of, count);
   }
 };
 
-template <bool apart>
-constexpr int kSharing = apart ? kQuarters : 1;  // threads to a block and a channel
+template <bool separate_quarters>
+constexpr int kSharing = separate_quarters ? kQuarters : 1;  // threads to a block and a channel
 
 template <class Sums>
-__global__ void __launch_bounds__(kPlaneThreads, kResidentTwice / kPlaneThreads)
-    sum_planes(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
+__global__ void __launch_bounds__(kPlaneThreads, kThreadsPerSmTwice / kPlaneThreads)
+    sum_planes(const FASTOPT_GRID_CONSTANT Reduction r) {
   __shared__ Pair room[kPlaneThreads], blocks[kPlaneBlocks];
   __shared__ Weights last[kLevels];
   const unsigned channels = unsigned(r.s.space.channels);
   const int64_t c = blockIdx.x % channels, count = r.s.count;
   const int64_t group = blockIdx.x / channels * r.group, values = min64(r.group, count - group);
-  const int number = int(ceil_div(values, kPlaneBlock));
+  const int block_count = int(ceil_div(values, kPlaneBlock));
   const int lane = int(threadIdx.x) % kLanes, quarter = int(threadIdx.x) / kLanes;
   const int block = quarter / kQuarters;
-  const Share own(group + block * int64_t(kPlaneBlock), quarter % kQuarters, kPlaneBlock, count);
-  weigh_last(last, number, kPlaneBlock, values);
-  await_turn();
-  Sums sums = take<Way<Sums, kLanes, Sums::times / 2 * Sums::few, false>>(
-      r, {c, block < number ? own.block : 0}, {c, own.begin + lane}, own.end);
+  const ThreadRange own(group + block * int64_t(kPlaneBlock), quarter % kQuarters, kPlaneBlock, count);
+  weigh_last(last, block_count, kPlaneBlock, values);
+  grid_dependency_wait();
+  Sums sums = sum_range<ThreadSum<Sums, kLanes, Sums::times / 2 * Sums::few, false>>(
+      r, {c, block < block_count ? own.block : 0}, {c, own.begin + lane}, own.end);
   add_quarters(sums, room, kPlaneThreads, kLanes);
   join_lanes_of(sums, lane);
-  if (quarter % kQuarters == 0 && lane == 0 && block < number)
+  if (quarter % kQuarters == 0 && lane == 0 && block < block_count)
     blocks[block] = sums.close(min64(kPlaneBlock, count - own.block));
-  join_neighbors<typename Sums::Combine>(blocks, 1, number, kPlaneBlock, last);
+  join_neighbors<typename Sums::Combine>(blocks, 1, block_count, kPlaneBlock, last);
   if (threadIdx.x == 0) r.pairs[blockIdx.x] = blocks[0];
 }
 
 // By a thread for each quarter, or for all of a block.
-template <class Sums, bool apart>
-__global__ void __launch_bounds__(kRowPlaces* kSharing<apart>,
-                                  (apart ? kResident : kResidentFour) / (kRowPlaces * kSharing<apart>))
-    sum_rows(const FASTOPT_WHOLE_ARGUMENT Reduction r) {
-  constexpr int sharing = kSharing<apart>;
-  __shared__ Pair room[apart ? kRowPlaces * sharing : 1], blocks[kRowPlaces];
+template <class Sums, bool separate_quarters>
+__global__ void __launch_bounds__(kRowPlaces* kSharing<separate_quarters>,
+                                  (separate_quarters ? kThreadsPerSm : kThreadsPerSmFour) /
+                                      (kRowPlaces * kSharing<separate_quarters>))
+    sum_rows(const FASTOPT_GRID_CONSTANT Reduction r) {
+  constexpr int sharing = kSharing<separate_quarters>;
+  __shared__ Pair room[separate_quarters ? kRowPlaces * sharing : 1], blocks[kRowPlaces];
   __shared__ Weights last[kLevels];
   const int64_t channels = r.s.space.channels, count = r.s.count;
-  const int wide = r.channels_a_row, lane = int(threadIdx.x) % wide, share = int(threadIdx.x) / wide;
-  const int64_t c = int64_t(blockIdx.x % r.stripes) * wide + lane;
+  const int width = r.channels_a_row, lane = int(threadIdx.x) % width, share = int(threadIdx.x) / width;
+  const int64_t c = int64_t(blockIdx.x % r.stripes) * width + lane;
   const unsigned index = blockIdx.x / r.stripes;
   const int64_t group = index * r.group, values = min64(r.group, count - group);
-  const int number = int(ceil_div(values, kRowBlock)), block = share / sharing;
-  const Share own(group + block * int64_t(kRowBlock), share % sharing, kRowBlock, count, sharing);
-  weigh_last(last, number, kRowBlock, values);
-  await_turn();
-  const bool there = c < channels && block < number;
-  Sums sums = take<Way<Sums, 1, (apart ? 1 : Sums::times) * Sums::few, !apart>>(
+  const int block_count = int(ceil_div(values, kRowBlock)), block = share / sharing;
+  const ThreadRange own(group + block * int64_t(kRowBlock), share % sharing, kRowBlock, count, sharing);
+  weigh_last(last, block_count, kRowBlock, values);
+  grid_dependency_wait();
+  const bool there = c < channels && block < block_count;
+  Sums sums = sum_range<
+      ThreadSum<Sums, 1, (separate_quarters ? 1 : Sums::times) * Sums::few, !separate_quarters>>(
       r, {there ? c : 0, there ? own.block : 0}, {c, own.begin}, there ? own.end : 0);
-  if constexpr (apart) add_quarters(sums, room, kRowPlaces * sharing, wide);
+  if constexpr (separate_quarters) add_quarters(sums, room, kRowPlaces * sharing, width);
   if (share % sharing == 0)
-    blocks[block * wide + lane] = sums.close(min64(kRowBlock, count - own.block));
-  join_neighbors<typename Sums::Combine>(blocks, wide, number, kRowBlock, last);
+    blocks[block * width + lane] = sums.close(min64(kRowBlock, count - own.block));
+  join_neighbors<typename Sums::Combine>(blocks, width, block_count, kRowBlock, last);
   if (share == 0 && c < channels) r.pairs[index * channels + c] = blocks[lane];
 }
 
 // ---- on the host ----
 
 // Axes that are walked: none, or one.
-Steps steps_of(const ChannelSpace& s, int64_t step, int64_t segment, int64_t value) {
-  return {step / s.inner * segment + step % s.inner * value, segment - s.inner * value};
+Strides strides_of(const ChannelSpace& s, int64_t stride, int64_t segment, int64_t value) {
+  return {stride / s.inner * segment + stride % s.inner * value, segment - s.inner * value};
 }
 
 Reduction reduction_of(const Channels& channels, DType dtype, const ChannelArray& x, Pair* pairs) {
   const ChannelSpace& s = channels.space;
   Reduction r{channels, x, {}, nullptr, nullptr, s.ndim <= 1, 0, {}, {}, {}, 0, 1, 1, pairs};
-  const int64_t step = s.rows ? 1 : kLanes;
-  r.rest = step % s.inner;
-  r.x_steps = steps_of(s, step, s.ndim > 0 ? x.stride[0] : 0, int64_t(bytes_of(dtype)));
+  const int64_t stride = s.rows ? 1 : kLanes;
+  r.remainder = stride % s.inner;
+  r.x_strides = strides_of(s, stride, s.ndim > 0 ? x.stride[0] : 0, int64_t(bytes_of(dtype)));
   r.group = groups_of(s).size;
   r.channels_a_row = row_channels(s);
   r.stripes = unsigned(ceil_div(s.channels, r.channels_a_row));
@@ -120,11 +122,11 @@ template <template <class> class Sums>
 void queue_sums(const Place& place, DType dtype, const Reduction& r) {
   const ChannelSpace& s = r.s.space;
   const int64_t groups = groups_of(s).count, rows = groups * r.stripes;
-  const bool apart = rows <= 2 * asked(place, cudaDevAttrMultiProcessorCount);
+  const bool separate_quarters = rows <= 2 * device_attribute(place, cudaDevAttrMultiProcessorCount);
   with_dtype(dtype, [&]<class P> {
     if (!s.rows)
       launch(place, sum_planes<Sums<P>>, groups * s.channels, kPlaneThreads, r);
-    else if (apart)
+    else if (separate_quarters)
       launch(place, sum_rows<Sums<P>, true>, rows, kRowPlaces * kSharing<true>, r);
     else
       launch(place, sum_rows<Sums<P>, false>, rows, kRowPlaces * kSharing<false>, r);
@@ -146,15 +148,16 @@ void queue_moments(const Place& place, const Channels& s, DType dtype, const Cha
 
 void queue_backward_sums(const BatchNormBackward& call, const Channels& channels, Pair* pairs) {
   const ChannelSpace& s = channels.space;
-  const int64_t step = s.rows ? 1 : kLanes;
+  const int64_t stride = s.rows ? 1 : kLanes;
   Reduction r = reduction_of(channels, call.dtype, call.x, pairs);
   r.dy = call.dy;
   r.relu_mask = call.relu_mask;
   r.mean = call.mean;
-  r.dy_steps = steps_of(s, step, s.ndim > 0 ? call.dy.stride[0] : 0, int64_t(bytes_of(call.dtype)));
+  r.dy_strides =
+      strides_of(s, stride, s.ndim > 0 ? call.dy.stride[0] : 0, int64_t(bytes_of(call.dtype)));
   // From segment to segment, numbers go on evenly where these are planes, or all of a channel.
   const bool whole = channels.plane == s.count();
-  r.number_steps = steps_of(s, step, whole && !s.rows ? s.inner : s.channels * s.inner, 1);
+  r.index_strides = strides_of(s, stride, whole && !s.rows ? s.inner : s.channels * s.inner, 1);
   r.even = r.even && (s.rows || whole || channels.plane == s.inner);
   r.relu_mask ? queue_sums<MaskedSums>(call.place, call.dtype, r)
               : queue_sums<PlainSums>(call.place, call.dtype, r);

@@ -7,7 +7,7 @@ namespace fastopt::cuda {
 
 // How an array goes on from one value of a thread to the next, in bytes, where one axis is walked:
 // `advance`, and `wrap` more where a segment of `inner` values has come to its end.
-struct Steps {
+struct Strides {
   int64_t advance, wrap;
 };
 
@@ -16,9 +16,9 @@ struct Reduction {
   ChannelArray x, dy;
   const uint8_t* relu_mask;
   const double* mean;
-  bool even;     // whether Steps say it all
-  int64_t rest;  // of a step, in its last segment
-  Steps x_steps, dy_steps, number_steps;
+  bool even;          // whether Strides say it all
+  int64_t remainder;  // of a step, in its last segment
+  Strides x_strides, dy_strides, index_strides;
   int64_t group;       // values
   int channels_a_row;  // of threads
   unsigned stripes;    // of so many channels
@@ -28,37 +28,37 @@ struct Reduction {
 // Where a thread's next value lies.
 struct Cursor {
   const char *x, *dy;
-  int64_t number;
+  int64_t index;
   int64_t left;  // values of the segment, this one included
 
-  __device__ __forceinline__ Cursor(const Reduction& r, const Spot& at, int64_t itemsize) {
+  __device__ __forceinline__ Cursor(const Reduction& r, const ChannelPos& at, int64_t itemsize) {
     x = r.x.data + offset_of(r.s, r.x, at, itemsize);
     dy = r.dy.data ? r.dy.data + offset_of(r.s, r.dy, at, itemsize) : nullptr;
-    number = r.relu_mask ? number_of(r.s, at) : 0;
+    index = r.relu_mask ? linear_index(r.s, at) : 0;
     left = r.s.space.inner - divide(at.position, r.s.space.inner, r.s.inv_inner).remainder;
   }
   __device__ __forceinline__ void wrap(const Reduction& r) {
     if (left > 0) return;
     left += r.s.space.inner;
-    x += r.x_steps.wrap;
-    dy += r.dy_steps.wrap;
-    number += r.number_steps.wrap;
+    x += r.x_strides.wrap;
+    dy += r.dy_strides.wrap;
+    index += r.index_strides.wrap;
   }
   // Rows have segments of one value, and none of them wraps.
   template <bool rows>
   __device__ __forceinline__ void next(const Reduction& r) {
-    x += r.x_steps.advance;
-    dy += r.dy_steps.advance;
-    number += r.number_steps.advance;
+    x += r.x_strides.advance;
+    dy += r.dy_strides.advance;
+    index += r.index_strides.advance;
     if constexpr (rows) return;
-    left -= r.rest;
+    left -= r.remainder;
     wrap(r);
   }
   __device__ __forceinline__ void skip(const Reduction& r, int64_t values, int64_t itemsize) {
     left -= values;
     x += values * itemsize;
     dy += values * itemsize;
-    number += values;
+    index += values;
     wrap(r);
   }
 };
@@ -80,7 +80,7 @@ struct MomentSums {
 
   // What values are summed about, as it is stored: nothing waits for it before they are asked for.
   using About = P;
-  __device__ __forceinline__ static About about(const Reduction& r, const Spot& first_of_block) {
+  __device__ __forceinline__ static About about(const Reduction& r, const ChannelPos& first_of_block) {
     return element<P>(r.s, r.x, first_of_block);
   }
   __device__ __forceinline__ explicit MomentSums(About stored) : pivot(widen(stored)) {}
@@ -114,14 +114,14 @@ struct GradientSums {
   double first = 0.0, second = 0.0;
 
   using About = double;
-  __device__ __forceinline__ static About about(const Reduction& r, const Spot& block) {
+  __device__ __forceinline__ static About about(const Reduction& r, const ChannelPos& block) {
     return r.mean[block.channel];
   }
   __device__ __forceinline__ explicit GradientSums(About stored) : mean(F(stored)) {}
   __device__ __forceinline__ static Value read(const Reduction& r, const Cursor& at, int k) {
-    const int64_t number = at.number + k;
+    const int64_t index = at.index + k;
     return {reinterpret_cast<const P*>(at.x)[k], reinterpret_cast<const P*>(at.dy)[k],
-            !masked || (r.relu_mask[number >> 3] >> (number & 7) & 1)};
+            !masked || (r.relu_mask[index >> 3] >> (index & 7) & 1)};
   }
   __device__ __forceinline__ void add(const Value& v) {
     add_gradient(double(v.on ? widen(v.dy) : F(0)), double(widen(v.x) - mean), first, second);
@@ -130,11 +130,11 @@ struct GradientSums {
 };
 
 // Adds the quarters of blocks, each of `lanes` neighboring threads and one after the other; those of
-// the first have the sums. By all threads, of which the first have a place each in `room`.
+// the first have the sums. By all threads, of which the first have a place each in `scratch`.
 template <class Sums>
-__device__ __forceinline__ void add_quarters(Sums& sums, Pair* room, int places, int lanes) {
+__device__ __forceinline__ void add_quarters(Sums& sums, Pair* scratch, int places, int lanes) {
   const bool there = int(threadIdx.x) < places;
-  Pair* const own = room + threadIdx.x;
+  Pair* const own = scratch + threadIdx.x;
   if (there) *own = {sums.first, sums.second};
   __syncthreads();
   if (!there || int(threadIdx.x) / lanes % kQuarters != 0) return;
@@ -164,34 +164,34 @@ __device__ __forceinline__ void join_lanes_of(Sums& sums, int lane) {
 // A thread has a quarter of a block, or, of rows, all four, one after the other; `ahead` of its values
 // are read at a time, in parts.
 inline constexpr int kParts = 4;
-template <class S, int step_, int ahead_, bool all_quarters>
-struct Way {
+template <class S, int stride_, int ahead_, bool all_quarters>
+struct ThreadSum {
   using Sums = S;
   using Value = typename Sums::Value;
-  static constexpr int step = step_, ahead = ahead_, part = ahead / kParts;
+  static constexpr int stride = stride_, ahead = ahead_, part = ahead / kParts;
   static constexpr int quarter = all_quarters ? kRowBlock / kQuarters : 0;
   static constexpr auto itemsize = int64_t(sizeof(typename Sums::Storage));
   using Part = Value[part];
-  static_assert(!all_quarters || step == 1);
+  static_assert(!all_quarters || stride == 1);
 
   Sums sums;
   Pair before{0.0, 0.0};
   int taken = 0;
 
-  __device__ __forceinline__ explicit Way(typename Sums::About about) : sums(about) {}
+  __device__ __forceinline__ explicit ThreadSum(typename Sums::About about) : sums(about) {}
 
   // `n` of every step-th values, or a whole part.
   template <bool whole>
   __device__ __forceinline__ static void ask(const Reduction& r, Cursor& cursor, int n, Part& to) {
-    if (whole && step > 1 && part > 1 && cursor.left > (part - 1) * step) {  // in one segment
+    if (whole && stride > 1 && part > 1 && cursor.left > (part - 1) * stride) {  // in one segment
 #pragma unroll
-      for (int k = 0; k < part; ++k) to[k] = Sums::read(r, cursor, k * step);
-      return cursor.skip(r, part * step, itemsize);
+      for (int k = 0; k < part; ++k) to[k] = Sums::read(r, cursor, k * stride);
+      return cursor.skip(r, part * stride, itemsize);
     }
 #pragma unroll
     for (int k = 0; k < part; ++k) {
       to[k] = whole || k < n ? Sums::read(r, cursor, 0) : Value{};
-      cursor.template next<step == 1>(r);
+      cursor.template next<stride == 1>(r);
     }
   }
 
@@ -220,48 +220,48 @@ struct Way {
 
 // As many as are read ahead, as long as there are so many left. Where those have been added that were
 // asked for first, the next are asked for in their place, so that memory always has some to bring.
-template <class Way>
-__device__ __forceinline__ Way take_many(const Reduction& r, const Spot& block, Cursor& cursor,
-                                         int& left) {
-  typename Way::Part own[kParts];
+template <class Thread>
+__device__ __forceinline__ Thread sum_prefetched(const Reduction& r, const ChannelPos& block,
+                                                 Cursor& cursor, int& left) {
+  typename Thread::Part own[kParts];
 #pragma unroll
-  for (int p = 0; p < kParts; ++p) Way::template ask<true>(r, cursor, Way::part, own[p]);
-  Way way(Way::Sums::about(r, block));  // asked for last: what comes next waits for it
-  for (left -= Way::ahead; left >= Way::ahead; left -= Way::ahead) {
+  for (int p = 0; p < kParts; ++p) Thread::template ask<true>(r, cursor, Thread::part, own[p]);
+  Thread thread(Thread::Sums::about(r, block));  // asked for last: what comes next waits for it
+  for (left -= Thread::ahead; left >= Thread::ahead; left -= Thread::ahead) {
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
-      way.add(own[p], Way::part);
-      Way::template ask<true>(r, cursor, Way::part, own[p]);
+      thread.add(own[p], Thread::part);
+      Thread::template ask<true>(r, cursor, Thread::part, own[p]);
     }
   }
 #pragma unroll
-  for (int p = 0; p < kParts; ++p) way.add(own[p], Way::part);
-  return way;
+  for (int p = 0; p < kParts; ++p) thread.add(own[p], Thread::part);
+  return thread;
 }
 
 // Every step-th value from `at` to before position `end`, of a block that begins at `block`.
-template <class Way>
-__device__ __forceinline__ typename Way::Sums take(const Reduction& r, const Spot& block, Spot at,
-                                                   int64_t end) {
+template <class Thread>
+__device__ __forceinline__ typename Thread::Sums sum_range(const Reduction& r, const ChannelPos& block,
+                                                           ChannelPos at, int64_t end) {
   if (!r.even) {
-    Way way(Way::Sums::about(r, block));
-    for (; at.position < end; at.position += Way::step) {
-      way.sums.add(Way::Sums::read(r, Cursor(r, at, Way::itemsize), 0));
-      way.close_quarter(1);
+    Thread thread(Thread::Sums::about(r, block));
+    for (; at.position < end; at.position += Thread::stride) {
+      thread.sums.add(Thread::Sums::read(r, Cursor(r, at, Thread::itemsize), 0));
+      thread.close_quarter(1);
     }
-    return way.total();
+    return thread.total();
   }
-  int left = at.position < end ? int(ceil_div(end - at.position, Way::step)) : 0;
-  Cursor cursor(r, at, Way::itemsize);
-  Way way =
-      left < Way::ahead ? Way(Way::Sums::about(r, block)) : take_many<Way>(r, block, cursor, left);
+  int left = at.position < end ? int(ceil_div(end - at.position, Thread::stride)) : 0;
+  Cursor cursor(r, at, Thread::itemsize);
+  Thread thread = left < Thread::ahead ? Thread(Thread::Sums::about(r, block))
+                                       : sum_prefetched<Thread>(r, block, cursor, left);
 #pragma unroll 1
-  for (; left > 0; left -= Way::part) {
-    typename Way::Part own;
-    Way::template ask<false>(r, cursor, left, own);
-    way.add(own, left);
+  for (; left > 0; left -= Thread::part) {
+    typename Thread::Part own;
+    Thread::template ask<false>(r, cursor, left, own);
+    thread.add(own, left);
   }
-  return way.total();
+  return thread.total();
 }
 
 }  // namespace fastopt::cuda

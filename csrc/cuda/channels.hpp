@@ -41,36 +41,36 @@ struct Channels {
 
 // ---- elements, channels and positions ----
 
-struct Spot {
+struct ChannelPos {
   int64_t channel, position;
 };
 
-__device__ __forceinline__ Spot spot_of(const Channels& s, int64_t number) {
-  const DivMod in_plane = divide(number, s.plane, s.inv_plane);
+__device__ __forceinline__ ChannelPos position_of(const Channels& s, int64_t index) {
+  const DivMod in_plane = divide(index, s.plane, s.inv_plane);
   const DivMod planes = divide(in_plane.quotient, s.space.channels, s.inv_channels);
   return {planes.remainder, planes.quotient * s.plane + in_plane.remainder};
 }
 
-__device__ __forceinline__ int64_t number_of(const Channels& s, const Spot& at) {
+__device__ __forceinline__ int64_t linear_index(const Channels& s, const ChannelPos& at) {
   const DivMod p = divide(at.position, s.plane, s.inv_plane);
   return (p.quotient * s.space.channels + at.channel) * s.plane + p.remainder;
 }
 
 // Where an element lies, in bytes.
-__device__ __forceinline__ int64_t offset_of(const Channels& s, const ChannelArray& a, const Spot& at,
-                                             int64_t itemsize) {
+__device__ __forceinline__ int64_t offset_of(const Channels& s, const ChannelArray& a,
+                                             const ChannelPos& at, int64_t itemsize) {
   const DivMod p = divide(at.position, s.space.inner, s.inv_inner);
   int64_t offset = at.channel * a.channel + p.remainder * itemsize, outer = p.quotient;
   for (int d = s.space.ndim - 1; d > 0; --d) {
-    const DivMod index = divide(outer, s.space.shape[d], s.inv_shape[d]);
-    offset += index.remainder * a.stride[d];
-    outer = index.quotient;
+    const DivMod at_axis = divide(outer, s.space.shape[d], s.inv_shape[d]);
+    offset += at_axis.remainder * a.stride[d];
+    outer = at_axis.quotient;
   }
   return s.space.ndim > 0 ? offset + outer * a.stride[0] : offset;
 }
 
 template <class P>
-__device__ __forceinline__ P element(const Channels& s, const ChannelArray& a, const Spot& at) {
+__device__ __forceinline__ P element(const Channels& s, const ChannelArray& a, const ChannelPos& at) {
   return *reinterpret_cast<const P*>(a.data + offset_of(s, a, at, sizeof(P)));
 }
 

@@ -8,7 +8,7 @@
 namespace fastopt::cuda {
 
 // A block by itself.
-struct Alone {
+struct SingleBlock {
   __device__ __forceinline__ static int rank() { return 0; }
   __device__ __forceinline__ static int blocks() { return 1; }
   __device__ __forceinline__ static void arrive() {}
@@ -20,7 +20,7 @@ struct Alone {
 };
 
 #if defined(__CUDACC__) && !(defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
-using Cluster = Alone;
+using Cluster = SingleBlock;
 #else
 
 struct Cluster {

@@ -5,9 +5,9 @@
 #include "cuda/dropout.hpp"
 
 #include "core/float_mode.hpp"
-#include "cuda/dropout_kept.hpp"
+#include "cuda/device_buffer.hpp"
+#include "cuda/dropout_words.hpp"
 #include "cuda/flat.hpp"
-#include "cuda/room.hpp"
 
 namespace fastopt::cuda {
 namespace {
@@ -15,12 +15,12 @@ namespace {
 constexpr int kThreads = 256;
 // Such blocks on a processor; told nothing, ptxas spills to fit in more.
 template <class P>
-constexpr int kResident = sizeof(P) > 4 ? 3 : 4;
+constexpr int kMinBlocksPerSm = sizeof(P) > 4 ? 3 : 4;
 constexpr int kInFlight = 2;  // stretches of a thread that are read before the first is used
 
 // Neighboring elements of a thread: a vector, and a group of words.
 template <class P>
-constexpr int kStretch = kPerVector<P> > 4 ? kPerVector<P> : 4;
+constexpr int kSpan = kPerVector<P> > 4 ? kPerVector<P> : 4;
 
 // ---- elements ----
 
@@ -45,14 +45,14 @@ __device__ __forceinline__ void add_bias(const Task& t, int64_t i, F (&x)[count]
 
 // Where a thread's stretch begins, in arrays of `size` elements, and whether all of it is there, as
 // vectors.
-struct Stretch {
+struct VectorSpan {
   int64_t i, size;
   bool whole;
 };
 
 // The elements of those that are flat; of those that are walked it is one at a time.
 template <int count, class P>
-__device__ __forceinline__ void read(const Source& from, const Stretch& at, P (&to)[count]) {
+__device__ __forceinline__ void read(const Source& from, const VectorSpan& at, P (&to)[count]) {
   if constexpr (count == 1)
     to[0] = element<P>(from, at.i);
   else
@@ -60,7 +60,7 @@ __device__ __forceinline__ void read(const Source& from, const Stretch& at, P (&
 }
 
 template <int count, class P>
-__device__ __forceinline__ void write(const Target& to, const Stretch& at, const P (&from)[count]) {
+__device__ __forceinline__ void write(const Target& to, const VectorSpan& at, const P (&from)[count]) {
   if constexpr (count == 1)
     *reinterpret_cast<P*>(static_cast<char*>(to.data) +
                           (to.walk ? offset_of(*to.walk, at.i) : at.i * int64_t(sizeof(P)))) = from[0];
@@ -69,9 +69,9 @@ __device__ __forceinline__ void write(const Target& to, const Stretch& at, const
 }
 
 template <bool plain, class P, int count, class Keep>
-__device__ __forceinline__ void drop(const Task& t, const Dropout<Compute<P>>& rule, const Stretch& at,
-                                     const Keep& keep, const P (&x)[count], const P (&residual)[count],
-                                     bool adds) {
+__device__ __forceinline__ void drop(const Task& t, const Dropout<Compute<P>>& rule,
+                                     const VectorSpan& at, const Keep& keep, const P (&x)[count],
+                                     const P (&residual)[count], bool adds) {
   using F = Compute<P>;
   const DropoutCall& call = t.call;
   F value[count];
@@ -99,9 +99,9 @@ __device__ __forceinline__ void drop(const Task& t, const Dropout<Compute<P>>& r
 // no bias or one that can be read likewise. A thread takes its stretches together but where the arrays
 // end, and draws while they are on their way: to draw for 16 bits takes two thirds of the bytes' time.
 template <class P, int count, bool plain>
-__global__ void __launch_bounds__(kThreads, kResident<P>)
-    drop_all(const FASTOPT_WHOLE_ARGUMENT Task t, const Dropout<Compute<P>> rule) {
-  await_turn();
+__global__ void __launch_bounds__(kThreads, kMinBlocksPerSm<P>)
+    drop_all(const FASTOPT_GRID_CONSTANT Task t, const Dropout<Compute<P>> rule) {
+  grid_dependency_wait();
   constexpr int64_t apart = int64_t(kThreads) * count;
   const DropoutCall& call = t.call;
   const bool adds = call.residual.data;
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kThreads, kResident<P>)
     P x[kInFlight][count], residual[kInFlight][count];
 #pragma unroll
     for (int r = 0; r < kInFlight; ++r) {
-      const Stretch at{first + r * apart, call.size, true};
+      const VectorSpan at{first + r * apart, call.size, true};
       read(call.x, at, x[r]);
       if (adds) read(call.residual, at, residual[r]);
     }
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kThreads, kResident<P>)
   }
 #pragma unroll 1
   for (int64_t i = first; i <= last && i < call.size; i += apart) {
-    const Stretch at{i, call.size, t.vectors && i + count <= call.size};
+    const VectorSpan at{i, call.size, t.vectors && i + count <= call.size};
     P x[count], residual[count];
     read(call.x, at, x);
     if (adds) read(call.residual, at, residual);
@@ -167,7 +167,7 @@ void queue(const Place& place, const Task& t, const DropoutConstants& constants)
 
 void dropout(const DropoutCall& call) {
   const IeeeMode mode;  // for the constants
-  const OnDevice current(call.place);
+  const DeviceGuard current(call.place);
   const DropoutConstants constants(call.mask.p, call.options);
   Task t = task_of(call, constants.threshold);
   const Walk** const used[] = {&t.call.x.walk, &t.call.residual.walk, &t.call.bias.walk,
@@ -175,7 +175,7 @@ void dropout(const DropoutCall& call) {
   std::vector<Walk> walks;
   for (const Walk** walk : used)
     if (*walk) walks.push_back(**walk);
-  const Room room(call.place, int64_t(walks.size() * sizeof(Walk)), Lifetime::call);
+  const DeviceBuffer room(call.place, int64_t(walks.size() * sizeof(Walk)), Lifetime::call);
   const Walk* there = reinterpret_cast<const Walk*>(room.data());
   copy_list_to_device(call.place, there, walks);
   for (const Walk** walk : used)
@@ -184,7 +184,7 @@ void dropout(const DropoutCall& call) {
   const bool flat = !call.x.walk && !call.residual.walk && !call.out.walk;
   if (!flat) t.in_groups = false;
   with_dtype(call.dtype, [&]<class P> {
-    constexpr int count = kStretch<P>;
+    constexpr int count = kSpan<P>;
     const auto how = !flat                ? queue<P, 1, false>
                      : is_plain(t, count) ? queue<P, count, true>
                                           : queue<P, count, false>;

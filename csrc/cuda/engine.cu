@@ -1,8 +1,8 @@
 #include "cuda/engine.hpp"
 
 #include "cuda/batch_norm.hpp"
+#include "cuda/device_buffer.hpp"
 #include "cuda/dropout.hpp"
-#include "cuda/room.hpp"
 #include "cuda/scale.hpp"
 #include "cuda/step.hpp"
 
@@ -22,7 +22,7 @@ bool captured(const Place& place) { return capture_state(place) == CaptureState:
 // replayed.
 bool wait_for(const Place& place, void* stream) {
   if (stream == place.stream) return false;
-  const OnDevice current(place);
+  const DeviceGuard current(place);
   if (captured(place) && !captured({place.device, stream})) return false;
   cudaEvent_t event;
   check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cannot make an event");
@@ -95,11 +95,11 @@ extern "C" __attribute__((visibility("default"))) const char* fastopt_cuda_troub
   return text.c_str();
 }
 extern "C" __attribute__((visibility("default"))) void fastopt_cuda_hold(int64_t bytes) {
-  fastopt::cuda::hold_at_most(bytes);
+  fastopt::cuda::set_smem_limit(bytes);
 }
 extern "C" __attribute__((visibility("default"))) bool fastopt_cuda_overlap(bool on) {
-  return fastopt::cuda::ask_for_overlap(on);
+  return fastopt::cuda::set_overlap(on);
 }
 extern "C" __attribute__((visibility("default"))) int fastopt_cuda_cluster(int blocks) {
-  return fastopt::cuda::ask_for_clusters(blocks);
+  return fastopt::cuda::set_max_cluster_size(blocks);
 }

@@ -22,28 +22,28 @@ void with_dtype(DType dtype, Visit&& visit) {
 
 // Elements [i, i + count) of an array of n: `whole` if none lies beyond its end and they are a
 // vector's. Whoever moves several asks once. What lies beyond is zero.
-template <int count, Use use = Use::again, class P>
+template <int count, CacheHint hint = CacheHint::normal, class P>
 __device__ __forceinline__ void load_part(const void* data, int64_t i, int64_t n, bool whole,
                                           P (&to)[count]) {
   const P* const from = static_cast<const P*>(data) + i;
-  if (whole) return load<count, use>(from, to);
+  if (whole) return load<count, hint>(from, to);
 #pragma unroll
   for (int k = 0; k < count; ++k) to[k] = i + k < n ? from[k] : P{};
 }
 
-template <int count, Use use = Use::again, class P>
+template <int count, CacheHint hint = CacheHint::normal, class P>
 __device__ __forceinline__ void store_part(void* data, int64_t i, int64_t n, bool whole,
                                            const P (&from)[count]) {
   P* const to = static_cast<P*>(data) + i;
-  if (whole) return store<count, use>(to, from);
+  if (whole) return store<count, hint>(to, from);
 #pragma unroll
   for (int k = 0; k < count; ++k)
     if (i + k < n) to[k] = from[k];
 }
 
 // Blocks enough to keep a device busy and even, for kernels whose blocks go on until all is done.
-inline int64_t blocks_at_once(const Place& place) {
-  return asked(place, cudaDevAttrMultiProcessorCount) * int64_t(16);
+inline int64_t max_grid_blocks(const Place& place) {
+  return device_attribute(place, cudaDevAttrMultiProcessorCount) * int64_t(16);
 }
 
 }  // namespace fastopt::cuda

@@ -11,9 +11,9 @@
 namespace fastopt::cuda {
 namespace {
 
-constexpr int kMostClustered = 8;  // more not every device has room for
-std::atomic<bool> overlap_asked_for = true;
-std::atomic<int> blocks_asked_for = kMostClustered;
+constexpr int kMaxClusterSize = 8;  // more not every device has room for
+std::atomic<bool> overlap_wanted = true;
+std::atomic<int> cluster_size_wanted = kMaxClusterSize;
 
 // The driver's functions for the context of the calling thread. The runtime has loaded its library.
 struct Driver {
@@ -38,7 +38,7 @@ const Driver& driver() {
 // What was asked of a device, once.
 using Answers = std::array<std::atomic<int>, 64>;
 template <class Ask>
-int known_of(Answers& answers, int device, Ask&& ask) {
+int cached(Answers& answers, int device, Ask&& ask) {
   if (size_t(device) >= answers.size()) return ask();
   std::atomic<int>& own = answers[size_t(device)];  // 0: not yet, else one more
   if (own == 0) own = ask() + 1;
@@ -46,11 +46,11 @@ int known_of(Answers& answers, int device, Ask&& ask) {
 }
 
 // Compiled as all others are.
-__global__ void probe() { await_turn(); }
+__global__ void probe() { grid_dependency_wait(); }
 
 // Machine code that was made of an older PTX, or is made of one by the driver, neither waits for the
 // kernel before it nor knows of clusters.
-bool asked_whether_made_for_90() {
+bool query_compiled_for_sm90() {
   cudaFuncAttributes about{};
   const cudaError_t error = cudaFuncGetAttributes(&about, reinterpret_cast<const void*>(probe));
   if (error != cudaSuccess) cudaGetLastError();  // or the next launch would report it
@@ -58,17 +58,18 @@ bool asked_whether_made_for_90() {
 }
 
 // All this is of the current device.
-bool made_for_90(int device) {
+bool compiled_for_sm90(int device) {
   static Answers answers;
-  return known_of(answers, device, asked_whether_made_for_90);
+  return cached(answers, device, query_compiled_for_sm90);
 }
 
 #ifdef __CUDACC__
 // Of blocks that have all of a processor's shared memory; none where nobody can say.
-int asked_clusters_at_once(int device, int blocks) {
+int query_active_clusters(int device, int blocks) {
   const Place place{device};
   const auto kernel = reinterpret_cast<const void*>(probe);
-  const int room = most_shared(place), processors = asked(place, cudaDevAttrMultiProcessorCount);
+  const int room = max_dynamic_shared(place),
+            processors = device_attribute(place, cudaDevAttrMultiProcessorCount);
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {unsigned(blocks), 1, 1};
@@ -85,7 +86,7 @@ int asked_clusters_at_once(int device, int blocks) {
 
 }  // namespace
 
-OnDevice::OnDevice(const Place& place) {
+DeviceGuard::DeviceGuard(const Place& place) {
   const bool by_context = driver().get_context && driver().set_context;
   if (by_context && driver().get_context(&context_) != 0) context_ = nullptr;
   if (!by_context || context_) {
@@ -96,7 +97,7 @@ OnDevice::OnDevice(const Place& place) {
   changed_ = true;
 }
 
-OnDevice::~OnDevice() {
+DeviceGuard::~DeviceGuard() {
   if (!changed_) return;
   if (driver().get_context && driver().set_context)
     driver().set_context(context_);
@@ -104,29 +105,30 @@ OnDevice::~OnDevice() {
     cudaGetLastError();  // or the next launch would report it
 }
 
-bool overlaps(int device) { return overlap_asked_for && made_for_90(device); }
+bool overlap_enabled(int device) { return overlap_wanted && compiled_for_sm90(device); }
 
-int most_clustered(int device) { return made_for_90(device) ? blocks_asked_for.load() : 1; }
+int max_cluster_size(int device) { return compiled_for_sm90(device) ? cluster_size_wanted.load() : 1; }
 
-int clusters_at_once(int device, int blocks) {
+int max_active_clusters(int device, int blocks) {
 #ifdef __CUDACC__
-  static Answers answers[kMostClustered + 1];
-  return known_of(answers[blocks], device, [&] { return asked_clusters_at_once(device, blocks); });
+  static Answers answers[kMaxClusterSize + 1];
+  return cached(answers[blocks], device, [&] { return query_active_clusters(device, blocks); });
 #else
-  return asked(Place{device}, cudaDevAttrMultiProcessorCount) / blocks;  // which tests change
+  return device_attribute(Place{device}, cudaDevAttrMultiProcessorCount) /
+         blocks;  // which tests change
 #endif
 }
 
-bool ask_for_overlap(bool on) {
-  overlap_asked_for = on;
+bool set_overlap(bool on) {
+  overlap_wanted = on;
   int device = kHost;
-  return cudaGetDevice(&device) == cudaSuccess && overlaps(device);
+  return cudaGetDevice(&device) == cudaSuccess && overlap_enabled(device);
 }
 
-int ask_for_clusters(int blocks) {
-  blocks_asked_for = std::clamp(blocks, 1, kMostClustered);
+int set_max_cluster_size(int blocks) {
+  cluster_size_wanted = std::clamp(blocks, 1, kMaxClusterSize);
   int device = kHost;
-  return cudaGetDevice(&device) == cudaSuccess ? most_clustered(device) : 1;
+  return cudaGetDevice(&device) == cudaSuccess ? max_cluster_size(device) : 1;
 }
 
 }  // namespace fastopt::cuda

@@ -10,9 +10,9 @@
 #include "core/place.hpp"
 
 #ifdef __CUDACC__
-#define FASTOPT_WHOLE_ARGUMENT __grid_constant__  // indexed where it lies, never copied
+#define FASTOPT_GRID_CONSTANT __grid_constant__  // indexed where it lies, never copied
 #else
-#define FASTOPT_WHOLE_ARGUMENT
+#define FASTOPT_GRID_CONSTANT
 #endif
 
 namespace fastopt::cuda {
@@ -28,12 +28,12 @@ inline cudaStream_t stream_of(const Place& place) { return static_cast<cudaStrea
 // Makes a device current within a scope. Afterwards the thread has the context that it had before,
 // possibly none: cudaSetDevice would create one on the device that it names, which takes hundreds of
 // megabytes there.
-class OnDevice {
+class DeviceGuard {
  public:
-  explicit OnDevice(const Place& place);
-  ~OnDevice();
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
+  explicit DeviceGuard(const Place& place);
+  ~DeviceGuard();
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
 
  private:
   void* context_ = nullptr;
@@ -41,15 +41,15 @@ class OnDevice {
   bool changed_ = false;
 };
 
-inline int asked(const Place& place, cudaDeviceAttr what) {
+inline int device_attribute(const Place& place, cudaDeviceAttr what) {
   int value = 0;
   check(cudaDeviceGetAttribute(&value, what, place.device), "cannot ask the device");
   return value;
 }
 
 // Shared memory that a launch may ask for, less what the system takes and a kernel declares.
-inline int most_shared(const Place& place) {
-  return asked(place, cudaDevAttrMaxSharedMemoryPerBlockOptin) - 1024;
+inline int max_dynamic_shared(const Place& place) {
+  return device_attribute(place, cudaDevAttrMaxSharedMemoryPerBlockOptin) - 1024;
 }
 
 // What launches do from compute capability 9.0 on, if kernels were compiled for that and nobody asks
@@ -58,18 +58,18 @@ inline int most_shared(const Place& place) {
 
 // Whether a kernel may come to the processors while the last blocks of the one before it still work,
 // and wait there.
-bool overlaps(int device);
-bool ask_for_overlap(bool on);
+bool overlap_enabled(int device);
+bool set_overlap(bool on);
 // How many blocks of a kernel that can use it may be a cluster, 8 at most: they run at once and reach
 // each other's shared memory.
-int most_clustered(int device);
-int ask_for_clusters(int blocks);
+int max_cluster_size(int device);
+int set_max_cluster_size(int blocks);
 // How many clusters run at once if each block has a processor. Those of a cluster lie side by side, in
 // parts of a device that have not all the same number: 132 processors of an H100 held 30 clusters of 4.
-int clusters_at_once(int device, int blocks);
+int max_active_clusters(int device, int blocks);
 
 // From here on the kernel after this one may come: when all blocks have called it.
-__device__ __forceinline__ void call_next() {
+__device__ __forceinline__ void launch_dependents() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
@@ -77,11 +77,11 @@ __device__ __forceinline__ void call_next() {
 
 // What every kernel begins with: before, it may read nothing but its arguments, and what no kernel
 // writes that may still be at work.
-__device__ __forceinline__ void await_turn() {
+__device__ __forceinline__ void grid_dependency_wait() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
-  call_next();
+  launch_dependents();
 }
 
 struct Grid {
@@ -97,21 +97,21 @@ void launch(const Place& place, void (*kernel)(Params...), const Grid& g, Args..
   if (g.blocks == 0) return;
   if (g.shared > 48 << 10)  // always as much, for another thread may be about to launch it with more
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                               cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared(place)),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize, max_dynamic_shared(place)),
           "a kernel gets no shared memory");
   const dim3 grid{unsigned(g.blocks)}, block{unsigned(g.threads)};
 #ifdef __CUDACC__
-  cudaLaunchAttribute asked[2]{};
+  cudaLaunchAttribute attributes[2]{};
   unsigned count = 0;
-  if (overlaps(place.device)) {
-    asked[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    asked[count++].val.programmaticStreamSerializationAllowed = 1;
+  if (overlap_enabled(place.device)) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
   }
   if (g.cluster > 1) {
-    asked[count].id = cudaLaunchAttributeClusterDimension;
-    asked[count++].val.clusterDim = {unsigned(g.cluster), 1, 1};
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {unsigned(g.cluster), 1, 1};
   }
-  const cudaLaunchConfig_t config{grid, block, size_t(g.shared), stream_of(place), asked, count};
+  const cudaLaunchConfig_t config{grid, block, size_t(g.shared), stream_of(place), attributes, count};
   check(cudaLaunchKernelEx(&config, kernel, Params(args)...), "cannot launch a kernel");
 #else
   shim::launch(kernel, grid, block, size_t(g.shared), unsigned(g.cluster), stream_of(place), args...);
@@ -125,7 +125,7 @@ void launch(const Place& place, void (*kernel)(Params...), int64_t blocks, int t
 
 // The shared memory that a launch has asked for.
 template <class T>
-__device__ __forceinline__ T* shared_room() {
+__device__ __forceinline__ T* dynamic_shared() {
 #ifdef __CUDACC__
   extern __shared__ uint4 room[];
   return reinterpret_cast<T*>(room);

@@ -16,10 +16,10 @@ constexpr int kThreads = kGroup * kNormLanes;
 // The plain pass, and the two more that squares of doubles may need.
 enum class NormPass : uint8_t { plain, max_abs, rescaled };
 
-// ---- one tensor's share of a block ----
+// ---- one tensor's lanes of a block ----
 
 template <class Norm, class P>
-struct Share {
+struct LaneSum {
   static constexpr int kInFlight = 64 / int(sizeof(P));  // loads of a thread before their first use
 
   const Source& source;
@@ -36,7 +36,7 @@ struct Share {
 
   // `n` of them, kInFlight at most: first all are asked for, then they are added.
   template <bool whole, bool scaled>
-  __device__ __forceinline__ void take_ahead(const P* data, int n) {
+  __device__ __forceinline__ void add_ahead(const P* data, int n) {
     P own[kInFlight];
 #pragma unroll
     for (int k = 0; k < kInFlight; ++k) own[k] = whole || k < n ? data[k * kNormLanes] : P{};
@@ -47,7 +47,7 @@ struct Share {
 
   // Every kNormLanes-th element of [i, end).
   template <bool scaled>
-  __device__ __forceinline__ void take(int64_t i, int64_t end) {
+  __device__ __forceinline__ void add_range(int64_t i, int64_t end) {
     if (source.walk) {
       for (; i < end; i += kNormLanes) add<scaled>(widen(element<P>(source, i)));
       return;
@@ -55,38 +55,38 @@ struct Share {
     const P* data = static_cast<const P*>(source.data) + i;
     int left = int(ceil_div(end - i, kNormLanes));  // of a block, so few
     for (; left >= kInFlight; left -= kInFlight, data += kInFlight * kNormLanes)
-      take_ahead<true, scaled>(data, kInFlight);
-    if (left > 0) take_ahead<false, scaled>(data, left);
+      add_ahead<true, scaled>(data, kInFlight);
+    if (left > 0) add_ahead<false, scaled>(data, left);
   }
 };
 
 template <class Norm, class P>
-__device__ __forceinline__ void take_share(const Source& source, const NormScaleClamp& scale_clamp,
+__device__ __forceinline__ void add_source(const Source& source, const NormScaleClamp& scale_clamp,
                                            int64_t i, int64_t end, double& sum, bool& finite) {
-  Share<Norm, P> share{source, {scale_clamp.scale, scale_clamp.limit}, sum, true};
-  share.scale_clamp.is_identity() ? share.template take<false>(i, end)
-                                  : share.template take<true>(i, end);
-  sum = share.sum;
-  finite = share.finite;
+  LaneSum<Norm, P> lanes{source, {scale_clamp.scale, scale_clamp.limit}, sum, true};
+  lanes.scale_clamp.is_identity() ? lanes.template add_range<false>(i, end)
+                                  : lanes.template add_range<true>(i, end);
+  sum = lanes.sum;
+  finite = lanes.finite;
 }
 
 template <class Norm>
-__device__ __forceinline__ bool take_share(DType dtype, const Source& source,
+__device__ __forceinline__ bool add_source(DType dtype, const Source& source,
                                            const NormScaleClamp& scale_clamp, int64_t i, int64_t end,
                                            double& sum) {
   bool finite = true;
   switch (dtype) {
     case DType::float16:
-      take_share<Norm, Half>(source, scale_clamp, i, end, sum, finite);
+      add_source<Norm, Half>(source, scale_clamp, i, end, sum, finite);
       break;
     case DType::bfloat16:
-      take_share<Norm, BFloat16>(source, scale_clamp, i, end, sum, finite);
+      add_source<Norm, BFloat16>(source, scale_clamp, i, end, sum, finite);
       break;
     case DType::float32:
-      take_share<Norm, float>(source, scale_clamp, i, end, sum, finite);
+      add_source<Norm, float>(source, scale_clamp, i, end, sum, finite);
       break;
     case DType::float64:
-      take_share<Norm, double>(source, scale_clamp, i, end, sum, finite);
+      add_source<Norm, double>(source, scale_clamp, i, end, sum, finite);
       break;
   }
   return finite;
@@ -111,7 +111,7 @@ __device__ __forceinline__ double lane_sum(const NormTables& t, const Sequence& 
     }
     const int64_t first = (lane - (at - begin)) & (kNormLanes - 1);
     const bool finite =
-        take_share<Norm>(e.dtype, t.sources[e.index], scale_clamp, from + first, from + n, sum);
+        add_source<Norm>(e.dtype, t.sources[e.index], scale_clamp, from + first, from + n, sum);
     if (pass == NormPass::plain && !finite && t.nonfinite)
       atomicMin(reinterpret_cast<long long*>(t.nonfinite), static_cast<long long>(e.index));
     at += n;
@@ -123,7 +123,7 @@ __device__ __forceinline__ double lane_sum(const NormTables& t, const Sequence& 
 // it spills.
 template <class Norm, NormPass pass>
 __global__ void __launch_bounds__(kThreads, 4) sum_groups(const NormTables t) {
-  await_turn();
+  grid_dependency_wait();
   __shared__ double sums[kGroup];
   const int s = find_block(t.groups, t.sequence_count);
   const Sequence& q = t.sequences[s];
@@ -149,29 +149,29 @@ __global__ void __launch_bounds__(kThreads, 4) sum_groups(const NormTables t) {
 
 // ---- a sequence ----
 
-constexpr int kJoiners = 256;
+constexpr int kJoinThreads = 256;
 
 // Joins n values, a whole subtree for each thread and then those; thread 0 has the result. A power of
 // two to each thread keeps the tree as it is.
 template <class Norm>
 __device__ __forceinline__ double join_all(double* values, int64_t n) {
-  __shared__ double joined[kJoiners];
+  __shared__ double joined[kJoinThreads];
   int64_t own = 1;
-  while (own * kJoiners < n) own *= 2;
+  while (own * kJoinThreads < n) own *= 2;
   const int64_t begin = threadIdx.x * own, rest = n - begin;
   if (rest > 0) joined[threadIdx.x] = join_tree<Norm>(values + begin, rest < own ? rest : own);
   const int64_t count = ceil_div(n, own);
-  for (int step = 1; step < count; step *= 2) {
+  for (int distance = 1; distance < count; distance *= 2) {
     __syncthreads();
-    if (threadIdx.x % (2 * step) == 0 && threadIdx.x + step < count)
-      joined[threadIdx.x] = Norm::join(joined[threadIdx.x], joined[threadIdx.x + step]);
+    if (threadIdx.x % (2 * distance) == 0 && threadIdx.x + distance < count)
+      joined[threadIdx.x] = Norm::join(joined[threadIdx.x], joined[threadIdx.x + distance]);
   }
   return threadIdx.x == 0 ? joined[0] : 0.0;  // the others may be ahead
 }
 
 template <class Norm, NormPass pass>
-__global__ void __launch_bounds__(kJoiners) join_groups(const NormTables t) {
-  await_turn();
+__global__ void __launch_bounds__(kJoinThreads) join_groups(const NormTables t) {
+  grid_dependency_wait();
   const Sequence& q = t.sequences[blockIdx.x];
   Norm2State& state = t.states[blockIdx.x];
   if (pass != NormPass::plain && !(q.doubles && state.out_of_range())) return;
@@ -180,14 +180,14 @@ __global__ void __launch_bounds__(kJoiners) join_groups(const NormTables t) {
   const double all = groups > 0 ? join_all<Norm>(t.parts + q.group, groups) : 0.0;
   if (threadIdx.x != 0) return;
   if constexpr (pass == NormPass::plain) state = {all, 0.0, 0.0};
-  if constexpr (pass == NormPass::max_abs) state.max_abs = all;
-  if constexpr (pass == NormPass::rescaled) state.rescaled_sum = all;
+  if constexpr (pass == NormPass::max_abs) state.most = all;
+  if constexpr (pass == NormPass::rescaled) state.shifted = all;
 }
 
 template <class Norm, NormPass pass>
 void queue_pass(const Place& place, const NormTables& t) {
   launch(place, sum_groups<Norm, pass>, t.group_count, kThreads, t);
-  launch(place, join_groups<Norm, pass>, t.sequence_count, kJoiners, t);
+  launch(place, join_groups<Norm, pass>, t.sequence_count, kJoinThreads, t);
 }
 
 }  // namespace
@@ -211,7 +211,7 @@ void queue_norms(const Place& place, const NormPlan& plan, const NormTables& t, 
 
 double norm(const Place& place, const NormTensor* tensors, int64_t count, ClipNorm kind) {
   const IeeeMode mode;  // for what comes of the sum
-  const OnDevice current(place);
+  const DeviceGuard current(place);
   require_synchronizable(place);
   NormPlan plan;
   std::vector<Source> sources;
@@ -222,18 +222,18 @@ double norm(const Place& place, const NormTensor* tensors, int64_t count, ClipNo
     sources.push_back(tensors[i].data);
     if (tensors[i].data.walk) walks.push_back(*tensors[i].data.walk);
   }
-  Cutter sizes;
-  const auto cut = [&](Cutter& cutter, NormTables& t) {
-    t = plan.cut(cutter);
-    t.sources = cutter.take<Source>(count);
-    t.scale_clamps = cutter.take<NormScaleClamp>(1);
-    return cutter.take<Walk>(int64_t(walks.size()));
+  Arena sizes;
+  const auto lay_out = [&](Arena& arena, NormTables& t) {
+    t = plan.lay_out(arena);
+    t.sources = arena.allocate<Source>(count);
+    t.scale_clamps = arena.allocate<NormScaleClamp>(1);
+    return arena.allocate<Walk>(int64_t(walks.size()));
   };
   NormTables t;
-  cut(sizes, t);
-  const Room room(place, sizes.used(), Lifetime::call);
-  Cutter cutter(room.data());
-  const Walk* walk = cut(cutter, t);
+  lay_out(sizes, t);
+  const DeviceBuffer room(place, sizes.used(), Lifetime::call);
+  Arena arena(room.data());
+  const Walk* walk = lay_out(arena, t);
   copy_list_to_device(place, walk, walks);
   for (Source& s : sources)
     if (s.walk) s.walk = walk++;

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/backend.hpp"
-#include "cuda/room.hpp"
+#include "cuda/device_buffer.hpp"
 #include "rules/norms.hpp"
 
 namespace fastopt::cuda {
@@ -61,7 +61,7 @@ struct NormPlan {
   void begin_sequence();
 
   // Takes its tables' part of a room, and fills it.
-  NormTables cut(Cutter& cutter) const;
+  NormTables lay_out(Arena& arena) const;
   void send_to(const Place& place, const NormTables& tables) const;
 };
 

@@ -18,14 +18,14 @@ void NormPlan::add(int64_t size, int run, DType dtype) {
   group_count = q.group + ceil_div(q.elements, kGroupSize);
 }
 
-NormTables NormPlan::cut(Cutter& cutter) const {
+NormTables NormPlan::lay_out(Arena& arena) const {
   NormTables t{};
-  t.entries = cutter.take<NormEntry>(int64_t(entries.size()));
-  t.starts = cutter.take<int64_t>(int64_t(starts.size()));
-  t.sequences = cutter.take<Sequence>(int64_t(sequences.size()));
-  t.groups = cutter.take<int64_t>(int64_t(groups.size()));
-  t.parts = cutter.take<double>(group_count);
-  t.states = cutter.take<Norm2State>(int64_t(sequences.size()));
+  t.entries = arena.allocate<NormEntry>(int64_t(entries.size()));
+  t.starts = arena.allocate<int64_t>(int64_t(starts.size()));
+  t.sequences = arena.allocate<Sequence>(int64_t(sequences.size()));
+  t.groups = arena.allocate<int64_t>(int64_t(groups.size()));
+  t.parts = arena.allocate<double>(group_count);
+  t.states = arena.allocate<Norm2State>(int64_t(sequences.size()));
   t.sequence_count = int32_t(sequences.size());
   t.group_count = group_count;
   return t;

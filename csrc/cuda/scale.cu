@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "cuda/room.hpp"
+#include "cuda/device_buffer.hpp"
 #include "cuda/vectors.hpp"
 
 namespace fastopt::cuda {
@@ -42,7 +42,7 @@ __device__ void scale_chunk(const ScaleTensor& t, double limit, int64_t begin, i
 }
 
 __global__ void __launch_bounds__(kThreads) scale_list(const ScaleTables t, double limit) {
-  await_turn();
+  grid_dependency_wait();
   const int own = find_block(t.chunks, int(t.count));
   const ScaleTensor& tensor = t.tensors[own];
   const int64_t begin = (int64_t(blockIdx.x) - t.chunks[own]) * kChunk;
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads) scale_list(const ScaleTables t, doub
 }  // namespace
 
 void scale(const Place& place, const ScaleTensor* tensors, int64_t count, double limit) {
-  const OnDevice current(place);
+  const DeviceGuard current(place);
   std::vector<ScaleTensor> list;
   std::vector<int64_t> chunks;
   int64_t total = 0;
@@ -74,9 +74,11 @@ void scale(const Place& place, const ScaleTensor* tensors, int64_t count, double
   }
   if (list.empty()) return;
   const int64_t listed = int64_t(list.size());
-  const Room room(place, 64 + listed * int64_t(sizeof(ScaleTensor) + sizeof(int64_t)), Lifetime::call);
-  Cutter cutter(room.data());
-  const ScaleTables tables{cutter.take<ScaleTensor>(listed), cutter.take<int64_t>(listed), listed};
+  const DeviceBuffer room(place, 64 + listed * int64_t(sizeof(ScaleTensor) + sizeof(int64_t)),
+                          Lifetime::call);
+  Arena arena(room.data());
+  const ScaleTables tables{arena.allocate<ScaleTensor>(listed), arena.allocate<int64_t>(listed),
+                           listed};
   copy_list_to_device(place, tables.tensors, list);
   copy_list_to_device(place, tables.chunks, chunks);
   launch(place, scale_list, total, kThreads, tables, limit);

@@ -35,16 +35,16 @@ StepReport run(StepPlan& m, const StepCall& call) {
   if (m.tensors == 0) return {-1};
   m.send_hypers(call);
   m.send_grads(call, recording);
-  const bool clips = list_hyper.clip_norm != kNoLimit, watches = policy != OnNonfinite::propagate;
-  const StepNeeds needs{clips, list_hyper.clip_scope == ClipScope::tensor, watches,
+  const bool clips = list_hyper.clip_norm != kNoLimit, checks_finite = policy != OnNonfinite::propagate;
+  const StepNeeds needs{clips, list_hyper.clip_scope == ClipScope::tensor, checks_finite,
                         clips ? list_hyper.clip_norm_type : ClipNorm::max};
-  if (clips || watches) m.queue_norms(place, needs.kind, watches);
+  if (clips || checks_finite) m.queue_norms(place, needs.kind, checks_finite);
   if (policy == OnNonfinite::raise)
     if (const int64_t found = wait_for_nonfinite(m, place); found >= 0) return {found};
 
   HostConstants host;
-  if (!clips && !watches) host = m.host_constants(call);
-  if (host.step == 0) step_begins[call.rule].launch(place, m.tables, needs, m.tensors);
+  if (!clips && !checks_finite) host = m.host_constants(call);
+  if (host.step == 0) step_prologues[call.rule].launch(place, m.tables, needs, m.tensors);
   for (int s = 0; s < kStorages; ++s)
     if (const StepPlan::Span& span = m.spans[s]; span.count > 0)
       launches_of(s)[call.rule](place, m.tables, host, span.first, span.count, span.chunks);
@@ -58,14 +58,14 @@ StepReport run(StepPlan& m, const StepCall& call) {
 }  // namespace
 
 StepReport step(const StepCall& call) {
-  const OnDevice current(call.place);
+  const DeviceGuard current(call.place);
   if (call.plan) return run(*call.plan, call);
   StepPlan once(call, Lifetime::call);
   return run(once, call);
 }
 
 StepPlan* make_step_plan(const StepCall& call) {
-  const OnDevice current(call.place);
+  const DeviceGuard current(call.place);
   if (is_recording(call.place))
     throw std::runtime_error(
         "the stream is being captured, and this optimizer has arrays that are new to it: let it take a "
@@ -83,7 +83,7 @@ Counts counts(StepPlan* plan, const Place& place) {
 }
 
 void set_counts(StepPlan* plan, const Place& place, Counts counts) {
-  const OnDevice current(place);
+  const DeviceGuard current(place);
   if (is_recording(place))
     throw std::runtime_error(
         "a count was set on a stream that is being captured: set it before or after");
@@ -91,7 +91,7 @@ void set_counts(StepPlan* plan, const Place& place, Counts counts) {
 }
 
 void set_hypers(StepPlan* plan, const StepCall& call) {
-  const OnDevice current(call.place);
+  const DeviceGuard current(call.place);
   plan->send_hypers(call);
 }
 

@@ -56,10 +56,10 @@ struct StepTables {
 // reads so little that half of its time goes by before its loads are under way, as of plain SGD.
 inline constexpr int kStepThreads = 256;
 
-struct Cut {
+struct ChunkLayout {
   int64_t head, chunk;  // elements
 
-  __host__ __device__ Cut(const void* param, int64_t itemsize, int vectors)
+  __host__ __device__ ChunkLayout(const void* param, int64_t itemsize, int vectors)
       : head(int64_t(-reinterpret_cast<uintptr_t>(param) % kVectorBytes) / itemsize),
         chunk(vectors * kStepThreads * kVectorBytes / itemsize) {}
   __host__ __device__ int64_t count(int64_t size) const {
@@ -77,7 +77,7 @@ struct HostConstants {
 
 // What a step does besides, as it was when the step was queued.
 struct StepNeeds {
-  bool clips, clips_each, watches;
+  bool clips, clip_per_tensor, checks_finite;
   ClipNorm kind;
 };
 
@@ -85,7 +85,7 @@ struct StepNeeds {
 using StepLaunch = void (*)(const Place&, const StepTables&, const HostConstants&, int first, int count,
                             int64_t chunks);
 // By rule, what makes constants: a kernel for all runs, or the host for one.
-struct Begin {
+struct StepPrologue {
   void (*launch)(const Place&, const StepTables&, StepNeeds, int tensors);
   void (*prepare)(const Hyper&, bool doubles, int64_t step, Constants&);
 };
@@ -97,7 +97,7 @@ extern const StepLaunch* const steps_float32;
 extern const StepLaunch* const steps_float64;
 extern const StepLaunch* const steps_float16_wide;
 extern const StepLaunch* const steps_bfloat16_wide;
-extern const Begin* const step_begins;
+extern const StepPrologue* const step_prologues;
 
 StepReport step(const StepCall& call);
 StepPlan* make_step_plan(const StepCall& call);

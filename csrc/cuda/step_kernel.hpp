@@ -12,7 +12,7 @@ namespace {
 
 // Such blocks on a processor; told nothing, ptxas spills to fit in more.
 template <class P, class S, int slots>
-constexpr int kResident = sizeof(P) > 4 ? 2 : 4 - slots / 3 * (sizeof(S) > sizeof(P) ? 2 : 1);
+constexpr int kMinBlocksPerSm = sizeof(P) > 4 ? 2 : 4 - slots / 3 * (sizeof(S) > sizeof(P) ? 2 : 1);
 
 template <class F>
 __device__ __forceinline__ F clip_of(const Clip& clip) {
@@ -23,7 +23,7 @@ __device__ __forceinline__ F clip_of(const Clip& clip) {
 }
 
 template <class Rule, class P, class S>
-struct Stepped {
+struct StepBody {
   using F = Compute<P>;
 
   const Update<Rule, F> update;  // in registers: nothing that is stored can change it
@@ -58,7 +58,7 @@ struct Stepped {
   }
 
   template <int count>
-  __device__ __forceinline__ void move(int64_t i, Part<count>& part) const {
+  __device__ __forceinline__ void compute_and_store(int64_t i, Part<count>& part) const {
     auto& [w, g, s] = part;
     // Whether anything stands around the rule is asked once: asked for every element, what is not done
     // would take its instructions all the same.
@@ -88,16 +88,16 @@ struct Stepped {
   // `count` elements from i on; more parts lie a block's vectors apart. All loads come before the first
   // use.
   template <int count, int parts = 1>
-  __device__ __forceinline__ void at(int64_t i) const {
+  __device__ __forceinline__ void process(int64_t i) const {
     Part<count> part[parts];
 #pragma unroll
     for (int p = 0; p < parts; ++p) read(i + p * kStepThreads * count, part[p]);
 #pragma unroll
-    for (int p = 0; p < parts; ++p) move(i + p * kStepThreads * count, part[p]);
+    for (int p = 0; p < parts; ++p) compute_and_store(i + p * kStepThreads * count, part[p]);
   }
 
   // Elements [before, end): from `first` on as vectors, what is left beside them one by one.
-  __device__ __forceinline__ void chunk(int64_t before, int64_t first, int64_t end) const {
+  __device__ __forceinline__ void process_chunk(int64_t before, int64_t first, int64_t end) const {
     constexpr int count = kPerVector<P>;
     int64_t from = before, to = before;  // the vectors
     if (first < end && vectors_from(first)) {
@@ -108,37 +108,37 @@ struct Stepped {
       int own = int(threadIdx.x) * count;
       if constexpr (Rule::slots == 0)
 #pragma unroll 1
-        for (; own + apart < span; own += 2 * apart) at<count, 2>(first + own);
+        for (; own + apart < span; own += 2 * apart) process<count, 2>(first + own);
 #pragma unroll 1
-      for (; own < span; own += apart) at<count>(first + own);
+      for (; own < span; own += apart) process<count>(first + own);
     }
     const int64_t head = from - before, left = head + end - to;
     for (int64_t j = threadIdx.x; j < left; j += kStepThreads)
-      at<1>(j < head ? before + j : to + j - head);
+      process<1>(j < head ? before + j : to + j - head);
   }
 };
 
 template <class Rule, class P, class S>
-__global__ void __launch_bounds__(kStepThreads, kResident<P, S, Rule::slots>)
-    step_chunks(const FASTOPT_WHOLE_ARGUMENT StepTables t,
-                const FASTOPT_WHOLE_ARGUMENT HostConstants host, int first, int count) {
-  await_turn();
+__global__ void __launch_bounds__(kStepThreads, kMinBlocksPerSm<P, S, Rule::slots>)
+    step_chunks(const FASTOPT_GRID_CONSTANT StepTables t,
+                const FASTOPT_GRID_CONSTANT HostConstants host, int first, int count) {
+  grid_dependency_wait();
   using F = Compute<P>;
   const bool from_host = host.step > 0, skip = !from_host && t.control->skip;
   if (from_host && blockIdx.x == 0 && threadIdx.x == 0) t.control->counts.step = host.step;
   const int own = first + find_block(t.chunks + first, count);
   const StepEntry& e = t.entries[own];
-  const Cut cut(e.param, sizeof(P), t.vectors);
-  const int64_t turn = int64_t(blockIdx.x) - t.chunks[own];
-  const int64_t start = cut.head + turn * cut.chunk;
-  const int64_t end = start + cut.chunk < e.size ? start + cut.chunk : e.size;
+  const ChunkLayout layout(e.param, sizeof(P), t.vectors);
+  const int64_t chunk = int64_t(blockIdx.x) - t.chunks[own];
+  const int64_t start = layout.head + chunk * layout.chunk;
+  const int64_t end = start + layout.chunk < e.size ? start + layout.chunk : e.size;
   const auto update =
       from_host ? prepared<Rule, F>(host.constants[e.run]) : prepared<Rule, F>(t.constants[e.run]);
   const F clip = from_host ? F(1) : clip_of<F>(t.clips[e.index]);
-  Stepped<Rule, P, S> stepped{
+  StepBody<Rule, P, S> body{
       update, update.grad_ops(clip), clip, static_cast<P*>(e.param), t.grads[e.index], {}};
-  for (int k = 0; k < Rule::slots; ++k) stepped.state[k] = static_cast<S*>(e.state[k]);
-  if (!skip) stepped.chunk(turn == 0 ? 0 : start, start, end);
+  for (int k = 0; k < Rule::slots; ++k) body.state[k] = static_cast<S*>(e.state[k]);
+  if (!skip) body.process_chunk(chunk == 0 ? 0 : start, start, end);
 }
 
 template <template <class> class Rule, class P, class S>

@@ -21,7 +21,7 @@ void each_tensor(const StepCall& call, Visit&& visit) {
 
 int vectors_for(const Place& place, int tensors, bool stateless, int64_t elements) {
   constexpr int64_t enough = 32 * 1024;  // elements of a processor
-  const int processors = asked(place, cudaDevAttrMultiProcessorCount);
+  const int processors = device_attribute(place, cudaDevAttrMultiProcessorCount);
   return (tensors > 1 || stateless) && elements > processors * enough ? 2 : 1;
 }
 
@@ -29,18 +29,18 @@ int vectors_for(const Place& place, int tensors, bool stateless, int64_t element
 
 StepPlan::StepPlan(const StepCall& call, Lifetime lifetime)
     : lifetime_(lifetime), scope_(call.list_hyper->clip_scope) {
-  lay_out(call);
-  Cutter sizes;
-  cut(sizes);
-  room_ = Room(call.place, sizes.used(), lifetime);
-  Cutter cutter(room_.data());
-  cut(cutter);
+  list_tensors(call);
+  Arena sizes;
+  lay_out(sizes);
+  buffer_ = DeviceBuffer(call.place, sizes.used(), lifetime);
+  Arena arena(buffer_.data());
+  lay_out(arena);
   fill(call.place);
   send_counts(call.place, {call.step - 1, 0});
   send_hypers(call);
 }
 
-void StepPlan::lay_out(const StepCall& call) {
+void StepPlan::list_tensors(const StepCall& call) {
   tables.runs = int(call.count);
   int64_t elements = 0;
   const bool stateless = InfoTable<RuleList>::rules[call.rule].slots == 0;
@@ -61,24 +61,24 @@ void StepPlan::lay_out(const StepCall& call) {
       entries_.push_back({t.param, {t.state[0], t.state[1], t.state[2]}, t.size, index, r});
       chunks_.push_back(span.chunks);
       span.chunks +=
-          Cut(t.param, int64_t(bytes_of(stored_as(run.storage))), tables.vectors).count(t.size);
+          ChunkLayout(t.param, int64_t(bytes_of(stored_as(run.storage))), tables.vectors).count(t.size);
       ++span.count;
     });
   }
 }
 
-void StepPlan::cut(Cutter& cutter) {
-  tables.entries = cutter.take<StepEntry>(int64_t(entries_.size()));
-  tables.chunks = cutter.take<int64_t>(int64_t(chunks_.size()));
-  tables.grads = cutter.take<Source>(tensors);
-  tables.list_hyper = cutter.take<Hyper>(1 + tables.runs);
-  tables.doubles = cutter.take<int64_t>(tables.runs);
-  tables.constants = cutter.take<Constants>(tables.runs);
-  tables.clips = cutter.take<Clip>(tensors);
-  tables.control = cutter.take<Control>(1);
-  tables.norms = norms_.cut(cutter);
+void StepPlan::lay_out(Arena& arena) {
+  tables.entries = arena.allocate<StepEntry>(int64_t(entries_.size()));
+  tables.chunks = arena.allocate<int64_t>(int64_t(chunks_.size()));
+  tables.grads = arena.allocate<Source>(tensors);
+  tables.list_hyper = arena.allocate<Hyper>(1 + tables.runs);
+  tables.doubles = arena.allocate<int64_t>(tables.runs);
+  tables.constants = arena.allocate<Constants>(tables.runs);
+  tables.clips = arena.allocate<Clip>(tensors);
+  tables.control = arena.allocate<Control>(1);
+  tables.norms = norms_.lay_out(arena);
   tables.norms.sources = tables.grads;
-  tables.norms.scale_clamps = cutter.take<NormScaleClamp>(tables.runs);
+  tables.norms.scale_clamps = arena.allocate<NormScaleClamp>(tables.runs);
 }
 
 void StepPlan::fill(const Place& place) {
@@ -131,13 +131,13 @@ HostConstants StepPlan::host_constants(const StepCall& call) const {
   const IeeeMode mode;
   host.step = host_counts.step + 1;
   for (int r = 0; r < tables.runs; ++r)
-    step_begins[call.rule].prepare(*call.runs[r].hyper, doubles_[r], host.step, host.constants[r]);
+    step_prologues[call.rule].prepare(*call.runs[r].hyper, doubles_[r], host.step, host.constants[r]);
   return host;
 }
 
-void StepPlan::queue_norms(const Place& place, ClipNorm kind, bool watches) const {
+void StepPlan::queue_norms(const Place& place, ClipNorm kind, bool checks_finite) const {
   NormTables norms = tables.norms;
-  if (!watches) norms.nonfinite = nullptr;
+  if (!checks_finite) norms.nonfinite = nullptr;
   cuda::queue_norms(place, norms_, norms, kind);
 }
 
@@ -153,7 +153,7 @@ void StepPlan::send_grads(const StepCall& call, bool recording) {
     if (t.grad.walk) walks.push_back(*t.grad.walk);
   });
   if (!walks.empty() && !walks_.data())
-    walks_ = Room(call.place, tensors * int64_t(sizeof(Walk)), lifetime_);
+    walks_ = DeviceBuffer(call.place, tensors * int64_t(sizeof(Walk)), lifetime_);
   const Walk* walk = reinterpret_cast<const Walk*>(walks_.data());
   copy_list_to_device(call.place, walk, walks);
   for (Source& s : now)

@@ -20,7 +20,7 @@ struct StepPlan {
   // elements is not the device's.
   cuda::HostConstants host_constants(const StepCall& call) const;
 
-  void queue_norms(const Place& place, ClipNorm kind, bool watches) const;
+  void queue_norms(const Place& place, ClipNorm kind, bool checks_finite) const;
 
   struct Span {  // of entries that share their storage
     int first, count;
@@ -36,8 +36,8 @@ struct StepPlan {
   bool host_knows_counts() const { return !device_counted && !in_graph; }
 
  private:
-  void lay_out(const StepCall& call);
-  void cut(cuda::Cutter& cutter);
+  void list_tensors(const StepCall& call);
+  void lay_out(cuda::Arena& arena);
   void fill(const Place& place);
   void change_scope(const StepCall& call);
 
@@ -48,7 +48,7 @@ struct StepPlan {
   std::vector<int64_t> chunks_, doubles_;
   bool has_grads_ = false;
   std::vector<Hyper> hypers_;  // as sent: the whole list's, then each run's
-  cuda::Room room_, walks_;
+  cuda::DeviceBuffer buffer_, walks_;
 };
 
 }  // namespace fastopt

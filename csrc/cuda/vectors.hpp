@@ -21,23 +21,23 @@ __host__ __device__ __forceinline__ bool aligned(const void* p) {
 
 // What `count` elements of T are moved as: so many whole vectors, or half a one.
 template <int count, class T>
-using Moved = std::conditional_t<count * sizeof(T) % kVectorBytes == 0, uint4, uint2>;
+using VectorOf = std::conditional_t<count * sizeof(T) % kVectorBytes == 0, uint4, uint2>;
 
 // Whether anybody will want them again soon.
-enum class Use : uint8_t { again, last };
+enum class CacheHint : uint8_t { normal, streaming };
 
 // `count` neighboring elements; more than one: vectors.
-template <int count, Use use = Use::again, class T>
+template <int count, CacheHint hint = CacheHint::normal, class T>
 __device__ __forceinline__ void load(const T* from, T (&to)[count]) {
   if constexpr (count == 1) {
     to[0] = *from;
   } else {
-    using V = Moved<count, T>;
-    constexpr int step = int(sizeof(V) / sizeof(T));
+    using V = VectorOf<count, T>;
+    constexpr int per = int(sizeof(V) / sizeof(T));
 #pragma unroll
-    for (int k = 0; k < count; k += step) {
+    for (int k = 0; k < count; k += per) {
       const V* const p = reinterpret_cast<const V*>(from + k);
-      const V vector = use == Use::last ? __ldcs(p) : *p;
+      const V vector = hint == CacheHint::streaming ? __ldcs(p) : *p;
       __builtin_memcpy(to + k, &vector, sizeof(vector));
     }
   }
@@ -45,19 +45,19 @@ __device__ __forceinline__ void load(const T* from, T (&to)[count]) {
 
 // By an intrinsic, which the compiler leaves whole: plain stores it took apart where another branch
 // stores the same elements one by one. Past the first-level cache, where stores go anyway.
-template <int count, Use use = Use::again, class T>
+template <int count, CacheHint hint = CacheHint::normal, class T>
 __device__ __forceinline__ void store(T* to, const T (&from)[count]) {
   if constexpr (count == 1) {
     *to = from[0];
   } else {
-    using V = Moved<count, T>;
-    constexpr int step = int(sizeof(V) / sizeof(T));
+    using V = VectorOf<count, T>;
+    constexpr int per = int(sizeof(V) / sizeof(T));
 #pragma unroll
-    for (int k = 0; k < count; k += step) {
+    for (int k = 0; k < count; k += per) {
       V vector;
       __builtin_memcpy(&vector, from + k, sizeof(vector));
       V* const p = reinterpret_cast<V*>(to + k);
-      use == Use::last ? __stcs(p, vector) : __stcg(p, vector);
+      hint == CacheHint::streaming ? __stcs(p, vector) : __stcg(p, vector);
     }
   }
 }

@@ -12,13 +12,13 @@ namespace fastopt::cuda {
 
 // For the work of one call the memory comes from a pool and goes back in the order of the stream,
 // without waiting; persistent memory is allocated and freed outright.
-class Room {
+class DeviceBuffer {
  public:
-  Room() = default;
-  Room(const Place& place, int64_t bytes, Lifetime lifetime);
-  ~Room();
-  Room(Room&& other) noexcept { *this = static_cast<Room&&>(other); }
-  Room& operator=(Room&& other) noexcept;
+  DeviceBuffer() = default;
+  DeviceBuffer(const Place& place, int64_t bytes, Lifetime lifetime);
+  ~DeviceBuffer();
+  DeviceBuffer(DeviceBuffer&& other) noexcept { *this = static_cast<DeviceBuffer&&>(other); }
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
 
   char* data() const { return data_; }
 
@@ -29,12 +29,12 @@ class Room {
 };
 
 // Cuts a room into arrays, each on a boundary of 64 bytes. With no room yet it only counts.
-class Cutter {
+class Arena {
  public:
-  explicit Cutter(char* from = nullptr) : from_(from) {}
+  explicit Arena(char* from = nullptr) : from_(from) {}
 
   template <class T>
-  T* take(int64_t count) {
+  T* allocate(int64_t count) {
     T* const own = from_ ? reinterpret_cast<T*>(from_ + used_) : nullptr;
     used_ += ceil_div(count * int64_t(sizeof(T)), 64) * 64;
     return own;
@@ -49,12 +49,12 @@ class Cutter {
 void* allocate(const Place& place, int64_t bytes);
 void release(const Place& place, void* data) noexcept;
 
-// For later calls, which may be captured as this one may be: keep.cu.
+// For later calls, which may be captured as this one may be: retained.cu.
 void* allocate_retained(const Place& place, int64_t bytes);
 void release_retained(const Place& place, void* data) noexcept;
 
 // Synchronously, even while some stream is being captured.
-void* allocate_outright(const Place& place, int64_t bytes);
+void* allocate_sync(const Place& place, int64_t bytes);
 
 // To the device as arguments of kernels: in the order of the stream, without waiting, and captured with
 // their values by a graph that is being captured. For some kilobytes. Multiples of 8 bytes.

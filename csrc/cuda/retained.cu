@@ -8,7 +8,7 @@
 #include <mutex>
 #include <set>
 
-#include "cuda/room.hpp"
+#include "cuda/device_buffer.hpp"
 
 namespace fastopt::cuda {
 namespace {
@@ -42,7 +42,7 @@ void* allocate_retained(const Place& place, int64_t bytes) {
   const CaptureState state = capture_state(place);
   if (state == CaptureState::none) release_late(place);
   if (state != CaptureState::capturing) return allocate(place, bytes);
-  void* const data = allocate_outright(place, bytes);
+  void* const data = allocate_sync(place, bytes);
   const std::scoped_lock locked(guard);
   staying.insert(data);
   return data;

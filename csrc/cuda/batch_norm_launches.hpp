@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cuda/channels.hpp"
-#include "cuda/room.hpp"
+#include "cuda/device_buffer.hpp"
 #include "cuda/vectors.hpp"
 #include "rules/channel.hpp"
 
@@ -91,13 +91,13 @@ bool all_aligned(const Arrays&... arrays) {
 // Right after the channels are finished: for flat arrays, and for any.
 void queue_flat(const BatchNormForward& call, const Channels& s, const RuleArrays& rules);
 void queue_flat(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules);
-void queue_each(const BatchNormForward& call, const Channels& s, const RuleArrays& rules);
-void queue_each(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules);
+void queue_strided(const BatchNormForward& call, const Channels& s, const RuleArrays& rules);
+void queue_strided(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules);
 
 // ---- all at once ----
 
 // Whether a block could hold its channels: then a kernel that does everything is queued.
-bool queue_held(const BatchNormForward& call, const Channels& s);
-bool queue_held(const BatchNormBackward& call, const Channels& s);
+bool queue_smem(const BatchNormForward& call, const Channels& s);
+bool queue_smem(const BatchNormBackward& call, const Channels& s);
 
 }  // namespace fastopt::cuda

@@ -1,4 +1,4 @@
-#include "cuda/room.hpp"
+#include "cuda/device_buffer.hpp"
 
 #include <cstring>
 #include <map>
@@ -10,24 +10,24 @@ namespace {
 
 // Arguments of a kernel may take 4 KiB on every device and driver.
 constexpr int kWords = 448;
-struct Parcel {
+struct ArgPacket {
   uint64_t words[kWords];
 };
 
-__global__ void unpack(const FASTOPT_WHOLE_ARGUMENT Parcel parcel, uint64_t* to, int count) {
-  await_turn();
-  for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) to[i] = parcel.words[i];
+__global__ void copy_packet(const FASTOPT_GRID_CONSTANT ArgPacket packet, uint64_t* to, int count) {
+  grid_dependency_wait();
+  for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) to[i] = packet.words[i];
 }
 
 // Changes how strict captures are with the calling thread: synchronous allocation is forbidden to the
 // thread that captures in the stricter modes, and to all threads in one of them. But Python may create
 // or collect an optimizer at any time.
-class DespiteCaptures {
+class CaptureModeGuard {
  public:
-  DespiteCaptures() { exchange(); }
-  ~DespiteCaptures() { exchange(); }
-  DespiteCaptures(const DespiteCaptures&) = delete;
-  DespiteCaptures& operator=(const DespiteCaptures&) = delete;
+  CaptureModeGuard() { exchange(); }
+  ~CaptureModeGuard() { exchange(); }
+  CaptureModeGuard(const CaptureModeGuard&) = delete;
+  CaptureModeGuard& operator=(const CaptureModeGuard&) = delete;
 
  private:
   void exchange() {
@@ -41,7 +41,7 @@ class DespiteCaptures {
 // A pool of the library's own, since its settings are not for others to share: it keeps all memory
 // that is freed. By default a pool returns it to the system at the next synchronization.
 cudaMemPool_t make_pool(int device) {
-  const DespiteCaptures relaxed;
+  const CaptureModeGuard relaxed;
   cudaMemPoolProps properties{};
   properties.allocType = cudaMemAllocationTypePinned;
   properties.location.type = cudaMemLocationTypeDevice;
@@ -63,11 +63,11 @@ cudaMemPool_t pool_of(int device) {
 
 // For destructors: where memory cannot be freed (the device is lost, the process was forked) it is
 // abandoned.
-void free_outright(const Place& place, void* data) noexcept {
+void free_sync(const Place& place, void* data) noexcept {
   if (!data) return;
   try {
-    const OnDevice current(place);
-    const DespiteCaptures relaxed;
+    const DeviceGuard current(place);
+    const CaptureModeGuard relaxed;
     check(cudaFree(data), "cannot free memory");
   } catch (const std::runtime_error&) {
   }
@@ -77,7 +77,7 @@ void free_outright(const Place& place, void* data) noexcept {
 
 void* allocate(const Place& place, int64_t bytes) {
   if (bytes == 0) return nullptr;
-  const OnDevice current(place);
+  const DeviceGuard current(place);
   void* data = nullptr;
   check(cudaMallocFromPoolAsync(&data, size_t(bytes), pool_of(place.device), stream_of(place)),
         "no memory left");
@@ -88,35 +88,35 @@ void* allocate(const Place& place, int64_t bytes) {
 void release(const Place& place, void* data) noexcept {
   if (!data) return;
   try {
-    const OnDevice current(place);
+    const DeviceGuard current(place);
     check(cudaFreeAsync(data, stream_of(place)), "cannot free memory");
   } catch (const std::runtime_error&) {
   }
 }
 
-void* allocate_outright(const Place& place, int64_t bytes) {
+void* allocate_sync(const Place& place, int64_t bytes) {
   void* data = nullptr;
   if (bytes == 0) return data;
-  const OnDevice current(place);
-  const DespiteCaptures relaxed;
+  const DeviceGuard current(place);
+  const CaptureModeGuard relaxed;
   check(cudaMalloc(&data, size_t(bytes)), "no memory left");
   return data;
 }
 
-Room::Room(const Place& place, int64_t bytes, Lifetime lifetime)
+DeviceBuffer::DeviceBuffer(const Place& place, int64_t bytes, Lifetime lifetime)
     : place_(place),
       lifetime_(lifetime),
-      data_(static_cast<char*>(lifetime == Lifetime::persistent ? allocate_outright(place, bytes)
+      data_(static_cast<char*>(lifetime == Lifetime::persistent ? allocate_sync(place, bytes)
                                                                 : allocate(place, bytes))) {}
 
-Room::~Room() {
+DeviceBuffer::~DeviceBuffer() {
   if (lifetime_ == Lifetime::persistent)
-    free_outright(place_, data_);
+    free_sync(place_, data_);
   else
     release(place_, data_);
 }
 
-Room& Room::operator=(Room&& other) noexcept {
+DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
   std::swap(place_, other.place_);
   std::swap(lifetime_, other.lifetime_);
   std::swap(data_, other.data_);
@@ -124,18 +124,18 @@ Room& Room::operator=(Room&& other) noexcept {
 }
 
 void copy_to_device(const Place& place, void* to, const void* host, int64_t bytes) {
-  const OnDevice current(place);
+  const DeviceGuard current(place);
   const int64_t words = bytes / 8;
   for (int64_t done = 0; done < words; done += kWords) {
-    Parcel parcel;
+    ArgPacket packet;
     const int64_t n = words - done < kWords ? words - done : kWords;
-    memcpy(parcel.words, static_cast<const char*>(host) + done * 8, size_t(n) * 8);
-    launch(place, unpack, 1, 128, parcel, static_cast<uint64_t*>(to) + done, int(n));
+    memcpy(packet.words, static_cast<const char*>(host) + done * 8, size_t(n) * 8);
+    launch(place, copy_packet, 1, 128, packet, static_cast<uint64_t*>(to) + done, int(n));
   }
 }
 
 void copy_to_host(const Place& place, void* host, const void* from, int64_t bytes) {
-  const OnDevice current(place);
+  const DeviceGuard current(place);
   require_synchronizable(place);
   check(cudaMemcpyAsync(host, from, size_t(bytes), cudaMemcpyDeviceToHost, stream_of(place)),
         "cannot copy to the host");
@@ -143,7 +143,7 @@ void copy_to_host(const Place& place, void* host, const void* from, int64_t byte
 }
 
 CaptureState capture_state(const Place& place) {
-  const OnDevice current(place);
+  const DeviceGuard current(place);
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   const cudaError_t error = cudaStreamIsCapturing(stream_of(place), &status);
   if (error == cudaErrorStreamCaptureImplicit) {

@@ -12,7 +12,7 @@
 
 #include "cuda/batch_norm.hpp"
 #include "cuda/batch_norm_elements.hpp"
-#include "cuda/batch_norm_held.hpp"
+#include "cuda/batch_norm_smem.hpp"
 #include "cuda/flat.hpp"
 
 namespace fastopt::cuda {
@@ -20,68 +20,70 @@ namespace {
 
 // Where elements are moved one by one there must be many threads to ask for enough.
 template <int width>
-constexpr int kThreads = width == 1 ? 256 : kMostThreads;
+constexpr int kThreads = width == 1 ? 256 : kMaxThreads;
 template <class P, int width>  // blocks on a processor that registers are enough for
-constexpr int kResident = width > 1 ? 1 : (sizeof(P) > 4 ? 3 : 4);
+constexpr int kMinBlocksPerSm = width > 1 ? 1 : (sizeof(P) > 4 ? 3 : 4);
 
 // ---- arrays in memory, and what is held of them ----
 
 // Of rows, the same 32 bytes are half another block's.
 template <bool rows, class P, int width>
-__device__ __forceinline__ void read(const ChannelArray& from, int64_t number, P (&to)[width]) {
-  load<width, rows ? Use::again : Use::last>(reinterpret_cast<const P*>(from.data) + number, to);
+__device__ __forceinline__ void read(const ChannelArray& from, int64_t index, P (&to)[width]) {
+  load<width, rows ? CacheHint::normal : CacheHint::streaming>(
+      reinterpret_cast<const P*>(from.data) + index, to);
 }
 template <bool rows, class P, int width>
-__device__ __forceinline__ void write(const ChannelArray& to, int64_t number, const P (&from)[width]) {
-  store<width, rows ? Use::again : Use::last>(reinterpret_cast<P*>(to.data) + number, from);
+__device__ __forceinline__ void write(const ChannelArray& to, int64_t index, const P (&from)[width]) {
+  store<width, rows ? CacheHint::normal : CacheHint::streaming>(reinterpret_cast<P*>(to.data) + index,
+                                                                from);
 }
 // In shared memory.
 template <class P, int width>
-__device__ __forceinline__ void hold(P* to, const P (&from)[width]) {
+__device__ __forceinline__ void store_shared(P* to, const P (&from)[width]) {
   if constexpr (width == 1) {
     *to = from[0];
   } else {
-    Moved<width, P> vector;
+    VectorOf<width, P> vector;
     __builtin_memcpy(&vector, from, sizeof(vector));
-    *reinterpret_cast<Moved<width, P>*>(to) = vector;
+    *reinterpret_cast<VectorOf<width, P>*>(to) = vector;
   }
 }
 
 // What a channel brings along, to the second-level cache: it is read, and waited for, when memory has
 // brought the elements.
-__device__ __forceinline__ void fetch(const ChannelVector& v, int64_t c) {
+__device__ __forceinline__ void prefetch(const ChannelVector& v, int64_t c) {
 #ifdef __CUDA_ARCH__
   if (v.data) asm volatile("prefetch.global.L2 [%0];" ::"l"(v.data + c * v.stride));
 #endif
 }
-__device__ __forceinline__ void fetch_inputs(const BatchNormForward& call, int64_t c) {
-  fetch(call.gamma, c);
-  fetch(call.beta, c);
-  fetch(call.running.mean, c);
-  fetch(call.running.var, c);
+__device__ __forceinline__ void prefetch_inputs(const BatchNormForward& call, int64_t c) {
+  prefetch(call.gamma, c);
+  prefetch(call.beta, c);
+  prefetch(call.running.mean, c);
+  prefetch(call.running.var, c);
 }
 
 // ---- kernels ----
 
 template <class P, bool rows, int width>
-__global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
-    normalize_held(const FASTOPT_WHOLE_ARGUMENT BatchNormForward call,
-                   const FASTOPT_WHOLE_ARGUMENT Channels s,
-                   const FASTOPT_WHOLE_ARGUMENT Deal<P, rows> deal) {
+__global__ void __launch_bounds__(kThreads<width>, kMinBlocksPerSm<P, width>)
+    normalize_smem(const FASTOPT_GRID_CONSTANT BatchNormForward call,
+                   const FASTOPT_GRID_CONSTANT Channels s,
+                   const FASTOPT_GRID_CONSTANT SmemLayout<P, rows> layout) {
   using Rule = Normalize<Compute<P>>;
-  const Held<P, rows, width> own(s, deal);
-  P* const x = shared_room<P>();
-  const Numbers<Rule> of(deal, x + deal.room());
-  weigh_last(of.last, deal.all, deal.leaf, s.count);
-  await_turn();
+  const SmemBlock<P, rows, width> own(s, layout);
+  P* const x = dynamic_shared<P>();
+  const SmemArrays<Rule> of(layout, x + layout.padded());
+  weigh_last(of.last, layout.all, layout.tree_block, s.count);
+  grid_dependency_wait();
   const int own_channel = own.finished();
   const bool finishes = own_channel >= 0;
   const int64_t c = own.channel + own_channel;
-  if (finishes) fetch_inputs(call, c);
-  P taken[kTaken][width];
-  own.each([&](int k, int i) { read<rows>(call.x, own.number(i), taken[k]); },
+  if (finishes) prefetch_inputs(call, c);
+  P taken[kLoadsInFlight][width];
+  own.each([&](int k, int i) { read<rows>(call.x, own.index(i), taken[k]); },
            [&](int k, int i, bool there) {
-             if (there) hold(x + deal.place(i), taken[k]);
+             if (there) store_shared(x + layout.place(i), taken[k]);
            });
   __syncthreads();
   ForwardInputs inputs{};
@@ -97,39 +99,39 @@ __global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
     affine = affine_of(call, inputs, m, double(s.count));
     of.finished[own_channel] = normalize_of<Compute<P>>(affine);
   }
-  Rule rules[own.deal.channels];
+  Rule rules[SmemLayout<P, rows>::channels];
   own.share(of.finished, rules);
   if (finishes) put_results(call, c, inputs, m, double(s.count), affine);
 
   own.each(
       [&](int k, int i) {
-        if (call.residual.data) read<rows>(call.residual, own.number(i), taken[k]);
+        if (call.residual.data) read<rows>(call.residual, own.index(i), taken[k]);
       },
       [&](int k, int i, bool there) {
-        const int64_t number = own.number(i);
+        const int64_t index = own.index(i);
         unsigned bits = 0;
         if (there) {
           P value[width], y[width];
-          load(x + deal.place(i), value);
+          load(x + layout.place(i), value);
           bits = normalize(call, [&](int j) { return rules[rows ? j : 0]; }, value, taken[k], y);
-          write<rows>(call.y, number, y);
+          write<rows>(call.y, index, y);
         }
-        if (call.relu_mask) put_bits<width>(call.relu_mask, number, there, bits);
+        if (call.relu_mask) store_mask_bits<width>(call.relu_mask, index, there, bits);
       });
   own.await_readers();
 }
 
 template <class P, bool rows, int width>
-__global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
-    gradient_held(const FASTOPT_WHOLE_ARGUMENT BatchNormBackward call,
-                  const FASTOPT_WHOLE_ARGUMENT Channels s,
-                  const FASTOPT_WHOLE_ARGUMENT Deal<P, rows> deal) {
+__global__ void __launch_bounds__(kThreads<width>, kMinBlocksPerSm<P, width>)
+    gradient_smem(const FASTOPT_GRID_CONSTANT BatchNormBackward call,
+                  const FASTOPT_GRID_CONSTANT Channels s,
+                  const FASTOPT_GRID_CONSTANT SmemLayout<P, rows> layout) {
   using Rule = NormalizeBackward<Compute<P>>;
-  const Held<P, rows, width> own(s, deal);
-  P *const x = shared_room<P>(), *const dy = x + deal.room();
-  const Numbers<Rule> of(deal, dy + deal.room());
-  weigh_last(of.last, deal.all, deal.leaf, s.count);
-  await_turn();
+  const SmemBlock<P, rows, width> own(s, layout);
+  P *const x = dynamic_shared<P>(), *const dy = x + layout.padded();
+  const SmemArrays<Rule> of(layout, dy + layout.padded());
+  weigh_last(of.last, layout.all, layout.tree_block, s.count);
+  grid_dependency_wait();
   const double mean = call.mean[own.channel + own.summed()];
   const int own_channel = own.finished();
   const bool finishes = own_channel >= 0;
@@ -137,20 +139,20 @@ __global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
   BackwardInputs inputs{};
   if (finishes) inputs = inputs_of(call, c);
 
-  P x_taken[kTaken][width], dy_taken[kTaken][width];
-  unsigned on[kTaken];
+  P x_taken[kLoadsInFlight][width], dy_taken[kLoadsInFlight][width];
+  unsigned on[kLoadsInFlight];
   own.each(
       [&](int k, int i) {
-        const int64_t number = own.number(i);
-        read<rows>(call.x, number, x_taken[k]);
-        read<rows>(call.dy, number, dy_taken[k]);
-        on[k] = bits_from(call.relu_mask, number);
+        const int64_t index = own.index(i);
+        read<rows>(call.x, index, x_taken[k]);
+        read<rows>(call.dy, index, dy_taken[k]);
+        on[k] = bits_from(call.relu_mask, index);
       },
       [&](int k, int i, bool there) {
         if (!there) return;
-        if (call.relu_mask) let_pass(on[k], dy_taken[k]);
-        hold(x + deal.place(i), x_taken[k]);
-        hold(dy + deal.place(i), dy_taken[k]);
+        if (call.relu_mask) apply_relu_mask(on[k], dy_taken[k]);
+        store_shared(x + layout.place(i), x_taken[k]);
+        store_shared(dy + layout.place(i), dy_taken[k]);
       });
   __syncthreads();
   using Sums = GradientSums<P, false>;
@@ -164,40 +166,40 @@ __global__ void __launch_bounds__(kThreads<width>, kResident<P, width>)
     total = centered<F>(call, inputs, {joined->first, joined->second});
     of.finished[own_channel] = gradient_of<F>(call, inputs, total);
   }
-  Rule rules[own.deal.channels];
+  Rule rules[SmemLayout<P, rows>::channels];
   own.share(of.finished, rules);
   if (finishes) put_results(call, c, inputs, total);
 
   own.each([](int, int) {},
            [&](int, int i, bool there) {
              if (!there) return;
-             const int64_t number = own.number(i);
+             const int64_t index = own.index(i);
              P value[width], passed[width], dx[width];
-             load(x + deal.place(i), value);
-             load(dy + deal.place(i), passed);
+             load(x + layout.place(i), value);
+             load(dy + layout.place(i), passed);
              differentiate(call, [&](int j) { return rules[rows ? j : 0]; }, value, passed, dx);
-             write<rows>(call.dx, number, dx);
-             if (call.dresidual.data) write<rows>(call.dresidual, number, passed);
+             write<rows>(call.dx, index, dx);
+             if (call.dresidual.data) write<rows>(call.dresidual, index, passed);
            });
   own.await_readers();
 }
 
 // ---- on the host ----
 
-std::atomic<int64_t> most_held{INT64_MAX};
+std::atomic<int64_t> smem_limit{INT64_MAX};
 
 template <class P, bool rows, int width>
 auto kernel_of(const BatchNormForward&) {
-  return normalize_held<P, rows, width>;
+  return normalize_smem<P, rows, width>;
 }
 template <class P, bool rows, int width>
 auto kernel_of(const BatchNormBackward&) {
-  return gradient_held<P, rows, width>;
+  return gradient_smem<P, rows, width>;
 }
 
 template <class P, bool rows>
-struct Way {
-  Deal<P, rows> deal;
+struct SmemLaunch {
+  SmemLayout<P, rows> layout;
   Grid grid;
 };
 
@@ -206,37 +208,37 @@ struct Way {
 // elements it moves half as much at a time. All clusters must run at once: those that come after the
 // others take as long as all.
 template <class P, bool rows, int width>
-std::optional<Way<P, rows>> way_to_hold(const Place& place, const Channels& s, int arrays) {
+std::optional<SmemLaunch<P, rows>> plan_smem(const Place& place, const Channels& s, int arrays) {
   constexpr int64_t worth = 64 << 10;
   constexpr bool slow = rows || width == 1;
-  const int64_t processors = asked(place, cudaDevAttrMultiProcessorCount);
-  const int64_t room = std::min(int64_t(most_shared(place)), most_held.load());
-  const int most = slow ? 1 : most_clustered(place.device);
+  const int64_t processors = device_attribute(place, cudaDevAttrMultiProcessorCount);
+  const int64_t room = std::min(int64_t(max_dynamic_shared(place)), smem_limit.load());
+  const int most = slow ? 1 : max_cluster_size(place.device);
   for (int blocks = 1; blocks <= most; ++blocks) {
-    const Deal<P, rows> deal(s, blocks);
-    const int64_t bytes = deal.bytes(arrays), clusters = s.space.channels / deal.channels;
+    const SmemLayout<P, rows> layout(s, blocks);
+    const int64_t bytes = layout.bytes(arrays), clusters = s.space.channels / layout.channels;
     const int64_t all = clusters * blocks, share = bytes * ceil_div(all, processors);
     const int64_t loses = slow ? share : share - bytes * all / processors;
-    if (bytes > room || loses > worth || deal.all < blocks || deal.all > 1 << kLevels) continue;
-    if (blocks > 1 && clusters > clusters_at_once(place.device, blocks)) continue;
-    return Way<P, rows>{deal, {all, all > processors ? 256 : kThreads<width>, bytes, blocks}};
+    if (bytes > room || loses > worth || layout.all < blocks || layout.all > 1 << kLevels) continue;
+    if (blocks > 1 && clusters > max_active_clusters(place.device, blocks)) continue;
+    return SmemLaunch<P, rows>{layout, {all, all > processors ? 256 : kThreads<width>, bytes, blocks}};
   }
   return {};
 }
 
 // `arrays` are held.
 template <class P, bool rows, int width, class Call>
-bool queue_if_held(const Call& call, const Channels& s, int arrays) {
-  const auto way = way_to_hold<P, rows, width>(call.place, s, arrays);
-  if (way) launch(call.place, kernel_of<P, rows, width>(call), way->grid, call, s, way->deal);
-  return way.has_value();
+bool queue_planned(const Call& call, const Channels& s, int arrays) {
+  const auto plan = plan_smem<P, rows, width>(call.place, s, arrays);
+  if (plan) launch(call.place, kernel_of<P, rows, width>(call), plan->grid, call, s, plan->layout);
+  return plan.has_value();
 }
 
 // Of the bits of ReLU that a call writes, a byte belongs to one block and to neighboring threads.
 template <class P, class Call>
 bool queue(const Call& call, const Channels& s, int arrays, bool vectors, bool writes_bits) {
   constexpr int width = kPerVector<P>;
-  const auto of = [&]<bool rows, int moved> { return queue_if_held<P, rows, moved>(call, s, arrays); };
+  const auto of = [&]<bool rows, int moved> { return queue_planned<P, rows, moved>(call, s, arrays); };
   if (s.count > INT32_MAX / 64) return false;  // of a vector's channels at most, and gaps
   if (s.space.rows)
     return vectors && s.space.channels % width == 0 && (!writes_bits || width == 8) &&
@@ -249,9 +251,9 @@ bool queue(const Call& call, const Channels& s, int arrays, bool vectors, bool w
 
 }  // namespace
 
-void hold_at_most(int64_t bytes) { most_held = bytes; }
+void set_smem_limit(int64_t bytes) { smem_limit = bytes; }
 
-bool queue_held(const BatchNormForward& call, const Channels& s) {
+bool queue_smem(const BatchNormForward& call, const Channels& s) {
   if (call.evaluate || call.given_stats.mean || s.count == 0) return false;
   if (!all_flat(s, call.dtype, call.x, call.residual, call.y)) return false;
   const bool vectors = all_aligned(call.x, call.residual, call.y);
@@ -261,7 +263,7 @@ bool queue_held(const BatchNormForward& call, const Channels& s) {
   return queued;
 }
 
-bool queue_held(const BatchNormBackward& call, const Channels& s) {
+bool queue_smem(const BatchNormBackward& call, const Channels& s) {
   if (call.sums_given || call.count == 0.0 || !call.dx.data || s.count == 0) return false;
   if (!all_flat(s, call.dtype, call.x, call.dy, call.dx, call.dresidual)) return false;
   const bool vectors = all_aligned(call.x, call.dy, call.dx, call.dresidual);

@@ -22,33 +22,33 @@ FASTOPT_HD void prepare_run(const Hyper& h, bool doubles, int64_t step, Constant
 
 template <template <class> class Rule>
 __global__ void __launch_bounds__(kThreads, 1)
-    begin_step(const StepTables t, const StepNeeds needs, int tensors) {
-  await_turn();
+    step_prologue(const StepTables t, const StepNeeds needs, int tensors) {
+  grid_dependency_wait();
   const Control before = *t.control;
-  const bool skip = needs.watches && before.nonfinite != kAllFinite;
+  const bool skip = needs.checks_finite && before.nonfinite != kAllFinite;
   const int64_t step = before.counts.step + !skip;
   for (int r = int(threadIdx.x); r < t.runs; r += kThreads)
     prepare_run<Rule>(t.hypers[r], t.doubles[r], step, t.constants[r]);
   for (int i = int(threadIdx.x); i < tensors; i += kThreads)
-    t.clips[i] = needs.clips ? clip_to(t, needs.kind, needs.clips_each ? i : 0) : Clip{1.0, 1.0f};
+    t.clips[i] = needs.clips ? clip_to(t, needs.kind, needs.clip_per_tensor ? i : 0) : Clip{1.0, 1.0f};
   __syncthreads();  // all have read what was before
   if (threadIdx.x == 0) *t.control = {{step, before.counts.skipped + skip}, kAllFinite, skip};
 }
 
 template <template <class> class Rule>
-void launch_begin(const Place& place, const StepTables& t, StepNeeds needs, int tensors) {
-  launch(place, begin_step<Rule>, 1, kThreads, t, needs, tensors);
+void launch_prologue(const Place& place, const StepTables& t, StepNeeds needs, int tensors) {
+  launch(place, step_prologue<Rule>, 1, kThreads, t, needs, tensors);
 }
 
 template <class L>
-struct BeginRow;
+struct StepPrologueRow;
 template <template <class> class... Rule>
-struct BeginRow<List<Rule...>> {
-  static constexpr Begin begins[] = {{launch_begin<Rule>, prepare_run<Rule>}...};
+struct StepPrologueRow<List<Rule...>> {
+  static constexpr StepPrologue prologues[] = {{launch_prologue<Rule>, prepare_run<Rule>}...};
 };
 
 }  // namespace
 
-const Begin* const step_begins = BeginRow<RuleList>::begins;
+const StepPrologue* const step_prologues = StepPrologueRow<RuleList>::prologues;
 
 }  // namespace fastopt::cuda
