@@ -9,24 +9,21 @@ Channels channels_of(const ChannelSpace& space, const ChannelArray& x, DType dty
   return Channels(space, x, int64_t(bytes_of(dtype)));
 }
 
-// DeviceBuffer for the sums of all groups, if they are wanted, and for the constants of a rule.
+// Scratch for the sums of all groups, if they are needed, and for the constants of a rule.
 struct Scratch {
-  DeviceBuffer room;
+  DeviceBuffer buffer;
   Pair* pairs = nullptr;
   RuleArrays rules{};
 
   Scratch(const Place& place, const ChannelSpace& s, bool sums, int members) {
-    const auto lay_out = [&](Arena arena) {
+    buffer = carve(place, Lifetime::call, [&](Arena& arena) {
       if (sums) pairs = arena.allocate<Pair>(groups_of(s).count * s.channels);
       for (int k = 0; k < members; ++k) rules.of[k] = arena.allocate<double>(s.channels);
-      return arena.used();
-    };
-    room = DeviceBuffer(place, lay_out(Arena()), Lifetime::call);
-    lay_out(Arena(room.data()));
+    });
   }
 };
 
-// What follows the sums.
+// Queues what follows the sums.
 template <class Call, class... Arrays>
 void queue_rest(const Call& call, const Channels& s, const Scratch& scratch, const Arrays&... arrays) {
   queue_finish(call, scratch.pairs, scratch.rules);
@@ -63,7 +60,8 @@ void batch_norm_backward(const BatchNormBackward& call) {
   if (!call.sums_given) queue_backward_sums(call, s, scratch.pairs);
   if (!call.dx.data) return queue_finish(call, scratch.pairs, scratch.rules);
   BatchNormBackward rest = call;
-  if (rest.count == 0.0) rest.x.data = nullptr;  // statistics that are constants: x is not read again
+  // the statistics are constants, so x is not read again
+  if (rest.count == 0.0) rest.x.data = nullptr;
   queue_rest(rest, s, scratch, rest.x, rest.dy, rest.dx, rest.dresidual);
 }
 

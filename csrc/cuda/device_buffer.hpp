@@ -1,4 +1,4 @@
-// Memory on a device, and small things carried there.
+// Device memory, and small copies to and from it.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace fastopt::cuda {
 
-// For the work of one call the memory comes from a pool and goes back in the order of the stream,
-// without waiting; persistent memory is allocated and freed outright.
+// Memory for the work of one call comes from a pool and is freed in stream order, without waiting.
+// Persistent memory is allocated and freed synchronously.
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;
@@ -28,7 +28,7 @@ class DeviceBuffer {
   char* data_ = nullptr;
 };
 
-// Cuts a room into arrays, each on a boundary of 64 bytes. With no room yet it only counts.
+// Divides a buffer into arrays aligned to 64 bytes. Without a buffer it only counts.
 class Arena {
  public:
   explicit Arena(char* from = nullptr) : from_(from) {}
@@ -46,21 +46,32 @@ class Arena {
   int64_t used_ = 0;
 };
 
+// Lays out arrays twice: once without memory, to count, then in a buffer of that size.
+template <class LayOut>
+DeviceBuffer carve(const Place& place, Lifetime lifetime, LayOut&& lay_out) {
+  Arena sizes;
+  lay_out(sizes);
+  DeviceBuffer buffer(place, sizes.used(), lifetime);
+  Arena arena(buffer.data());
+  lay_out(arena);
+  return buffer;
+}
+
 void* allocate(const Place& place, int64_t bytes);
 void release(const Place& place, void* data) noexcept;
 
-// For later calls, which may be captured as this one may be: retained.cu.
+// Memory that later calls use; this call and those may be captured (retained.cu).
 void* allocate_retained(const Place& place, int64_t bytes);
 void release_retained(const Place& place, void* data) noexcept;
 
-// Synchronously, even while some stream is being captured.
+// Works even while some stream is being captured.
 void* allocate_sync(const Place& place, int64_t bytes);
 
-// To the device as arguments of kernels: in the order of the stream, without waiting, and captured with
-// their values by a graph that is being captured. For some kilobytes. Multiples of 8 bytes.
+// Copies host data to the device by passing it as kernel arguments: stream-ordered, asynchronous, and
+// captured by value in a graph. Meant for a few kilobytes; `bytes` must be a multiple of 8.
 void copy_to_device(const Place& place, void* to, const void* host, int64_t bytes);
 
-// A whole list. The place is const to kernels, not to the host.
+// Copies a whole list. The destination is const for kernels, not for the host.
 template <class T>
 void copy_list_to_device(const Place& place, const T* to, const std::vector<T>& list) {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % 8 == 0);

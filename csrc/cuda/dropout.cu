@@ -1,30 +1,30 @@
-// Dropout: nothing but x, what is added and the result is moved.
+// Dropout: moves nothing but x, what is added, and the result.
 //
-// Floors on an H200 (4.3 TB/s of a copy, 132 processors at 1.98 GHz), for 10^9 values of float32: 8 GB,
-// 1.86 ms; 20 products of 32 bits for four values, 64 a cycle, 0.30 ms.
+// Lower bounds on an H200 (4.3 TB/s in a copy, 132 multiprocessors at 1.98 GHz), for 10^9 values of
+// float32: 8 GB, 1.86 ms; 20 products of 32 bits for four values, 64 a cycle, 0.30 ms.
 #include "cuda/dropout.hpp"
 
 #include "core/float_mode.hpp"
-#include "cuda/device_buffer.hpp"
 #include "cuda/dropout_words.hpp"
 #include "cuda/flat.hpp"
+#include "cuda/walk_table.hpp"
 
 namespace fastopt::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-// Such blocks on a processor; told nothing, ptxas spills to fit in more.
+// Minimum of resident blocks. Without it, ptxas limits registers to fit more blocks, and spills.
 template <class P>
 constexpr int kMinBlocksPerSm = sizeof(P) > 4 ? 3 : 4;
-constexpr int kInFlight = 2;  // stretches of a thread that are read before the first is used
+constexpr int kInFlight = 2;  // spans that a thread loads before it uses the first
 
-// Neighboring elements of a thread: a vector, and a group of words.
+// Adjacent elements of a thread: a vector, and a group of words.
 template <class P>
 constexpr int kSpan = kPerVector<P> > 4 ? kPerVector<P> : 4;
 
 // ---- elements ----
 
-// Adds the bias of each column, in F.
+// Adds the bias of each column, computed in F.
 template <bool plain, class B, int count, class F>
 __device__ __forceinline__ void add_bias(const Task& t, int64_t i, F (&x)[count]) {
   const Source& bias = t.call.bias;
@@ -43,14 +43,14 @@ __device__ __forceinline__ void add_bias(const Task& t, int64_t i, F (&x)[count]
   for (int k = 0; k < count; ++k) x[k] = x[k] + F(widen(own[k]));
 }
 
-// Where a thread's stretch begins, in arrays of `size` elements, and whether all of it is there, as
-// vectors.
+// A thread's span in arrays of `size` elements: its first element, and whether it is complete and can
+// be moved as vectors.
 struct VectorSpan {
   int64_t i, size;
   bool whole;
 };
 
-// The elements of those that are flat; of those that are walked it is one at a time.
+// Reads the span of a flat array; strided arrays are read one element at a time.
 template <int count, class P>
 __device__ __forceinline__ void read(const Source& from, const VectorSpan& at, P (&to)[count]) {
   if constexpr (count == 1)
@@ -95,9 +95,10 @@ __device__ __forceinline__ void drop(const Task& t, const Dropout<Compute<P>>& r
   write(call.out, at, out);
 }
 
-// A plain task is what training has nearly always: stretches of vectors that begin groups of words, and
-// no bias or one that can be read likewise. A thread takes its stretches together but where the arrays
-// end, and draws while they are on their way: to draw for 16 bits takes two thirds of the bytes' time.
+// A plain task is the common case in training: spans of vectors that begin groups of words, and no
+// bias or one that can be read in vectors. A thread loads all its spans at once, except at the end of
+// the arrays, and draws random words while the loads are in flight: for 16-bit types, drawing takes
+// two thirds of the time of the memory traffic.
 template <class P, int count, bool plain>
 __global__ void __launch_bounds__(kThreads, kMinBlocksPerSm<P>)
     drop_all(const FASTOPT_GRID_CONSTANT Task t, const Dropout<Compute<P>> rule) {
@@ -170,18 +171,13 @@ void dropout(const DropoutCall& call) {
   const DeviceGuard current(call.place);
   const DropoutConstants constants(call.mask.p, call.options);
   Task t = task_of(call, constants.threshold);
-  const Walk** const used[] = {&t.call.x.walk, &t.call.residual.walk, &t.call.bias.walk,
-                               &t.call.out.walk};
-  std::vector<Walk> walks;
-  for (const Walk** walk : used)
-    if (*walk) walks.push_back(**walk);
-  const DeviceBuffer room(call.place, int64_t(walks.size() * sizeof(Walk)), Lifetime::call);
-  const Walk* there = reinterpret_cast<const Walk*>(room.data());
-  copy_list_to_device(call.place, there, walks);
-  for (const Walk** walk : used)
-    if (*walk) *walk = there++;
+  WalkTable walks;
+  for (const Walk** walk : {&t.call.x.walk, &t.call.residual.walk, &t.call.bias.walk, &t.call.out.walk})
+    walks.add(*walk);
+  const bool flat = !t.call.x.walk && !t.call.residual.walk && !t.call.out.walk;
+  const DeviceBuffer buffer(call.place, walks.count() * int64_t(sizeof(Walk)), Lifetime::call);
+  walks.upload(call.place, reinterpret_cast<const Walk*>(buffer.data()));
 
-  const bool flat = !call.x.walk && !call.residual.walk && !call.out.walk;
   if (!flat) t.in_groups = false;
   with_dtype(call.dtype, [&]<class P> {
     constexpr int count = kSpan<P>;

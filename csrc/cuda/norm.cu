@@ -1,11 +1,12 @@
-// rules/norms.hpp fixes the tree. Sixteen threads hold the lanes of a block, sixteen blocks make a
-// group, which is a block of threads; a second kernel joins the groups of each sequence.
+// Norms with the tree of rules/norms.hpp. Sixteen threads hold the lanes of a tree block, and sixteen
+// tree blocks are a group, which is a thread block; a second kernel joins the groups of each sequence.
 #include "cuda/norm.hpp"
 
 #include <algorithm>
 
 #include "core/float_mode.hpp"
 #include "cuda/vectors.hpp"
+#include "cuda/walk_table.hpp"
 #include "rules/around.hpp"
 
 namespace fastopt::cuda {
@@ -13,10 +14,10 @@ namespace {
 
 constexpr int kThreads = kGroup * kNormLanes;
 
-// The plain pass, and the two more that squares of doubles may need.
+// The plain pass, or the two additional passes that squares of doubles may need.
 enum class NormPass : uint8_t { plain, max_abs, rescaled };
 
-// ---- one tensor's lanes of a block ----
+// ---- one tensor's part of a lane ----
 
 template <class Norm, class P>
 struct LaneSum {
@@ -27,14 +28,15 @@ struct LaneSum {
   double sum;
   bool finite;
 
-  // Most are taken as they are: to shape them anyway would cost as much as all else.
+  // Most gradients are used unchanged: scaling and clamping them anyway would cost as much as
+  // everything else.
   template <bool scaled>
   __device__ __forceinline__ void add(Compute<P> x) {
     finite = finite && fastopt::is_finite(scaled ? x * scale_clamp.scale : x);
     sum = Norm::join(sum, Norm::part(scaled ? scale_clamp(x) : x));
   }
 
-  // `n` of them, kInFlight at most: first all are asked for, then they are added.
+  // Adds `n` elements, kInFlight at most, after loading all of them.
   template <bool whole, bool scaled>
   __device__ __forceinline__ void add_ahead(const P* data, int n) {
     P own[kInFlight];
@@ -45,7 +47,7 @@ struct LaneSum {
       if (whole || k < n) add<scaled>(widen(own[k]));
   }
 
-  // Every kNormLanes-th element of [i, end).
+  // Adds every kNormLanes-th element of [i, end).
   template <bool scaled>
   __device__ __forceinline__ void add_range(int64_t i, int64_t end) {
     if (source.walk) {
@@ -53,7 +55,7 @@ struct LaneSum {
       return;
     }
     const P* data = static_cast<const P*>(source.data) + i;
-    int left = int(ceil_div(end - i, kNormLanes));  // of a block, so few
+    int left = int(ceil_div(end - i, kNormLanes));  // fits in int, because this is within a block
     for (; left >= kInFlight; left -= kInFlight, data += kInFlight * kNormLanes)
       add_ahead<true, scaled>(data, kInFlight);
     if (left > 0) add_ahead<false, scaled>(data, left);
@@ -92,7 +94,7 @@ __device__ __forceinline__ bool add_source(DType dtype, const Source& source,
   return finite;
 }
 
-// ---- a block, which may lie in several tensors ----
+// ---- a block, which may span several tensors ----
 
 template <class Norm, NormPass pass>
 __device__ __forceinline__ double lane_sum(const NormTables& t, const Sequence& q, int64_t begin,
@@ -119,8 +121,8 @@ __device__ __forceinline__ double lane_sum(const NormTables& t, const Sequence& 
   return sum;
 }
 
-// At most four blocks to a multiprocessor: left to itself, ptxas gives a thread so few registers that
-// it spills.
+// At most four blocks per multiprocessor. Without this bound ptxas gives a thread so few registers
+// that it spills.
 template <class Norm, NormPass pass>
 __global__ void __launch_bounds__(kThreads, 4) sum_groups(const NormTables t) {
   grid_dependency_wait();
@@ -151,8 +153,8 @@ __global__ void __launch_bounds__(kThreads, 4) sum_groups(const NormTables t) {
 
 constexpr int kJoinThreads = 256;
 
-// Joins n values, a whole subtree for each thread and then those; thread 0 has the result. A power of
-// two to each thread keeps the tree as it is.
+// Joins n values: first a subtree per thread, then the threads' results; thread 0 returns the result.
+// Subtrees of a power of two leave the tree unchanged.
 template <class Norm>
 __device__ __forceinline__ double join_all(double* values, int64_t n) {
   __shared__ double joined[kJoinThreads];
@@ -166,7 +168,7 @@ __device__ __forceinline__ double join_all(double* values, int64_t n) {
     if (threadIdx.x % (2 * distance) == 0 && threadIdx.x + distance < count)
       joined[threadIdx.x] = Norm::join(joined[threadIdx.x], joined[threadIdx.x + distance]);
   }
-  return threadIdx.x == 0 ? joined[0] : 0.0;  // the others may be ahead
+  return threadIdx.x == 0 ? joined[0] : 0.0;  // the other threads may be ahead
 }
 
 template <class Norm, NormPass pass>
@@ -180,8 +182,8 @@ __global__ void __launch_bounds__(kJoinThreads) join_groups(const NormTables t) 
   const double all = groups > 0 ? join_all<Norm>(t.parts + q.group, groups) : 0.0;
   if (threadIdx.x != 0) return;
   if constexpr (pass == NormPass::plain) state = {all, 0.0, 0.0};
-  if constexpr (pass == NormPass::max_abs) state.most = all;
-  if constexpr (pass == NormPass::rescaled) state.shifted = all;
+  if constexpr (pass == NormPass::max_abs) state.max_abs = all;
+  if constexpr (pass == NormPass::rescaled) state.rescaled_sum = all;
 }
 
 template <class Norm, NormPass pass>
@@ -207,36 +209,30 @@ void queue_norms(const Place& place, const NormPlan& plan, const NormTables& t, 
   queue_pass<Norm2, NormPass::rescaled>(place, t);
 }
 
-// ---- a norm by itself ----
+// ---- a norm without a step ----
 
 double norm(const Place& place, const NormTensor* tensors, int64_t count, ClipNorm kind) {
-  const IeeeMode mode;  // for what comes of the sum
+  const IeeeMode mode;  // for the arithmetic on the sum
   const DeviceGuard current(place);
   require_synchronizable(place);
   NormPlan plan;
   std::vector<Source> sources;
-  std::vector<Walk> walks;
   plan.begin_sequence();
   for (int64_t i = 0; i < count; ++i) {
     plan.add(tensors[i].size, 0, tensors[i].dtype);
     sources.push_back(tensors[i].data);
-    if (tensors[i].data.walk) walks.push_back(*tensors[i].data.walk);
   }
-  Arena sizes;
-  const auto lay_out = [&](Arena& arena, NormTables& t) {
+  WalkTable walks;
+  for (Source& source : sources) walks.add(source.walk);
+  NormTables t;
+  const Walk* walks_there = nullptr;
+  const DeviceBuffer buffer = carve(place, Lifetime::call, [&](Arena& arena) {
     t = plan.lay_out(arena);
     t.sources = arena.allocate<Source>(count);
     t.scale_clamps = arena.allocate<NormScaleClamp>(1);
-    return arena.allocate<Walk>(int64_t(walks.size()));
-  };
-  NormTables t;
-  lay_out(sizes, t);
-  const DeviceBuffer room(place, sizes.used(), Lifetime::call);
-  Arena arena(room.data());
-  const Walk* walk = lay_out(arena, t);
-  copy_list_to_device(place, walk, walks);
-  for (Source& s : sources)
-    if (s.walk) s.walk = walk++;
+    walks_there = arena.allocate<Walk>(walks.count());
+  });
+  walks.upload(place, walks_there);
   plan.send_to(place, t);
   copy_list_to_device(place, t.sources, sources);
   copy_list_to_device(place, t.scale_clamps, std::vector<NormScaleClamp>{{1.0, kNoLimit}});

@@ -13,7 +13,7 @@ constexpr int64_t kChunk = 8192;
 
 struct ScaleTables {
   const ScaleTensor* tensors;
-  const int64_t* chunks;  // the first of each
+  const int64_t* chunks;  // the first chunk of each tensor
   int64_t count;
 };
 
@@ -74,11 +74,11 @@ void scale(const Place& place, const ScaleTensor* tensors, int64_t count, double
   }
   if (list.empty()) return;
   const int64_t listed = int64_t(list.size());
-  const DeviceBuffer room(place, 64 + listed * int64_t(sizeof(ScaleTensor) + sizeof(int64_t)),
-                          Lifetime::call);
-  Arena arena(room.data());
-  const ScaleTables tables{arena.allocate<ScaleTensor>(listed), arena.allocate<int64_t>(listed),
-                           listed};
+  ScaleTables tables{nullptr, nullptr, listed};
+  const DeviceBuffer buffer = carve(place, Lifetime::call, [&](Arena& arena) {
+    tables.tensors = arena.allocate<ScaleTensor>(listed);
+    tables.chunks = arena.allocate<int64_t>(listed);
+  });
   copy_list_to_device(place, tables.tensors, list);
   copy_list_to_device(place, tables.chunks, chunks);
   launch(place, scale_list, total, kThreads, tables, limit);

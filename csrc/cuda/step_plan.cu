@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "core/float_mode.hpp"
+#include "cuda/walk_table.hpp"
 #include "rules/around.hpp"
 
 namespace fastopt {
@@ -20,7 +21,7 @@ void each_tensor(const StepCall& call, Visit&& visit) {
 }
 
 int vectors_for(const Place& place, int tensors, bool stateless, int64_t elements) {
-  constexpr int64_t enough = 32 * 1024;  // elements of a processor
+  constexpr int64_t enough = 32 * 1024;  // elements per multiprocessor
   const int processors = device_attribute(place, cudaDevAttrMultiProcessorCount);
   return (tensors > 1 || stateless) && elements > processors * enough ? 2 : 1;
 }
@@ -30,11 +31,7 @@ int vectors_for(const Place& place, int tensors, bool stateless, int64_t element
 StepPlan::StepPlan(const StepCall& call, Lifetime lifetime)
     : lifetime_(lifetime), scope_(call.list_hyper->clip_scope) {
   list_tensors(call);
-  Arena sizes;
-  lay_out(sizes);
-  buffer_ = DeviceBuffer(call.place, sizes.used(), lifetime);
-  Arena arena(buffer_.data());
-  lay_out(arena);
+  buffer_ = carve(call.place, lifetime, [&](Arena& arena) { lay_out(arena); });
   fill(call.place);
   send_counts(call.place, {call.step - 1, 0});
   send_hypers(call);
@@ -96,7 +93,7 @@ void StepPlan::send_counts(const Place& place, Counts counts) {
   host_counts = counts;
 }
 
-// Another scope has other sequences to sum: other tables.
+// Another scope has other sequences to sum, and therefore other tables.
 void StepPlan::change_scope(const StepCall& call) {
   if (in_graph)
     throw std::runtime_error(
@@ -147,17 +144,12 @@ void StepPlan::send_grads(const StepCall& call, bool recording) {
   has_grads_ = false;
   std::vector<Source> now;
   now.reserve(size_t(tensors));
-  std::vector<Walk> walks;
-  each_tensor(call, [&](const StepRun&, int, const StepTensor& t, int) {
-    now.push_back(t.grad);
-    if (t.grad.walk) walks.push_back(*t.grad.walk);
-  });
-  if (!walks.empty() && !walks_.data())
+  each_tensor(call, [&](const StepRun&, int, const StepTensor& t, int) { now.push_back(t.grad); });
+  WalkTable walks;
+  for (Source& source : now) walks.add(source.walk);
+  if (walks.count() > 0 && !walks_.data())
     walks_ = DeviceBuffer(call.place, tensors * int64_t(sizeof(Walk)), lifetime_);
-  const Walk* walk = reinterpret_cast<const Walk*>(walks_.data());
-  copy_list_to_device(call.place, walk, walks);
-  for (Source& s : now)
-    if (s.walk) s.walk = walk++;
+  walks.upload(call.place, reinterpret_cast<const Walk*>(walks_.data()));
   copy_list_to_device(call.place, tables.grads, now);
   has_grads_ = true;
 }
