@@ -9,8 +9,8 @@ void batch_moments(const BatchMoments& call);
 void batch_norm_forward(const BatchNormForward& call);
 void batch_norm_backward(const BatchNormBackward& call);
 
-// Of shared memory, for a block to hold its channels in. Whether it does changes no result: this is for
-// tests and measurements.
+// Sets how much shared memory a block may use to hold its channels. This changes no result; it exists
+// for tests and benchmarks.
 void set_smem_limit(int64_t bytes);
 
 }  // namespace fastopt::cuda

@@ -1,4 +1,4 @@
-// An element of BatchNorm: its formulas, and ReLU's bits. For the passes over all elements.
+// BatchNorm for single elements: its formulas and the ReLU mask. Used by the element-wise passes.
 #pragma once
 
 #include "cuda/batch_norm_launches.hpp"
@@ -7,11 +7,11 @@ namespace fastopt::cuda {
 
 inline constexpr int kElementThreads = 256;
 
-// ---- the formulas, on neighboring elements; rule(k) is asked once for each, in turn ----
-// What a call leaves out is asked once for all of them: asked for each, it took its instructions
-// anyway.
+// ---- the formulas, on adjacent elements; rule(k) is called once for each, in order ----
+// Options that a call leaves out are tested once for all elements: a test for each element costs its
+// instructions even if nothing is done.
 
-// Gives bits of those that ReLU lets pass, if they are to be kept.
+// Returns the bits of the elements that ReLU lets pass, if the mask is stored.
 template <class P, int count, class RuleOf>
 __device__ __forceinline__ unsigned normalize(const BatchNormForward& call, RuleOf&& rule,
                                               const P (&x)[count], const P (&residual)[count],
@@ -38,14 +38,14 @@ __device__ __forceinline__ unsigned normalize(const BatchNormForward& call, Rule
   return bits;
 }
 
-// `on`: bits of those whose gradient passes.
+// Zeroes the gradients of elements whose bit in `on` is not set.
 template <class P, int count>
 __device__ __forceinline__ void apply_relu_mask(unsigned on, P (&dy)[count]) {
 #pragma unroll
   for (int k = 0; k < count; ++k) dy[k] = on >> k & 1 ? dy[k] : P{};
 }
 
-// Of gradients that ReLU has let pass.
+// Takes gradients to which the ReLU mask has been applied.
 template <class P, int count, class RuleOf>
 __device__ __forceinline__ void differentiate(const BatchNormBackward& call, RuleOf&& rule,
                                               const P (&x)[count], const P (&dy)[count],
@@ -59,10 +59,10 @@ __device__ __forceinline__ void differentiate(const BatchNormBackward& call, Rul
   }
 }
 
-// ---- ReLU's bits ----
+// ---- the ReLU mask ----
 
-// Bits of ReLU are numbered as elements are. Eight of them make a byte, of one thread or of
-// neighboring ones, which all call this.
+// The bits of the ReLU mask are indexed as elements are. Eight of them make a byte, which belongs to
+// one thread or to adjacent ones. All threads of a warp must call this.
 template <int count>
 __device__ __forceinline__ void store_mask_bits(uint8_t* relu_mask, int64_t i, bool there,
                                                 unsigned bits) {
@@ -72,7 +72,7 @@ __device__ __forceinline__ void store_mask_bits(uint8_t* relu_mask, int64_t i, b
   if (there && i % 8 == 0) relu_mask[i / 8] = uint8_t(bits);
 }
 
-// The bit of element i and those that follow it in its byte; without ReLU all pass.
+// The mask bits of element i and of those that follow it in its byte. Without a mask, all are set.
 __device__ __forceinline__ unsigned bits_from(const uint8_t* relu_mask, int64_t i) {
   return relu_mask ? relu_mask[i / 8] >> (i % 8) : 0xffu;
 }

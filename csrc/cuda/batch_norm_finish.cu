@@ -1,25 +1,26 @@
-// From the sums of groups to what a channel's elements are computed with. Where sums are given there is
-// nothing to join.
+// From the sums of groups to the constants with which a channel's elements are computed. If the sums
+// are given, there is nothing to combine.
 #include "cuda/batch_norm_join.hpp"
 
 namespace fastopt::cuda {
 namespace {
 
-constexpr int kThreads = 256;  // threads of a block
+constexpr int kThreads = 256;  // per block
 
-// How sums are joined for every channel, by so many threads of a block.
+// How the sums of each channel are combined, and by how many threads of a block.
 struct TreePlan {
   Pair* pairs;
   Groups groups;
   int64_t channels, count;
-  int levels;   // in which four groups become one, until there are four for each thread
-  int threads;  // for each channel: a power of two
+  int levels;   // each makes one group of four, until at most four per thread are left
+  int threads;  // per channel, a power of two
 };
 
-// ---- joining groups ----
+// ---- combining groups ----
 
-// FourWayJoin neighbors at most, of `size` values each but the last, in the tree's shape. `nodes` may
-// be more, or none; as many have `count` values. They may be weighed before their sums are there.
+// Combines up to four adjacent nodes in tree order. Each covers `size` values except possibly the
+// last; all `nodes` (which may be 0 or exceed 4) cover `count`. The weights depend only on sizes and
+// can be computed before the sums are available.
 struct FourWayJoin {
   int64_t nodes;
   Weights first, second, both;
@@ -47,7 +48,8 @@ struct FourWayJoin {
   }
 };
 
-// What stands in memory of a channel's groups, after some levels.
+// The nodes of a channel that are in memory after some levels: how many there are, how many values
+// each covers, and their stride.
 struct TreeLevel {
   int64_t nodes, size, stride;
 
@@ -67,7 +69,7 @@ struct TreeLevel {
   }
 };
 
-// A round, by the threads of a channel: where four stood, there is one.
+// One level, by all threads of a channel: combines four nodes in place of the first.
 template <class Combine>
 __device__ __forceinline__ void join_fours(const TreePlan& t, const TreeLevel& level, Pair* groups,
                                            int row) {
@@ -77,7 +79,7 @@ __device__ __forceinline__ void join_fours(const TreePlan& t, const TreeLevel& l
   }
 }
 
-// ---- what follows for a channel ----
+// ---- the constants of a channel ----
 
 struct FinishMoments {
   using Combine = JoinMoments;
@@ -145,9 +147,9 @@ struct FinishBackward {
 
 // ---- the kernel ----
 
-// Where sums are joined, they are this stream's latest work, which waited for all before it: what a
-// channel brings along is read before they are there, and the kernel after this one, which goes over
-// elements, may come and ask for them.
+// If there are sums to combine, the preceding kernel is the one that computed them, and it already
+// waited for all earlier work. The per-channel parameters can therefore be loaded before waiting for
+// the sums, and the element-wise kernel that follows may start and prefetch its inputs.
 template <class Finish, class Call>
 __global__ void __launch_bounds__(kThreads, 1)
     finish_all(const TreePlan t, const FASTOPT_GRID_CONSTANT Call call, const RuleArrays rules) {
@@ -181,7 +183,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <class Finish, class Call>
 void queue(const Call& call, Pair* pairs, const RuleArrays& rules) {
   const ChannelSpace& s = call.space;
-  if (s.count() == 0) pairs = nullptr;  // nothing is summed, and so nothing has waited
+  if (s.count() == 0) pairs = nullptr;  // no kernel has summed, so none has waited for earlier work
   TreePlan t{pairs, groups_of(s), s.channels, pairs ? s.count() : 0, 0, 1};
   if (!pairs) t.groups.count = 0;
   int64_t rest = t.groups.count;

@@ -1,31 +1,33 @@
-// BatchNorm's passes over flat arrays that lie alike: a thread takes a few vectors.
+// BatchNorm's element-wise passes over flat arrays with the same layout: each thread processes a few
+// vectors.
 //
-// Floors on an H200 (4.3 TB/s of a copy, 132 processors at 1.98 GHz, each 128 operations on floats a
-// cycle), for 10^9 values of float32: forward moves 8 GB, 1.86 ms, backward 12 GB, 2.79 ms; a residual
-// or its gradient 4 GB, 0.93 ms, more. Some 6 operations a value take 0.18 ms.
+// Lower bounds on an H200 (4.3 TB/s in a copy, 132 multiprocessors at 1.98 GHz, each with 128 float
+// operations a cycle), for 10^9 values of float32: forward moves 8 GB, 1.86 ms, backward 12 GB, 2.79
+// ms; a residual or its gradient adds 4 GB, 0.93 ms. About 6 operations a value take 0.18 ms.
 #include "cuda/batch_norm_elements.hpp"
 #include "cuda/flat.hpp"
 
 namespace fastopt::cuda {
 namespace {
 
-constexpr int kInFlight = 4;  // vectors of a thread that are read before the first is used
+constexpr int kInFlight = 4;  // vectors that a thread loads before it uses the first
 
-// A flat array as a table of `width` elements a row, which is a multiple of all channels in rows: then
-// a thread that keeps its column keeps its channels. A block takes kElementThreads vectors of kInFlight
-// rows at a time.
+// Views a flat array as a table with `width` elements per row. In rows layout `width` is a multiple of
+// the channel count, so a thread that stays in its column stays with its channels. A block processes
+// kElementThreads vectors of kInFlight rows in one iteration.
 struct Table {
   int64_t elements, width, channels, inner;
   uint64_t inv_channels, inv_inner;
-  int64_t stripe;       // elements of a row that a block takes
-  unsigned stripes;     // blocks to a row
-  int64_t turns;        // of kInFlight rows
-  int64_t block_turns;  // turns of a block, the last of which may have fewer: adjacent ones
-  bool even;            // a vector lies in one channel: planes of whole vectors
+  int64_t stripe;       // elements of a row that a block processes
+  unsigned stripes;     // blocks per row
+  int64_t turns;        // iterations over kInFlight rows
+  int64_t block_turns;  // iterations of a block, adjacent ones; the last block may have fewer
+  bool even;            // planes of whole vectors, so that each is in one channel
   bool vectors;         // all arrays can be moved as such
 };
 
-// The rules of a vector's elements: of neighboring channels, or of one channel, seldom of more.
+// The rules for the elements of a vector: in rows, those of adjacent channels; otherwise that of one
+// channel, rarely of several.
 template <class Rule, int count, bool rows>
 struct Rules {
   const RuleArrays& all;
@@ -37,9 +39,9 @@ struct Rules {
   __device__ __forceinline__ Rules(const RuleArrays& arrays, const Table& table)
       : all(arrays), t(table) {}
 
-  // Before any other; in rows, with the column of the thread's first element. The kernel before this
-  // one is BatchNorm's own and writes no elements; this one comes when none that might is left. So they
-  // are asked for before its turn.
+  // Must be called before any other member; in rows layout, with the column of the thread's first
+  // element. The preceding kernel is BatchNorm's own finish kernel, which writes no elements, and it
+  // started only after all earlier work, so elements may be loaded before grid_dependency_wait().
   __device__ __forceinline__ void await(int64_t column) {
     if (awaited) return;
     grid_dependency_wait();
@@ -62,7 +64,7 @@ struct Rules {
     left = t.inner - plane.remainder;
     own[0] = all.get<Rule>(channel);
   }
-  // In turn, that of each element of a vector.
+  // The rule of element k of a vector; called with k in ascending order.
   __device__ __forceinline__ const Rule& next(int k) {
     if constexpr (rows) return own[k];
     if (!t.even && k > 0 && --left == 0) {
@@ -74,11 +76,11 @@ struct Rules {
   }
 };
 
-// Calls visit.operator()<times, whole>(first) for each turn of a block, with the number of its thread's
-// first element. The turns of a block are adjacent, and the first blocks have the last turns: what was
-// summed last is what the cache still holds.
-// `whole`: `times` rows at once, whose elements are there for all threads of the block and can be moved
-// as vectors. Else a row at a time, which may have less.
+// Calls visit<times, full>(first) for each iteration of the block, where `first` is the index of the
+// thread's first element. The iterations of a block are adjacent, and they run backwards through the
+// array, because the data summed last is still in the L2 cache. `full`: `times` rows at once, all of
+// whose elements exist for all threads of the block and can be moved as vectors. Otherwise one row at
+// a time, which may be incomplete.
 template <class Visit>
 __device__ __forceinline__ void each_turn(const Table& t, int64_t column, Visit&& visit) {
   constexpr int64_t times = kInFlight;
@@ -175,7 +177,7 @@ int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_diviso
 Table table_of(const Place& place, const Channels& s, int count, bool vectors) {
   const int64_t stripe = kElementThreads * int64_t(count);
   int64_t width = stripe;
-  if (s.space.rows) {  // whole bytes of bits, whole channels
+  if (s.space.rows) {  // whole bytes of mask bits, and all channels
     width = s.space.channels * (8 / common_divisor(8, s.space.channels));
     if (width < stripe) width *= stripe / width;
   }

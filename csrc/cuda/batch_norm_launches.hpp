@@ -1,5 +1,5 @@
-// What BatchNorm on a device is made of: sums by blocks, then what they are to each channel, then one
-// pass over the elements.
+// The kernels of BatchNorm: sums by blocks, then the constants of each channel, then a pass over the
+// elements.
 #pragma once
 
 #include "cuda/channels.hpp"
@@ -11,26 +11,29 @@ namespace fastopt::cuda {
 
 // ---- sums ----
 
-// What a group of the tree's blocks comes to: mean and squared deviations, or the two sums of backward.
+// The partial result of a group of tree blocks: mean and squared deviations, or the two sums of
+// backward.
 struct alignas(16) Pair {
   double first, second;
 };
 
-// A power of two of blocks that a block of threads joins, so that the groups' tree is the blocks' own.
+// A group is a power of two of tree blocks that one thread block combines, so that the tree over
+// groups is part of the tree over blocks.
 struct Groups {
   int64_t size;   // values
-  int64_t count;  // of each channel
+  int64_t count;  // per channel
 };
 Groups groups_of(const ChannelSpace& space);
 
-// Those of a group of a channel go to pairs[group * channels + channel].
+// The sums of a group of a channel are stored in pairs[group * channels + channel].
 void queue_moments(const Place& place, const Channels& s, DType dtype, const ChannelArray& x,
                    Pair* pairs);
 void queue_backward_sums(const BatchNormBackward& call, const Channels& s, Pair* pairs);
 
 // ---- channels ----
 
-// A rule's constants, an array for each of its members, of the type that elements are computed in.
+// The constants of all channels' rules: an array for each member, of the type that elements are
+// computed in.
 struct RuleArrays {
   void* of[4];
 
@@ -47,7 +50,7 @@ struct RuleArrays {
     for (int k = 0; k < members<Rule>; ++k) static_cast<Number<Rule>*>(of[k])[c] = own[k];
   }
 
-  // Those of neighboring channels; of more than one, the first is a multiple of their number.
+  // Loads the rules of adjacent channels. If there are several, c must be a multiple of their number.
   template <class Rule, int count>
   __device__ __forceinline__ void get(int64_t c, Rule (&rules)[count]) const {
     Number<Rule> own[members<Rule>][count];
@@ -69,14 +72,14 @@ struct RuleArrays {
   }
 };
 
-// From the sums of all groups, or without pairs from given ones.
+// Uses the sums of all groups or, if `pairs` is null, given ones.
 void queue_finish(const BatchMoments& call, Pair* pairs);
 void queue_finish(const BatchNormForward& call, Pair* pairs, const RuleArrays& rules);
 void queue_finish(const BatchNormBackward& call, Pair* pairs, const RuleArrays& rules);
 
 // ---- arrays ----
 
-// Those without data do not count.
+// Arrays without data are ignored.
 template <class... Arrays>
 bool all_flat(const Channels& s, DType dtype, const Arrays&... arrays) {
   return (... && (!arrays.data || s.flat(arrays, int64_t(bytes_of(dtype)))));
@@ -88,7 +91,7 @@ bool all_aligned(const Arrays&... arrays) {
 
 // ---- elements ----
 
-// Right after the channels are finished: for flat arrays, and for any.
+// Queued directly after the channels are finished: for flat arrays, and for arrays of any strides.
 void queue_flat(const BatchNormForward& call, const Channels& s, const RuleArrays& rules);
 void queue_flat(const BatchNormBackward& call, const Channels& s, const RuleArrays& rules);
 void queue_strided(const BatchNormForward& call, const Channels& s, const RuleArrays& rules);
@@ -96,7 +99,7 @@ void queue_strided(const BatchNormBackward& call, const Channels& s, const RuleA
 
 // ---- all at once ----
 
-// Whether a block could hold its channels: then a kernel that does everything is queued.
+// Queues one kernel that does everything, and returns true, if blocks can hold their channels.
 bool queue_smem(const BatchNormForward& call, const Channels& s);
 bool queue_smem(const BatchNormBackward& call, const Channels& s);
 

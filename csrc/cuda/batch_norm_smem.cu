@@ -1,11 +1,12 @@
-// BatchNorm in one kernel, where a block, or a cluster of blocks, can hold its channels: they are read
-// once and written once, and no block waits for any but those of its cluster.
+// BatchNorm in one kernel, where a block, or a cluster of blocks, can hold its channels in shared
+// memory: they are read once and written once, and a block waits only for blocks of its cluster.
 //
-// Floors on an H100 (3.0 TB/s of a copy, 132 processors at 1.98 GHz), ResNet-50's last stage, 512
-// channels of 1568 float32: forward moves 6.4 MB, 2.1 us, backward 9.6 MB, 3.2 us. A launch, a read of
-// what is in no cache and the chain from a sum to a rule take more: some 2, 1 and 2 us. Its first stage
-// in planes, 64 channels of 100352: forward moves 51.4 MB, 17.1 us; by clusters of two blocks 28.6 were
-// measured, by passes 33.5 (60ceac4).
+// Lower bounds on an H100 (3.0 TB/s in a copy, 132 multiprocessors at 1.98 GHz), for ResNet-50's last
+// stage, 512 channels of 1568 float32: forward moves 6.4 MB, 2.1 us, backward 9.6 MB, 3.2 us. A
+// launch, an uncached read and the dependent chain from a sum to a rule add more: about 2, 1 and 2 us.
+// Its first stage in planes layout, 64 channels of 100352: forward moves 51.4 MB, 17.1 us; 28.6 us
+// were measured with clusters of two blocks, and 33.5 us with separate passes, which have become
+// faster since.
 #include <algorithm>
 #include <atomic>
 #include <optional>
@@ -18,15 +19,15 @@
 namespace fastopt::cuda {
 namespace {
 
-// Where elements are moved one by one there must be many threads to ask for enough.
+// If elements are moved one at a time, more blocks are needed for enough loads in flight.
 template <int width>
 constexpr int kThreads = width == 1 ? 256 : kMaxThreads;
-template <class P, int width>  // blocks on a processor that registers are enough for
+template <class P, int width>  // minimum of resident blocks that registers must allow
 constexpr int kMinBlocksPerSm = width > 1 ? 1 : (sizeof(P) > 4 ? 3 : 4);
 
-// ---- arrays in memory, and what is held of them ----
+// ---- arrays in global and in shared memory ----
 
-// Of rows, the same 32 bytes are half another block's.
+// In rows layout, half of each 32-byte sector belongs to another block.
 template <bool rows, class P, int width>
 __device__ __forceinline__ void read(const ChannelArray& from, int64_t index, P (&to)[width]) {
   load<width, rows ? CacheHint::normal : CacheHint::streaming>(
@@ -37,7 +38,7 @@ __device__ __forceinline__ void write(const ChannelArray& to, int64_t index, con
   store<width, rows ? CacheHint::normal : CacheHint::streaming>(reinterpret_cast<P*>(to.data) + index,
                                                                 from);
 }
-// In shared memory.
+// Stores to shared memory.
 template <class P, int width>
 __device__ __forceinline__ void store_shared(P* to, const P (&from)[width]) {
   if constexpr (width == 1) {
@@ -49,8 +50,8 @@ __device__ __forceinline__ void store_shared(P* to, const P (&from)[width]) {
   }
 }
 
-// What a channel brings along, to the second-level cache: it is read, and waited for, when memory has
-// brought the elements.
+// Prefetches a channel's parameters into the L2 cache. They are loaded, and waited for, once the
+// elements have arrived.
 __device__ __forceinline__ void prefetch(const ChannelVector& v, int64_t c) {
 #ifdef __CUDA_ARCH__
   if (v.data) asm volatile("prefetch.global.L2 [%0];" ::"l"(v.data + c * v.stride));
@@ -90,7 +91,8 @@ __global__ void __launch_bounds__(kThreads<width>, kMinBlocksPerSm<P, width>)
   if (finishes) inputs = inputs_of(call, c);
   using Sums = MomentSums<P>;
   own.template sum<Sums>(
-      of.sums, of.room, [&](int i) { return x[i]; }, [&](int i) { return typename Sums::Value{x[i]}; });
+      of.sums, of.scratch, [&](int i) { return x[i]; },
+      [&](int i) { return typename Sums::Value{x[i]}; });
   const Pair* const joined = own.template join<JoinMoments>(of.sums, of.last) + own_channel;
   Moments m{};
   Affine affine{};
@@ -157,7 +159,7 @@ __global__ void __launch_bounds__(kThreads<width>, kMinBlocksPerSm<P, width>)
   __syncthreads();
   using Sums = GradientSums<P, false>;
   own.template sum<Sums>(
-      of.sums, of.room, [&](int) { return mean; },
+      of.sums, of.scratch, [&](int) { return mean; },
       [&](int i) { return typename Sums::Value{x[i], dy[i], true}; });
   const Pair* const joined = own.template join<JoinSums>(of.sums, of.last) + own_channel;
   ChannelSums total{};
@@ -203,30 +205,30 @@ struct SmemLaunch {
   Grid grid;
 };
 
-// By as few blocks to a channel as can hold it, if it is worth it: a processor reads and writes at
-// about the pace of passes over arrays, but waits where these keep others busy. Of rows and of single
-// elements it moves half as much at a time. All clusters must run at once: those that come after the
-// others take as long as all.
+// Uses as few blocks per channel as can hold it, if that pays: a multiprocessor reads and writes at
+// about the speed of separate passes, but idles where these keep other multiprocessors busy. For rows
+// and single elements it moves half as much at a time. All clusters must be resident at once, because
+// a second wave takes as long as the first.
 template <class P, bool rows, int width>
 std::optional<SmemLaunch<P, rows>> plan_smem(const Place& place, const Channels& s, int arrays) {
   constexpr int64_t worth = 64 << 10;
   constexpr bool slow = rows || width == 1;
   const int64_t processors = device_attribute(place, cudaDevAttrMultiProcessorCount);
-  const int64_t room = std::min(int64_t(max_dynamic_shared(place)), smem_limit.load());
+  const int64_t limit = std::min(int64_t(max_dynamic_shared(place)), smem_limit.load());
   const int most = slow ? 1 : max_cluster_size(place.device);
   for (int blocks = 1; blocks <= most; ++blocks) {
     const SmemLayout<P, rows> layout(s, blocks);
     const int64_t bytes = layout.bytes(arrays), clusters = s.space.channels / layout.channels;
     const int64_t all = clusters * blocks, share = bytes * ceil_div(all, processors);
     const int64_t loses = slow ? share : share - bytes * all / processors;
-    if (bytes > room || loses > worth || layout.all < blocks || layout.all > 1 << kLevels) continue;
+    if (bytes > limit || loses > worth || layout.all < blocks || layout.all > 1 << kLevels) continue;
     if (blocks > 1 && clusters > max_active_clusters(place.device, blocks)) continue;
     return SmemLaunch<P, rows>{layout, {all, all > processors ? 256 : kThreads<width>, bytes, blocks}};
   }
   return {};
 }
 
-// `arrays` are held.
+// Queues the kernel if it can hold `arrays` arrays and that pays.
 template <class P, bool rows, int width, class Call>
 bool queue_planned(const Call& call, const Channels& s, int arrays) {
   const auto plan = plan_smem<P, rows, width>(call.place, s, arrays);
@@ -234,12 +236,12 @@ bool queue_planned(const Call& call, const Channels& s, int arrays) {
   return plan.has_value();
 }
 
-// Of the bits of ReLU that a call writes, a byte belongs to one block and to neighboring threads.
+// When a call writes a ReLU mask, each byte belongs to one block and to adjacent threads.
 template <class P, class Call>
 bool queue(const Call& call, const Channels& s, int arrays, bool vectors, bool writes_bits) {
   constexpr int width = kPerVector<P>;
   const auto of = [&]<bool rows, int moved> { return queue_planned<P, rows, moved>(call, s, arrays); };
-  if (s.count > INT32_MAX / 64) return false;  // of a vector's channels at most, and gaps
+  if (s.count > INT32_MAX / 64) return false;  // at most a vector's channels, and padding
   if (s.space.rows)
     return vectors && s.space.channels % width == 0 && (!writes_bits || width == 8) &&
            of.template operator()<true, width>();

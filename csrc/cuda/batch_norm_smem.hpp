@@ -1,5 +1,5 @@
-// What blocks do with what they hold of their channels: sum it in the tree's order, and tell each
-// other.
+// What a block does with its part of a channel in shared memory: sum it in tree order, and exchange
+// sums within its cluster.
 #pragma once
 
 #include "cuda/batch_norm_smem_layout.hpp"
@@ -8,35 +8,35 @@
 
 namespace fastopt::cuda {
 
-inline constexpr int kLoadsInFlight = 8;  // vectors, or elements, that a thread asks for at once
+inline constexpr int kLoadsInFlight = 8;  // vectors, or elements, that a thread loads at once
 
-// What a block has in shared memory after its arrays, as SmemLayout::bytes() counts it.
+// A block's shared memory after its arrays, as counted by SmemLayout::bytes().
 template <class Rule>
 struct SmemArrays {
-  Pair *sums, *room;
+  Pair *sums, *scratch;
   Weights* last;
   Rule* finished;
 
   template <class Layout>
   __device__ __forceinline__ SmemArrays(const Layout& layout, void* end_of_arrays)
       : sums(static_cast<Pair*>(end_of_arrays)),
-        room(sums + layout.sums()),
-        last(reinterpret_cast<Weights*>(room + layout.summing_at_once())),
+        scratch(sums + layout.sums()),
+        last(reinterpret_cast<Weights*>(scratch + layout.summing_at_once())),
         finished(reinterpret_cast<Rule*>(last + kLevels)) {}
 };
 
-// The calling block's part of a layout. `width` values are moved at once.
+// The part of a layout that belongs to the calling block. `width` values are moved at once.
 template <class P, bool rows, int width>
 struct SmemBlock {
   using Layout = SmemLayout<P, rows>;
-  // Of rows and single elements there is seldom more than a block holds, and no register to spare.
+  // Rows and single elements rarely need more than one block, and there are no registers to spare.
   using Group = std::conditional_t<rows || width == 1, SingleBlock, Cluster>;
 
   const Channels& s;
   const Layout& layout;
-  int64_t channel;       // the first
-  int first, values;     // the block's first position, and how many it has of all channels
-  int64_t begin, apart;  // where the first value lies, and how far it is to the next plane or row
+  int64_t channel;       // the first of the block
+  int first, values;     // the block's first position, and its number of values of all channels
+  int64_t begin, apart;  // index of the first value, and the distance to the next plane or row
 
   __device__ __forceinline__ SmemBlock(const Channels& s_, const Layout& l)
       : s(s_),
@@ -51,7 +51,7 @@ struct SmemBlock {
     values = (next < count ? next : count) - first;
   }
 
-  // The number of value i, and so where it lies in flat arrays. Fewer than 2^31 are held.
+  // The index of value i, which is its offset in flat arrays. A block holds fewer than 2^31 values.
   __device__ __forceinline__ int64_t index(int i) const {
     if constexpr (rows) return begin + i / Layout::channels * apart;
     const unsigned position = unsigned(first + i), inner = unsigned(s.space.inner);
@@ -61,8 +61,8 @@ struct SmemBlock {
     return begin + plane * apart + rest;
   }
 
-  // Every `width`-th value, kLoadsInFlight for each thread at a time: first ask(k, i) for those that
-  // are there, then use(k, i, there) by all threads.
+  // Visits every `width`-th value, kLoadsInFlight per thread at a time: first ask(k, i) for those that
+  // exist, then use(k, i, exists), which is called by all threads.
   template <class Ask, class Use>
   __device__ __forceinline__ void each(Ask&& ask, Use&& use) const {
     const int stride = int(blockDim.x) * width;
@@ -78,15 +78,15 @@ struct SmemBlock {
 
   // ---- sums ----
 
-  // The channel whose values a thread sums, from the first.
+  // Index, in the block, of the channel whose values the calling thread sums.
   __device__ __forceinline__ static int summed() {
     return rows ? int(threadIdx.x) % Layout::channels : 0;
   }
 
-  // From start(first) and at(i), the first value of a tree_block and value i where they stand, come the
-  // sums of all tree_blocks; `room` is for those of threads.
+  // Computes the sums of all tree blocks from start(first) and at(i), which return the first value of
+  // a tree block and value i at its place in shared memory. `scratch` is scratch for the threads' sums.
   template <class Sums, class Start, class At>
-  __device__ __forceinline__ void sum(Pair* sums, Pair* room, Start&& start, At&& at) const {
+  __device__ __forceinline__ void sum(Pair* sums, Pair* scratch, Start&& start, At&& at) const {
     constexpr int tree_block = Layout::tree_block * Layout::channels;
     const int lane = int(threadIdx.x) % Layout::stride;
     for (int base = 0; base < layout.summing(); base += int(blockDim.x)) {
@@ -98,7 +98,7 @@ struct SmemBlock {
 #pragma unroll(rows ? 8 : 16)
       for (int k = 0; k < n; ++k) own.add(at(place + k * Layout::stride));
       if (base > 0) __syncthreads();
-      add_quarters(own, room, layout.summing_at_once(), Layout::stride);
+      add_quarters(own, scratch, layout.summing_at_once(), Layout::stride);
       if constexpr (!rows) join_lanes_of(own, lane);
       if (quarter % kQuarters != 0 || first >= values || (!rows && lane > 0)) continue;
       const int next = first + tree_block < values ? first + tree_block : values;
@@ -108,13 +108,13 @@ struct SmemBlock {
 
   // ---- channels ----
 
-  // Which of the block's channels the calling thread finishes, or a negative number. Of a cluster's
-  // blocks, the first does; of its threads the last, which have the fewest values to sum.
+  // Index of the channel that the calling thread finishes, or negative if none. Only the cluster's
+  // first block finishes channels, using its last threads because they have the fewest values to sum.
   __device__ __forceinline__ int finished() const {
     return Group::rank() == 0 ? int(threadIdx.x) - int(blockDim.x) + Layout::channels : -1;
   }
 
-  // The sums of those come to stand one after another, where this says.
+  // Returns where the sums of those channels are stored, one after another.
   template <class Combine>
   __device__ __forceinline__ const Pair* join(Pair* sums, const Weights* last) const {
     if (Group::blocks() > 1) sums = gathered(sums);
@@ -124,8 +124,8 @@ struct SmemBlock {
     return sums;
   }
 
-  // The rules that stand where they were finished. Afterwards others may still read this block's
-  // memory, until await_readers().
+  // Copies the rules from where they were finished. Afterwards other blocks may still read this
+  // block's memory, until await_readers().
   template <class Rule>
   __device__ __forceinline__ void share(const Rule* finished, Rule (&own)[Layout::channels]) const {
     if (Group::blocks() > 1)
@@ -146,12 +146,12 @@ struct SmemBlock {
     Group::wait();
   }
 
-  // The first tree_block of a block of the cluster.
+  // The first tree block of a block of the cluster.
   __device__ __forceinline__ int first_tree_block(int block) const {
     return block * layout.all / Group::blocks();
   }
 
-  // All tree_blocks of the channel, in the first block.
+  // Gathers all tree blocks of the channel in the first block of the cluster.
   __device__ __forceinline__ Pair* gathered(Pair* sums) const {
     Pair* const all = sums + layout.tree_blocks;
     meet();

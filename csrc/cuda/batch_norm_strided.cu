@@ -1,4 +1,4 @@
-// BatchNorm's passes over arrays of any strides: a thread an element, wherever that lies.
+// BatchNorm's element-wise passes over arrays of any strides: one thread per element.
 #include "cuda/batch_norm_elements.hpp"
 #include "cuda/flat.hpp"
 

@@ -1,21 +1,22 @@
-// Sums of the tree's blocks (rules/moments.hpp). In planes, sixteen threads hold the lanes of a
-// quarter; in rows, a thread holds a channel of one, and neighboring threads neighboring channels.
+// Sums of the blocks of the tree (rules/moments.hpp). In planes layout, sixteen threads hold the lanes
+// of a quarter; in rows layout, a thread holds one channel of a quarter, and adjacent threads hold
+// adjacent channels.
 //
-// Floors on an H200 (4.3 TB/s of a copy, 132 processors at 1.98 GHz, each 64 operations on doubles a
-// cycle), for 10^9 values of float32: moments move 4 GB, 0.93 ms, and take 4 operations a value, 0.24
-// ms; the sums of backward move 8 GB, 1.86 ms, and take 3 operations a value, 0.18 ms.
+// Lower bounds on an H200 (4.3 TB/s in a copy, 132 multiprocessors at 1.98 GHz, each with 64 double
+// operations a cycle), for 10^9 values of float32: moments move 4 GB, 0.93 ms, and take 4 operations a
+// value, 0.24 ms; the sums of backward move 8 GB, 1.86 ms, and take 3 operations a value, 0.18 ms.
 #include "cuda/batch_norm_sums.hpp"
 #include "cuda/flat.hpp"
 
 namespace fastopt::cuda {
 namespace {
 
-constexpr int kPlaneBlocks = 4;  // of a group
+constexpr int kPlaneBlocks = 4;  // per group
 constexpr int kPlaneThreads = kPlaneBlocks * kQuarters * kLanes;
-constexpr int kRowPlaces = 128;  // of a group: channels, 32 at most, by blocks
+constexpr int kRowPlaces = 128;  // per group: channels, 32 at most, times blocks
 
-// Threads of a processor that registers are enough for, where each reads `few` ahead; where it reads
-// twice as much, or four times.
+// Resident threads of a multiprocessor that registers must allow if each loads `few` values ahead,
+// twice as many, or four times as many.
 constexpr int kThreadsPerSm = 1024, kThreadsPerSmTwice = 768, kThreadsPerSmFour = 512;
 
 int row_channels(const ChannelSpace& s) {
@@ -26,7 +27,8 @@ int row_channels(const ChannelSpace& s) {
 
 // ---- groups ----
 
-// A block's position, and those of the part of it that is one thread's or one of 16 lanes'.
+// The position of a tree block, and the range of its positions that belongs to one thread or to 16
+// lanes.
 struct ThreadRange {
   int64_t block, begin, end;
 
@@ -38,12 +40,12 @@ struct ThreadRange {
 };
 
 template <bool separate_quarters>
-constexpr int kSharing = separate_quarters ? kQuarters : 1;  // threads to a block and a channel
+constexpr int kSharing = separate_quarters ? kQuarters : 1;  // threads per tree block and channel
 
 template <class Sums>
 __global__ void __launch_bounds__(kPlaneThreads, kThreadsPerSmTwice / kPlaneThreads)
     sum_planes(const FASTOPT_GRID_CONSTANT Reduction r) {
-  __shared__ Pair room[kPlaneThreads], blocks[kPlaneBlocks];
+  __shared__ Pair scratch[kPlaneThreads], blocks[kPlaneBlocks];
   __shared__ Weights last[kLevels];
   const unsigned channels = unsigned(r.s.space.channels);
   const int64_t c = blockIdx.x % channels, count = r.s.count;
@@ -56,7 +58,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kThreadsPerSmTwice / kPlaneThre
   grid_dependency_wait();
   Sums sums = sum_range<ThreadSum<Sums, kLanes, Sums::times / 2 * Sums::few, false>>(
       r, {c, block < block_count ? own.block : 0}, {c, own.begin + lane}, own.end);
-  add_quarters(sums, room, kPlaneThreads, kLanes);
+  add_quarters(sums, scratch, kPlaneThreads, kLanes);
   join_lanes_of(sums, lane);
   if (quarter % kQuarters == 0 && lane == 0 && block < block_count)
     blocks[block] = sums.close(min64(kPlaneBlock, count - own.block));
@@ -64,14 +66,14 @@ __global__ void __launch_bounds__(kPlaneThreads, kThreadsPerSmTwice / kPlaneThre
   if (threadIdx.x == 0) r.pairs[blockIdx.x] = blocks[0];
 }
 
-// By a thread for each quarter, or for all of a block.
+// One thread per quarter, or one for all four quarters of a tree block.
 template <class Sums, bool separate_quarters>
 __global__ void __launch_bounds__(kRowPlaces* kSharing<separate_quarters>,
                                   (separate_quarters ? kThreadsPerSm : kThreadsPerSmFour) /
                                       (kRowPlaces * kSharing<separate_quarters>))
     sum_rows(const FASTOPT_GRID_CONSTANT Reduction r) {
   constexpr int sharing = kSharing<separate_quarters>;
-  __shared__ Pair room[separate_quarters ? kRowPlaces * sharing : 1], blocks[kRowPlaces];
+  __shared__ Pair scratch[separate_quarters ? kRowPlaces * sharing : 1], blocks[kRowPlaces];
   __shared__ Weights last[kLevels];
   const int64_t channels = r.s.space.channels, count = r.s.count;
   const int width = r.channels_a_row, lane = int(threadIdx.x) % width, share = int(threadIdx.x) / width;
@@ -86,7 +88,7 @@ __global__ void __launch_bounds__(kRowPlaces* kSharing<separate_quarters>,
   Sums sums = sum_range<
       ThreadSum<Sums, 1, (separate_quarters ? 1 : Sums::times) * Sums::few, !separate_quarters>>(
       r, {there ? c : 0, there ? own.block : 0}, {c, own.begin}, there ? own.end : 0);
-  if constexpr (separate_quarters) add_quarters(sums, room, kRowPlaces * sharing, width);
+  if constexpr (separate_quarters) add_quarters(sums, scratch, kRowPlaces * sharing, width);
   if (share % sharing == 0)
     blocks[block * width + lane] = sums.close(min64(kRowBlock, count - own.block));
   join_neighbors<typename Sums::Combine>(blocks, width, block_count, kRowBlock, last);
@@ -95,7 +97,7 @@ __global__ void __launch_bounds__(kRowPlaces* kSharing<separate_quarters>,
 
 // ---- on the host ----
 
-// Axes that are walked: none, or one.
+// For at most one outer axis.
 Strides strides_of(const ChannelSpace& s, int64_t stride, int64_t segment, int64_t value) {
   return {stride / s.inner * segment + stride % s.inner * value, segment - s.inner * value};
 }
@@ -117,7 +119,8 @@ using PlainSums = GradientSums<P, false>;
 template <class P>
 using MaskedSums = GradientSums<P, true>;
 
-// Of rows, quarters have threads of their own where else a processor would have little to do.
+// In rows layout, quarters get threads of their own if the multiprocessors would have little work
+// otherwise.
 template <template <class> class Sums>
 void queue_sums(const Place& place, DType dtype, const Reduction& r) {
   const ChannelSpace& s = r.s.space;
@@ -155,7 +158,7 @@ void queue_backward_sums(const BatchNormBackward& call, const Channels& channels
   r.mean = call.mean;
   r.dy_strides =
       strides_of(s, stride, s.ndim > 0 ? call.dy.stride[0] : 0, int64_t(bytes_of(call.dtype)));
-  // From segment to segment, numbers go on evenly where these are planes, or all of a channel.
+  // From segment to segment the index advances evenly if a plane is a segment, or all of a channel.
   const bool whole = channels.plane == s.count();
   r.index_strides = strides_of(s, stride, whole && !s.rows ? s.inner : s.channels * s.inner, 1);
   r.even = r.even && (s.rows || whole || channels.plane == s.inner);

@@ -1,12 +1,12 @@
-// What a thread sums: its values of a block, wherever they lie, read ahead of their sums.
+// The sum of a thread: its values of a tree block, at any strides, loaded ahead of their use.
 #pragma once
 
 #include "cuda/batch_norm_join.hpp"
 
 namespace fastopt::cuda {
 
-// How an array goes on from one value of a thread to the next, in bytes, where one axis is walked:
-// `advance`, and `wrap` more where a segment of `inner` values has come to its end.
+// Byte offset from one value of a thread to its next, for arrays with at most one outer axis:
+// `advance`, plus `wrap` when the current segment of `inner` values is exhausted.
 struct Strides {
   int64_t advance, wrap;
 };
@@ -16,20 +16,20 @@ struct Reduction {
   ChannelArray x, dy;
   const uint8_t* relu_mask;
   const double* mean;
-  bool even;          // whether Strides say it all
-  int64_t remainder;  // of a step, in its last segment
+  bool even;          // whether Strides describe the arrays completely
+  int64_t remainder;  // of the stride, in its last segment
   Strides x_strides, dy_strides, index_strides;
   int64_t group;       // values
-  int channels_a_row;  // of threads
-  unsigned stripes;    // of so many channels
+  int channels_a_row;  // per row of threads
+  unsigned stripes;    // of channels_a_row channels
   Pair* pairs;
 };
 
-// Where a thread's next value lies.
+// The position of a thread's next value.
 struct Cursor {
   const char *x, *dy;
   int64_t index;
-  int64_t left;  // values of the segment, this one included
+  int64_t left;  // values left in the segment, including this one
 
   __device__ __forceinline__ Cursor(const Reduction& r, const ChannelPos& at, int64_t itemsize) {
     x = r.x.data + offset_of(r.s, r.x, at, itemsize);
@@ -44,7 +44,7 @@ struct Cursor {
     dy += r.dy_strides.wrap;
     index += r.index_strides.wrap;
   }
-  // Rows have segments of one value, and none of them wraps.
+  // In rows layout a segment has one value and never wraps.
   template <bool rows>
   __device__ __forceinline__ void next(const Reduction& r) {
     x += r.x_strides.advance;
@@ -72,13 +72,14 @@ struct MomentSums {
   struct Value {
     P x;
   };
-  // Values that are read ahead where there are many threads, and how many times as many where there
+  // Number of values loaded ahead if there are many threads, and the factor by which it grows if there
   // are few.
   static constexpr int few = sizeof(P) == 8 ? 8 : 16, times = 4;
 
   double pivot, first = 0.0, second = 0.0;
 
-  // What values are summed about, as it is stored: nothing waits for it before they are asked for.
+  // The pivot as it is stored, so that it is not converted, and waited for, before the values are
+  // requested.
   using About = P;
   __device__ __forceinline__ static About about(const Reduction& r, const ChannelPos& first_of_block) {
     return element<P>(r.s, r.x, first_of_block);
@@ -96,8 +97,8 @@ struct MomentSums {
   }
 };
 
-// `masked`: ReLU's bits say whose gradient passes. Asking each value whether there are any took some
-// ten instructions a value.
+// `masked`: a ReLU mask selects the gradients. Testing for a mask at each value took about ten
+// instructions a value.
 template <class P, bool masked>
 struct GradientSums {
   using Storage = P;
@@ -129,8 +130,9 @@ struct GradientSums {
   __device__ __forceinline__ Pair close(int64_t) const { return {first, second}; }
 };
 
-// Adds the quarters of blocks, each of `lanes` neighboring threads and one after the other; those of
-// the first have the sums. By all threads, of which the first have a place each in `scratch`.
+// Adds the four quarters of each block in order; each quarter is held by `lanes` adjacent threads, and
+// the threads of quarter 0 receive the sums. Must be called by all threads; the first `places` of them
+// use one slot of `scratch` each.
 template <class Sums>
 __device__ __forceinline__ void add_quarters(Sums& sums, Pair* scratch, int places, int lanes) {
   const bool there = int(threadIdx.x) < places;
@@ -145,7 +147,7 @@ __device__ __forceinline__ void add_quarters(Sums& sums, Pair* scratch, int plac
   }
 }
 
-// The lanes of a plane's block, neighboring threads of a warp, to the first of them.
+// Combines the lanes of a plane's block, adjacent threads of a warp, in the first of them.
 template <class Sums>
 __device__ __forceinline__ void join_lanes_of(Sums& sums, int lane) {
 #pragma unroll
@@ -159,10 +161,10 @@ __device__ __forceinline__ void join_lanes_of(Sums& sums, int lane) {
   }
 }
 
-// ---- how a thread takes its values ----
+// ---- how a thread sums its values ----
 
-// A thread has a quarter of a block, or, of rows, all four, one after the other; `ahead` of its values
-// are read at a time, in parts.
+// A thread sums a quarter of a tree block or, in rows layout, all four in order; `ahead` of its values
+// are loaded at a time, in parts.
 inline constexpr int kParts = 4;
 template <class S, int stride_, int ahead_, bool all_quarters>
 struct ThreadSum {
@@ -180,10 +182,10 @@ struct ThreadSum {
 
   __device__ __forceinline__ explicit ThreadSum(typename Sums::About about) : sums(about) {}
 
-  // `n` of every step-th values, or a whole part.
+  // Loads a part: every stride-th value, `n` of them or (`whole`) all.
   template <bool whole>
   __device__ __forceinline__ static void ask(const Reduction& r, Cursor& cursor, int n, Part& to) {
-    if (whole && stride > 1 && part > 1 && cursor.left > (part - 1) * stride) {  // in one segment
+    if (whole && stride > 1 && part > 1 && cursor.left > (part - 1) * stride) {  // all in one segment
 #pragma unroll
       for (int k = 0; k < part; ++k) to[k] = Sums::read(r, cursor, k * stride);
       return cursor.skip(r, part * stride, itemsize);
@@ -218,15 +220,16 @@ struct ThreadSum {
   }
 };
 
-// As many as are read ahead, as long as there are so many left. Where those have been added that were
-// asked for first, the next are asked for in their place, so that memory always has some to bring.
+// Processes full batches of `ahead` values. As soon as the oldest part has been accumulated, its
+// registers are reused to issue the next loads, so loads are always in flight.
 template <class Thread>
 __device__ __forceinline__ Thread sum_prefetched(const Reduction& r, const ChannelPos& block,
                                                  Cursor& cursor, int& left) {
   typename Thread::Part own[kParts];
 #pragma unroll
   for (int p = 0; p < kParts; ++p) Thread::template ask<true>(r, cursor, Thread::part, own[p]);
-  Thread thread(Thread::Sums::about(r, block));  // asked for last: what comes next waits for it
+  // requested last, because the next instructions wait for it
+  Thread thread(Thread::Sums::about(r, block));
   for (left -= Thread::ahead; left >= Thread::ahead; left -= Thread::ahead) {
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
@@ -239,7 +242,7 @@ __device__ __forceinline__ Thread sum_prefetched(const Reduction& r, const Chann
   return thread;
 }
 
-// Every step-th value from `at` to before position `end`, of a block that begins at `block`.
+// Sums every stride-th value from `at` up to position `end`, of a tree block that begins at `block`.
 template <class Thread>
 __device__ __forceinline__ typename Thread::Sums sum_range(const Reduction& r, const ChannelPos& block,
                                                            ChannelPos at, int64_t end) {

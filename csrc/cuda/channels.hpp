@@ -1,4 +1,4 @@
-// How threads find their way through arrays by channels.
+// How threads address arrays by channel.
 #pragma once
 
 #include "core/batch_norm.hpp"
@@ -7,14 +7,14 @@
 
 namespace fastopt::cuda {
 
-// A space with what divides by its sizes, and with a number for every element: that of its place in
-// memory where x is dense. Forward and backward agree on the numbers, whatever the strides of the other
-// arrays: they depend on x and on positions (a channel's values have positions 0 ... count in memory
-// order).
+// A channel space with the reciprocals of its sizes, and an index for every element: its place in
+// memory if x is dense. The index depends only on x and on positions (the values of a channel have
+// positions 0 ... count in memory order), so that forward and backward agree on it whatever the
+// strides of the other arrays.
 struct Channels {
   ChannelSpace space;
-  int64_t count, elements;  // values of a channel, and of all of them
-  int64_t plane;            // numbers of a channel that follow each other; 1 for rows
+  int64_t count, elements;  // values of one channel, and of all
+  int64_t plane;            // consecutive indices of a channel; 1 for rows
   uint64_t inv_channels, inv_inner, inv_plane;
   uint64_t inv_shape[kMaxDims];
 
@@ -30,7 +30,7 @@ struct Channels {
     for (int d = 0; d < s.ndim; ++d) inv_shape[d] = reciprocal_of(s.shape[d]);
   }
 
-  // Whether the elements of an array lie in the order of their numbers, without gaps.
+  // Whether the elements of an array are in index order, without gaps.
   bool flat(const ChannelArray& a, int64_t itemsize) const {
     const int64_t run = space.rows ? 1 : space.inner;
     return (space.channels == 1 || a.channel == run * itemsize) &&
@@ -56,7 +56,7 @@ __device__ __forceinline__ int64_t linear_index(const Channels& s, const Channel
   return (p.quotient * s.space.channels + at.channel) * s.plane + p.remainder;
 }
 
-// Where an element lies, in bytes.
+// Byte offset of an element.
 __device__ __forceinline__ int64_t offset_of(const Channels& s, const ChannelArray& a,
                                              const ChannelPos& at, int64_t itemsize) {
   const DivMod p = divide(at.position, s.space.inner, s.inv_inner);

@@ -1,4 +1,5 @@
-// Blocks that run at once and read each other's shared memory, from compute capability 9.0 on.
+// Blocks that are resident at the same time and read each other's shared memory, from compute
+// capability 9.0 on.
 #pragma once
 
 #include <type_traits>
@@ -7,7 +8,7 @@
 
 namespace fastopt::cuda {
 
-// A block by itself.
+// A block without a cluster.
 struct SingleBlock {
   __device__ __forceinline__ static int rank() { return 0; }
   __device__ __forceinline__ static int blocks() { return 1; }
@@ -24,16 +25,17 @@ using Cluster = SingleBlock;
 #else
 
 struct Cluster {
-  // Of the calling block, and of all. They are asked for again, not kept in registers.
+  // The rank of the calling block, and the number of blocks. They are queried each time, so that they
+  // occupy no registers.
   __device__ __forceinline__ static int rank() { return int(__clusterRelativeBlockRank()); }
   __device__ __forceinline__ static int blocks() { return int(__clusterSizeInBlocks()); }
 
-  // All threads of all blocks call these in turn. Who has waited sees what others wrote before they
-  // arrived.
+  // All threads of all blocks must call these alternately. After wait(), a thread sees what others
+  // wrote before they arrived.
   __device__ __forceinline__ static void arrive() { __cluster_barrier_arrive(); }
   __device__ __forceinline__ static void wait() { __cluster_barrier_wait(); }
 
-  // What stands in a block's shared memory where `own` stands in that of the calling one.
+  // Reads from another block's shared memory, at the place where `own` is in the calling block's.
   template <class T>
   __device__ __forceinline__ static T read(const T* own, int block) {
 #ifdef __CUDACC__

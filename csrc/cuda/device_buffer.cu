@@ -8,7 +8,7 @@
 namespace fastopt::cuda {
 namespace {
 
-// Arguments of a kernel may take 4 KiB on every device and driver.
+// A kernel's arguments may take 4 KiB on every device and driver.
 constexpr int kWords = 448;
 struct ArgPacket {
   uint64_t words[kWords];
@@ -19,9 +19,9 @@ __global__ void copy_packet(const FASTOPT_GRID_CONSTANT ArgPacket packet, uint64
   for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) to[i] = packet.words[i];
 }
 
-// Changes how strict captures are with the calling thread: synchronous allocation is forbidden to the
-// thread that captures in the stricter modes, and to all threads in one of them. But Python may create
-// or collect an optimizer at any time.
+// Makes captures relaxed for the calling thread: the stricter modes forbid synchronous allocation to
+// the thread that captures, and one of them to all threads. But Python may create or collect an
+// optimizer at any time.
 class CaptureModeGuard {
  public:
   CaptureModeGuard() { exchange(); }
@@ -61,8 +61,8 @@ cudaMemPool_t pool_of(int device) {
   return found != pools.end() ? found->second : pools[device] = make_pool(device);
 }
 
-// For destructors: where memory cannot be freed (the device is lost, the process was forked) it is
-// abandoned.
+// Also called by destructors: if memory cannot be freed (the device is lost, the process was forked),
+// it is abandoned.
 void free_sync(const Place& place, void* data) noexcept {
   if (!data) return;
   try {
@@ -84,7 +84,7 @@ void* allocate(const Place& place, int64_t bytes) {
   return data;
 }
 
-// For destructors, too.
+// Also called by destructors.
 void release(const Place& place, void* data) noexcept {
   if (!data) return;
   try {

@@ -1,5 +1,5 @@
-// Which elements dropout keeps. A thread draws the words of its elements in registers: a group of four
-// for four neighbors where these begin a group, else one after the other.
+// Which elements dropout keeps. A thread draws the words of its elements in registers: one group of
+// four words for four adjacent elements if these begin a group, otherwise one element at a time.
 #pragma once
 
 #include "cuda/dropout.hpp"
@@ -16,9 +16,9 @@ struct Task {
   uint64_t threshold;
   uint32_t key[kPhiloxRounds][2];
   uint64_t inv_columns, inv_channels, inv_repeats, inv_inner;
-  bool random;     // whether anything is left to chance
-  bool in_groups;  // the first element of every stretch begins a group of words
-  bool vectors;    // x, residual and the result can be moved as such
+  bool random;     // whether random words decide
+  bool in_groups;  // the first element of every span begins a group of words
+  bool vectors;    // x, residual and the result can be moved as vectors
 };
 
 __device__ __forceinline__ void draw(const Task& t, int64_t group, uint32_t (&out)[4]) {
@@ -29,8 +29,8 @@ __device__ __forceinline__ void draw(const Task& t, int64_t group, uint32_t (&ou
   for (int i = 0; i < 4; ++i) out[i] = uint32_t(word[i]);
 }
 
-// The indices that decide about one element after the other: their own or, with whole channels, that
-// of the channel they lie in.
+// The indices that select the words of consecutive elements: an element's own index or, if whole
+// channels are dropped, that of its channel.
 class Indices {
  public:
   __device__ __forceinline__ Indices(const Task& t, int64_t i) : mask_(t.call.mask), own_(i) {
@@ -50,7 +50,7 @@ class Indices {
     inner_ = 0;
     ++own_;
     if (mask_.channels == 0 || ++channel_ < mask_.channels) return;
-    channel_ = 0;  // and if the sample is not at its end, its channels once more
+    channel_ = 0;  // the same channels once more, unless the sample ends here
     if (++repeat_ < mask_.repeats)
       own_ -= mask_.channels;
     else
@@ -62,7 +62,7 @@ class Indices {
   int64_t own_, channel_ = 0, repeat_ = 0, inner_ = 0;
 };
 
-// Words of `count` elements, the first of which begins a group.
+// The words of `count` elements, the first of which begins a group.
 template <int count>
 struct Words {
   uint32_t limit, word[count];
@@ -83,14 +83,14 @@ __device__ __forceinline__ Words<count> words_from(const Task& t, int64_t i) {
   return words;
 }
 
-// A bit for each element.
+// One bit per element.
 struct Bits {
   unsigned bits;
 
   __device__ __forceinline__ bool keeps(int k) const { return bits >> k & 1; }
 };
 
-// Of `count` elements from i on, wherever they lie.
+// The bits of `count` elements from i on, whatever their alignment to groups.
 template <int count>
 __device__ __forceinline__ Bits bits_from(const Task& t, int64_t i) {
   if (!t.random) return {t.threshold == kDropNone ? ~0u : 0u};
@@ -114,7 +114,7 @@ __device__ __forceinline__ Bits bits_from(const Task& t, int64_t i) {
   return keep;
 }
 
-// Words of a plain task (dropout.cu) are compared where they are used, which takes no bits.
+// In a plain task (dropout.cu) words are compared where they are used, without storing bits.
 template <bool plain, int count>
 __device__ __forceinline__ auto kept_from(const Task& t, int64_t i) {
   if constexpr (plain)

@@ -18,7 +18,7 @@ int device_of(const void* data) {
 
 bool captured(const Place& place) { return capture_state(place) == CaptureState::capturing; }
 
-// A capture cannot wait for what is not captured, and need not: that is done when the graph is
+// A capture cannot wait for work outside it, and need not: that work is complete before the graph is
 // replayed.
 bool wait_for(const Place& place, void* stream) {
   if (stream == place.stream) return false;
@@ -28,7 +28,7 @@ bool wait_for(const Place& place, void* stream) {
   check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cannot make an event");
   cudaError_t error = cudaEventRecord(event, static_cast<cudaStream_t>(stream));
   if (error == cudaSuccess) error = cudaStreamWaitEvent(stream_of(place), event, 0);
-  const cudaError_t destroyed = cudaEventDestroy(event);  // once it has happened
+  const cudaError_t destroyed = cudaEventDestroy(event);  // takes effect once the event has completed
   check(error, "cannot wait for another stream");
   check(destroyed, "cannot destroy an event");
   return true;
@@ -89,7 +89,7 @@ extern "C" __attribute__((visibility("default"))) const void* fastopt_cuda_backe
   return &fastopt::cuda::backend;
 }
 
-// For whoever loads the engine by itself.
+// For programs that load the engine directly.
 extern "C" __attribute__((visibility("default"))) const char* fastopt_cuda_trouble() {
   static const std::string text = fastopt::cuda::trouble();
   return text.c_str();

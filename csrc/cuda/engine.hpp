@@ -1,4 +1,4 @@
-// CUDA as a Backend.
+// The CUDA implementation of Backend.
 #pragma once
 
 #include <string>
@@ -9,10 +9,10 @@ namespace fastopt::cuda {
 
 extern const Backend backend;
 
-// Why no work can be done here, or nothing: no driver, no device.
+// The reason why CUDA cannot be used (no driver, no device), or an empty string.
 std::string trouble();
 
-// The devices, and the versions of driver and runtime, for a person.
+// The number of devices and the versions of driver and runtime, for messages.
 std::string describe();
 
 }  // namespace fastopt::cuda

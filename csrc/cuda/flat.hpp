@@ -1,11 +1,11 @@
-// Flat arrays, a few neighboring elements a thread: as vectors where an array lies so.
+// Flat arrays, a few adjacent elements per thread: moved as vectors where alignment allows it.
 #pragma once
 
 #include "cuda/vectors.hpp"
 
 namespace fastopt::cuda {
 
-// Calls visit<P>() with what is stored.
+// Calls visit<P>() with the stored type.
 template <class Visit>
 void with_dtype(DType dtype, Visit&& visit) {
   switch (dtype) {
@@ -20,8 +20,9 @@ void with_dtype(DType dtype, Visit&& visit) {
   }
 }
 
-// Elements [i, i + count) of an array of n: `whole` if none lies beyond its end and they are a
-// vector's. Whoever moves several asks once. What lies beyond is zero.
+// Elements [i, i + count) of an array of n. `whole` says that all of them exist and can be moved as
+// vectors; callers that move several arrays determine it once. Elements beyond the end are read as
+// zero.
 template <int count, CacheHint hint = CacheHint::normal, class P>
 __device__ __forceinline__ void load_part(const void* data, int64_t i, int64_t n, bool whole,
                                           P (&to)[count]) {
@@ -41,7 +42,8 @@ __device__ __forceinline__ void store_part(void* data, int64_t i, int64_t n, boo
     if (i + k < n) to[k] = from[k];
 }
 
-// Blocks enough to keep a device busy and even, for kernels whose blocks go on until all is done.
+// Maximum number of blocks for kernels whose blocks loop until all work is done: enough to keep all
+// multiprocessors evenly busy.
 inline int64_t max_grid_blocks(const Place& place) {
   return device_attribute(place, cudaDevAttrMultiProcessorCount) * int64_t(16);
 }

@@ -11,11 +11,11 @@
 namespace fastopt::cuda {
 namespace {
 
-constexpr int kMaxClusterSize = 8;  // more not every device has room for
+constexpr int kMaxClusterSize = 8;  // larger clusters do not fit on every device
 std::atomic<bool> overlap_wanted = true;
 std::atomic<int> cluster_size_wanted = kMaxClusterSize;
 
-// The driver's functions for the context of the calling thread. The runtime has loaded its library.
+// The driver's functions for the calling thread's context. The runtime has already loaded the library.
 struct Driver {
   int (*get_context)(void** context);
   int (*set_context)(void* context);
@@ -35,21 +35,21 @@ const Driver& driver() {
   return found;
 }
 
-// What was asked of a device, once.
+// Caches what was queried of each device.
 using Answers = std::array<std::atomic<int>, 64>;
 template <class Ask>
 int cached(Answers& answers, int device, Ask&& ask) {
   if (size_t(device) >= answers.size()) return ask();
-  std::atomic<int>& own = answers[size_t(device)];  // 0: not yet, else one more
+  std::atomic<int>& own = answers[size_t(device)];  // 0: not queried yet; otherwise the value plus one
   if (own == 0) own = ask() + 1;
   return own - 1;
 }
 
-// Compiled as all others are.
+// Compiled like all other kernels.
 __global__ void probe() { grid_dependency_wait(); }
 
-// Machine code that was made of an older PTX, or is made of one by the driver, neither waits for the
-// kernel before it nor knows of clusters.
+// Machine code generated from older PTX, or by the driver's compiler from such PTX, neither waits for
+// the preceding kernel nor supports clusters.
 bool query_compiled_for_sm90() {
   cudaFuncAttributes about{};
   const cudaError_t error = cudaFuncGetAttributes(&about, reinterpret_cast<const void*>(probe));
@@ -57,26 +57,27 @@ bool query_compiled_for_sm90() {
   return error == cudaSuccess && about.ptxVersion >= 90;
 }
 
-// All this is of the current device.
+// These query the current device.
 bool compiled_for_sm90(int device) {
   static Answers answers;
   return cached(answers, device, query_compiled_for_sm90);
 }
 
 #ifdef __CUDACC__
-// Of blocks that have all of a processor's shared memory; none where nobody can say.
+// For blocks that use all shared memory of a multiprocessor; 0 if the driver cannot tell.
 int query_active_clusters(int device, int blocks) {
   const Place place{device};
   const auto kernel = reinterpret_cast<const void*>(probe);
-  const int room = max_dynamic_shared(place),
+  const int shared = max_dynamic_shared(place),
             processors = device_attribute(place, cudaDevAttrMultiProcessorCount);
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {unsigned(blocks), 1, 1};
   const dim3 grid{unsigned(processors * blocks)}, block{32};
-  const cudaLaunchConfig_t config{grid, block, size_t(room), nullptr, &cluster, 1};
+  const cudaLaunchConfig_t config{grid, block, size_t(shared), nullptr, &cluster, 1};
   int count = 0;
-  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, room) == cudaSuccess &&
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared) ==
+          cudaSuccess &&
       cudaOccupancyMaxActiveClusters(&count, kernel, &config) == cudaSuccess)
     return count;
   cudaGetLastError();  // or the next launch would report it

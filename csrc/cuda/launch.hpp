@@ -1,5 +1,5 @@
-// Calls into CUDA: errors, the current device, launches. Compiled by a C++ compiler with the shim of
-// tests/cuda_shim, the same sources run on the host.
+// Calls into CUDA: errors, the current device, kernel launches. With the shim in tests/cuda_shim, a
+// C++ compiler compiles the same sources for the host.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -10,7 +10,7 @@
 #include "core/place.hpp"
 
 #ifdef __CUDACC__
-#define FASTOPT_GRID_CONSTANT __grid_constant__  // indexed where it lies, never copied
+#define FASTOPT_GRID_CONSTANT __grid_constant__  // accessed in place, never copied
 #else
 #define FASTOPT_GRID_CONSTANT
 #endif
@@ -25,9 +25,9 @@ inline void check(cudaError_t error, const char* what) {
 
 inline cudaStream_t stream_of(const Place& place) { return static_cast<cudaStream_t>(place.stream); }
 
-// Makes a device current within a scope. Afterwards the thread has the context that it had before,
-// possibly none: cudaSetDevice would create one on the device that it names, which takes hundreds of
-// megabytes there.
+// Makes a device current within a scope. Afterwards the thread has the same context as before,
+// possibly none. Restoring it by cudaSetDevice would create a context on the device that was current
+// by default, which takes hundreds of megabytes there.
 class DeviceGuard {
  public:
   explicit DeviceGuard(const Place& place);
@@ -37,7 +37,7 @@ class DeviceGuard {
 
  private:
   void* context_ = nullptr;
-  int device_ = kHost;  // as before, if the driver's functions are not found
+  int device_ = kHost;  // previous device, used if the driver's functions are not found
   bool changed_ = false;
 };
 
@@ -47,36 +47,38 @@ inline int device_attribute(const Place& place, cudaDeviceAttr what) {
   return value;
 }
 
-// Shared memory that a launch may ask for, less what the system takes and a kernel declares.
+// Shared memory that a launch may request: the device's limit minus what the system reserves and a
+// kernel declares.
 inline int max_dynamic_shared(const Place& place) {
   return device_attribute(place, cudaDevAttrMaxSharedMemoryPerBlockOptin) - 1024;
 }
 
-// What launches do from compute capability 9.0 on, if kernels were compiled for that and nobody asks
-// otherwise. Who asks, for tests and measurements, is told what is in force from now on, on the current
-// device. It changes no result.
+// Launch features of compute capability 9.0 and later, used if the kernels were compiled for it. The
+// setters exist for tests and benchmarks and return the setting now in effect on the current device.
+// None of this changes results.
 
-// Whether a kernel may come to the processors while the last blocks of the one before it still work,
-// and wait there.
+// Whether a kernel may start while the last blocks of the preceding one are still running, and wait
+// for them there.
 bool overlap_enabled(int device);
 bool set_overlap(bool on);
-// How many blocks of a kernel that can use it may be a cluster, 8 at most: they run at once and reach
-// each other's shared memory.
+// Maximum cluster size of kernels that can use clusters, 8 at most: the blocks of a cluster are
+// resident at the same time and can access each other's shared memory.
 int max_cluster_size(int device);
 int set_max_cluster_size(int blocks);
-// How many clusters run at once if each block has a processor. Those of a cluster lie side by side, in
-// parts of a device that have not all the same number: 132 processors of an H100 held 30 clusters of 4.
+// Number of clusters that are resident at once if each block has a multiprocessor to itself. The
+// blocks of a cluster share a part of the device, and parts differ in size: 132 multiprocessors
+// of an H100 held 30 clusters of 4.
 int max_active_clusters(int device, int blocks);
 
-// From here on the kernel after this one may come: when all blocks have called it.
+// Allows the next kernel in the stream to launch once every block has called this.
 __device__ __forceinline__ void launch_dependents() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 
-// What every kernel begins with: before, it may read nothing but its arguments, and what no kernel
-// writes that may still be at work.
+// Every kernel calls this first. Before it, a kernel may read only its arguments and memory that no
+// still-running kernel writes.
 __device__ __forceinline__ void grid_dependency_wait() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -87,15 +89,16 @@ __device__ __forceinline__ void grid_dependency_wait() {
 struct Grid {
   int64_t blocks;
   int threads;
-  int64_t shared = 0;  // bytes, besides what the kernel declares
-  int cluster = 1;     // blocks
+  int64_t shared = 0;  // bytes, in addition to what the kernel declares
+  int cluster = 1;     // blocks per cluster
 };
 
-// Queues a kernel on the caller's stream. The caller has made the device current.
+// Queues a kernel on the caller's stream. The device must be current.
 template <class... Params, class... Args>
 void launch(const Place& place, void (*kernel)(Params...), const Grid& g, Args... args) {
   if (g.blocks == 0) return;
-  if (g.shared > 48 << 10)  // always as much, for another thread may be about to launch it with more
+  // always the maximum, because another thread may be about to launch it with more
+  if (g.shared > 48 << 10)
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                cudaFuncAttributeMaxDynamicSharedMemorySize, max_dynamic_shared(place)),
           "a kernel gets no shared memory");
@@ -123,12 +126,12 @@ void launch(const Place& place, void (*kernel)(Params...), int64_t blocks, int t
   launch(place, kernel, Grid{blocks, threads}, args...);
 }
 
-// The shared memory that a launch has asked for.
+// The dynamic shared memory of a launch.
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {
 #ifdef __CUDACC__
-  extern __shared__ uint4 room[];
-  return reinterpret_cast<T*>(room);
+  extern __shared__ uint4 memory[];
+  return reinterpret_cast<T*>(memory);
 #else
   return static_cast<T*>(shim::shared_room());
 #endif

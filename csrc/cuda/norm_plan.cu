@@ -1,4 +1,4 @@
-// A norm's tables: what the host knows of them, and where they lie.
+// The tables of a norm, on the host and on the device.
 #include "cuda/norm.hpp"
 
 namespace fastopt::cuda {

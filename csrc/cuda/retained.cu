@@ -1,9 +1,9 @@
-// What a call leaves for later ones, where either may be captured.
+// Memory that a call leaves for later ones, where either may be captured.
 //
-// What a captured call leaves, its graph writes at every replay, as long as there is a graph: nobody
-// tells when it ends, so it stays. A capture frees nothing but what it has allocated, and the legacy
-// stream nothing while one that it waits for is captured: what goes then goes later, when its stream is
-// met again.
+// A buffer that is allocated during capture is written by every replay of the graph. CUDA does not
+// report when a graph is destroyed, so such buffers are never freed. A capture may free only memory
+// that it allocated itself, and the legacy stream may free nothing while a stream that it synchronizes
+// with is being captured: such frees are deferred until the next call on the same stream.
 #include <algorithm>
 #include <mutex>
 #include <set>
@@ -13,38 +13,38 @@
 namespace fastopt::cuda {
 namespace {
 
-struct Late {
+struct DeferredFree {
   Place place;
   void* data;
 };
 
 std::mutex guard;
-std::set<void*> staying;
-std::vector<Late> late;
+std::set<void*> owned_by_graphs;
+std::vector<DeferredFree> deferred;
 
-// A stream that is not captured takes what was to go on it.
-void release_late(const Place& place) {
-  std::vector<Late> due;
+// Performs the deferred frees of a stream that is not being captured.
+void free_deferred(const Place& place) {
+  std::vector<DeferredFree> due;
   {
     const std::scoped_lock locked(guard);
-    const auto first = std::partition(late.begin(), late.end(), [&](const Late& one) {
+    const auto first = std::partition(deferred.begin(), deferred.end(), [&](const DeferredFree& one) {
       return one.place.device != place.device || one.place.stream != place.stream;
     });
-    due.assign(first, late.end());
-    late.erase(first, late.end());
+    due.assign(first, deferred.end());
+    deferred.erase(first, deferred.end());
   }
-  for (const Late& one : due) release(one.place, one.data);
+  for (const DeferredFree& one : due) release(one.place, one.data);
 }
 
 }  // namespace
 
 void* allocate_retained(const Place& place, int64_t bytes) {
   const CaptureState state = capture_state(place);
-  if (state == CaptureState::none) release_late(place);
+  if (state == CaptureState::none) free_deferred(place);
   if (state != CaptureState::capturing) return allocate(place, bytes);
   void* const data = allocate_sync(place, bytes);
   const std::scoped_lock locked(guard);
-  staying.insert(data);
+  owned_by_graphs.insert(data);
   return data;
 }
 
@@ -53,11 +53,11 @@ void release_retained(const Place& place, void* data) noexcept {
     const bool now = capture_state(place) == CaptureState::none;
     {
       const std::scoped_lock locked(guard);
-      if (staying.count(data)) return;
-      late.push_back({place, data});
+      if (owned_by_graphs.count(data)) return;
+      deferred.push_back({place, data});
     }
-    if (now) release_late(place);
-  } catch (const std::exception&) {  // abandoned, as in release()
+    if (now) free_deferred(place);
+  } catch (const std::exception&) {  // the memory is abandoned, as in release()
   }
 }
 

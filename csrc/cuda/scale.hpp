@@ -1,4 +1,4 @@
-// Scaling and limiting a list in place, in one launch.
+// Scales and clamps a list in place, in one launch.
 #pragma once
 
 #include "core/backend.hpp"

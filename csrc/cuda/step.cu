@@ -12,7 +12,7 @@ const StepLaunch* launches_of(int storage) {
   return by_storage[storage];
 }
 
-// The policy "raise" is the one that must know before it writes.
+// on_nonfinite="raise" must be decided before anything is written.
 int64_t wait_for_nonfinite(StepPlan& m, const Place& place) {
   int64_t found = kAllFinite;
   copy_to_host(place, &found, &m.tables.control->nonfinite, sizeof(found));

@@ -1,7 +1,8 @@
-// A step on a device: one launch for each storage, with constants that the host makes. Where it cannot,
-// all that a step needs lies on the device, so that a captured graph goes on as the optimizer would:
-// norms, if the step clips or looks for what is not finite; then one block that counts, decides and
-// makes constants in double; then the step itself.
+// A step on a device: one launch per storage type, with constants computed on the host. Where the host
+// cannot know them (a norm decides, or a graph is captured), everything a step needs is kept on the
+// device, so that replaying a captured graph continues exactly as the optimizer would: norms, if the
+// step clips or checks for non-finite values; then one block that decides, counts and computes the
+// constants in double; then the step itself.
 #pragma once
 
 #include "cuda/norm.hpp"
@@ -11,15 +12,15 @@
 
 namespace fastopt::cuda {
 
-// A tensor as the step finds it. Gradients stand apart: they may lie elsewhere in every step.
+// A tensor of a step. Gradients are stored separately, because they may be elsewhere in every step.
 struct StepEntry {
   void* param;
   void* state[kMaxSlots];
   int64_t size;
-  int32_t index, run;  // in the order that the user gave
+  int32_t index, run;  // in the user's order
 };
 
-// Rounded once, so that no kernel of float32 meets a double.
+// Rounded to float once, so that no float32 kernel contains double arithmetic.
 struct Clip {
   double wide;
   float narrow;
@@ -29,31 +30,32 @@ inline constexpr int64_t kAllFinite = INT64_MAX;
 
 struct Control {
   Counts counts;
-  int64_t nonfinite;  // the least index of a tensor with a NaN or an infinity, or kAllFinite
-  int64_t skip;       // whether this step writes nothing
+  int64_t nonfinite;  // the lowest index of a tensor with a NaN or an infinity, or kAllFinite
+  int64_t skip;       // nonzero if this step writes nothing
 };
 
-// On the device.
+// In device memory.
 struct StepTables {
-  const StepEntry* entries;  // by storage
-  const int64_t* chunks;     // the first chunk of each, counted within its storage
+  const StepEntry* entries;  // sorted by storage
+  const int64_t* chunks;     // the first chunk of each entry, counted within its storage
   const Source* grads;       // by index
   const Hyper *hypers, *list_hyper;
-  const int64_t* doubles;  // of each run: whether it computes in double
-  Constants* constants;    // of each run
+  const int64_t* doubles;  // by run: whether it computes in double
+  Constants* constants;    // by run
   Clip* clips;             // by index
   Control* control;
   NormTables norms;
   int32_t runs;
-  int32_t vectors;  // of a thread
+  int32_t vectors;  // per thread
 };
 
-// A block of threads takes a vector of 16 bytes for each thread, or two, from the parameter's first
-// boundary of 16 bytes on; what is before that goes with the first chunk. So short, what is moved at a
-// time lies close together and the last chunks to finish matter little: on an H100 Adam takes 1.03
-// times as long by chunks of 16384 elements. Two where a block has to find out first whose chunk it
-// has, and there are enough of them: ResNet-50's list takes 1.02 times as long by one; and where it
-// reads so little that half of its time goes by before its loads are under way, as of plain SGD.
+// Each thread of a block processes one or two vectors of 16 bytes, starting at the parameter's first
+// 16-byte boundary; elements before it belong to the first chunk. Chunks are this small so that
+// concurrent accesses stay close together and the tail effect is small: on an H100 Adam takes 1.03
+// times as long with chunks of 16384 elements. Two vectors per thread are used when a block must first
+// search for its tensor and there are enough chunks (ResNet-50's list takes 1.02 times as long with
+// one), and when it reads so little that half of its time passes before its loads are in flight, as in
+// plain SGD.
 inline constexpr int kStepThreads = 256;
 
 struct ChunkLayout {
@@ -67,30 +69,30 @@ struct ChunkLayout {
   }
 };
 
-// Of a step that the host knows all about: its number, and the constants of each run. They come as
-// arguments, which a processor has at hand.
+// For a step that is fully known on the host: the step number and each run's constants, passed as
+// kernel arguments (constant memory).
 inline constexpr int kMaxHostConstants = 4;
 struct HostConstants {
-  int64_t step = 0;  // 0: nothing is given
+  int64_t step = 0;  // 0: not known on the host
   Constants constants[kMaxHostConstants];
 };
 
-// What a step does besides, as it was when the step was queued.
+// What a step does besides updating, as set when it was queued.
 struct StepNeeds {
   bool clips, clip_per_tensor, checks_finite;
   ClipNorm kind;
 };
 
-// Queues the kernel of one rule, for entries [first, first + count) and all their chunks.
+// Queues the kernel of one rule for all chunks of entries [first, first + count).
 using StepLaunch = void (*)(const Place&, const StepTables&, const HostConstants&, int first, int count,
                             int64_t chunks);
-// By rule, what makes constants: a kernel for all runs, or the host for one.
+// Computes the constants of one rule: in a kernel for all runs, or on the host for one run.
 struct StepPrologue {
   void (*launch)(const Place&, const StepTables&, StepNeeds, int tensors);
   void (*prepare)(const Hyper&, bool doubles, int64_t step, Constants&);
 };
 
-// By rule; a file for each storage.
+// Indexed by rule; one source file per storage.
 extern const StepLaunch* const steps_float16;
 extern const StepLaunch* const steps_bfloat16;
 extern const StepLaunch* const steps_float32;

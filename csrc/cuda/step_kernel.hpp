@@ -1,8 +1,7 @@
-// The step on elements. A block of threads takes a chunk of one tensor: vectors of 16 bytes, one of
-// each array in flight for a thread, two of rules that keep nothing, between a head that brings the
-// parameter to a boundary and a tail.
-// Arrays that do not share their distance from such a boundary go element by element, as do strided
-// gradients.
+// The element-wise part of a step. A thread block processes a chunk of one tensor: a head up to a
+// 16-byte boundary of the parameter, vectors of 16 bytes, and a tail. Each thread has one vector of
+// each array in flight, or two if the rule has no state. Arrays whose distance from such a boundary
+// differs are processed element by element, as are strided gradients.
 #pragma once
 
 #include "cuda/step.hpp"
@@ -10,7 +9,7 @@
 namespace fastopt::cuda {
 namespace {
 
-// Such blocks on a processor; told nothing, ptxas spills to fit in more.
+// Minimum of resident blocks. Without it, ptxas limits registers to fit more blocks, and spills.
 template <class P, class S, int slots>
 constexpr int kMinBlocksPerSm = sizeof(P) > 4 ? 2 : 4 - slots / 3 * (sizeof(S) > sizeof(P) ? 2 : 1);
 
@@ -26,7 +25,7 @@ template <class Rule, class P, class S>
 struct StepBody {
   using F = Compute<P>;
 
-  const Update<Rule, F> update;  // in registers: nothing that is stored can change it
+  const Update<Rule, F> update;  // in registers, because no store can change it
   const GradOps ops;
   const F clip;
   P* const param;
@@ -39,7 +38,7 @@ struct StepBody {
     return all;
   }
 
-  // Neighboring elements of each array, as they are stored.
+  // Adjacent elements of each array, as stored.
   template <int count>
   struct Part {
     P w[count], g[count];
@@ -60,8 +59,8 @@ struct StepBody {
   template <int count>
   __device__ __forceinline__ void compute_and_store(int64_t i, Part<count>& part) const {
     auto& [w, g, s] = part;
-    // Whether anything stands around the rule is asked once: asked for every element, what is not done
-    // would take its instructions all the same.
+    // Whether there is work besides the rule is tested once per vector: tested for each element, it
+    // would cost its instructions even where nothing is done.
     F value[count], seen[count];
     const auto each = [](auto&& visit) {
 #pragma unroll
@@ -85,8 +84,8 @@ struct StepBody {
     for (int k = 0; k < Rule::slots; ++k) store(state[k] + i, s[k]);
   }
 
-  // `count` elements from i on; more parts lie a block's vectors apart. All loads come before the first
-  // use.
+  // Processes `count` elements from i on, and further parts at a distance of a block's vectors. All
+  // loads are issued before the first use.
   template <int count, int parts = 1>
   __device__ __forceinline__ void process(int64_t i) const {
     Part<count> part[parts];
@@ -96,10 +95,10 @@ struct StepBody {
     for (int p = 0; p < parts; ++p) compute_and_store(i + p * kStepThreads * count, part[p]);
   }
 
-  // Elements [before, end): from `first` on as vectors, what is left beside them one by one.
+  // Processes elements [before, end): from `first` on as vectors, the rest one by one.
   __device__ __forceinline__ void process_chunk(int64_t before, int64_t first, int64_t end) const {
     constexpr int count = kPerVector<P>;
-    int64_t from = before, to = before;  // the vectors
+    int64_t from = before, to = before;  // the range of the vectors
     if (first < end && vectors_from(first)) {
       from = first;
       to = end - (end - first) % count;
@@ -147,7 +146,7 @@ void launch_step(const Place& place, const StepTables& t, const HostConstants& h
   launch(place, step_chunks<Rule<Compute<P>>, P, S>, chunks, kStepThreads, t, host, first, count);
 }
 
-// One entry for each rule.
+// One entry per rule.
 template <class P, class S, class L>
 struct StepRow;
 template <class P, class S, template <class> class... Rule>

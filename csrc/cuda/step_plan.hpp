@@ -1,4 +1,4 @@
-// What the engine keeps of a list of tensors, and where.
+// What the engine keeps for a list of tensors, on the host and on the device.
 #pragma once
 
 #include <vector>
@@ -10,19 +10,20 @@ namespace fastopt {
 struct StepPlan {
   StepPlan(const StepCall& call, Lifetime lifetime);
 
-  // Brings to the device what differs from what it has. While a graph is recorded, gradients are always
-  // sent, so that a replay finds its own; hyper-parameters never: they are the user's to change.
+  // Update the device's copies where they differ. While a graph is captured, gradients are always
+  // sent, so that a replay finds its own; hyper-parameters never, because they are the user's to
+  // change.
   void send_grads(const StepCall& call, bool recording);
   void send_hypers(const StepCall& call);
   void send_counts(const Place& place, Counts counts);
 
-  // A step's number and constants, if the host has the count. There is a kernel to tell: a list without
-  // elements is not the device's.
+  // The step number and the constants, if the host knows the count. The step kernel stores the number
+  // on the device, so the list must have elements.
   cuda::HostConstants host_constants(const StepCall& call) const;
 
   void queue_norms(const Place& place, ClipNorm kind, bool checks_finite) const;
 
-  struct Span {  // of entries that share their storage
+  struct Span {  // of entries with the same storage
     int first, count;
     int64_t chunks;
   };
@@ -30,9 +31,9 @@ struct StepPlan {
   int tensors = 0;
   cuda::StepTables tables{};
 
-  Counts host_counts;           // counts as the host has them
-  bool device_counted = false;  // whether the device may have counted by itself since
-  bool in_graph = false;        // a graph, which may be replayed at any time
+  Counts host_counts;           // as far as the host knows
+  bool device_counted = false;  // whether the device may have counted since
+  bool in_graph = false;        // captured in a graph, which may be replayed at any time
   bool host_knows_counts() const { return !device_counted && !in_graph; }
 
  private:
@@ -47,7 +48,7 @@ struct StepPlan {
   std::vector<cuda::StepEntry> entries_;
   std::vector<int64_t> chunks_, doubles_;
   bool has_grads_ = false;
-  std::vector<Hyper> hypers_;  // as sent: the whole list's, then each run's
+  std::vector<Hyper> hypers_;  // as sent: the list's, then each run's
   cuda::DeviceBuffer buffer_, walks_;
 };
 

@@ -1,5 +1,6 @@
-// What comes before the elements: one block of threads decides whether to step, counts, and turns norms
-// into clip coefficients and hyper-parameters into constants, in double, as the CPU does.
+// What precedes the element-wise part of a step: one thread block decides whether to step, counts, and
+// computes clip coefficients from norms and constants from hyper-parameters, in double, as the CPU
+// does.
 #include "cuda/step.hpp"
 #include "rules/around.hpp"
 
@@ -31,7 +32,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     prepare_run<Rule>(t.hypers[r], t.doubles[r], step, t.constants[r]);
   for (int i = int(threadIdx.x); i < tensors; i += kThreads)
     t.clips[i] = needs.clips ? clip_to(t, needs.kind, needs.clip_per_tensor ? i : 0) : Clip{1.0, 1.0f};
-  __syncthreads();  // all have read what was before
+  __syncthreads();  // all threads have read the previous values
   if (threadIdx.x == 0) *t.control = {{step, before.counts.skipped + skip}, kAllFinite, skip};
 }
 

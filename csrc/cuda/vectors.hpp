@@ -1,4 +1,5 @@
-// Memory as threads read it: 16 bytes at a time where arrays lie so, else an element at a time.
+// Memory access by threads: 16 bytes at a time where alignment allows it, otherwise one element at a
+// time.
 #pragma once
 
 #include <type_traits>
@@ -19,14 +20,14 @@ __host__ __device__ __forceinline__ bool aligned(const void* p) {
   return reinterpret_cast<uintptr_t>(p) % kVectorBytes == 0;
 }
 
-// What `count` elements of T are moved as: so many whole vectors, or half a one.
+// The type as which `count` elements of T are moved: whole vectors, or half a vector.
 template <int count, class T>
 using VectorOf = std::conditional_t<count * sizeof(T) % kVectorBytes == 0, uint4, uint2>;
 
-// Whether anybody will want them again soon.
+// Whether the data will be used again soon.
 enum class CacheHint : uint8_t { normal, streaming };
 
-// `count` neighboring elements; more than one: vectors.
+// Loads `count` adjacent elements; several are loaded as vectors.
 template <int count, CacheHint hint = CacheHint::normal, class T>
 __device__ __forceinline__ void load(const T* from, T (&to)[count]) {
   if constexpr (count == 1) {
@@ -43,8 +44,8 @@ __device__ __forceinline__ void load(const T* from, T (&to)[count]) {
   }
 }
 
-// By an intrinsic, which the compiler leaves whole: plain stores it took apart where another branch
-// stores the same elements one by one. Past the first-level cache, where stores go anyway.
+// Uses an intrinsic, which the compiler does not split: it split plain stores where another branch
+// stores the same elements one by one. Bypasses the L1 cache, as all stores do.
 template <int count, CacheHint hint = CacheHint::normal, class T>
 __device__ __forceinline__ void store(T* to, const T (&from)[count]) {
   if constexpr (count == 1) {
@@ -62,7 +63,7 @@ __device__ __forceinline__ void store(T* to, const T (&from)[count]) {
   }
 }
 
-// Where element i of a walk lies, in bytes.
+// Byte offset of element i of a walk.
 __device__ __forceinline__ int64_t offset_of(const Walk& walk, int64_t i) {
   int64_t offset = 0;
   for (int d = int(walk.ndim) - 1; d > 0; --d) {
@@ -80,7 +81,7 @@ __device__ __forceinline__ P element(const Source& source, int64_t i) {
       p + (source.walk ? offset_of(*source.walk, i) : i * int64_t(sizeof(P))));
 }
 
-// The part of a list in which number `at` lies: the last i with starts[i] <= at. starts[0] <= at.
+// The part of a list that contains `at`: the last i with starts[i] <= at. Requires starts[0] <= at.
 __device__ __forceinline__ int find(const int64_t* starts, int count, int64_t at) {
   int low = 0;
   for (int high = count; high - low > 1;) {
@@ -90,8 +91,8 @@ __device__ __forceinline__ int find(const int64_t* starts, int count, int64_t at
   return low;
 }
 
-// That of the calling block's number, by whole warps: the lanes look at as many places at once, so that
-// 1000 parts take two reads of memory, one after the other, and not ten.
+// The same for the index of the calling block, by whole warps: the lanes probe as many places at once,
+// so that 1000 parts take two dependent reads instead of ten.
 __device__ __forceinline__ int find_block(const int64_t* starts, int count) {
   constexpr int lanes = 32;
   const int lane = int(threadIdx.x) % lanes;
