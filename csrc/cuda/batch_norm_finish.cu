@@ -161,18 +161,21 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int channels = kThreads / t.threads, row = int(threadIdx.x) / channels;
   const int64_t c = int64_t(blockIdx.x) * channels + threadIdx.x % channels;
   const bool there = c < t.channels;
+  // Before the sums are there: the channel's parameters, and the weights of the tree.
   typename Finish::Inputs inputs{};
   if (row == 0 && there) inputs = finish.inputs(c);
   const TreeLevel level(t, t.levels), last_level = level.coarser();
   weigh_last(last, int(last_level.nodes), last_level.size, t.count);
   const FourWayJoin own = level.four(there ? 4 * row : level.nodes, t.count);
   grid_dependency_wait();
+  // The tree: levels in global memory, then four nodes per thread, then those of the block.
   Pair* const groups = t.pairs + c;
   for (int r = 0; r < t.levels; ++r, __syncthreads())
     if (there) join_fours<Combine>(t, TreeLevel(t, r), groups, row);
   joined[threadIdx.x] = own.template join<Combine>(groups + 4 * row * level.stride, level.stride);
   join_neighbors<Combine>(joined, channels, int(last_level.nodes), last_level.size, last);
   if (row > 0 || !there) return;
+  // One thread per channel finishes it.
   const auto result = finish.result(c, inputs, joined[threadIdx.x], double(t.count));
   if constexpr (requires { typename Finish::Rule; }) rules.put(c, finish.rule(inputs, result));
   finish.put(c, inputs, result);

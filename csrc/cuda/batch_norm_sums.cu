@@ -104,14 +104,22 @@ Strides strides_of(const ChannelSpace& s, int64_t stride, int64_t segment, int64
 
 Reduction reduction_of(const Channels& channels, DType dtype, const ChannelArray& x, Pair* pairs) {
   const ChannelSpace& s = channels.space;
-  Reduction r{channels, x, {}, nullptr, nullptr, s.ndim <= 1, 0, {}, {}, {}, 0, 1, 1, pairs};
   const int64_t stride = s.rows ? 1 : kLanes;
-  r.remainder = stride % s.inner;
-  r.x_strides = strides_of(s, stride, s.ndim > 0 ? x.stride[0] : 0, int64_t(bytes_of(dtype)));
-  r.group = groups_of(s).size;
-  r.channels_a_row = row_channels(s);
-  r.stripes = unsigned(ceil_div(s.channels, r.channels_a_row));
-  return r;
+  const int width = row_channels(s);
+  return {.s = channels,
+          .x = x,
+          .dy = {},
+          .relu_mask = nullptr,
+          .mean = nullptr,
+          .even = s.ndim <= 1,
+          .remainder = stride % s.inner,
+          .x_strides = strides_of(s, stride, s.ndim > 0 ? x.stride[0] : 0, int64_t(bytes_of(dtype))),
+          .dy_strides = {},
+          .index_strides = {},
+          .group = groups_of(s).size,
+          .channels_a_row = width,
+          .stripes = unsigned(ceil_div(s.channels, width)),
+          .pairs = pairs};
 }
 
 template <class P>
