@@ -13,7 +13,7 @@ import pytest
 
 import fastopt
 from fastopt import functional as F
-from steps import bits
+from optimizers_table import bits
 
 
 @pytest.fixture
