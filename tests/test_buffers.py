@@ -176,6 +176,70 @@ def test_old_dlpack_cannot_hand_over_what_is_read_only():
 
 
 # ---- nothing to do, little to do ----
+class CopyingDLPack(OnlyDLPack):
+    """Can export a copy only, and sets the flag for it."""
+
+    def __dlpack__(self, *, max_version=None, copy=None, **_):
+        if copy is False:
+            raise BufferError("not without a copy")
+        return self.base.__dlpack__(max_version=max_version, copy=True)
+
+
+def test_a_copy_through_dlpack_is_fine_for_a_gradient_alone():
+    param, grad = values(10), values(10, seed=1)
+    expected = param - np.float32(0.5) * grad
+    fastopt.SGD(param, lr=0.5).step(CopyingDLPack(grad))
+    assert bits(param) == bits(expected)
+    with pytest.raises(ValueError, match=r"^param is exported through DLPack as a copy, expected"):
+        fastopt.SGD(CopyingDLPack(param), lr=0.5)
+    assert bits(param) == bits(expected)
+
+
+class LazyDLPack(OnlyDLPack):
+    """Copies unless it is told not to, as the protocol allows."""
+
+    def __dlpack__(self, *, max_version=None, copy=None, **_):
+        return self.base.__dlpack__(max_version=max_version, copy=copy is not False)
+
+
+def test_a_producer_of_dlpack_is_told_not_to_copy():
+    param, grad = values(10), values(10, seed=1)
+    expected = param - np.float32(0.5) * grad
+    fastopt.SGD(LazyDLPack(param), lr=0.5).step(grad)
+    assert bits(param) == bits(expected)
+
+
+class EditedDLPack(OnlyDLPack):
+    """An array whose DLPack description is changed by hand: (offset in its struct, C type, value)."""
+
+    def __init__(self, a, offset, kind, value):
+        super().__init__(a)
+        self.edit = offset, kind, value
+
+    def __dlpack__(self, **_):
+        capsule = self.base.__dlpack__(max_version=(1, 0))
+        pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        tensor = pointer(capsule, b"dltensor_versioned") + 32  # after version, context, deleter, flags
+        offset, kind, value = self.edit
+        kind.from_address(tensor + offset).value = value
+        return capsule
+
+
+def test_pinned_host_memory_is_host_memory():
+    param = values(10)
+    expected = param - np.float32(0.5)
+    fastopt.SGD(EditedDLPack(param, 8, ctypes.c_int32, 3), lr=0.5).step(np.ones_like(param))
+    assert bits(param) == bits(expected)
+
+
+def test_a_vector_type_of_dlpack_is_refused():
+    with pytest.raises(
+        TypeError, match=r"^param has DLPack type code 2 with 32 bits, expected float16"
+    ):
+        fastopt.SGD(EditedDLPack(values(10), 22, ctypes.c_uint16, 2))
+
+
 
 EMPTY = {"(0,)": (0,), "(3, 0)": (3, 0), "(0, 5) among others": (0, 5)}
 

@@ -199,6 +199,9 @@ void require_shape(const Array& a, const Where& at, const Array& like, const Whe
   throw py::value_error(at.text() + " has shape " + tuple_text(a.shape, a.ndim) + ", but " +
                         like_at.text() + " has " + tuple_text(like.shape, like.ndim));
 }
+  if (a.is_copy)
+    throw py::value_error(at.text() +
+                          " is exported through DLPack as a copy, expected an array to write to");
 
 void require_dtype(const Array& a, const Where& at, const Array& like, const Where& like_at) {
   if (a.dtype == like.dtype) return;

@@ -35,6 +35,7 @@ struct Array {
   char* data = nullptr;
   DType dtype = DType::float32;
   bool writable = false;
+  bool is_copy = false;  // what is written to it is lost
   int device = kHost;
   void* stream = nullptr;  // of a device: the data may still be being written there; null: none is said
   int ndim = 0;

@@ -41,21 +41,27 @@ struct Exchange {
 
 namespace {
 
-constexpr uint64_t kReadOnly = 1;
+constexpr uint64_t kReadOnly = 1, kIsCopied = 2;                      // Versioned::flags
 constexpr int kCpu = 1, kCuda = 2, kCudaHost = 3, kCudaManaged = 13;  // device types
 constexpr int kFloat = 2, kBfloat = 4, kBool = 6;                     // type codes
 
 // Managed memory is read and written on its device, as device memory is.
 bool is_cuda(int device_type) { return device_type == kCuda || device_type == kCudaManaged; }
 
-// Producers older than DLPack 1.0 do not know max_version. On CUDA the legacy default stream is named:
-// the standard takes it where none is, but torch then makes nobody wait.
+// Some producers do not accept copy=False, or can export a copy only, which does for an array that is
+// read; those older than DLPack 1.0 do not accept max_version either. On CUDA the stream is the legacy
+// default stream, explicitly: it is the standard's default, but without it torch does not synchronize.
 py::object capsule_of(py::handle object, bool cuda) {
   const py::object produce = object.attr("__dlpack__");
   py::dict stream;
   if (cuda) stream["stream"] = 1;
   try {
-    return produce(py::arg("max_version") = py::make_tuple(1, 0), **stream);
+    return produce(py::arg("copy") = false, py::arg("max_version") = version, **stream);
+  } catch (py::error_already_set& e) {
+    if (!e.matches(PyExc_Exception)) throw;
+  }
+  try {
+    return produce(py::arg("max_version") = version, **stream);
   } catch (py::error_already_set& e) {
     if (!e.matches(PyExc_TypeError)) throw;
   }
@@ -152,6 +158,7 @@ Array read_dlpack(py::handle object, const Where& where) {
   } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
     const auto* m = static_cast<Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
     a = describe(m->tensor, true, where);
+    a.is_copy = m->flags & kIsCopied;
   } else {
     throw py::type_error(where.text() + ".__dlpack__() gave no DLPack capsule");
   }
