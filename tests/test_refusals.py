@@ -392,3 +392,60 @@ def test_an_interrupt_is_not_taken_for_a_bad_array(face):
     s["grads"][LAST] = failing("__array_interface__", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         FACES[face](s)
+
+
+class Interrupting:
+    """Raises KeyboardInterrupt wherever a number or an array is asked for."""
+
+    def interrupt(self, *_, **__):
+        raise KeyboardInterrupt
+
+    __float__ = __index__ = __dlpack__ = interrupt
+
+
+INTERRUPTED = {
+    "a number": lambda w, bad: fastopt.SGD([w], lr=bad),
+    "a choice": lambda w, bad: fastopt.SGD([w], clip_norm_type=bad),
+    "an integer": lambda w, bad: F.dropout_mask((3,), 0.5, seed=bad),
+    "an axis": lambda w, bad: F.dropout_mask((3, 4), 0.5, seed=1, channel_axis=bad),
+    "an array": lambda w, bad: F.global_norm([bad]),
+}
+
+
+@pytest.mark.parametrize("call", INTERRUPTED.values(), ids=INTERRUPTED)
+def test_an_interrupt_is_not_taken_for_a_bad_value(call):
+    with pytest.raises(KeyboardInterrupt):
+        call(np.ones(3), Interrupting())
+
+
+class Finalized:
+    """In a dtype's metadata: runs Python code when the dtype is freed."""
+
+    call = None
+
+    def __del__(self):
+        if self.call:
+            self.call()
+
+
+def test_a_dtype_whose_end_asks_for_another_is_forgotten_safely():
+    """All three dtypes share an entry of the cache: freeing the first one, to store the second, looks up the
+    third, which must not be left there under the second's name."""
+
+    def dtypes(kind):
+        made = [
+            (end, np.dtype(kind, metadata={"end": end})) for end in (Finalized() for _ in range(100))
+        ]
+        return made, lambda slot: [pair for pair in made if id(pair[1]) // 16 % 8 == slot]
+
+    singles, of_slot = dtypes("f4")
+    _, wider = dtypes("f8")
+    slot = next(s for s in range(8) if len(of_slot(s)) > 1 and wider(s))
+    (end, first), (_, second), (_, third) = *of_slot(slot)[:2], wider(slot)[0]
+    a, b, c = np.ones(4, first), np.ones(4, second), np.ones(4, third)
+    _core.check_array(a, "a")
+    end.call = lambda: _core.check_array(c, "c")
+    singles.remove((end, first))
+    del a, first, end
+    _core.check_array(b, "b")
+    assert F.global_norm(b) == 2.0

@@ -5,6 +5,7 @@
 
 #include "bind/cuda_array.hpp"
 #include "bind/dlpack.hpp"
+#include "bind/identity_cache.hpp"
 #include "bind/library.hpp"
 #include "bind/place.hpp"
 
@@ -134,19 +135,10 @@ std::string Where::text() const {
   return std::string(py::str(names(role, index)));
 }
 
-// The same dtype object comes again and again, step after step: the last answer is kept by identity.
 DType dtype_of(py::handle numpys, const Where& where) {
-  PyObject* const descr = numpys.ptr();
-  static PyObject* seen[8] = {};
-  static DType answers[8];
-  const size_t place = reinterpret_cast<uintptr_t>(descr) / 16 % 8;
-  if (seen[place] != descr) {
-    answers[place] = asked(py::reinterpret_borrow<py::dtype>(descr), where);
-    Py_XDECREF(seen[place]);
-    Py_INCREF(descr);  // so that no other dtype can come to lie at its address
-    seen[place] = descr;
-  }
-  return answers[place];
+  static IdentityCache<DType, 4> cache;
+  return cache.get(numpys.ptr(),
+                   [&] { return asked(py::reinterpret_borrow<py::dtype>(numpys), where); });
 }
 
 int64_t Array::size() const {
@@ -199,9 +191,6 @@ void require_shape(const Array& a, const Where& at, const Array& like, const Whe
   throw py::value_error(at.text() + " has shape " + tuple_text(a.shape, a.ndim) + ", but " +
                         like_at.text() + " has " + tuple_text(like.shape, like.ndim));
 }
-  if (a.is_copy)
-    throw py::value_error(at.text() +
-                          " is exported through DLPack as a copy, expected an array to write to");
 
 void require_dtype(const Array& a, const Where& at, const Array& like, const Where& like_at) {
   if (a.dtype == like.dtype) return;
@@ -210,6 +199,9 @@ void require_dtype(const Array& a, const Where& at, const Array& like, const Whe
 }
 
 void require_target(const Array& a, const Where& at) {
+  if (a.is_copy)
+    throw py::value_error(at.text() +
+                          " is exported through DLPack as a copy, expected an array to write to");
   if (!a.writable) throw py::value_error(at.text() + " is read-only, expected an array to write to");
   if (!Layout(a).dense(int64_t(bytes_of(a.dtype))) && a.size() > 0)
     throw py::value_error(at.text() + " has shape " + tuple_text(a.shape, a.ndim) + " and strides " +

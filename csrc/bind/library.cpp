@@ -1,7 +1,8 @@
 #include "bind/library.hpp"
 
 #include <string>
-#include <utility>
+
+#include "bind/identity_cache.hpp"
 
 namespace fastopt::bind {
 namespace {
@@ -30,21 +31,10 @@ Library asked(PyTypeObject* type) {
 
 }  // namespace
 
-// The last answers are kept, by identity. To ask, and to let go of a type, may run Python code, and so
-// another thread: an answer is whole before it is kept, and is handed out as a copy.
 Library library_of(py::handle array) {
-  struct Answer {
-    PyTypeObject* type = nullptr;
-    Library library;
-  };
-  static Answer answers[8];
+  static IdentityCache<Library, 6> cache;
   PyTypeObject* const type = Py_TYPE(array.ptr());
-  Answer& answer = answers[reinterpret_cast<uintptr_t>(type) / 64 % 8];
-  if (answer.type == type) return answer.library;
-  const Answer now{type, asked(type)};
-  Py_INCREF(type);  // so that no other type can come to lie at its address
-  Py_XDECREF(std::exchange(answer, now).type);
-  return now.library;
+  return cache.get(reinterpret_cast<PyObject*>(type), [&] { return asked(type); });
 }
 
 }  // namespace fastopt::bind
