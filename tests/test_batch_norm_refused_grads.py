@@ -10,6 +10,7 @@ import pytest
 
 from adam_setup import refused
 from batch_norm_cases import batch
+from fastopt import _core
 from fastopt import functional as F
 from optimizers_table import bits, values
 from test_batch_norm_refusals import FORM, TWO, forward, over, parts
@@ -153,3 +154,26 @@ def test_numbers_of_other_channels_are_refused():
             F.batch_norm_backward_apply(b.dy, saved, sums)
     with pytest.raises(ValueError, match=r"^parts is empty"):
         F.batch_norm_join([])
+
+
+@pytest.mark.parametrize("name", ["dgamma", "dbeta", "dresidual"])
+def test_every_result_of_the_compiled_backward_pass_is_a_target(name):
+    """The functions pass new arrays."""
+    b = batch(FORM)
+    _, saved = forward(b)
+    results = {"dgamma": values(25), "dbeta": values(25), "dresidual": values(FORM.shape)}
+    dx = np.zeros_like(b.x)
+    for bad, says in (
+        (read_only(results[name]), f"^{name} is read-only, expected an array to write to"),
+        (np.repeat(results[name], 2, -1)[..., ::2], rf"^{name} has shape .* expected a dense array"),
+        (dx[0] if results[name].ndim == 1 else dx, TWO.format("out", name)),
+    ):
+        with refused(ValueError, says, [*parts(b), *results.values(), bad, dx]):
+            _core.batch_norm_backward(b.dy, saved, dx, **{**results, name: bad}, sums=None)
+
+
+def test_joining_changes_no_part():
+    a, b = (F.batch_norm_moments(values((6, 3), seed=s)) for s in (0, 1))
+    before = [bits(v) for v in (a.mean, a.m2, b.mean, b.m2)]
+    F.batch_norm_join([a, b])
+    assert [bits(v) for v in (a.mean, a.m2, b.mean, b.m2)] == before

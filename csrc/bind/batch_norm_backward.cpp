@@ -60,8 +60,14 @@ void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const p
   PerChannelArray gamma = read_per_channel(dgamma, "dgamma", s.channels);
   PerChannelArray beta = read_per_channel(dbeta, "dbeta", s.channels);
   Overlaps written;
-  require_target(dx, {"out"});
-  written.write(dx, {"out"});
+  for (const auto& [a, role] : {std::pair(&dx, "out"),
+                                {&rest, "dresidual"},
+                                {&gamma.array, "dgamma"},
+                                {&beta.array, "dbeta"}}) {
+    if (!a->owner) continue;
+    require_target(*a, {role});
+    written.write(*a, {role});
+  }
   written.check_writes();
   require_apart(written, dx, x, "x");
   require_apart(written, dx, dy, "dy");
