@@ -3,6 +3,11 @@ torch.set_flush_denormal, may have told it to flush denormals to zero."""
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
+import platform
+import sys
+
 import numpy as np
 import pytest
 
@@ -52,3 +57,26 @@ def test_flush_to_zero_changes_nothing(machine):
         torch.set_flush_denormal(False)
     assert during == before
     assert left_on  # as the caller had it
+
+
+def joined_and_averaged(x: np.ndarray) -> list[str]:
+    """What is computed on the host outside an engine: joined statistics, the weights of an average."""
+    whole = F.batch_norm_join([F.batch_norm_moments(part) for part in np.split(x, [20, 37])])
+    mean, var = np.zeros(64), np.ones(64)
+    F.batch_norm_forward(x, None, None, mean, var, momentum=None, batch=3)
+    return [image([a]) for a in (whole.mean, whole.m2, mean, var)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the number of a rounding mode is the platform's")
+def test_another_rounding_mode_changes_nothing():
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    upward = {"x86_64": 0x800, "aarch64": 0x400000}[platform.machine()]
+    x = np.random.default_rng(0).standard_normal((57, 64))
+    before = joined_and_averaged(x)
+    assert libm.fesetround(upward) == 0
+    try:
+        during = joined_and_averaged(x)
+        assert libm.fegetround() == upward
+    finally:
+        libm.fesetround(0)
+    assert during == before

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bind/collect.hpp"
+#include "core/float_mode.hpp"
 #include "rules/moments.hpp"
 
 namespace fastopt::bind {
@@ -94,6 +95,7 @@ struct ForwardArrays {
 };
 
 Running running_of(const BatchNormOptions& o, const ForwardArrays& a, int64_t batch) {
+  const IeeeMode mode;
   const double new_weight = o.new_weight ? *o.new_weight : 1.0 / double(batch);
   return {a.mean.vector, a.var.vector, o.old_weight ? *o.old_weight : 1.0 - new_weight, new_weight,
           o.unbiased};
@@ -190,6 +192,7 @@ MomentsTuple moments(const py::object& x_object, int axis) {
 
 // Joins into the first part's numbers, which are copies.
 MomentsTuple join(std::vector<MomentsTuple> parts) {
+  const IeeeMode mode;
   const int64_t channels = std::get<1>(parts.at(0)).size();
   for (auto& [n, mean, m2] : parts) {
     require_statistics(mean, "moments.mean", channels);
