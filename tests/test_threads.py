@@ -183,6 +183,18 @@ def test_set_num_threads_comes_first_until_it_is_0():
     assert fastopt.get_num_threads() == before
 
 
+def test_openmp_number_of_threads_is_limited_too():
+    """Unlimited, OpenMP would run out of stack or of threads and end the process."""
+    code = """if True:
+        import numpy as np, fastopt
+        print(fastopt.get_num_threads())
+        fastopt.set_num_threads(1)
+        fastopt.SGD(np.ones(8)).step(np.ones(8))
+    """
+    assert output(code, OMP_NUM_THREADS="99999") == "1024"
+    assert output(code, OMP_NUM_THREADS="3") == "3"
+
+
 @pytest.mark.parametrize(
     ("n", "kind", "says"),
     [

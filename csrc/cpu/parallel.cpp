@@ -10,6 +10,10 @@
 namespace fastopt::cpu {
 namespace {
 
+// As set_num_threads in python/fastopt/_config.py: OpenMP ends the process where the system gives it no
+// more threads or stack.
+constexpr int kMaxThreads = 1024;
+
 std::atomic<int> wanted{0};
 std::atomic<int64_t> cutoff{kParallelBytes};
 std::atomic<bool> forked{false};
@@ -53,7 +57,7 @@ const int watch_forks = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 int max_threads() {
   if (forked) return 1;
   const int n = wanted;
-  return n > 0 ? n : omp_get_max_threads();
+  return n > 0 ? n : std::min(omp_get_max_threads(), kMaxThreads);
 }
 
 void set_threads(int n) { wanted = n; }
