@@ -69,7 +69,7 @@ void read_layout(Array& a, const py::tuple& shape, const std::optional<py::tuple
   for (int d = a.ndim - 1; d >= 0; --d) {
     a.numbers[d] = number(shape, d);
     a.numbers[a.ndim + d] = strides ? number(*strides, d) : dense;
-    dense *= a.numbers[d];
+    dense = py::ssize_t(uint64_t(dense) * uint64_t(a.numbers[d]));  // may overflow where all is empty
   }
   a.shape = a.numbers.get();
   a.strides = a.numbers.get() + a.ndim;

@@ -4,6 +4,7 @@
 
 #include "bind/cuda_array.hpp"
 #include "bind/place.hpp"
+#include "bind/values.hpp"
 
 namespace fastopt::bind {
 
@@ -53,6 +54,7 @@ bool is_cuda(int device_type) { return device_type == kCuda || device_type == kC
 // default stream, explicitly: it is the standard's default, but without it torch does not synchronize.
 py::object capsule_of(py::handle object, bool cuda) {
   const py::object produce = object.attr("__dlpack__");
+  const py::tuple version = py::make_tuple(1, 0);
   py::dict stream;
   if (cuda) stream["stream"] = 1;
   try {
@@ -83,6 +85,7 @@ void require_dense(py::handle object, const Where& where) {
 
 // Says in one line what whoever was asked for an array has raised; torch adds where, line by line.
 [[noreturn]] void refuse(const py::error_already_set& e, py::handle object, const Where& where) {
+  if (!e.matches(PyExc_Exception)) throw e;  // an interrupt
   require_dense(object, where);
   const std::string why = py::str(e.value());
   throw py::type_error(where.text() +
@@ -155,10 +158,10 @@ Array read_dlpack(py::handle object, const Where& where) {
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
     const auto* m = static_cast<Versioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
     a = describe(m->tensor, !(m->flags & kReadOnly), where);
+    a.is_copy = m->flags & kIsCopied;
   } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
     const auto* m = static_cast<Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
     a = describe(m->tensor, true, where);
-    a.is_copy = m->flags & kIsCopied;
   } else {
     throw py::type_error(where.text() + ".__dlpack__() gave no DLPack capsule");
   }
@@ -195,7 +198,7 @@ bool lies_so(const Exchange& with, py::handle object, const void* data, DType dt
              const Layout& layout) {
   Tensor t;
   if (with.describe(object.ptr(), &t)) {
-    PyErr_Clear();  // whoever reads it next says what there is to say
+    clear_error();  // reading the array raises it again
     return false;
   }
   const bool same = static_cast<const char*>(t.data) + t.byte_offset == data && is_of(t, dtype) &&

@@ -39,7 +39,7 @@ DropoutOptions read_options(py::handle training, py::handle scaling, py::handle 
 int64_t read_axis(py::handle axis) {
   const auto whole = py::reinterpret_steal<py::object>(PyNumber_Index(axis.ptr()));
   if (!whole || PyBool_Check(axis.ptr())) {
-    PyErr_Clear();
+    clear_error();
     throw py::type_error("channel_axis must be None or a whole number, got " + shown(axis));
   }
   int overflow = 0;

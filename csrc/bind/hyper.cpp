@@ -102,7 +102,7 @@ std::string choice_text(py::handle value) {
   if (py::isinstance<py::str>(value)) return std::string(py::str(value));
   if (!PyBool_Check(value.ptr()) && PyNumber_Check(value.ptr())) {
     const double x = PyFloat_AsDouble(value.ptr());
-    PyErr_Clear();
+    clear_error();
     return x == 1.0 ? "1" : x == 2.0 ? "2" : x == kInf ? "max" : "";
   }
   return "";

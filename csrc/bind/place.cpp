@@ -29,6 +29,7 @@ Cuda found() {
     now.trouble = py::str(module.attr("trouble")());
     if (!now.trouble.empty()) now.trouble = "fastopt cannot use CUDA here: " + now.trouble;
   } catch (py::error_already_set& e) {
+    if (!e.matches(PyExc_Exception)) throw;  // an interrupt
     now.trouble = e.matches(PyExc_ModuleNotFoundError)
                       ? "this build of fastopt has no CUDA part"
                       : "fastopt's CUDA part cannot be loaded: " + std::string(py::str(e.value()));

@@ -7,6 +7,11 @@ namespace fastopt::bind {
 
 std::string shown(py::handle value) { return std::string(py::repr(value)); }
 
+void clear_error() {
+  if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
+  PyErr_Clear();
+}
+
 // Python's, or NumPy's.
 static bool is_switch(py::handle value) {
   if (PyBool_Check(value.ptr())) return true;
@@ -20,11 +25,11 @@ double read_number(const char* name, py::handle value, const Interval& interval)
   double x = odd ? 0.0 : PyFloat_AsDouble(value.ptr());
   const bool huge = PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError);
   if (odd || (PyErr_Occurred() && !huge)) {
-    PyErr_Clear();
+    clear_error();
     throw py::type_error(std::string(name) + " must be a number, got " + shown(value));
   }
   if (huge) {  // an integer beyond every double
-    PyErr_Clear();
+    clear_error();
     x = std::numeric_limits<double>::quiet_NaN();
   }
   const auto& [low, high, low_open, high_open] = interval;
@@ -48,12 +53,12 @@ uint64_t read_whole(const char* name, py::handle value, int bits) {
   const auto whole = py::reinterpret_steal<py::object>(
       PyBool_Check(value.ptr()) ? nullptr : PyNumber_Index(value.ptr()));
   if (!whole) {
-    PyErr_Clear();
+    clear_error();
     throw py::type_error(std::string(name) + " must be a whole number, got " + shown(value));
   }
   const uint64_t n = PyLong_AsUnsignedLongLong(whole.ptr());
   const bool outside = PyErr_Occurred();
-  PyErr_Clear();
+  clear_error();
   if (outside || (bits < 64 && n >> bits))
     throw py::value_error(std::string(name) + " must lie in [0, 2**" + std::to_string(bits) +
                           "), got " + shown(value));

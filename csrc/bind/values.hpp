@@ -22,6 +22,9 @@ bool read_switch(const char* name, py::handle value);
 // A whole number in [0, 2**bits).
 uint64_t read_whole(const char* name, py::handle value, int bits);
 
+// Clears the Python error that is set. An interrupt or an exit is thrown instead.
+void clear_error();
+
 // The value as a message shows it.
 std::string shown(py::handle value);
 
