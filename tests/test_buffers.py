@@ -2,6 +2,7 @@
 plain contiguous NumPy arrays, and writes where it was told to."""
 
 import copy
+import ctypes
 
 import ml_dtypes
 import numpy as np
@@ -175,7 +176,6 @@ def test_old_dlpack_cannot_hand_over_what_is_read_only():
         fastopt.SGD(values(10)).step(OldDLPack(read_only(values(10))))
 
 
-# ---- nothing to do, little to do ----
 class CopyingDLPack(OnlyDLPack):
     """Can export a copy only, and sets the flag for it."""
 
@@ -240,6 +240,7 @@ def test_a_vector_type_of_dlpack_is_refused():
         fastopt.SGD(EditedDLPack(values(10), 22, ctypes.c_uint16, 2))
 
 
+# ---- nothing to do, little to do ----
 
 EMPTY = {"(0,)": (0,), "(3, 0)": (3, 0), "(0, 5) among others": (0, 5)}
 
@@ -311,3 +312,15 @@ def test_a_bfloat16_of_ml_dtypes_is_known_in_any_guise():
 def test_native_byte_order_is_known_by_both_its_names(order):
     dtype = np.dtype(np.float32).newbyteorder(order)
     fastopt.SGD(np.zeros(3, dtype)).step(np.zeros(3, np.float32))
+
+
+def test_another_dtype_of_the_same_size_is_noticed():
+    param, grad = np.zeros(4, np.float16), np.ones(4, np.float16)
+    opt = fastopt.SGD([param], lr=1.0)
+    opt.step([grad])
+    before = param.tobytes()
+    param.dtype = ml_dtypes.bfloat16
+    says = r"^grads\[0\] has dtype float16, but params\[0\] has bfloat16"
+    with pytest.raises(TypeError, match=says):
+        opt.step([grad])
+    assert param.tobytes() == before

@@ -255,3 +255,18 @@ def test_only_what_forward_returned_is_saved(saved):
 def test_a_bias_needs_a_last_axis():
     with pytest.raises(ValueError, match=re.escape("bias has shape (1,), but x has ()")):
         F.dropout_forward(np.ones(()), seed=1, bias=np.ones(1))
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)], ids=["x first", "out first"])
+@pytest.mark.parametrize("name", ["x", "residual", "bias"])
+def test_neighbors_are_no_overlap(name, order):
+    memory = np.ones(2048, np.float32)
+    given, out = (memory[:1024], memory[1024:])[order]
+    s = {"x": values(1024), "out": out, name: given}
+    assert call(s)[0] is out
+
+
+def test_an_axis_of_one_may_have_any_stride():
+    out = np.ones((1, 8), np.float32)
+    x = np.lib.stride_tricks.as_strided(out, strides=(1000, 4))
+    assert F.dropout_forward(x, 0.5, seed=1, out=out)[0] is out

@@ -254,6 +254,14 @@ def test_neighbours_and_shared_gradients_are_no_overlap(face):
     face(s)
 
 
+def test_an_empty_array_inside_another_is_no_overlap():
+    room, apart, grad = np.zeros(10, np.float32), np.zeros(0, np.float32), np.ones(8, np.float32)
+    inside = room[4:][:0]
+    fastopt.SGD([room[:8], apart], lr=1.0).step([grad, inside])
+    fastopt.SGD([room[:8], inside], lr=1.0).step([grad, apart])
+    assert room.tolist() == [-2.0] * 8 + [0.0] * 2
+
+
 # ---- lists as a whole ----
 
 LISTS = {
