@@ -80,7 +80,7 @@ def test_a_batch_without_values_has_no_share_in_the_average():
 
 def test_a_refused_single_sample_has_no_share_and_a_taken_one_has():
     layer = fastopt.BatchNorm(2, momentum=None)
-    with pytest.raises(ValueError, match="one value for each channel"):
+    with pytest.raises(ValueError, match="more than one value per channel"):
         layer(np.ones((1, 2)))
     assert layer.num_batches_tracked == 0
     layer.single_value = "zero_var"
@@ -239,7 +239,7 @@ def test_what_is_no_checkpoint_is_refused():
     ("arguments", "error", "message"),
     [
         ({"num_features": -1}, ValueError, "num_features must be 0 or more, got -1"),
-        ({"num_features": True}, TypeError, "num_features must be a whole number, got True"),
+        ({"num_features": True}, TypeError, "num_features must be an integer, got True"),
         ({"eps": -1.0}, ValueError, r"eps must lie in \[0, inf\), got -1.0"),
         ({"momentum": 2.0}, ValueError, r"momentum must lie in \[0, 1\], got 2.0"),
         ({"affine": 1}, TypeError, "affine must be True or False, got 1"),

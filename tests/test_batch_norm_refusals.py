@@ -127,7 +127,7 @@ ARRAYS = {
     ),
     "out in another order": (
         by(out=lambda b: np.asfortranarray(b.x)),
-        r"^out has shape .* in the order of x, whose strides are \(100, 4\)",
+        r"^out has shape .* in the order of x, which has strides \(100, 4\)",
     ),
     "out over x": (lambda b: overlapping(b, "out", "x"), TWO.format("out", "x")),
     "out over residual": (lambda b: overlapping(b, "out", "residual"), TWO.format("out", "residual")),
@@ -216,8 +216,8 @@ OPTIONS = [
     ("axis", -3, ValueError, r"axis must lie in \[-2, 1\] for x of shape \(4, 25\), got -3"),
     ("eps", np.array(1e-5), TypeError, r"eps must be a number, got array\(1.e-05\)"),
     ("activation", ["relu"], ValueError, rf"activation {NEITHER} None, 'relu', got \['relu'\]"),
-    ("axis", True, TypeError, "axis must be a whole number, got True"),
-    ("axis", 1.0, TypeError, "axis must be a whole number, got 1.0"),
+    ("axis", True, TypeError, "axis must be an integer, got True"),
+    ("axis", 1.0, TypeError, "axis must be an integer, got 1.0"),
     ("single_value", "nan", ValueError, f"single_value {NEITHER} 'error', 'zero_var', got 'nan'"),
     ("activation", "gelu", ValueError, f"activation {NEITHER} None, 'relu', got 'gelu'"),
 ]

@@ -112,7 +112,7 @@ def test_statistics_are_of_a_whole_number_of_values(n):
 def test_a_batch_is_not_normalised_by_statistics_of_nothing():
     b = batch(FORM)
     nothing = F.batch_norm_moments(b.x[:0])
-    with refused(ValueError, r"^moments\.n is 0, but x has shape \(4, 25\): expected", parts(b)):
+    with refused(ValueError, r"^moments\.n is 0, but x has shape \(4, 25\); expected", parts(b)):
         F.batch_norm_apply(b.x, nothing, None, None, b.running_mean, b.running_var)
     y, _ = F.batch_norm_apply(b.x[:0], nothing)
     assert y.shape == (0, 25)

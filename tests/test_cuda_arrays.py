@@ -246,7 +246,7 @@ BAD_GRADS = {
     "host memory": (
         lambda shim, g: shim.host(g),
         ValueError,
-        "grads[1] lies in host memory, but params[0] on CUDA device 0",
+        "grads[1] is in host memory, but params[0] is on CUDA device 0",
     ),
     "dtype": (
         lambda shim, g: shim.array(g.view.astype(np.float64)),
@@ -305,7 +305,7 @@ def test_bad_parameters_are_refused(shim):
     with pytest.raises(ValueError, match="overlap in memory"):
         fastopt.SGD([w, w])
     with pytest.raises(
-        ValueError, match=re.escape("params[1] lies in host memory, but params[0] on CUDA")
+        ValueError, match=re.escape("params[1] is in host memory, but params[0] is on CUDA")
     ):
         fastopt.SGD([w, np.ones(3, np.float32)])
 
@@ -316,7 +316,7 @@ def test_another_device_is_refused(shim):
     other = shim.array(np.ones(3))
     shim.lib.cudaSetDevice(0)
     with pytest.raises(
-        ValueError, match=re.escape("grad lies on CUDA device 1, but param on CUDA device 0")
+        ValueError, match=re.escape("grad is on CUDA device 1, but param is on CUDA device 0")
     ):
         F.sgd_step(w, other, lr=0.1)
     assert shim.host(w).tolist() == [1.0] * 3

@@ -127,7 +127,7 @@ def on_device_1(g, cupy):
         (lambda g, cupy: g.view(">f4"), TypeError, "has dtype >f4, expected float16, bfloat16, fl"),
         (lambda g, cupy: g.view(np.float16), ValueError, "has shape (6,), but params[1] has (3,)"),
         (lambda g, cupy: g[:2], ValueError, "has shape (2,), but params[1] has (3,)"),
-        (on_device_1, ValueError, "lies on CUDA device 1, but params[0] on CUDA device 0"),
+        (on_device_1, ValueError, "is on CUDA device 1, but params[0] is on CUDA device 0"),
     ],
 )
 def test_what_is_refused(device, cupy, change, error, message):

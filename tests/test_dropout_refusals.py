@@ -42,7 +42,7 @@ def call(s, **options):
 # ---- options ----
 
 WORDS = "scaling must be one of 'inverted', 'test_time', got "
-AXIS = "channel_axis must be an axis after the first, which counts the samples, of shape (4, 6), got "
+AXIS = "channel_axis must be an axis other than 0, the batch, of an array of shape (4, 6), got "
 OPTIONS = [
     ({"p": -0.1}, ValueError, "p must lie in [0, 1], got -0.1"),
     ({"p": 1.0000001}, ValueError, "p must lie in [0, 1], got 1.0000001"),
@@ -53,15 +53,15 @@ OPTIONS = [
     ({"p": None}, TypeError, "p must be a number, got None"),
     ({"seed": -1}, ValueError, "seed must lie in [0, 2**64), got -1"),
     ({"seed": 2**64}, ValueError, "seed must lie in [0, 2**64), got 18446744073709551616"),
-    ({"seed": 0.5}, TypeError, "seed must be a whole number, got 0.5"),
-    ({"seed": True}, TypeError, "seed must be a whole number, got True"),
+    ({"seed": 0.5}, TypeError, "seed must be an integer, got 0.5"),
+    ({"seed": True}, TypeError, "seed must be an integer, got True"),
     ({"offset": -1}, ValueError, "offset must lie in [0, 2**64), got -1"),
-    ({"offset": None}, TypeError, "offset must be a whole number, got None"),
-    ({"offset": False}, TypeError, "offset must be a whole number, got False"),
+    ({"offset": None}, TypeError, "offset must be an integer, got None"),
+    ({"offset": False}, TypeError, "offset must be an integer, got False"),
     ({"start": -1}, ValueError, "start must lie in [0, 2**62), got -1"),
     ({"start": 2**62}, ValueError, "start must lie in [0, 2**62), got 4611686018427387904"),
-    ({"start": 1.0}, TypeError, "start must be a whole number, got 1.0"),
-    ({"start": True}, TypeError, "start must be a whole number, got True"),
+    ({"start": 1.0}, TypeError, "start must be an integer, got 1.0"),
+    ({"start": True}, TypeError, "start must be an integer, got True"),
     ({"training": 1}, TypeError, "training must be True or False, got 1"),
     ({"alpha": "yes"}, TypeError, "alpha must be True or False, got 'yes'"),
     ({"scaling": "none"}, ValueError, WORDS + "'none'"),
@@ -76,8 +76,8 @@ OPTIONS = [
     ({"channel_axis": -2}, ValueError, AXIS + "-2"),
     ({"channel_axis": 2**70}, ValueError, AXIS + "1180591620717411303424"),
     ({"channel_axis": -(2**70)}, ValueError, AXIS + "-1180591620717411303424"),
-    ({"channel_axis": True}, TypeError, "channel_axis must be None or a whole number, got True"),
-    ({"channel_axis": 1.0}, TypeError, "channel_axis must be None or a whole number, got 1.0"),
+    ({"channel_axis": True}, TypeError, "channel_axis must be None or an integer, got True"),
+    ({"channel_axis": 1.0}, TypeError, "channel_axis must be None or an integer, got 1.0"),
 ]
 
 
@@ -143,19 +143,19 @@ ARRAYS = {
         "bias",
         lambda a: a[:4],
         ValueError,
-        "bias has shape (4,), but x has (4, 6): expected one value for each of its columns",
+        "bias has shape (4,), but x has (4, 6); expected one value per column",
     ),
     "bias: axes": (
         "bias",
         lambda a: a[None],
         ValueError,
-        "bias has shape (1, 6), but x has (4, 6): expected",
+        "bias has shape (1, 6), but x has (4, 6); expected",
     ),
     "bias: dtype": (
         "bias",
         lambda a: a.astype("f8"),
         TypeError,
-        "bias has dtype float64, but x has float32: expected that or float32",
+        "bias has dtype float64, but x has float32; expected the same or float32",
     ),
     "out: shape": ("out", lambda a: a.T, ValueError, "out has shape (6, 4), but x has (4, 6)"),
     "out: dtype": (

@@ -116,7 +116,7 @@ GOOD = {"seed": 1, "stream": 2, "offset": 3}
         ({**GOOD, "more": 1}, ValueError, "state_dict's generator has the entries"),
         ({**GOOD, "seed": -1}, ValueError, "seed must lie in [0, 2**64), got -1"),
         ({**GOOD, "stream": 2**64}, ValueError, "stream must lie in [0, 2**64), got"),
-        ({**GOOD, "offset": 1.5}, TypeError, "offset must be a whole number, got 1.5"),
+        ({**GOOD, "offset": 1.5}, TypeError, "offset must be an integer, got 1.5"),
     ],
 )
 def test_a_bad_state_changes_nothing(state, kind, says):
@@ -132,7 +132,7 @@ def test_numbers_beyond_64_bits_are_refused(arguments):
     with pytest.raises(ValueError, match=r"(seed|stream) must lie in \[0, 2\*\*64\), got"):
         fastopt.Generator(*arguments)
     for kind in (1.5, "1", None):
-        with pytest.raises(TypeError, match=re.escape(f"seed must be a whole number, got {kind!r}")):
+        with pytest.raises(TypeError, match=re.escape(f"seed must be an integer, got {kind!r}")):
             fastopt.Generator(kind)
 
 

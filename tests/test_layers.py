@@ -143,7 +143,7 @@ def test_a_layer_keeps_no_array():
 
 @pytest.mark.parametrize("generator", ["seed", 1.5, b"seed", True], ids=repr)
 def test_what_is_no_generator_is_refused(generator):
-    with pytest.raises(TypeError, match="seed must be a whole number, got"):
+    with pytest.raises(TypeError, match="seed must be an integer, got"):
         fastopt.Dropout(generator=generator)
 
 

@@ -168,7 +168,7 @@ REFUSED = {
     "half a size": (
         lambda: minibatches(X, batch_size=1.5),
         TypeError,
-        "batch_size must be a whole number",
+        "batch_size must be an integer",
     ),
     "a seed": (
         lambda: minibatches(X, batch_size=1, seed=-1),
@@ -178,7 +178,7 @@ REFUSED = {
     "no seed": (
         lambda: minibatches(X, batch_size=1, seed=None),
         TypeError,
-        "seed must be a whole number",
+        "seed must be an integer",
     ),
     "no switch": (
         lambda: minibatches(X, batch_size=1, shuffle=1),
@@ -223,12 +223,12 @@ def test_what_is_no_checkpoint_is_refused():
 UNSET = {
     "epoch": [
         (-1, ValueError, "epoch must be 0 or more"),
-        (1.5, TypeError, "epoch must be a whole"),
+        (1.5, TypeError, "epoch must be an int"),
         (2**48, ValueError, r"epoch must lie in \[0, 2\*\*48\)"),
     ],
     "position": [
         (-3, ValueError, "position must be 0 or more"),
-        (None, TypeError, "position must be a w"),
+        (None, TypeError, "position must be an int"),
         (4, ValueError, "position is 4, which is no end of a batch"),
         (25, ValueError, "position is 25, which is no end of a batch"),
     ],

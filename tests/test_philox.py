@@ -34,9 +34,9 @@ def test_known_answers(row):
     [
         (-1, ValueError, "{} must lie in [0, 2**64), got -1"),
         (2**64, ValueError, "{} must lie in [0, 2**64), got 18446744073709551616"),
-        (1.0, TypeError, "{} must be a whole number, got 1.0"),
-        ("1", TypeError, "{} must be a whole number, got '1'"),
-        (None, TypeError, "{} must be a whole number, got None"),
+        (1.0, TypeError, "{} must be an integer, got 1.0"),
+        ("1", TypeError, "{} must be an integer, got '1'"),
+        (None, TypeError, "{} must be an integer, got None"),
     ],
 )
 def test_what_is_no_64_bit_number_is_refused(name, value, kind, says):

@@ -163,6 +163,14 @@ def test_what_is_neither_array_nor_collection_is_refused():
         fastopt.Adam([{"params": values(SHAPE)}, {"params": None}])
 
 
+def test_pairs_of_a_name_and_an_array_are_refused_with_what_to_pass():
+    """As torch's named_parameters() gives them."""
+    with pytest.raises(
+        TypeError, match=r"^params\[0\] has type tuple, .*; pass names and arrays as a dict$"
+    ):
+        fastopt.Adam([("w", np.ones(3))])
+
+
 class DataFrame:
     """What one of pandas' looks like from outside: it walks through names, and gives arrays only when asked."""
 
@@ -356,7 +364,7 @@ def test_a_list_of_parameters_that_has_grown_is_refused_in_these_words():
     opt.params.append(np.ones(3))
     for grads in ([np.ones(3)], [np.ones(3)] * 2):
         with refused(
-            ValueError, "^params has 2 arrays, but the optimizer was made with 1$", opt.params
+            ValueError, "^params has 2 arrays, but the optimizer was created with 1$", opt.params
         ):
             opt.step(grads)
     opt.params.pop()

@@ -54,9 +54,11 @@ def wrong_values(rule, name):
             yield value, TypeError, f"{name} must be True or False, got {value!r}"
     else:
         eps_modes = "'outside', 'hat'" if rule.startswith("adam") else "'outside', 'inside'"
-        valid = CHOICES[name] if name != "eps_mode" else eps_modes
+        valid = "one of " + (CHOICES[name] if name != "eps_mode" else eps_modes)
+        if name == "clip_norm_type":
+            valid = "1, 2, inf or 'max'"
         for value in ("nonsense", "", None, 3, True, math.nan):
-            yield value, ValueError, f"{name} must be one of {valid}, got {value!r}"
+            yield value, ValueError, f"{name} must be {valid}, got {value!r}"
 
 
 def all_names(case):

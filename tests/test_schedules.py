@@ -232,7 +232,7 @@ REFUSED = {
     "NaN": (lambda: s.Cosine(math.nan, 3), ValueError, "lr must lie in"),
     "a word": (lambda: s.Cosine("1", 3), TypeError, "lr must be a number, got '1'"),
     "steps": (lambda: s.Cosine(1, 0), ValueError, "steps must be 1 or more, got 0"),
-    "half a step": (lambda: s.Polynomial(1, 0.5), TypeError, "steps must be a whole number"),
+    "half a step": (lambda: s.Polynomial(1, 0.5), TypeError, "steps must be an integer"),
     "one step": (lambda: s.OneCycle(1, 1), ValueError, "steps must be 2 or more"),
     "no end": (lambda: s.Polynomial(1, 3, end=-1), ValueError, "end must lie in"),
     "no power": (lambda: s.Polynomial(1, 3, power=0), ValueError, r"power must lie in \(0, inf\)"),
@@ -244,7 +244,7 @@ REFUSED = {
         TypeError,
         "milestones must be a sequence of steps, got 3",
     ),
-    "growth": (lambda: s.Cosine(1, 3, growth=0.5), TypeError, "growth must be a whole number"),
+    "growth": (lambda: s.Cosine(1, 3, growth=0.5), TypeError, "growth must be an integer"),
     "restarts": (lambda: s.Cosine(1, 3, restarts=2), TypeError, "restarts must be True or False"),
     "then": (lambda: s.Warmup(3, 0.1), TypeError, "then must be a schedule, got 0.1"),
     "then, but for its values": (

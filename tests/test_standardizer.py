@@ -167,7 +167,7 @@ REFUSED = {
         "the Standardizer has seen no data",
     ),
     "an axis": (lambda: Standardizer(2).fit(X), ValueError, "x has 2 axes, so that there is no axis 2"),
-    "half an axis": (lambda: Standardizer(0.5), TypeError, "axis must be a whole number"),
+    "half an axis": (lambda: Standardizer(0.5), TypeError, "axis must be an integer"),
     "features": (
         lambda: Standardizer().fit(X).partial_fit(X[:, :1]),
         ValueError,

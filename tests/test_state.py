@@ -176,7 +176,7 @@ BAD_VALUES = {
     "half a count": (
         changed(["skipped_steps"], 0.5),
         TypeError,
-        "skipped_steps must be a whole number",
+        "skipped_steps must be an integer",
     ),
 }
 REFUSED = BAD_VALUES | {k: (do, ValueError, "state_dict" + says) for k, (do, says) in UNFIT.items()}

@@ -201,9 +201,9 @@ def test_openmp_number_of_threads_is_limited_too():
         (-1, ValueError, r"n must lie in \[0, 1024\], got -1"),
         (1025, ValueError, r"n must lie in \[0, 1024\], got 1025"),
         (10**30, ValueError, r"n must lie in \[0, 1024\], got 1000"),
-        ("2", TypeError, "n must be a whole number, got '2'"),
-        (1.5, TypeError, "n must be a whole number, got 1.5"),
-        (None, TypeError, "n must be a whole number, got None"),
+        ("2", TypeError, "n must be an integer, got '2'"),
+        (1.5, TypeError, "n must be an integer, got 1.5"),
+        (None, TypeError, "n must be an integer, got None"),
     ],
 )
 def test_set_num_threads_refuses(n, kind, says):

@@ -62,12 +62,13 @@ void require_plain(py::handle tensor, const Where& where, Recorded recorded) {
     return py::reinterpret_steal<py::object>(answer).is(py::handle(Py_True));
   };
   if (yes(PyObject_CallMethodNoArgs(tensor.ptr(), is_neg)))
-    throw py::type_error(where.text() +
-                         " is a view of numbers still to be negated: pass its resolve_neg()");
+    throw py::type_error(where.text() + " has its negative bit set (a lazy negation); pass " +
+                         where.text() + ".resolve_neg()");
   if (recorded == Recorded::refused && yes(PyObject_GetAttr(tensor.ptr(), requires_grad)) &&
       is_recording())
     throw py::type_error(where.text() +
-                         " requires a gradient, which fastopt would not record: pass its detach()");
+                         " requires grad, but fastopt does not record autograd operations; pass " +
+                         where.text() + ".detach()");
 }
 
 // What an error says; an interrupt is let through.
@@ -76,10 +77,14 @@ std::string said(const py::error_already_set& e) {
   return py::str(e.value());
 }
 
-// torch has None for the gradient of a parameter that is frozen, or that the loss does not depend on.
-const char* instead_of_none(const Where& where) {
-  const bool is_gradient = where.role.starts_with("grad");
-  return is_gradient ? ": leave its parameter out, or pass zeros" : "";
+// torch has None for the gradient of a parameter that is frozen, or that the loss does not depend on;
+// its named_parameters() are pairs of a name and a parameter.
+const char* hint_for(py::handle object, const Where& where) {
+  if (object.is_none() && where.role.starts_with("grad"))
+    return "; leave its parameter out, or pass zeros";
+  const bool is_named = PyTuple_Check(object.ptr()) && PyTuple_GET_SIZE(object.ptr()) == 2 &&
+                        PyUnicode_Check(PyTuple_GET_ITEM(object.ptr(), 0));
+  return is_named ? "; pass names and arrays as a dict" : "";
 }
 
 // By what an object says of itself. Where it cannot say one thing, it may say another.
@@ -112,7 +117,7 @@ Array read_described(py::handle object, const Where& where) {
   if (!trouble.empty())
     throw py::type_error(where.text() + " cannot be viewed as an array: " + trouble);
   throw py::type_error(where.text() + " has type " + type_name(object) + ", expected an array of " +
-                       kTypes + (object.is_none() ? instead_of_none(where) : ""));
+                       kTypes + hint_for(object, where));
 }
 
 }  // namespace
@@ -206,8 +211,8 @@ void require_target(const Array& a, const Where& at) {
   if (!Layout(a).dense(int64_t(bytes_of(a.dtype))) && a.size() > 0)
     throw py::value_error(at.text() + " has shape " + tuple_text(a.shape, a.ndim) + " and strides " +
                           tuple_text(a.strides, a.ndim) +
-                          ", expected a dense array: its elements in one stretch of memory, in "
-                          "whatever order of axes, no stride negative");
+                          ", expected a dense array: contiguous in any axis order, without gaps or "
+                          "negative strides");
 }
 
 void require_aligned(const Array& a, const Where& at) {

@@ -104,11 +104,11 @@ Running running_of(const BatchNormOptions& o, const ForwardArrays& a, int64_t ba
 void require_enough(const BatchNormOptions& o, double count, const Array& x) {
   if (count == 0.0 && x.size() > 0)
     throw py::value_error("moments.n is 0, but x has shape " + tuple_text(x.shape, x.ndim) +
-                          ": expected statistics of some values");
+                          "; expected the statistics of at least one value");
   if (o.evaluate || o.single_value || count != 1.0) return;
   throw py::value_error("x has shape " + tuple_text(x.shape, x.ndim) +
-                        ": one value for each channel, which has no variance to train with; "
-                        "single_value=\"zero_var\" takes it for 0");
+                        ", expected more than one value per channel when training; "
+                        "pass single_value=\"zero_var\" to use variance 0");
 }
 
 std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::object& x,

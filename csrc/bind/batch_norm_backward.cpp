@@ -22,17 +22,18 @@ Meeting meet(BatchNormSaved& s, std::initializer_list<std::pair<Array*, const ch
   Meeting meeting = bind::meet(arrays);
   if (meeting.empty()) return Meeting(s.place);
   if (meeting.place().device != s.place.device)
-    throw py::value_error("x lies on another device than when it went forward");
+    throw py::value_error("x is on another device than in the forward pass");
   s.used_by(meeting);
   return meeting;
 }
 
 Array read_x(const BatchNormSaved& s) {
   if (s.overwritten)
-    throw py::value_error("out was x itself: an earlier pass has overwritten x, which backward needs");
+    throw py::value_error("x was overwritten by an earlier pass with out=x, but backward needs it");
   Array x = read_array(s.x, {"x"}, Recorded::taken);
   if (x.dtype != s.dtype || !s.layout.is_of(x))
-    throw py::value_error("x has another shape, layout or dtype than when it went forward");
+    throw py::value_error(
+        "x was changed in shape, layout or dtype since the forward pass; backward needs it unchanged");
   return x;
 }
 

@@ -27,11 +27,10 @@ void require_side_by_side(bool is, const Member& m, const Member& x) {
   const auto strides = [](const Member& of) { return tuple_text(of.array.strides, of.array.ndim); };
   std::string x_text;
   if (&m.array != &x.array)
-    x_text = ", in the order of x, whose strides are " + strides(x) + ": pass a copy in that order";
+    x_text = ", in the order of x, which has strides " + strides(x) + "; pass a copy in that order";
   throw py::value_error(std::string(m.role) + " has shape " + tuple_text(m.array.shape, m.array.ndim) +
                         " and strides " + strides(m) +
-                        ", expected the elements along its last axis in memory to lie side by side" +
-                        x_text);
+                        ", expected its fastest-varying axis to be contiguous" + x_text);
 }
 
 // Makes two neighboring axes one where every array steps through them evenly.

@@ -79,8 +79,8 @@ bool on_cuda(py::handle object) {
 void require_dense(py::handle object, const Where& where) {
   const std::string layout = py::str(attribute(object, py::str("layout")));
   if (layout.starts_with("torch.sparse"))
-    throw py::type_error(where.text() + " is sparse (" + layout +
-                         "), expected a dense array: pass its to_dense()");
+    throw py::type_error(where.text() + " is sparse (" + layout + "), expected a dense array; pass " +
+                         where.text() + ".to_dense()");
 }
 
 // Says in one line what whoever was asked for an array has raised; torch adds where, line by line.

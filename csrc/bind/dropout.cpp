@@ -40,7 +40,7 @@ int64_t read_axis(py::handle axis) {
   const auto whole = py::reinterpret_steal<py::object>(PyNumber_Index(axis.ptr()));
   if (!whole || PyBool_Check(axis.ptr())) {
     clear_error();
-    throw py::type_error("channel_axis must be None or a whole number, got " + shown(axis));
+    throw py::type_error("channel_axis must be None or an integer, got " + shown(axis));
   }
   int overflow = 0;
   const int64_t n = PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);
@@ -62,7 +62,7 @@ DropoutMask read_mask(py::handle p, py::handle seed, py::handle offset, py::hand
   const int64_t given = read_axis(channel_axis), axis = given < 0 ? given + ndim : given;
   if (axis < 1 || axis >= ndim)
     throw py::value_error(
-        "channel_axis must be an axis after the first, which counts the samples, of shape " +
+        "channel_axis must be an axis other than 0, the batch, of an array of shape " +
         tuple_text(shape, ndim) + ", got " + shown(channel_axis));
   mask.repeats = product(shape, 1, axis);
   mask.channels = shape[axis];
@@ -97,10 +97,10 @@ Rows read_bias(const Array& x, py::handle object) {
   const Array& b = bias.array;
   if (b.dtype != x.dtype && b.dtype != DType::float32)
     throw py::type_error("bias has dtype " + std::string(name_of(b.dtype)) + ", but x has " +
-                         name_of(x.dtype) + ": expected that or float32");
+                         name_of(x.dtype) + "; expected the same or float32");
   if (x.ndim == 0 || b.ndim != 1 || b.shape[0] != x.shape[x.ndim - 1])
     throw py::value_error("bias has shape " + tuple_text(b.shape, b.ndim) + ", but x has " +
-                          tuple_text(x.shape, x.ndim) + ": expected one value for each of its columns");
+                          tuple_text(x.shape, x.ndim) + "; expected one value per column");
   return bias;
 }
 

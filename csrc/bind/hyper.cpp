@@ -56,6 +56,7 @@ struct Choice {
   const char* name;
   void (*set)(Hyper&, int);
   std::vector<std::string> names;  // in the order of the enum
+  const char* expected = nullptr;  // for messages, where names are not all that is accepted
 };
 
 template <auto Member>
@@ -63,6 +64,8 @@ void set(Hyper& h, int value) {
   using Enum = std::remove_reference_t<decltype(h.*Member)>;
   h.*Member = static_cast<Enum>(value);
 }
+
+constexpr const char* kNorms = "1, 2, inf or 'max'";
 
 const std::vector<Choice>& choices() {
   static const std::vector<Choice> all = {
@@ -73,10 +76,10 @@ const std::vector<Choice>& choices() {
       {"decay_order", set<&Hyper::decay_order>, {"before", "after"}},
       {"decay_scale", set<&Hyper::decay_scale>, {"lr", "none"}},
       {"clip_scope", set<&Hyper::clip_scope>, {"global", "tensor"}},
-      {"clip_norm_type", set<&Hyper::clip_norm_type>, {"2", "1", "max"}},
+      {"clip_norm_type", set<&Hyper::clip_norm_type>, {"2", "1", "max"}, kNorms},
       {"on_nonfinite", set<&Hyper::on_nonfinite>, {"propagate", "skip", "raise"}},
       {"scope", set<&Hyper::clip_scope>, {"global", "tensor"}},  // as clip_grad_norm calls them
-      {"norm_type", set<&Hyper::clip_norm_type>, {"2", "1", "max"}},
+      {"norm_type", set<&Hyper::clip_norm_type>, {"2", "1", "max"}, kNorms},
   };
   return all;
 }
@@ -116,7 +119,8 @@ void set_choice(Hyper& h, const RuleInfo& rule, const Choice& c, py::handle valu
     if (c.names[i] == text) return c.set(h, i);
     valid += (valid.empty() ? "'" : ", '") + c.names[i] + "'";
   }
-  throw py::value_error(std::string(c.name) + " must be one of " + valid + ", got " + shown(value));
+  throw py::value_error(std::string(c.name) + " must be " +
+                        (c.expected ? c.expected : "one of " + valid) + ", got " + shown(value));
 }
 
 bool listed(const char* const* names, const std::string& name) {

@@ -74,8 +74,8 @@ void Meeting::add(Array& a, const Where& where) {
     return restream();
   }
   if (a.device != place_.device)
-    throw py::value_error(where.text() + " lies " + device_text(a.device) + ", but " + first_.text() +
-                          " " + device_text(place_.device));
+    throw py::value_error(where.text() + " is " + device_text(a.device) + ", but " + first_.text() +
+                          " is " + device_text(place_.device));
 }
 
 void Meeting::restream() {

@@ -126,7 +126,7 @@ void Stepper::look_at_targets(std::vector<Storage>& storages) {
   const int64_t made_with = std::accumulate(group_sizes_.begin(), group_sizes_.end(), int64_t{0});
   if (n != made_with)
     throw py::value_error(param_role_ + " has " + std::to_string(n) +
-                          " arrays, but the optimizer was made with " + std::to_string(made_with));
+                          " arrays, but the optimizer was created with " + std::to_string(made_with));
   tensors_.resize(n);
   known_.resize((1 + rule_.slots) * n);
   owners_.resize((1 + rule_.slots) * n);

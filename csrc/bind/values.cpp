@@ -44,7 +44,8 @@ double read_number(const char* name, py::handle value, const Interval& interval)
 
 bool read_switch(const char* name, py::handle value) {
   if (!PyBool_Check(value.ptr()))
-    throw py::type_error(std::string(name) + " must be True or False, got " + shown(value));
+    throw py::type_error(std::string(name) + " must be True or False, got " + shown(value) +
+                         (is_switch(value) ? "; pass a Python bool" : ""));
   return value.ptr() == Py_True;
 }
 
@@ -54,7 +55,7 @@ uint64_t read_whole(const char* name, py::handle value, int bits) {
       PyBool_Check(value.ptr()) ? nullptr : PyNumber_Index(value.ptr()));
   if (!whole) {
     clear_error();
-    throw py::type_error(std::string(name) + " must be a whole number, got " + shown(value));
+    throw py::type_error(std::string(name) + " must be an integer, got " + shown(value));
   }
   const uint64_t n = PyLong_AsUnsignedLongLong(whole.ptr());
   const bool outside = PyErr_Occurred();

@@ -19,7 +19,7 @@ struct Interval {
 double read_number(const char* name, py::handle value, const Interval& interval);
 bool read_switch(const char* name, py::handle value);
 
-// A whole number in [0, 2**bits).
+// An integer in [0, 2**bits).
 uint64_t read_whole(const char* name, py::handle value, int bits);
 
 // Clears the Python error that is set. An interrupt or an exit is thrown instead.

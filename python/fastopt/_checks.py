@@ -15,7 +15,7 @@ def integer(name: str, value: Any) -> int:
             return int(operator.index(value))
     except TypeError:
         pass
-    raise TypeError(f"{name} must be a whole number, got {value!r}")
+    raise TypeError(f"{name} must be an integer, got {value!r}")
 
 
 def count(name: str, value: Any, least: int = 0) -> int:
