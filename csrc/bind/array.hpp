@@ -22,7 +22,7 @@ inline constexpr int kUnknownDevice = -2;
 using Arrays = py::typing::List<py::object>;
 
 // Which argument is spoken of: "params[3]", "grads['W1']", or "param" alone.
-struct Where {
+struct ArgName {
   std::string role;
   py::ssize_t index = -1;      // -1: the role is the whole name
   py::handle names = Py_None;  // called with both, where they make another name than role[index]
@@ -50,18 +50,18 @@ struct Array {
 
 // What of a tensor whose gradient torch records: refused, since a result would be missing from the
 // record, or taken, as an optimizer must.
-enum class Recorded : bool { refused, taken };
+enum class RequiresGrad : bool { reject, allow };
 
 // An attribute; None if there is none, or asking for it raises something else, which is `trouble`.
 py::object attribute(py::handle object, py::handle name, std::string* trouble = nullptr);
 
 // Of NumPy's dtype object, which CuPy's arrays have, too.
-DType dtype_of(py::handle numpys, const Where& where);
+DType dtype_of(py::handle numpys, const ArgName& arg);
 
 // Takes NumPy arrays; CUDA arrays, if there is an engine for them; through a NumPy view or DLPack
 // everything else that lives in host memory.
 // Throws TypeError for what is no array of a floating type fastopt computes with.
-Array read_array(py::handle object, const Where& where, Recorded recorded = Recorded::refused);
+Array read_array(py::handle object, const ArgName& arg, RequiresGrad policy = RequiresGrad::reject);
 
 // Shape and strides of an array, kept.
 struct Layout {
@@ -103,24 +103,22 @@ std::string type_name(py::handle object);
 std::string tuple_text(const py::ssize_t* numbers, int count);
 
 // The refusals that several callers share.
-void require_few_axes(py::ssize_t ndim, const Where& at);  // as many as a walk has room for
-void require_shape(const Array& a, const Where& at, const Array& like, const Where& like_at);
-void require_dtype(const Array& a, const Where& at, const Array& like, const Where& like_at);
-void require_target(const Array& a, const Where& at);  // writable, dense
-// A misaligned access on a device is an error that loses the device's whole context.
-void require_aligned(const Array& a, const Where& at);
+void require_few_axes(py::ssize_t ndim, const ArgName& arg);  // as many as a walk has room for
+void require_shape(const Array& a, const ArgName& arg, const Array& like, const ArgName& like_arg);
+void require_dtype(const Array& a, const ArgName& arg, const Array& like, const ArgName& like_arg);
+void require_target(const Array& a, const ArgName& arg);  // writable, dense
 
 // Written buffers must not overlap each other, nor those that are only read.
 class Overlaps {
  public:
-  void write(const Array& a, const Where& where);
+  void write(const Array& a, const ArgName& arg);
   void check_writes();  // after the last write()
-  void check_read(const Array& a, const Where& where) const;
+  void check_read(const Array& a, const ArgName& arg) const;
 
  private:
   struct Entry {
     Range range;
-    Where where;
+    ArgName arg;
   };
   std::vector<Entry> writes_;
 };

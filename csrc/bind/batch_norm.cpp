@@ -10,8 +10,8 @@ namespace fastopt::bind {
 namespace {
 
 // An engine's numbers. It may wait for the device, and that for Python.
-Numbers copied_to_host(Place place, const double* from, int64_t count) {
-  Numbers host(count);
+DoubleArray copied_to_host(Place place, const double* from, int64_t count) {
+  DoubleArray host(count);
   double* const to = host.mutable_data();
   const Backend& engine = engine_of(place);
   py::gil_scoped_release unlocked;
@@ -40,21 +40,21 @@ void require_apart(const Overlaps& written, const Array& result, const Array& in
   if (input.owner && !overwrites(result, input)) written.check_read(input, {role});
 }
 
-void require_statistics(const Numbers& a, const char* role, int64_t channels) {
+void require_statistics(const DoubleArray& a, const char* role, int64_t channels) {
   if (a.ndim() == 1 && a.shape(0) == channels) return;
   throw py::value_error(std::string(role) + " has shape " + tuple_text(a.shape(), int(a.ndim())) +
                         ", expected (" + std::to_string(channels) + ",)");
 }
 
 ChannelBuffer::ChannelBuffer(const Place& place, int64_t count)
-    : place_(place), count_(count), room_(place, count * int64_t(sizeof(double)), Lifetime::call) {}
+    : place_(place), count_(count), buffer_(place, count * int64_t(sizeof(double)), Lifetime::call) {}
 
-ChannelBuffer::ChannelBuffer(const Place& place, Numbers& host, int64_t count)
+ChannelBuffer::ChannelBuffer(const Place& place, DoubleArray& host, int64_t count)
     : ChannelBuffer(place, count) {
   engine_of(place).copy_to_device(place, data(), host.data(), count * int64_t(sizeof(double)));
 }
 
-Numbers ChannelBuffer::to_host() const { return copied_to_host(place_, data(), count_); }
+DoubleArray ChannelBuffer::to_host() const { return copied_to_host(place_, data(), count_); }
 
 namespace {
 
@@ -129,14 +129,14 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
   a.check_overlaps(o.evaluate);
 
   BatchNormForward call{};
-  const Meeting meeting = meet({{&a.x, "x"},
-                                {&a.y, "out"},
-                                {&a.residual, "residual"},
-                                {&a.gamma.array, "gamma"},
-                                {&a.beta.array, "beta"},
-                                {&a.mean.array, "running_mean"},
-                                {&a.var.array, "running_var"}});
-  call.place = meeting.place();
+  const CallDevice device = resolve_device({{&a.x, "x"},
+                                            {&a.y, "out"},
+                                            {&a.residual, "residual"},
+                                            {&a.gamma.array, "gamma"},
+                                            {&a.beta.array, "beta"},
+                                            {&a.mean.array, "running_mean"},
+                                            {&a.var.array, "running_var"}});
+  call.place = device.place();
   call.space = a.space(call);
   call.dtype = a.x.dtype;
   call.gamma = a.gamma.vector;
@@ -159,17 +159,19 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
 
   std::unique_ptr<BatchNormSaved> saved(new BatchNormSaved{
       x, gamma, beta, false, !residual.is_none(), a.axis, Layout(a.x), a.x.dtype,
-      o.evaluate ? 0.0 : count, channels, call.place, meeting.stream_object(),
-      Room(call.place, 4 * channels * int64_t(sizeof(double)), Lifetime::persistent), Room()});
+      o.evaluate ? 0.0 : count, channels, call.place, device.stream_object(),
+      EngineBuffer(call.place, 4 * channels * int64_t(sizeof(double)), Lifetime::persistent),
+      EngineBuffer()});
   if (overwrites(a.y, a.x)) saved->forget_x();
-  if (o.relu) saved->relu_mask = Room(call.place, relu_mask_bytes(call.space), Lifetime::persistent);
+  if (o.relu)
+    saved->relu_mask = EngineBuffer(call.place, relu_mask_bytes(call.space), Lifetime::persistent);
   call.relu_mask = saved->relu_mask.data<uint8_t>();
   call.mean = saved->mean();
   call.var = saved->var();
   call.invstd = saved->invstd();
   call.scale = saved->scale();
   py::gil_scoped_release unlocked;
-  meeting.engine().batch_norm_forward(call);
+  device.engine().batch_norm_forward(call);
   return saved;
 }
 
@@ -177,15 +179,15 @@ MomentsTuple moments(const py::object& x_object, int axis) {
   Array x = read_array(x_object, {"x"});
   BatchMoments call{};
   const int at = read_axis(axis, x);
-  const Meeting meeting = meet({{&x, "x"}});
-  call.place = meeting.place();
+  const CallDevice device = resolve_device({{&x, "x"}});
+  call.place = device.place();
   call.space = read_space(at, {{x, "x", call.x}});
   call.dtype = x.dtype;
   const ChannelBuffer mean(call.place, x.shape[at]), m2(call.place, x.shape[at]);
   call.out = {mean.data(), m2.data(), double(call.space.count())};
   {
     py::gil_scoped_release unlocked;
-    meeting.engine().batch_moments(call);
+    device.engine().batch_moments(call);
   }
   return {call.out.count, mean.to_host(), m2.to_host()};
 }
@@ -197,8 +199,8 @@ MomentsTuple join(std::vector<MomentsTuple> parts) {
   for (auto& [n, mean, m2] : parts) {
     require_statistics(mean, "moments.mean", channels);
     require_statistics(m2, "moments.m2", channels);
-    mean = Numbers(channels, mean.data());
-    m2 = Numbers(channels, m2.data());
+    mean = DoubleArray(channels, mean.data());
+    m2 = DoubleArray(channels, m2.data());
   }
   walk_tree(int64_t(parts.size()), [&](int64_t left, int64_t right, int64_t) {
     auto& [n, mean, m2] = parts[left];

@@ -6,14 +6,14 @@
 #include <optional>
 #include <tuple>
 
+#include "bind/call_device.hpp"
 #include "bind/channels.hpp"
-#include "bind/place.hpp"
 
 namespace fastopt::bind {
 
-using Numbers = py::array_t<double, py::array::c_style | py::array::forcecast>;
-using MomentsTuple = std::tuple<double, Numbers, Numbers>;  // count, means, squared deviations
-using SumsTuple = std::tuple<Numbers, Numbers>;             // of dy, of dy (x - mean)
+using DoubleArray = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using MomentsTuple = std::tuple<double, DoubleArray, DoubleArray>;  // count, means, squared deviations
+using SumsTuple = std::tuple<DoubleArray, DoubleArray>;             // of dy, of dy (x - mean)
 
 struct BatchNormOptions {
   bool evaluate;
@@ -37,13 +37,13 @@ struct BatchNormSaved {
   double count;  // that the statistics were taken over; 0 after evaluation
   int64_t channels;
   Place place;
-  py::object stream;  // which the memory goes back to: it lives as long
-  Room numbers;       // four for each channel
-  Room relu_mask;     // ReLU's bits
+  py::object stream;       // which the memory goes back to: it lives as long
+  EngineBuffer numbers;    // four for each channel
+  EngineBuffer relu_mask;  // ReLU's bits
 
-  void used_by(const Meeting& meeting) {
-    place = meeting.place();
-    stream = meeting.stream_object();
+  void used_by(const CallDevice& device) {
+    place = device.place();
+    stream = device.stream_object();
     numbers.used_on(place);
     relu_mask.used_on(place);
   }
@@ -68,15 +68,15 @@ struct BatchNormSaved {
 // Numbers of the host for an engine to read, and the reverse.
 class ChannelBuffer {
  public:
-  ChannelBuffer(const Place& place, int64_t count);                 // to be written
-  ChannelBuffer(const Place& place, Numbers& host, int64_t count);  // to be read
-  double* data() const { return room_.data<double>(); }
-  Numbers to_host() const;
+  ChannelBuffer(const Place& place, int64_t count);                     // to be written
+  ChannelBuffer(const Place& place, DoubleArray& host, int64_t count);  // to be read
+  double* data() const { return buffer_.data<double>(); }
+  DoubleArray to_host() const;
 
  private:
   Place place_;
   int64_t count_;
-  Room room_;
+  EngineBuffer buffer_;
 };
 
 // Whether each element of a result lies where the input's does.
@@ -90,7 +90,7 @@ Array read_like(py::handle object, const char* role, const Array& x);
 Array read_like_if_any(py::handle object, const char* role, const Array& x);
 
 // Refuses given numbers that are not one for each channel.
-void require_statistics(const Numbers& a, const char* role, int64_t channels);
+void require_statistics(const DoubleArray& a, const char* role, int64_t channels);
 
 SumsTuple batch_norm_reduce(const py::object& dy, BatchNormSaved& saved);
 void batch_norm_backward(const py::object& dy, BatchNormSaved& saved, const py::object& out,

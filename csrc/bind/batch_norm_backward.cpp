@@ -18,19 +18,20 @@ BatchNormBackward backward_call(const BatchNormSaved& s, const Place& place) {
 
 // Where a call's arrays lie, which is where the forward pass has left its numbers. Arrays without
 // elements lie nowhere.
-Meeting meet(BatchNormSaved& s, std::initializer_list<std::pair<Array*, const char*>> arrays) {
-  Meeting meeting = bind::meet(arrays);
-  if (meeting.empty()) return Meeting(s.place);
-  if (meeting.place().device != s.place.device)
+CallDevice resolve_device(BatchNormSaved& s,
+                          std::initializer_list<std::pair<Array*, const char*>> arrays) {
+  CallDevice device = bind::resolve_device(arrays);
+  if (device.empty()) return CallDevice(s.place);
+  if (device.place().device != s.place.device)
     throw py::value_error("x is on another device than in the forward pass");
-  s.used_by(meeting);
-  return meeting;
+  s.used_by(device);
+  return device;
 }
 
 Array read_x(const BatchNormSaved& s) {
   if (s.overwritten)
     throw py::value_error("x was overwritten by an earlier pass with out=x, but backward needs it");
-  Array x = read_array(s.x, {"x"}, Recorded::taken);
+  Array x = read_array(s.x, {"x"}, RequiresGrad::allow);
   if (x.dtype != s.dtype || !s.layout.is_of(x))
     throw py::value_error(
         "x was changed in shape, layout or dtype since the forward pass; backward needs it unchanged");
@@ -41,14 +42,14 @@ Array read_x(const BatchNormSaved& s) {
 
 SumsTuple batch_norm_reduce(const py::object& dy_object, BatchNormSaved& s) {
   Array x = read_x(s), dy = read_like(dy_object, "dy", x);
-  const Meeting meeting = meet(s, {{&x, "x"}, {&dy, "dy"}});
-  BatchNormBackward call = backward_call(s, meeting.place());
+  const CallDevice device = resolve_device(s, {{&x, "x"}, {&dy, "dy"}});
+  BatchNormBackward call = backward_call(s, device.place());
   call.space = read_space(s.axis, {{x, "x", call.x}, {dy, "dy", call.dy}});
   const ChannelBuffer sum(call.place, s.channels), centered(call.place, s.channels);
   call.sums = {sum.data(), centered.data()};
   {
     py::gil_scoped_release unlocked;
-    meeting.engine().batch_norm_backward(call);
+    device.engine().batch_norm_backward(call);
   }
   return {sum.to_host(), centered.to_host()};
 }
@@ -72,14 +73,14 @@ void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const p
   written.check_writes();
   require_apart(written, dx, x, "x");
   require_apart(written, dx, dy, "dy");
-  const Meeting meeting = meet(s, {{&x, "x"},
-                                   {&dy, "dy"},
-                                   {&dx, "out"},
-                                   {&rest, "dresidual"},
-                                   {&gamma.array, "dgamma"},
-                                   {&beta.array, "dbeta"}});
+  const CallDevice device = resolve_device(s, {{&x, "x"},
+                                               {&dy, "dy"},
+                                               {&dx, "out"},
+                                               {&rest, "dresidual"},
+                                               {&gamma.array, "dgamma"},
+                                               {&beta.array, "dbeta"}});
 
-  BatchNormBackward call = backward_call(s, meeting.place());
+  BatchNormBackward call = backward_call(s, device.place());
   call.space = rest.owner
                    ? read_space(s.axis, {{x, "x", call.x},
                                          {dy, "dy", call.dy},
@@ -102,7 +103,7 @@ void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const p
   call.sums_given = sums.has_value();
   {
     py::gil_scoped_release unlocked;
-    meeting.engine().batch_norm_backward(call);
+    device.engine().batch_norm_backward(call);
   }
   if (overwrites(dx, x)) s.forget_x();
 }

@@ -3,7 +3,7 @@
 #include <optional>
 #include <string>
 
-#include "bind/library.hpp"
+#include "bind/array_library.hpp"
 
 namespace fastopt::bind {
 namespace {
@@ -25,21 +25,21 @@ const Keys& keys() {
 }
 
 // Null if it is not there, or None.
-py::handle item(const py::dict& about, PyObject* key) {
-  PyObject* const found = PyDict_GetItemWithError(about.ptr(), key);
+py::handle item(const py::dict& interface, PyObject* key) {
+  PyObject* const found = PyDict_GetItemWithError(interface.ptr(), key);
   if (!found && PyErr_Occurred()) throw py::error_already_set();
   return found == Py_None ? nullptr : found;
 }
 
-py::object required(const py::dict& about, PyObject* key) {
-  const py::handle found = item(about, key);
+py::object required(const py::dict& interface, PyObject* key) {
+  const py::handle found = item(interface, key);
   if (!found) throw py::key_error(std::string(py::str(py::handle(key))));
   return py::reinterpret_borrow<py::object>(found);
 }
 
 // bfloat16 has no letter of its own: two bytes of whatever, and the library's name for it.
-DType dtype_of(py::handle object, const py::dict& about, const Where& where) {
-  const py::object type = required(about, keys().typestr);
+DType dtype_of(py::handle object, const py::dict& interface, const ArgName& arg) {
+  const py::object type = required(interface, keys().typestr);
   const auto is = [&](const char* text) {
     return PyUnicode_Check(type.ptr()) && PyUnicode_CompareWithASCIIString(type.ptr(), text) == 0;
   };
@@ -48,7 +48,7 @@ DType dtype_of(py::handle object, const py::dict& about, const Where& where) {
   if (is("<f2")) return DType::float16;
   const std::string name = py::str(py::getattr(object, py::handle(keys().dtype), type));
   if (name.size() >= 8 && name.compare(name.size() - 8, 8, "bfloat16") == 0) return DType::bfloat16;
-  throw py::type_error(where.text() + " has dtype " + name +
+  throw py::type_error(arg.text() + " has dtype " + name +
                        ", expected float16, bfloat16, float32 or float64");
 }
 
@@ -61,8 +61,8 @@ py::ssize_t number(const py::tuple& numbers, int i) {
 
 // Without strides, in row-major order.
 void read_layout(Array& a, const py::tuple& shape, const std::optional<py::tuple>& strides,
-                 const Where& where) {
-  require_few_axes(py::ssize_t(shape.size()), where);
+                 const ArgName& arg) {
+  require_few_axes(py::ssize_t(shape.size()), arg);
   a.ndim = int(shape.size());
   a.numbers = std::make_unique<py::ssize_t[]>(2 * size_t(a.ndim));
   py::ssize_t dense = py::ssize_t(bytes_of(a.dtype));
@@ -75,46 +75,56 @@ void read_layout(Array& a, const py::tuple& shape, const std::optional<py::tuple
   a.strides = a.numbers.get() + a.ndim;
 }
 
+// A device reads no value across the boundary that its size asks for.
+void require_aligned(const Array& a, const ArgName& arg) {
+  const auto size = py::ssize_t(bytes_of(a.dtype));
+  auto bits = reinterpret_cast<uintptr_t>(a.data);
+  for (int d = 0; d < a.ndim; ++d) bits |= a.shape[d] > 1 ? uintptr_t(a.strides[d]) : 0;
+  if (bits & uintptr_t(size - 1))
+    throw py::value_error(arg.text() + " is not aligned to its elements of " + std::to_string(size) +
+                          " bytes, as arrays on a CUDA device must be");
+}
+
 }  // namespace
 
 py::object cuda_interface(py::handle object, std::string* trouble) {
   return attribute(object, keys().interface, trouble);
 }
 
-Array read_cuda_array(py::handle object, const py::dict& about, const Where& where) {
-  if (item(about, keys().mask))
-    throw py::type_error(where.text() + " has a mask, expected a plain array");
+Array read_cuda_array(py::handle object, const py::dict& interface, const ArgName& arg) {
+  if (item(interface, keys().mask))
+    throw py::type_error(arg.text() + " has a mask, expected a plain array");
   Array a;
-  a.dtype = dtype_of(object, about, where);
+  a.dtype = dtype_of(object, interface, arg);
   std::optional<py::tuple> strides;
-  if (item(about, keys().strides)) strides = required(about, keys().strides);
-  read_layout(a, required(about, keys().shape), strides, where);
-  const py::tuple data = required(about, keys().data);
+  if (item(interface, keys().strides)) strides = required(interface, keys().strides);
+  read_layout(a, required(interface, keys().shape), strides, arg);
+  const py::tuple data = required(interface, keys().data);
   a.data = reinterpret_cast<char*>(data[0].cast<uintptr_t>());
   a.writable = !data[1].cast<bool>();
   a.device = kUnknownDevice;
-  if (const py::handle stream = item(about, keys().stream))
+  if (const py::handle stream = item(interface, keys().stream))
     a.stream = reinterpret_cast<void*>(stream.cast<uintptr_t>());
   a.owner = py::reinterpret_borrow<py::object>(object);
-  require_aligned(a, where);
+  require_aligned(a, arg);
   return a;
 }
 
-Array read_cupy_array(py::handle object, const Where& where) {
-  const auto asked = [](py::handle of, PyObject* name) { return py::getattr(of, py::handle(name)); };
+Array read_cupy_array(py::handle object, const ArgName& arg) {
+  const auto get = [](py::handle of, PyObject* name) { return py::getattr(of, py::handle(name)); };
   Array a;
-  a.dtype = dtype_of(asked(object, keys().dtype), where);
+  a.dtype = dtype_of(get(object, keys().dtype), arg);
   // Strides take longer than this attribute of CuPy's, which is not public.
   std::optional<py::tuple> strides;
   if (!py::getattr(object, py::handle(keys().c_contiguous), py::none()).is(py::handle(Py_True)))
-    strides = asked(object, keys().strides);
-  read_layout(a, asked(object, keys().shape), strides, where);
-  const py::object memory = asked(object, keys().data);
-  if (a.size() > 0) a.data = reinterpret_cast<char*>(asked(memory, keys().ptr).cast<uintptr_t>());
+    strides = get(object, keys().strides);
+  read_layout(a, get(object, keys().shape), strides, arg);
+  const py::object memory = get(object, keys().data);
+  if (a.size() > 0) a.data = reinterpret_cast<char*>(get(memory, keys().ptr).cast<uintptr_t>());
   a.writable = true;
-  a.device = asked(memory, keys().device_id).cast<int>();
+  a.device = get(memory, keys().device_id).cast<int>();
   a.owner = py::reinterpret_borrow<py::object>(object);
-  require_aligned(a, where);
+  require_aligned(a, arg);
   return a;
 }
 
@@ -138,8 +148,8 @@ void* handle_of(const py::object& stream) {
 
 Stream current_stream(py::handle array, int device) {
   const Library library = library_of(array);
-  if (library.exchange) return {exchanged_stream(*library.exchange, device)};
-  if (library.keeps) {
+  if (library.dlpack_exchange) return {exchanged_stream(*library.dlpack_exchange, device)};
+  if (library.is_cupy) {
     const py::object current = library_stream(keys().cupy, keys().get_current_stream, device);
     return {handle_of(current.attr(py::handle(keys().ptr))), current};
   }
@@ -147,8 +157,9 @@ Stream current_stream(py::handle array, int device) {
     const py::object current = library_stream(keys().torch, keys().current_stream, device);
     return {handle_of(current.attr(py::handle(keys().cuda_stream)))};
   }
-  const py::object about = cuda_interface(array);
-  return {handle_of(about.is_none() ? about : about.attr("get")(py::handle(keys().stream)))};
+  const py::object interface = cuda_interface(array);
+  return {
+      handle_of(interface.is_none() ? interface : interface.attr("get")(py::handle(keys().stream)))};
 }
 
 }  // namespace fastopt::bind

@@ -13,11 +13,11 @@ inline void* const kLegacyStream = reinterpret_cast<void*>(uintptr_t(1));
 py::object cuda_interface(py::handle object, std::string* trouble = nullptr);
 
 // Reads an object that has said this. Its device is asked for only where it matters.
-Array read_cuda_array(py::handle object, const py::dict& about, const Where& where);
+Array read_cuda_array(py::handle object, const py::dict& interface, const ArgName& arg);
 
 // One of CuPy's own, by its attributes: the interface would make a dict and ask for the stream, which
 // takes it a microsecond or two.
-Array read_cupy_array(py::handle object, const Where& where);
+Array read_cupy_array(py::handle object, const ArgName& arg);
 
 // `object` keeps the stream alive while it is held: CuPy ends a stream with its object. None where a
 // library has no such object, or, as torch, never ends a stream.

@@ -2,9 +2,9 @@
 
 #include <iterator>
 
+#include "bind/call_device.hpp"
 #include "bind/cuda_array.hpp"
-#include "bind/place.hpp"
-#include "bind/values.hpp"
+#include "bind/scalars.hpp"
 
 namespace fastopt::bind {
 
@@ -76,20 +76,19 @@ bool on_cuda(py::handle object) {
 }
 
 // A tensor of torch's says how it is laid out; what it raises does not.
-void require_dense(py::handle object, const Where& where) {
+void require_dense(py::handle object, const ArgName& arg) {
   const std::string layout = py::str(attribute(object, py::str("layout")));
   if (layout.starts_with("torch.sparse"))
-    throw py::type_error(where.text() + " is sparse (" + layout + "), expected a dense array; pass " +
-                         where.text() + ".to_dense()");
+    throw py::type_error(arg.text() + " is sparse (" + layout + "), expected a dense array; pass " +
+                         arg.text() + ".to_dense()");
 }
 
 // Says in one line what whoever was asked for an array has raised; torch adds where, line by line.
-[[noreturn]] void refuse(const py::error_already_set& e, py::handle object, const Where& where) {
+[[noreturn]] void refuse(const py::error_already_set& e, py::handle object, const ArgName& arg) {
   if (!e.matches(PyExc_Exception)) throw e;  // an interrupt
-  require_dense(object, where);
+  require_dense(object, arg);
   const std::string why = py::str(e.value());
-  throw py::type_error(where.text() +
-                       " cannot be read through DLPack: " + why.substr(0, why.find('\n')));
+  throw py::type_error(arg.text() + " cannot be read through DLPack: " + why.substr(0, why.find('\n')));
 }
 
 bool is_of(const Tensor& t, DType dtype) {
@@ -107,25 +106,25 @@ std::string type_text(const Tensor& t) {
   return "DLPack type code " + std::to_string(t.code) + " with " + bits + " bits";
 }
 
-DType dtype_of(const Tensor& t, const Where& where) {
+DType dtype_of(const Tensor& t, const ArgName& arg) {
   for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16, DType::float64})
     if (is_of(t, dtype)) return dtype;
-  throw py::type_error(where.text() + " has " + type_text(t) +
+  throw py::type_error(arg.text() + " has " + type_text(t) +
                        ", expected float16, bfloat16, float32 or float64");
 }
 
-Array describe(const Tensor& t, bool writable, const Where& where) {
-  if (t.device_type != kCpu && t.device_type != kCudaHost && !is_cuda(t.device_type))
-    throw py::type_error(where.text() + " lives on a device (DLPack device type " +
+Array describe(const Tensor& t, bool writable, const ArgName& arg) {
+  if (t.device_type != kCpu && t.device_type != kCuda && t.device_type != kCudaHost)
+    throw py::type_error(arg.text() + " lives on a device (DLPack device type " +
                          std::to_string(t.device_type) + "), expected host memory or CUDA's");
-  require_few_axes(t.ndim, where);
+  require_few_axes(t.ndim, arg);
   Array a;
   if (is_cuda(t.device_type)) {
     a.device = t.device_id;
     a.stream = kLegacyStream;  // for which the producer has made it ready
   }
   a.data = static_cast<char*>(t.data) + t.byte_offset;
-  a.dtype = dtype_of(t, where);
+  a.dtype = dtype_of(t, arg);
   a.writable = writable;
   a.ndim = t.ndim;
   a.numbers = std::make_unique<py::ssize_t[]>(2 * t.ndim);
@@ -137,33 +136,32 @@ Array describe(const Tensor& t, bool writable, const Where& where) {
   }
   a.shape = a.numbers.get();
   a.strides = a.numbers.get() + t.ndim;
-  if (!t.data && a.size() > 0) throw py::type_error(where.text() + " has no memory of its own");
-  if (a.device != kHost) require_aligned(a, where);
+  if (!t.data && a.size() > 0) throw py::type_error(arg.text() + " has no memory of its own");
   return a;
 }
 
 }  // namespace
 
-Array read_dlpack(py::handle object, const Where& where) {
+Array read_dlpack(py::handle object, const ArgName& arg) {
   bool cuda = false;
   py::object capsule;
   try {
     cuda = on_cuda(object);
-    if (cuda) require_cuda(object, where);
+    if (cuda) require_cuda(object, arg);
     capsule = capsule_of(object, cuda);
   } catch (const py::error_already_set& e) {
-    refuse(e, object, where);
+    refuse(e, object, arg);
   }
   Array a;
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
     const auto* m = static_cast<Versioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
-    a = describe(m->tensor, !(m->flags & kReadOnly), where);
+    a = describe(m->tensor, !(m->flags & kReadOnly), arg);
     a.is_copy = m->flags & kIsCopied;
   } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
     const auto* m = static_cast<Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
-    a = describe(m->tensor, true, where);
+    a = describe(m->tensor, true, arg);
   } else {
-    throw py::type_error(where.text() + ".__dlpack__() gave no DLPack capsule");
+    throw py::type_error(arg.text() + ".__dlpack__() gave no DLPack capsule");
   }
   a.owner = std::move(capsule);
   return a;
@@ -180,22 +178,22 @@ const Exchange* exchange_of(py::handle type) {
   return found && found->describe && found->current_stream ? found : nullptr;
 }
 
-Array read_exchanged(const Exchange& with, py::handle object, const Where& where) {
+Array read_exchanged(const Exchange& with, py::handle object, const ArgName& arg) {
   Tensor t;
   try {
     if (with.describe(object.ptr(), &t)) throw py::error_already_set();
   } catch (const py::error_already_set& e) {
-    refuse(e, object, where);
+    refuse(e, object, arg);
   }
-  if (is_cuda(t.device_type)) require_cuda(object, where);
-  Array a = describe(t, true, where);
+  if (t.device_type == kCuda) require_cuda(object, arg);
+  Array a = describe(t, true, arg);
   a.stream = nullptr;  // its library's current one
   a.owner = py::reinterpret_borrow<py::object>(object);
   return a;
 }
 
-bool lies_so(const Exchange& with, py::handle object, const void* data, DType dtype,
-             const Layout& layout) {
+bool has_layout(const Exchange& with, py::handle object, const void* data, DType dtype,
+                const Layout& layout) {
   Tensor t;
   if (with.describe(object.ptr(), &t)) {
     clear_error();  // reading the array raises it again

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "bind/array.hpp"
-#include "bind/place.hpp"
-#include "bind/values.hpp"
+#include "bind/call_device.hpp"
+#include "bind/scalars.hpp"
 #include "cpu/dropout.hpp"
 #include "rules/philox.hpp"
 
@@ -17,22 +17,22 @@ namespace {
 // ---- options ----
 
 double read_p(py::handle p) { return read_number("p", p, {0, 1}); }
-uint64_t read_seed(py::handle seed) { return read_whole("seed", seed, 64); }
-uint64_t read_offset(py::handle offset) { return read_whole("offset", offset, 64); }
+uint64_t read_seed(py::handle seed) { return read_uint("seed", seed, 64); }
+uint64_t read_offset(py::handle offset) { return read_uint("offset", offset, 64); }
 
 Scaling read_scaling(py::handle value) {
   if (py::isinstance<py::str>(value)) {
     if (!PyUnicode_CompareWithASCIIString(value.ptr(), "inverted")) return Scaling::inverted;
     if (!PyUnicode_CompareWithASCIIString(value.ptr(), "test_time")) return Scaling::test_time;
   }
-  throw py::value_error("scaling must be one of 'inverted', 'test_time', got " + shown(value));
+  throw py::value_error("scaling must be one of 'inverted', 'test_time', got " + repr_of(value));
 }
 
 DropoutOptions read_options(py::handle training, py::handle scaling, py::handle alpha) {
-  DropoutOptions o{read_scaling(scaling), read_switch("training", training),
-                   read_switch("alpha", alpha), false};
+  DropoutOptions o{read_scaling(scaling), read_bool("training", training), read_bool("alpha", alpha),
+                   false};
   if (o.alpha && o.scaling != Scaling::inverted)
-    throw py::value_error("alpha dropout needs scaling='inverted', got " + shown(scaling));
+    throw py::value_error("alpha dropout needs scaling='inverted', got " + repr_of(scaling));
   return o;
 }
 
@@ -40,7 +40,7 @@ int64_t read_axis(py::handle axis) {
   const auto whole = py::reinterpret_steal<py::object>(PyNumber_Index(axis.ptr()));
   if (!whole || PyBool_Check(axis.ptr())) {
     clear_error();
-    throw py::type_error("channel_axis must be None or an integer, got " + shown(axis));
+    throw py::type_error("channel_axis must be None or an integer, got " + repr_of(axis));
   }
   int overflow = 0;
   const int64_t n = PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);
@@ -56,14 +56,13 @@ int64_t product(const py::ssize_t* shape, int64_t begin, int64_t end) {
 DropoutMask read_mask(py::handle p, py::handle seed, py::handle offset, py::handle start,
                       py::handle channel_axis, const py::ssize_t* shape, int ndim) {
   DropoutMask mask{
-      read_p(p), read_seed(seed), read_offset(offset), int64_t(read_whole("start", start, 62)), 0, 0,
-      0};
+      read_p(p), read_seed(seed), read_offset(offset), int64_t(read_uint("start", start, 62)), 0, 0, 0};
   if (channel_axis.is_none()) return mask;
   const int64_t given = read_axis(channel_axis), axis = given < 0 ? given + ndim : given;
   if (axis < 1 || axis >= ndim)
     throw py::value_error(
         "channel_axis must be an axis other than 0, the batch, of an array of shape " +
-        tuple_text(shape, ndim) + ", got " + shown(channel_axis));
+        tuple_text(shape, ndim) + ", got " + repr_of(channel_axis));
   mask.repeats = product(shape, 1, axis);
   mask.channels = shape[axis];
   mask.inner = product(shape, axis + 1, ndim);
@@ -73,27 +72,28 @@ DropoutMask read_mask(py::handle p, py::handle seed, py::handle offset, py::hand
 // ---- arrays ----
 
 // An array and, unless its elements lie in row-major order, the way to visit them so.
-struct Rows {
+struct RowMajorArray {
   Array array;
   std::unique_ptr<Walk> walk;
 
-  Rows() = default;
-  Rows(py::handle object, const Where& where) : array(read_array(object, where)) {
+  RowMajorArray() = default;
+  RowMajorArray(py::handle object, const ArgName& arg) : array(read_array(object, arg)) {
     if (!is_row_major(array)) walk = std::make_unique<Walk>(row_walk(array));
   }
   Source source() const { return {array.data, walk.get()}; }
 };
 
-Rows read_like(const Rows& x, const Where& x_at, py::handle object, const Where& where) {
-  Rows rows(object, where);
-  require_shape(rows.array, where, x.array, x_at);
-  require_dtype(rows.array, where, x.array, x_at);
-  return rows;
+RowMajorArray read_like(const RowMajorArray& x, const ArgName& x_arg, py::handle object,
+                        const ArgName& arg) {
+  RowMajorArray array(object, arg);
+  require_shape(array.array, arg, x.array, x_arg);
+  require_dtype(array.array, arg, x.array, x_arg);
+  return array;
 }
 
-Rows read_bias(const Array& x, py::handle object) {
-  const Where at{"bias"};
-  Rows bias(object, at);
+RowMajorArray read_bias(const Array& x, py::handle object) {
+  const ArgName arg{"bias"};
+  RowMajorArray bias(object, arg);
   const Array& b = bias.array;
   if (b.dtype != x.dtype && b.dtype != DType::float32)
     throw py::type_error("bias has dtype " + std::string(name_of(b.dtype)) + ", but x has " +
@@ -111,30 +111,30 @@ bool is_same(const Array& a, const Array& b) {
   return a.data == b.data;
 }
 
-void require_apart(const Array& a, const Where& at, const Array& out) {
+void require_apart(const Array& a, const ArgName& arg, const Array& out) {
   const Range read = range_of(a), written = range_of(out);
   if (read.begin < written.end && written.begin < read.end)
-    throw py::value_error(at.text() + " and out overlap in memory");
+    throw py::value_error(arg.text() + " and out overlap in memory");
 }
 
 // ---- the calls ----
 
-void run(Rows& x, const Where& x_at, Rows* residual, Rows* bias, py::handle out_object,
-         const DropoutMask& mask, const DropoutOptions& options) {
-  const Where out_at{"out"};
-  Rows out = read_like(x, x_at, out_object, out_at);
-  Meeting meeting;
-  meeting.add(x.array, x_at);
-  meeting.add(out.array, out_at);
-  if (residual) meeting.add(residual->array, {"residual"});
-  if (bias) meeting.add(bias->array, {"bias"});
-  require_target(out.array, out_at);
-  if (!is_same(x.array, out.array)) require_apart(x.array, x_at, out.array);
+void run(RowMajorArray& x, const ArgName& x_arg, RowMajorArray* residual, RowMajorArray* bias,
+         py::handle out_object, const DropoutMask& mask, const DropoutOptions& options) {
+  const ArgName out_arg{"out"};
+  RowMajorArray out = read_like(x, x_arg, out_object, out_arg);
+  CallDevice device;
+  device.add(x.array, x_arg);
+  device.add(out.array, out_arg);
+  if (residual) device.add(residual->array, {"residual"});
+  if (bias) device.add(bias->array, {"bias"});
+  require_target(out.array, out_arg);
+  if (!is_same(x.array, out.array)) require_apart(x.array, x_arg, out.array);
   if (residual && !is_same(residual->array, out.array))
     require_apart(residual->array, {"residual"}, out.array);
   if (bias) require_apart(bias->array, {"bias"}, out.array);
   const Array& a = x.array;
-  const DropoutCall call{meeting.place(),
+  const DropoutCall call{device.place(),
                          mask,
                          options,
                          a.dtype,
@@ -145,10 +145,11 @@ void run(Rows& x, const Where& x_at, Rows* residual, Rows* bias, py::handle out_
                          bias ? bias->array.dtype : a.dtype,
                          a.ndim > 0 ? a.shape[a.ndim - 1] : 1,
                          {out.array.data, out.walk.get()}};
-  for (const Rows* rows : std::initializer_list<const Rows*>{&x, &out, residual, bias})
-    if (rows) meeting.await(rows->array);
+  for (const RowMajorArray* array :
+       std::initializer_list<const RowMajorArray*>{&x, &out, residual, bias})
+    if (array) device.wait_for(array->array);
   py::gil_scoped_release unlocked;
-  meeting.engine().dropout(call);
+  device.engine().dropout(call);
 }
 
 Shape dropout_forward(py::handle x_object, py::handle residual_object, py::handle bias_object,
@@ -156,14 +157,14 @@ Shape dropout_forward(py::handle x_object, py::handle residual_object, py::handl
                       py::handle training, py::handle scaling, py::handle alpha,
                       py::handle channel_axis, py::handle start) {
   const DropoutOptions options = read_options(training, scaling, alpha);
-  const Where x_at{"x"};
-  Rows x(x_object, x_at);
+  const ArgName x_arg{"x"};
+  RowMajorArray x(x_object, x_arg);
   const DropoutMask mask = read_mask(p, seed, offset, start, channel_axis, x.array.shape, x.array.ndim);
-  Rows residual, bias;
+  RowMajorArray residual, bias;
   const bool adds = !residual_object.is_none(), shifts = !bias_object.is_none();
-  if (adds) residual = read_like(x, x_at, residual_object, {"residual"});
+  if (adds) residual = read_like(x, x_arg, residual_object, {"residual"});
   if (shifts) bias = read_bias(x.array, bias_object);
-  run(x, x_at, adds ? &residual : nullptr, shifts ? &bias : nullptr, out, mask, options);
+  run(x, x_arg, adds ? &residual : nullptr, shifts ? &bias : nullptr, out, mask, options);
   return shape_of(x.array);
 }
 
@@ -172,14 +173,14 @@ void dropout_backward(py::handle dy_object, py::handle out, py::handle seed, py:
                       py::handle channel_axis, py::handle start, const Shape& shape) {
   DropoutOptions options = read_options(training, scaling, alpha);
   options.backward = true;
-  const Where dy_at{"dy"};
-  Rows dy(dy_object, dy_at);
+  const ArgName dy_arg{"dy"};
+  RowMajorArray dy(dy_object, dy_arg);
   if (!shape_of(dy.array).equal(shape))
     throw py::value_error("dy has shape " + tuple_text(dy.array.shape, dy.array.ndim) +
                           ", but the forward's x had " + std::string(py::str(py::handle(shape))));
   const DropoutMask mask =
       read_mask(p, seed, offset, start, channel_axis, dy.array.shape, dy.array.ndim);
-  run(dy, dy_at, nullptr, nullptr, out, mask, options);
+  run(dy, dy_arg, nullptr, nullptr, out, mask, options);
 }
 
 void fill_mask(py::array_t<bool, py::array::c_style> keep, py::handle seed, py::handle offset,
@@ -194,7 +195,7 @@ void fill_mask(py::array_t<bool, py::array::c_style> keep, py::handle seed, py::
 py::typing::Tuple<py::int_, py::int_, py::int_, py::int_> philox4x32(py::handle seed, py::handle offset,
                                                                      py::handle index) {
   uint32_t word[4];
-  philox_words(read_seed(seed), read_offset(offset), read_whole("index", index, 64), word);
+  philox_words(read_seed(seed), read_offset(offset), read_uint("index", index, 64), word);
   return py::make_tuple(word[0], word[1], word[2], word[3]);
 }
 

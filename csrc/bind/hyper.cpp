@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "bind/values.hpp"
+#include "bind/scalars.hpp"
 
 namespace fastopt::bind {
 namespace {
@@ -40,12 +40,12 @@ constexpr Number kNumbers[] = {
     {"value", &Hyper::clip_value, {0, kInf}},
 };
 
-struct Switch {
+struct Flag {
   const char* name;
   bool Hyper::* at;
 };
 
-constexpr Switch kSwitches[] = {
+constexpr Flag kFlags[] = {
     {"lr_in_velocity", &Hyper::lr_in_velocity},
     {"bias_correction", &Hyper::bias_correction},
     {"nesterov", &Hyper::nesterov},
@@ -120,7 +120,7 @@ void set_choice(Hyper& h, const RuleInfo& rule, const Choice& c, py::handle valu
     valid += (valid.empty() ? "'" : ", '") + c.names[i] + "'";
   }
   throw py::value_error(std::string(c.name) + " must be " +
-                        (c.expected ? c.expected : "one of " + valid) + ", got " + shown(value));
+                        (c.expected ? c.expected : "one of " + valid) + ", got " + repr_of(value));
 }
 
 bool listed(const char* const* names, const std::string& name) {
@@ -140,8 +140,8 @@ void set_one(Hyper& h, const RuleInfo& rule, const std::string& name, py::handle
   if (!known) throw py::type_error(std::string(rule.name) + " has no hyper-parameter '" + name + "'");
   for (const Number& n : kNumbers)
     if (name == n.name) return set_number(h, n, value);
-  for (const Switch& s : kSwitches)
-    if (name == s.name) return void(h.*s.at = read_switch(s.name, value));
+  for (const Flag& s : kFlags)
+    if (name == s.name) return void(h.*s.at = read_bool(s.name, value));
   for (const Choice& c : choices())
     if (name == c.name) return set_choice(h, rule, c, value);
 }

@@ -5,10 +5,10 @@
 #include <cstdlib>
 
 #include "bind/batch_norm.hpp"
+#include "bind/call_device.hpp"
 #include "bind/dropout.hpp"
 #include "bind/hyper.hpp"
 #include "bind/norms.hpp"
-#include "bind/place.hpp"
 #include "bind/stepper.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/isa_dispatch.hpp"
@@ -50,7 +50,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "fastopt's kernels. Use the fastopt package instead.";
   select_isa();
   register_machine(m);
-  bind::register_place(m);
+  bind::register_call_device(m);
   bind::register_hyper(m);
   bind::register_stepper(m);
   bind::register_norms(m);

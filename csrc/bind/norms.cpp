@@ -2,8 +2,8 @@
 #include "bind/norms.hpp"
 
 #include "bind/array.hpp"
+#include "bind/call_device.hpp"
 #include "bind/hyper.hpp"
-#include "bind/place.hpp"
 #include "core/float_mode.hpp"
 #include "rules/around.hpp"
 
@@ -15,18 +15,18 @@ struct Checked {
   std::vector<Array> arrays;
   std::vector<std::unique_ptr<Walk>> walks;
   std::vector<NormTensor> tensors;
-  Meeting meeting;
+  CallDevice device;
 
   Checked(const Arrays& list, const std::string& role, const py::object& names, bool written) {
     Overlaps overlaps;
     for (size_t i = 0; i < list.size(); ++i) {
-      const Where at{role, py::ssize_t(i), names};
-      Array a = read_array(list[i], at);
+      const ArgName arg{role, py::ssize_t(i), names};
+      Array a = read_array(list[i], arg);
       if (written) {
-        require_target(a, at);
-        overlaps.write(a, at);
+        require_target(a, arg);
+        overlaps.write(a, arg);
       }
-      meeting.add(a, at);
+      device.add(a, arg);
       const Layout layout(a);
       const bool dense = layout.dense(int64_t(bytes_of(a.dtype)));
       walks.push_back(dense ? nullptr : std::make_unique<Walk>(walk_like(layout, a)));
@@ -34,12 +34,12 @@ struct Checked {
       arrays.push_back(std::move(a));
     }
     overlaps.check_writes();
-    for (const Array& a : arrays) meeting.await(a);
+    for (const Array& a : arrays) device.wait_for(a);
   }
 
   double norm(size_t first, size_t count, ClipNorm kind) const {
     py::gil_scoped_release unlocked;
-    return meeting.engine().norm(meeting.place(), tensors.data() + first, int64_t(count), kind);
+    return device.engine().norm(device.place(), tensors.data() + first, int64_t(count), kind);
   }
 };
 
@@ -48,7 +48,7 @@ void scale_all(const Checked& list, const std::vector<double>& coefs, double lim
   for (size_t i = 0; i < coefs.size(); ++i)
     targets.push_back({list.arrays[i].data, list.arrays[i].dtype, list.tensors[i].size, coefs[i]});
   py::gil_scoped_release unlocked;
-  list.meeting.engine().scale(list.meeting.place(), targets.data(), int64_t(targets.size()), limit);
+  list.device.engine().scale(list.device.place(), targets.data(), int64_t(targets.size()), limit);
 }
 
 // The options of these functions, read as if they were a rule's.

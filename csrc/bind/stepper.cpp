@@ -31,7 +31,7 @@ struct Stepper::Borrowed {
   ~Borrowed() {
     for (const int64_t i : stepper.new_) stepper.grads_[i].owner = {};
     stepper.new_.clear();
-    stepper.meeting_.let_go();
+    stepper.device_.release_waited_streams();
   }
 };
 
@@ -60,8 +60,8 @@ void Stepper::set_list_hyper(const Values& values) {
   const Busy busy(*this);
   list_hyper_ = read_hyper(rule_, values);
   if (!plan_) return;
-  meeting_.restream();
-  const Backend& engine = meeting_.engine();
+  device_.refresh_stream();
+  const Backend& engine = device_.engine();
   py::gil_scoped_release unlocked;
   engine.set_hypers(plan_.get(), call());
 }
@@ -74,34 +74,29 @@ Counts Stepper::counts() {
 
 Counts Stepper::known_counts() {
   if (!plan_) return counts_;
-  meeting_.restream();  // a graph may have been replayed on another than the last step's
-  const Backend& engine = meeting_.engine();
+  device_.refresh_stream();  // a graph may have been replayed on another than the last step's
+  const Backend& engine = device_.engine();
   py::gil_scoped_release unlocked;  // it may wait for the device, and that for Python
-  return counts_ = engine.counts(plan_.get(), meeting_.place());
+  return counts_ = engine.counts(plan_.get(), device_.place());
 }
 
 void Stepper::set_counts(Counts counts) {
   const Busy busy(*this);
-  if (plan_) {
-    meeting_.restream();  // a graph may be replayed next, on another stream than the last step's
-    const Backend& engine = meeting_.engine();
-    py::gil_scoped_release unlocked;
-    engine.set_counts(plan_.get(), meeting_.place(), counts);
-  }
-  counts_ = counts;  // unless the engine has refused
+  counts_ = counts;
+  if (plan_) device_.engine().set_counts(plan_.get(), device_.place(), counts);
 }
 
 StepCall Stepper::call() {
-  return {meeting_.place(), rule_index_,  runs_.data(), int64_t(runs_.size()),
+  return {device_.place(),  rule_index_,  runs_.data(), int64_t(runs_.size()),
           counts_.step + 1, &list_hyper_, plan_.get()};
 }
 
 // What an engine keeps for the next steps.
 void Stepper::make_plan() {
-  const Backend& engine = meeting_.engine();
+  const Backend& engine = device_.engine();
   if (plan_ || !engine.make_step_plan) return;  // a host needs nothing
   plan_ = {engine.make_step_plan(call()), PlanDeleter{engine.destroy_step_plan}};
-  engine.set_counts(plan_.get(), meeting_.place(), counts_);
+  engine.set_counts(plan_.get(), device_.place(), counts_);
 }
 
 // ---- the step ----
@@ -109,8 +104,8 @@ void Stepper::make_plan() {
 void Stepper::watch_targets() {
   if (!unchanged())
     check_targets();
-  else if (!meeting_.place().on_host())
-    meeting_.restream();
+  else if (!device_.place().on_host())
+    device_.refresh_stream();
   if (persistent_) make_plan();
 }
 
@@ -144,7 +139,7 @@ bool Stepper::step(py::handle grads, py::object grad_names) {
     // whatever the arrays' library may queue there later, on the same stream or on one that has waited
     // for it (let_go), even if it reuses their memory.
     py::gil_scoped_release unlocked;
-    report = meeting_.engine().step(call);
+    report = device_.engine().step(call);
   }
   sent_ = true;
   device_counts_ = device_counts_ || report.queued;
@@ -155,7 +150,7 @@ bool Stepper::step(py::handle grads, py::object grad_names) {
   ++counts_.skipped;
   if (list_hyper_.on_nonfinite == OnNonfinite::raise) {
     PyErr_SetString(PyExc_FloatingPointError,
-                    (grad_at(report.nonfinite).text() + " has a NaN or an infinity").c_str());
+                    (grad_arg(report.nonfinite).text() + " has a NaN or an infinity").c_str());
     throw py::error_already_set();
   }
   return false;
@@ -166,8 +161,8 @@ void register_stepper(py::module_& m) {
       "check_targets",
       [](const Arrays& arrays, const std::string& role, const py::object& names) {
         for (size_t i = 0; i < arrays.size(); ++i) {
-          const Where at{role, role == "param" ? -1 : py::ssize_t(i), names};
-          require_target(read_array(arrays[i], at, Recorded::taken), at);
+          const ArgName at{role, role == "param" ? -1 : py::ssize_t(i), names};
+          require_target(read_array(arrays[i], at, RequiresGrad::allow), at);
         }
       },
       py::arg("arrays"), py::arg("role"), py::arg("names") = py::none(),

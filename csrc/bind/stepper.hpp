@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "bind/array.hpp"
+#include "bind/call_device.hpp"
 #include "bind/hyper.hpp"
-#include "bind/place.hpp"
 
 namespace fastopt::bind {
 
@@ -24,7 +24,7 @@ struct Targets {
   std::vector<Known> known_;
   std::vector<py::object> owners_;
   Overlaps overlaps_;
-  Meeting meeting_;
+  CallDevice device_;
 };
 
 // Ends what an engine keeps, which may wait for the device, and that for Python.
@@ -67,16 +67,18 @@ class Stepper : Targets {
     f(params_), f(states_), f(names_), f(grad_names_);
     for (const py::object& owner : owners_) f(owner);
     for (const Array& grad : grads_) f(grad.owner);
-    meeting_.each_object(f);
+    device_.each_object(f);
   }
 
  private:
   struct Busy;
   struct Borrowed;
 
-  Where param_at(int64_t i) const { return {param_role_, single_ ? -1 : i, names_}; }
-  Where grad_at(int64_t i) const { return {grad_role_, single_ ? -1 : i, grad_names_}; }
-  Where state_at(int slot, int64_t i) const { return {rule_.states[slot], single_ ? -1 : i, names_}; }
+  ArgName param_arg(int64_t i) const { return {param_role_, single_ ? -1 : i, names_}; }
+  ArgName grad_arg(int64_t i) const { return {grad_role_, single_ ? -1 : i, grad_names_}; }
+  ArgName state_arg(int slot, int64_t i) const {
+    return {rule_.states[slot], single_ ? -1 : i, names_};
+  }
 
   StepCall call();
   Counts known_counts();

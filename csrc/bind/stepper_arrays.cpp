@@ -3,7 +3,7 @@
 #include <numeric>
 #include <utility>
 
-#include "bind/library.hpp"
+#include "bind/array_library.hpp"
 #include "bind/stepper.hpp"
 
 namespace fastopt::bind {
@@ -53,16 +53,18 @@ bool Stepper::unchanged() {
   const int64_t n = int64_t(tensors_.size());
   if (!checked_ || int64_t(params_.size()) != n) return false;
   if (all_keep_ && are_held()) return true;
-  const Where anywhere{param_role_};
+  const ArgName anywhere{param_role_};
   // The list is asked for its length each time: reading an array may run Python code.
   const auto same = [&](PyObject* list, int64_t i, int64_t target) {
     if (PyList_GET_SIZE(list) != n) return false;
     const auto object = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(list, i));
     const bool held = object.is(owners_[target]);
     const Known& was = known_[target];
-    if (const Library library = library_of(object); held && (library.keeps || library.exchange))
-      return library.keeps || lies_so(*library.exchange, object, was.data, was.dtype, was.layout);
-    const Array a = read_array(object, anywhere, Recorded::taken);
+    if (const Library library = library_of(object);
+        held && (library.is_cupy || library.dlpack_exchange))
+      return library.is_cupy ||
+             has_layout(*library.dlpack_exchange, object, was.data, was.dtype, was.layout);
+    const Array a = read_array(object, anywhere, RequiresGrad::allow);
     return a.data == was.data && a.dtype == was.dtype && a.writable && was.layout.is_of(a);
   };
   for (int64_t i = 0; i < n; ++i) {
@@ -74,35 +76,35 @@ bool Stepper::unchanged() {
 }
 
 void Stepper::check_target(int64_t i, std::vector<Storage>& storages) {
-  const auto keep = [&](Array& a, const Where& where, int column) {
+  const auto keep = [&](Array& a, const ArgName& arg, int column) {
     const size_t target = size_t(column) * tensors_.size() + size_t(i);
-    require_target(a, where);
-    overlaps_.write(a, where);
-    meeting_.add(a, where);
+    require_target(a, arg);
+    overlaps_.write(a, arg);
+    device_.add(a, arg);
     known_[target] = {a.data, a.dtype, Layout(a)};
     owners_[target] = std::move(a.owner);
     return a.data;
   };
-  Array param = read_array(params_[i], param_at(i), Recorded::taken);
+  Array param = read_array(params_[i], param_arg(i), RequiresGrad::allow);
   StepTensor& t = tensors_[i];
-  t.param = keep(param, param_at(i), 0);
+  t.param = keep(param, param_arg(i), 0);
   t.size = param.size();
   const Layout layout(param);
   bool wide = false;
   for (int k = 0; k < rule_.slots; ++k) {
-    const Where at = state_at(k, i);
-    Array state = read_array(py::list(states_[k])[i], at, Recorded::taken);
-    require_shape(state, at, param, param_at(i));
+    const ArgName at = state_arg(k, i);
+    Array state = read_array(py::list(states_[k])[i], at, RequiresGrad::allow);
+    require_shape(state, at, param, param_arg(i));
     const bool this_wide = is_16_bit(param.dtype) && state.dtype == DType::float32;
-    if (!this_wide) require_dtype(state, at, param, param_at(i));
+    if (!this_wide) require_dtype(state, at, param, param_arg(i));
     if (k > 0 && this_wide != wide)
       throw py::type_error(at.text() + " has dtype " + name_of(state.dtype) + ", unlike " +
-                           state_at(0, i).text());
+                           state_arg(0, i).text());
     wide = this_wide;
     t.state[k] = keep(state, at, k + 1);
     if (t.size > 0 && !same_order(layout, int64_t(bytes_of(param.dtype)), state))
       throw py::value_error(at.text() + " has strides " + tuple_text(state.strides, state.ndim) +
-                            ", but " + param_at(i).text() + " has " +
+                            ", but " + param_arg(i).text() + " has " +
                             tuple_text(param.strides, param.ndim) +
                             ": their elements must have the same order in memory");
   }
@@ -154,7 +156,7 @@ void Stepper::check_targets() {
   checked_ = false;
   plan_.reset();
   all_keep_ = std::all_of(owners_.begin(), owners_.end(),
-                          [](const py::object& owner) { return library_of(owner).keeps; });
+                          [](const py::object& owner) { return library_of(owner).is_cupy; });
   cut_runs(storages);
   const size_t n = tensors_.size();
   grads_.resize(n);
@@ -190,8 +192,8 @@ bool Stepper::is_known(int64_t i, py::handle grad) const {
 // Whether a known gradient lies where it lay. CuPy's never move.
 bool Stepper::lies_there(int64_t i, py::handle grad) const {
   const Known& param = known_[i];
-  const Exchange* const exchange = meeting_.exchange();
-  return !exchange || lies_so(*exchange, grad, tensors_[i].grad.data, param.dtype, param.layout);
+  const Exchange* const exchange = device_.exchange();
+  return !exchange || has_layout(*exchange, grad, tensors_[i].grad.data, param.dtype, param.layout);
 }
 
 // Whether this is a list of gradients as before and nothing else: then there is nothing to read, and no
@@ -200,7 +202,7 @@ bool Stepper::are_as_before(py::handle grads) const {
   const size_t n = tensors_.size();
   const bool same = all_seen_ && gone_.empty() && PyList_CheckExact(grads.ptr()) &&
                     holds(grads.ptr(), last_.data(), n);
-  if (!same || !meeting_.exchange()) return same;
+  if (!same || !device_.exchange()) return same;
   for (size_t i = 0; i < n; ++i)
     if (!lies_there(int64_t(i), last_[i])) return false;
   return true;
@@ -209,22 +211,22 @@ bool Stepper::are_as_before(py::handle grads) const {
 void Stepper::read_grad(int64_t i, py::handle grad) {
   const Known& param = known_[i];
   Array& g = grads_[i];
-  const Where at = grad_at(i);
-  g = read_array(grad, at, Recorded::taken);
+  const ArgName at = grad_arg(i);
+  g = read_array(grad, at, RequiresGrad::allow);
   const bool twin = g.dtype == param.dtype && param.layout.is_of(g);
   if (!twin) {  // slower, and with all there is to say
-    const Array p = read_array(params_[i], param_at(i), Recorded::taken);
-    require_shape(g, at, p, param_at(i));
-    require_dtype(g, at, p, param_at(i));
+    const Array p = read_array(params_[i], param_arg(i), RequiresGrad::allow);
+    require_shape(g, at, p, param_arg(i));
+    require_dtype(g, at, p, param_arg(i));
     if (!param.layout.is_of(p)) {  // one of CuPy's was given another shape: all are to be read again
       checked_ = false;
       return;
     }
   }
   overlaps_.check_read(g, at);
-  const int device = meeting_.place().device;
+  const int device = device_.place().device;
   if (g.device == kUnknownDevice && grads_before_[i] == g.data) g.device = device;
-  if (g.device != device) meeting_.add(g, at);
+  if (g.device != device) device_.add(g, at);
   const int64_t itemsize = int64_t(bytes_of(param.dtype));
   const bool flat = twin || tensors_[i].size <= 1 || same_order(param.layout, itemsize, g);
   if (!flat) walks_[i] = std::make_unique<Walk>(walk_like(param.layout, g));
@@ -238,8 +240,8 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
 // Whether there is little to ask of this gradient should it come again. One of another library would
 // have to be waited for in every step.
 bool Stepper::can_be_known(const Array& g, bool twin) const {
-  const bool tells = meeting_.exchange() ? twin : library_of(g.owner).keeps;
-  return tells && g.device != kHost && meeting_.is_of_library(g.owner);
+  const bool tells = device_.exchange() ? twin : library_of(g.owner).is_cupy;
+  return tells && g.device != kHost && device_.is_of_library(g.owner);
 }
 
 // Whether all lie where those of the step before lay, element by element.
@@ -254,7 +256,7 @@ bool Stepper::read_grads(const py::tuple& grads) {
   }
   bool same = true;
   for (const int64_t i : new_) {
-    meeting_.await(grads_[i]);
+    device_.wait_for(grads_[i]);
     const bool walks = tensors_[i].grad.walk;
     const void* const data = walks || grads_[i].device == kHost ? nullptr : grads_[i].data;
     same = same && !walks && data == grads_before_[i];

@@ -14,23 +14,23 @@ const Backend& engine_of(const Place& place);
 
 // Whether CUDA arrays can be worked on here; if not, why.
 std::string cuda_trouble();
-void require_cuda(py::handle object, const Where& where);
+void require_cuda(py::handle object, const ArgName& arg);
 
 struct Exchange;
 
 // The one place where all arrays of a call lie. The first that is not empty decides, and its library's
 // current stream is the one that work is queued on; what another stream is still writing is waited for
 // there, by the device.
-class Meeting {
+class CallDevice {
  public:
-  Meeting() = default;
-  explicit Meeting(const Place& place) : place_(place) {}  // without arrays
-  Meeting(Meeting&&) = default;
-  Meeting& operator=(Meeting&&) = default;
-  ~Meeting() { let_go(); }
+  CallDevice() = default;
+  explicit CallDevice(const Place& place) : place_(place) {}  // without arrays
+  CallDevice(CallDevice&&) = default;
+  CallDevice& operator=(CallDevice&&) = default;
+  ~CallDevice() { release_waited_streams(); }
   bool empty() const { return !owner_; }
 
-  void add(Array& a, const Where& where);
+  void add(Array& a, const ArgName& arg);
   const Place& place() const { return place_; }
   const Backend& engine() const { return engine_of(place_); }
 
@@ -39,12 +39,12 @@ class Meeting {
   bool is_of_library(py::handle array) const;
   const Exchange* exchange() const;  // of that library; null if it has none
 
-  void await(const Array& a);  // before work is queued
+  void wait_for(const Array& a);  // before work is queued
   // When it has been, or was refused: streams that were waited for wait in turn, as what they do next
   // may write or free these arrays.
-  void let_go() noexcept;
+  void release_waited_streams() noexcept;
   // In a later call: the stream that is current by then, which waits for what was queued on the last.
-  void restream();
+  void refresh_stream();
   // What keeps the place's stream alive; None if nobody can say.
   const py::object& stream_object() const { return stream_; }
 
@@ -54,34 +54,34 @@ class Meeting {
   }
 
  private:
-  bool lives(void* stream) const;
+  bool is_alive(void* stream) const;
 
   py::object owner_;  // of the first
   py::object stream_ = py::none();
-  Where first_;
+  ArgName first_;
   Place place_;
-  std::vector<void*> awaited_;  // streams
+  std::vector<void*> waited_;  // streams
 };
 
 // Of arrays that are to be worked on now; those without an owner are not there.
-Meeting meet(std::initializer_list<std::pair<Array*, const char*>> arrays);
+CallDevice resolve_device(std::initializer_list<std::pair<Array*, const char*>> arrays);
 
 // Memory of an engine's own, for a call or kept for later ones.
-class Room {
+class EngineBuffer {
  public:
-  Room() = default;
-  Room(const Place& place, int64_t bytes, Lifetime lifetime)
+  EngineBuffer() = default;
+  EngineBuffer(const Place& place, int64_t bytes, Lifetime lifetime)
       : engine_(&engine_of(place)),
         place_(place),
         lifetime_(lifetime),
         data_(lifetime == Lifetime::call ? engine_->allocate(place, bytes)
                                          : engine_->allocate_retained(place, bytes)) {}
-  ~Room() {
+  ~EngineBuffer() {
     if (data_)
       (lifetime_ == Lifetime::call ? engine_->release : engine_->release_retained)(place_, data_);
   }
-  Room(Room&& other) noexcept { *this = static_cast<Room&&>(other); }
-  Room& operator=(Room&& other) noexcept {
+  EngineBuffer(EngineBuffer&& other) noexcept { *this = static_cast<EngineBuffer&&>(other); }
+  EngineBuffer& operator=(EngineBuffer&& other) noexcept {
     std::swap(engine_, other.engine_);
     std::swap(place_, other.place_);
     std::swap(lifetime_, other.lifetime_);
@@ -106,6 +106,6 @@ class Room {
   void* data_ = nullptr;
 };
 
-void register_place(py::module_& m);
+void register_call_device(py::module_& m);
 
 }  // namespace fastopt::bind

@@ -1,11 +1,11 @@
-#include "bind/place.hpp"
+#include "bind/call_device.hpp"
 
 #include <pybind11/stl.h>
 
 #include <algorithm>
 
+#include "bind/array_library.hpp"
 #include "bind/cuda_array.hpp"
-#include "bind/library.hpp"
 #include "cpu/engine.hpp"
 
 namespace fastopt::bind {
@@ -20,7 +20,7 @@ struct Cuda {
   bool looked = false;
 };
 
-Cuda found() {
+Cuda load_cuda() {
   Cuda now{.looked = true};
   try {
     const py::module_ module = py::module_::import("fastopt._cuda");
@@ -47,15 +47,15 @@ std::string device_text(int device) {
 
 std::string cuda_trouble() {
   // An import lets other threads run, which shall see nothing half found; to look twice does no harm.
-  if (!cuda.looked) cuda = found();
+  if (!cuda.looked) cuda = load_cuda();
   return cuda.trouble;
 }
 
-void require_cuda(py::handle object, const Where& where) {
+void require_cuda(py::handle object, const ArgName& arg) {
   const std::string trouble = cuda_trouble();
   if (trouble.empty()) return;
   const std::string type = type_name(object);
-  throw py::type_error(where.text() + " is a CUDA array (" + type + "), but " + trouble);
+  throw py::type_error(arg.text() + " is a CUDA array (" + type + "), but " + trouble);
 }
 
 const Backend& engine_of(const Place& place) {
@@ -64,56 +64,59 @@ const Backend& engine_of(const Place& place) {
   return *cuda.backend;
 }
 
-void Meeting::add(Array& a, const Where& where) {
+void CallDevice::add(Array& a, const ArgName& arg) {
   if (a.size() == 0) return;
   if (a.device == kUnknownDevice) a.device = cuda.backend->device_of(a.data);
   if (!owner_) {
     owner_ = a.owner;
-    first_ = where;
+    first_ = arg;
     place_.device = a.device;
-    return restream();
+    return refresh_stream();
   }
   if (a.device != place_.device)
-    throw py::value_error(where.text() + " is " + device_text(a.device) + ", but " + first_.text() +
+    throw py::value_error(arg.text() + " is " + device_text(a.device) + ", but " + first_.text() +
                           " is " + device_text(place_.device));
 }
 
-void Meeting::restream() {
+void CallDevice::refresh_stream() {
   if (place_.on_host()) return;
   const Place last = place_;
   Stream now = current_stream(owner_, place_.device);
   if (now.handle == last.stream) return;
   place_.stream = now.handle;
-  if (lives(last.stream) && !engine().is_capturing(last)) engine().wait_for(place_, last.stream);
+  if (is_alive(last.stream) && !engine().is_capturing(last)) engine().wait_for(place_, last.stream);
   stream_ = std::move(now.object);
 }
 
 // Whether an earlier call's stream is there still: a default one, torch's, or one whose object is held.
-bool Meeting::lives(void* stream) const {
+bool CallDevice::is_alive(void* stream) const {
   const bool is_default = reinterpret_cast<uintptr_t>(stream) <= 2;
   return stream && (is_default || !stream_.is_none() || library_of(owner_).torch);
 }
 
-const Exchange* Meeting::exchange() const { return owner_ ? library_of(owner_).exchange : nullptr; }
-
-// torch's tensors and parameters are of two types, and described by the same functions.
-bool Meeting::is_of_library(py::handle array) const {
-  if (!owner_) return false;
-  const Exchange* const own = exchange();
-  return Py_TYPE(array.ptr()) == Py_TYPE(owner_.ptr()) || (own && own == library_of(array).exchange);
+const Exchange* CallDevice::exchange() const {
+  return owner_ ? library_of(owner_).dlpack_exchange : nullptr;
 }
 
-void Meeting::await(const Array& a) {
+// torch's tensors and parameters are of two types, and described by the same functions.
+bool CallDevice::is_of_library(py::handle array) const {
+  if (!owner_) return false;
+  const Exchange* const own = exchange();
+  return Py_TYPE(array.ptr()) == Py_TYPE(owner_.ptr()) ||
+         (own && own == library_of(array).dlpack_exchange);
+}
+
+void CallDevice::wait_for(const Array& a) {
   if (a.device == kHost || a.size() == 0) return;
   const bool asks = !a.stream && !is_of_library(a.owner);
   void* const stream = asks ? current_stream(a.owner, a.device).handle : a.stream;
-  if (!stream || std::find(awaited_.begin(), awaited_.end(), stream) != awaited_.end()) return;
-  if (engine().wait_for(place_, stream)) awaited_.push_back(stream);
+  if (!stream || std::find(waited_.begin(), waited_.end(), stream) != waited_.end()) return;
+  if (engine().wait_for(place_, stream)) waited_.push_back(stream);
 }
 
-void Meeting::let_go() noexcept {
+void CallDevice::release_waited_streams() noexcept {
   try {
-    for (void* const stream : std::exchange(awaited_, {})) {
+    for (void* const stream : std::exchange(waited_, {})) {
       const Place theirs{place_.device, stream};
       if (engine().is_capturing(theirs) ==
           engine().is_capturing(place_))  // or it would become part of a graph
@@ -123,16 +126,16 @@ void Meeting::let_go() noexcept {
   }
 }
 
-Meeting meet(std::initializer_list<std::pair<Array*, const char*>> arrays) {
-  Meeting meeting;
+CallDevice resolve_device(std::initializer_list<std::pair<Array*, const char*>> arrays) {
+  CallDevice device;
   for (const auto& [a, role] : arrays)
-    if (a->owner) meeting.add(*a, {role});
+    if (a->owner) device.add(*a, {role});
   for (const auto& [a, role] : arrays)
-    if (a->owner) meeting.await(*a);
-  return meeting;
+    if (a->owner) device.wait_for(*a);
+  return device;
 }
 
-void register_place(py::module_& m) {
+void register_call_device(py::module_& m) {
   m.def("cuda_trouble", cuda_trouble, "Why CUDA arrays cannot be worked on here; empty if they can.");
   m.def(
       "check_array",

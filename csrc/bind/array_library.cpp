@@ -1,4 +1,4 @@
-#include "bind/library.hpp"
+#include "bind/array_library.hpp"
 
 #include <string>
 
@@ -15,12 +15,12 @@ struct Name {
   bool is(const char* of, const char* called) const { return module == of && name == called; }
 };
 
-Library asked(PyTypeObject* type) {
+Library inspect_type(PyTypeObject* type) {
   const py::handle t(reinterpret_cast<PyObject*>(type));
   const Name own(t);
-  if (own.is("cupy", "ndarray")) return {.keeps = true};
+  if (own.is("cupy", "ndarray")) return {.is_cupy = true};
   if (own.is("torch", "Tensor") || own.is("torch.nn.parameter", "Parameter"))
-    return {.torch = true, .exchange = exchange_of(t)};
+    return {.torch = true, .dlpack_exchange = exchange_of(t)};
   for (const py::handle base : t.attr("__mro__")) {
     const Name name(base);
     if (name.is("torch", "Tensor")) return {.torch = true};
@@ -34,7 +34,7 @@ Library asked(PyTypeObject* type) {
 Library library_of(py::handle array) {
   static IdentityCache<Library, 6> cache;
   PyTypeObject* const type = Py_TYPE(array.ptr());
-  return cache.get(reinterpret_cast<PyObject*>(type), [&] { return asked(type); });
+  return cache.get(reinterpret_cast<PyObject*>(type), [&] { return inspect_type(type); });
 }
 
 }  // namespace fastopt::bind

@@ -17,15 +17,15 @@ struct Interval {
 };
 
 double read_number(const char* name, py::handle value, const Interval& interval);
-bool read_switch(const char* name, py::handle value);
+bool read_bool(const char* name, py::handle value);
 
 // An integer in [0, 2**bits).
-uint64_t read_whole(const char* name, py::handle value, int bits);
+uint64_t read_uint(const char* name, py::handle value, int bits);
 
 // Clears the Python error that is set. An interrupt or an exit is thrown instead.
 void clear_error();
 
 // The value as a message shows it.
-std::string shown(py::handle value);
+std::string repr_of(py::handle value);
 
 }  // namespace fastopt::bind
