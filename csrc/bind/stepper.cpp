@@ -8,30 +8,12 @@
 
 namespace fastopt::bind {
 
-// Two threads in one optimizer would both read the old count and the old state; nor may one set what
-// another computes with. One that waits for a count is waited for.
-struct Stepper::Busy {
-  Stepper& stepper;
-  std::unique_lock<std::mutex> counting;
-  explicit Busy(Stepper& s, bool counts = false) : stepper(s), counting(s.count_, std::defer_lock) {
-    while (stepper.busy_.exchange(true)) {
-      if (!stepper.counting_)
-        throw std::runtime_error("this optimizer is being stepped by another thread");
-      py::gil_scoped_release unlocked;
-      const std::scoped_lock counted(stepper.count_);
-    }
-    if (counts) counting.lock(), stepper.counting_ = true;
-  }
-  ~Busy() { stepper.counting_ = false, stepper.busy_ = false; }
-};
-
 // However a step ends, it keeps no gradient.
-struct Stepper::Borrowed {
+struct Stepper::GradReleaser {
   Stepper& stepper;
-  ~Borrowed() {
-    for (const int64_t i : stepper.new_) stepper.grads_[i].owner = {};
-    stepper.new_.clear();
-    stepper.device_.release_waited_streams();
+  ~GradReleaser() {
+    stepper.grads_.release();
+    stepper.targets_.device.release_waited_streams();
   }
 };
 
@@ -51,97 +33,98 @@ Stepper::Stepper(const std::string& rule, py::list params, py::list states,
       hypers_(group_sizes_.size()) {}
 
 void Stepper::set_hyper(size_t group, const Values& values) {
-  const Busy busy(*this);
+  const StepLock lock(mutex_);
   hypers_.at(group) = read_hyper(rule_, values);
 }
 
-// The last of them: a device that keeps its own is told at once, for a graph may be replayed next.
+// The last setting to be made: a device with a plan is updated at once, for a graph may be replayed
+// next.
 void Stepper::set_list_hyper(const Values& values) {
-  const Busy busy(*this);
+  const StepLock lock(mutex_);
   list_hyper_ = read_hyper(rule_, values);
   if (!plan_) return;
-  device_.refresh_stream();
-  const Backend& engine = device_.engine();
+  targets_.device.refresh_stream();
+  const Backend& engine = targets_.device.engine();
   py::gil_scoped_release unlocked;
   engine.set_hypers(plan_.get(), call());
 }
 
 Counts Stepper::counts() {
-  if (!device_counts_) return counts_;  // which may be asked for during a step
-  const Busy busy(*this, true);
+  if (!device_counts_) return counts_;  // may be called during a step
+  const StepLock lock(mutex_, StepLock::For::count);
   return known_counts();
 }
 
 Counts Stepper::known_counts() {
   if (!plan_) return counts_;
-  device_.refresh_stream();  // a graph may have been replayed on another than the last step's
-  const Backend& engine = device_.engine();
+  targets_.device.refresh_stream();  // a graph may have been replayed on another stream
+  const Backend& engine = targets_.device.engine();
   py::gil_scoped_release unlocked;  // it may wait for the device, and that for Python
-  return counts_ = engine.counts(plan_.get(), device_.place());
+  return counts_ = engine.counts(plan_.get(), targets_.device.place());
 }
 
 void Stepper::set_counts(Counts counts) {
-  const Busy busy(*this);
+  const StepLock lock(mutex_);
   counts_ = counts;
-  if (plan_) device_.engine().set_counts(plan_.get(), device_.place(), counts);
+  if (plan_) targets_.device.engine().set_counts(plan_.get(), targets_.device.place(), counts);
 }
 
 StepCall Stepper::call() {
-  return {device_.place(),  rule_index_,  runs_.data(), int64_t(runs_.size()),
-          counts_.step + 1, &list_hyper_, plan_.get()};
+  return {targets_.device.place(), rule_index_,  runs_.data(), int64_t(runs_.size()),
+          counts_.step + 1,        &list_hyper_, plan_.get()};
 }
 
-// What an engine keeps for the next steps.
+// The host needs no plan.
 void Stepper::make_plan() {
-  const Backend& engine = device_.engine();
-  if (plan_ || !engine.make_step_plan) return;  // a host needs nothing
+  const Backend& engine = targets_.device.engine();
+  if (plan_ || !engine.make_step_plan) return;
   plan_ = {engine.make_step_plan(call()), PlanDeleter{engine.destroy_step_plan}};
-  engine.set_counts(plan_.get(), device_.place(), counts_);
+  engine.set_counts(plan_.get(), targets_.device.place(), counts_);
 }
 
 // ---- the step ----
 
-void Stepper::watch_targets() {
-  if (!unchanged())
+void Stepper::refresh_targets() {
+  if (!targets_unchanged())
     check_targets();
-  else if (!device_.place().on_host())
-    device_.refresh_stream();
+  else if (!targets_.device.place().on_host())
+    targets_.device.refresh_stream();
   if (persistent_) make_plan();
 }
 
 void Stepper::check() {
-  const Busy busy(*this);
-  watch_targets();
+  const StepLock lock(mutex_);
+  refresh_targets();
 }
 
-void Stepper::require_idle() { const Busy busy(*this); }
+void Stepper::require_idle() { const StepLock lock(mutex_); }
 
 bool Stepper::step(py::handle grads, py::object grad_names) {
-  const Busy busy(*this);
+  const StepLock lock(mutex_);
   grad_names_ = grad_names.is_none() ? names_ : std::move(grad_names);
-  watch_targets();
-  const Borrowed borrowed{*this};
-  const bool as_before = are_as_before(grads);
+  refresh_targets();
+  const GradReleaser releaser{*this};
+  const bool as_before = grads_.same_grads_as_last_step(grads, grad_context());
   const py::tuple held = as_before ? py::tuple() : tuple_of(grads);
-  const bool sent = std::exchange(sent_, false);
-  if (!sent) grads_before_.assign(grads_before_.size(), nullptr);  // the device knows of others
+  const bool uploaded = std::exchange(uploaded_, false);
+  if (!uploaded) grads_.forget_data();
   bool same = as_before || read_grads(held);
-  while (!checked_) {
-    watch_targets();
+  while (!targets_checked_) {
+    refresh_targets();
     same = read_grads(held);
   }
   StepCall call = this->call();
-  call.same_grads = same && sent;
+  call.same_grads = same && uploaded;
   StepReport report;
   {
-    // Safe without the lock: on a host the buffers' owners are in owners_, held and grads_, and Busy
-    // keeps every other thread out of what this call points at. On a device what is queued comes before
-    // whatever the arrays' library may queue there later, on the same stream or on one that has waited
-    // for it (let_go), even if it reuses their memory.
+    // Safe without the GIL: on the host, the buffers' owners are kept alive by targets_, `held` and
+    // grads_, and the StepLock keeps every other thread away from what this call points at. On a
+    // device, this work is ordered before whatever the arrays' library queues later, even if it reuses
+    // their memory: it is on the same stream or on one that has waited for it (release_waited_streams).
     py::gil_scoped_release unlocked;
-    report = device_.engine().step(call);
+    report = targets_.device.engine().step(call);
   }
-  sent_ = true;
+  uploaded_ = true;
   device_counts_ = device_counts_ || report.queued;
   if (report.nonfinite < 0) {
     if (!report.queued) ++counts_.step;
