@@ -12,8 +12,6 @@
 namespace fastopt::bind {
 namespace {
 
-constexpr const char* kTypes = "float16, bfloat16, float32 or float64";
-
 // ml_dtypes.bfloat16 is known by its name; its number differs from process to process.
 bool is_bfloat16(const py::dtype& t) {
   return t.itemsize() == 2 && std::string(py::str(t.attr("name"))) == "bfloat16";
@@ -34,7 +32,7 @@ DType classify(const py::dtype& t, const ArgName& arg) {
     if (is_bfloat16(t)) return DType::bfloat16;
   }
   throw py::type_error(arg.text() + " has dtype " + std::string(py::str(py::handle(t))) +
-                       ", expected " + kTypes + (native ? "" : " in native byte order"));
+                       ", expected " + kFloatTypes + (native ? "" : " in native byte order"));
 }
 
 Array read_numpy(py::handle object, const ArgName& arg) {
@@ -116,7 +114,7 @@ Array read_described(py::handle object, const ArgName& arg) {
   if (!attribute(object, dlpack, &trouble).is_none()) return read_dlpack(object, arg);
   if (!trouble.empty()) throw py::type_error(arg.text() + " cannot be viewed as an array: " + trouble);
   throw py::type_error(arg.text() + " has type " + type_name(object) + ", expected an array of " +
-                       kTypes + hint_for(object, arg));
+                       kFloatTypes + hint_for(object, arg));
 }
 
 }  // namespace
@@ -165,6 +163,13 @@ Array read_array(py::handle object, const ArgName& arg, RequiresGrad policy) {
   if (library.dlpack_exchange) return read_exchanged(*library.dlpack_exchange, object, arg);
   if (library.torch) return read_described(object.attr("detach")(), arg);
   return read_described(object, arg);
+}
+
+Array read_like(py::handle object, const ArgName& arg, const Array& x, const ArgName& x_arg) {
+  Array a = read_array(object, arg);
+  require_shape(a, arg, x, x_arg);
+  require_dtype(a, arg, x, x_arg);
+  return a;
 }
 
 std::string type_name(py::handle object) {
@@ -225,6 +230,10 @@ void Overlaps::check_writes() {
     if (writes_[i].range.begin < writes_[i - 1].range.end)
       throw py::value_error(writes_[i - 1].arg.text() + " and " + writes_[i].arg.text() +
                             " overlap in memory");
+}
+
+void Overlaps::check_input(const Array& a, const ArgName& arg, const Array& result) const {
+  if (!same_elements(a, result)) check_read(a, arg);
 }
 
 void Overlaps::check_read(const Array& a, const ArgName& arg) const {

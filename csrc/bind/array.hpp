@@ -48,6 +48,9 @@ struct Array {
   int64_t bytes() const { return size() * int64_t(bytes_of(dtype)); }
 };
 
+// The element types that fastopt computes with, for messages.
+inline constexpr const char* kFloatTypes = "float16, bfloat16, float32 or float64";
+
 // What of a tensor whose gradient torch records: refused, since a result would be missing from the
 // record, or taken, as an optimizer must.
 enum class RequiresGrad : bool { reject, allow };
@@ -62,6 +65,9 @@ DType dtype_of(py::handle numpys, const ArgName& arg);
 // everything else that lives in host memory.
 // Throws TypeError for what is no array of a floating type fastopt computes with.
 Array read_array(py::handle object, const ArgName& arg, RequiresGrad policy = RequiresGrad::reject);
+
+// The same, of the shape and dtype of another array, x.
+Array read_like(py::handle object, const ArgName& arg, const Array& x, const ArgName& x_arg);
 
 // Shape and strides of an array, kept.
 struct Layout {
@@ -89,6 +95,10 @@ Walk walk_like(const Layout& layout, const Array& a);
 // How to visit `a` in row-major order, with no more axes than that takes.
 Walk row_walk(const Array& a);
 
+// Whether each element of one is where that element of the other is: then each is read before it is
+// written, and one may be written over the other.
+bool same_elements(const Array& a, const Array& b);
+
 // First byte and one past the last.
 struct Range {
   const char *begin, *end;
@@ -114,6 +124,8 @@ class Overlaps {
   void write(const Array& a, const ArgName& arg);
   void check_writes();  // after the last write()
   void check_read(const Array& a, const ArgName& arg) const;
+  // Likewise, of an input that the result may be written over element by element.
+  void check_input(const Array& a, const ArgName& arg, const Array& result) const;
 
  private:
   struct Entry {

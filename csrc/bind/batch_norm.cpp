@@ -21,23 +21,8 @@ DoubleArray copied_to_host(Place place, const double* from, int64_t count) {
 
 }  // namespace
 
-bool overwrites(const Array& result, const Array& input) {
-  return result.size() > 0 && result.data == input.data && Layout(result).is_of(input);
-}
-
-Array read_like(py::handle object, const char* role, const Array& x) {
-  Array a = read_array(object, {role});
-  require_shape(a, {role}, x, {"x"});
-  require_dtype(a, {role}, x, {"x"});
-  return a;
-}
-
-Array read_like_if_any(py::handle object, const char* role, const Array& x) {
-  return object.is_none() ? Array{} : read_like(object, role, x);
-}
-
-void require_apart(const Overlaps& written, const Array& result, const Array& input, const char* role) {
-  if (input.owner && !overwrites(result, input)) written.check_read(input, {role});
+Array read_like_x(py::handle object, const char* role, const Array& x) {
+  return object.is_none() ? Array{} : read_like(object, {role}, x, {"x"});
 }
 
 void require_statistics(const DoubleArray& a, const char* role, int64_t channels) {
@@ -65,34 +50,70 @@ int64_t relu_mask_bytes(const ChannelSpace& space) {
 
 struct ForwardArrays {
   Array x, y, residual;
-  int axis;
+  int axis = 0;
   PerChannelArray gamma, beta, mean, var;
 
   int64_t channels() const { return x.shape[axis]; }
 
-  void check_overlaps(bool evaluate) {
+  void check_overlaps(bool evaluate) const {
     Overlaps written;
-    require_target(y, {"out"});
-    written.write(y, {"out"});
+    const auto write = [&](const Array& a, const char* role) {
+      if (!a.owner) return;
+      require_target(a, {role});
+      written.write(a, {role});
+    };
+    const auto read = [&](const Array& a, const char* role) {
+      if (a.owner) written.check_read(a, {role});
+    };
+    write(y, "out");
     if (!evaluate) {
-      for (auto [a, role] : {std::pair(&mean.array, "running_mean"), {&var.array, "running_var"}})
-        if (a->owner) require_target(*a, {role}), written.write(*a, {role});
+      write(mean.array, "running_mean");
+      write(var.array, "running_var");
     }
     written.check_writes();
-    require_apart(written, y, x, "x");
-    require_apart(written, y, residual, "residual");
-    if (gamma.array.owner) written.check_read(gamma.array, {"gamma"});
-    if (beta.array.owner) written.check_read(beta.array, {"beta"});
-    if (evaluate && mean.array.owner) written.check_read(mean.array, {"running_mean"});
-    if (evaluate && var.array.owner) written.check_read(var.array, {"running_var"});
+    written.check_input(x, {"x"}, y);
+    if (residual.owner) written.check_input(residual, {"residual"}, y);
+    read(gamma.array, "gamma");
+    read(beta.array, "beta");
+    if (evaluate) {
+      read(mean.array, "running_mean");
+      read(var.array, "running_var");
+    }
   }
 
-  ChannelSpace space(BatchNormForward& call) const {
-    if (!residual.owner) return read_space(axis, {{x, "x", call.x}, {y, "out", call.y}});
-    return read_space(axis,
-                      {{x, "x", call.x}, {residual, "residual", call.residual}, {y, "out", call.y}});
+  CallDevice device() {
+    return resolve_device({{&x, "x"},
+                           {&y, "out"},
+                           {&residual, "residual"},
+                           {&gamma.array, "gamma"},
+                           {&beta.array, "beta"},
+                           {&mean.array, "running_mean"},
+                           {&var.array, "running_var"}});
+  }
+
+  void fill(BatchNormForward& call) const {
+    call.space =
+        read_space(axis, {{x, "x", call.x}, {residual, "residual", call.residual}, {y, "out", call.y}});
+    call.dtype = x.dtype;
+    call.gamma = gamma.vector;
+    call.beta = beta.vector;
   }
 };
+
+ForwardArrays read_forward(const py::object& x, const py::object& out, const py::object& gamma,
+                           const py::object& beta, const py::object& running_mean,
+                           const py::object& running_var, const py::object& residual, int axis) {
+  ForwardArrays a;
+  a.x = read_array(x, {"x"});
+  a.axis = read_axis(axis, a.x);
+  a.y = read_like(out, {"out"}, a.x, {"x"});
+  a.residual = read_like_x(residual, "residual", a.x);
+  a.gamma = read_per_channel(gamma, "gamma", a.channels());
+  a.beta = read_per_channel(beta, "beta", a.channels());
+  a.mean = read_per_channel(running_mean, "running_mean", a.channels());
+  a.var = read_per_channel(running_var, "running_var", a.channels());
+  return a;
+}
 
 Running running_of(const BatchNormOptions& o, const ForwardArrays& a, int64_t batch) {
   const IeeeMode mode;
@@ -116,31 +137,14 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
                                         const py::object& beta, const py::object& running_mean,
                                         const py::object& running_var, const py::object& residual,
                                         std::optional<MomentsTuple> moments, int64_t batch) {
-  ForwardArrays a;
-  a.x = read_array(x, {"x"});
-  a.axis = read_axis(o.axis, a.x);
+  ForwardArrays a = read_forward(x, out, gamma, beta, running_mean, running_var, residual, o.axis);
   const int64_t channels = a.channels();
-  a.y = read_like(out, "out", a.x);
-  a.residual = read_like_if_any(residual, "residual", a.x);
-  a.gamma = read_per_channel(gamma, "gamma", channels);
-  a.beta = read_per_channel(beta, "beta", channels);
-  a.mean = read_per_channel(running_mean, "running_mean", channels);
-  a.var = read_per_channel(running_var, "running_var", channels);
   a.check_overlaps(o.evaluate);
 
+  const CallDevice device = a.device();
   BatchNormForward call{};
-  const CallDevice device = resolve_device({{&a.x, "x"},
-                                            {&a.y, "out"},
-                                            {&a.residual, "residual"},
-                                            {&a.gamma.array, "gamma"},
-                                            {&a.beta.array, "beta"},
-                                            {&a.mean.array, "running_mean"},
-                                            {&a.var.array, "running_var"}});
   call.place = device.place();
-  call.space = a.space(call);
-  call.dtype = a.x.dtype;
-  call.gamma = a.gamma.vector;
-  call.beta = a.beta.vector;
+  a.fill(call);
   call.running = running_of(o, a, batch);
   call.evaluate = o.evaluate;
   call.eps = o.eps;
@@ -158,11 +162,20 @@ std::unique_ptr<BatchNormSaved> forward(const BatchNormOptions& o, const py::obj
   }
 
   std::unique_ptr<BatchNormSaved> saved(new BatchNormSaved{
-      x, gamma, beta, false, !residual.is_none(), a.axis, Layout(a.x), a.x.dtype,
-      o.evaluate ? 0.0 : count, channels, call.place, device.stream_object(),
-      EngineBuffer(call.place, 4 * channels * int64_t(sizeof(double)), Lifetime::persistent),
-      EngineBuffer()});
-  if (overwrites(a.y, a.x)) saved->forget_x();
+      .x = x,
+      .gamma = gamma,
+      .beta = beta,
+      .residual = !residual.is_none(),
+      .axis = a.axis,
+      .layout = Layout(a.x),
+      .dtype = a.x.dtype,
+      .count = o.evaluate ? 0.0 : count,
+      .channels = channels,
+      .place = call.place,
+      .stream = device.stream_object(),
+      .numbers = EngineBuffer(call.place, 4 * channels * int64_t(sizeof(double)), Lifetime::persistent),
+      .relu_mask = {}});
+  if (same_elements(a.y, a.x)) saved->forget_x();
   if (o.relu)
     saved->relu_mask = EngineBuffer(call.place, relu_mask_bytes(call.space), Lifetime::persistent);
   call.relu_mask = saved->relu_mask.data<uint8_t>();
@@ -251,7 +264,7 @@ void register_batch_norm(py::module_& m) {
       "batch_norm_overwrites",
       [](py::handle dy, py::handle out) {
         const Array input = read_array(dy, {"dy"});
-        return overwrites(read_array(out, {"out"}), input);
+        return same_elements(read_array(out, {"out"}), input);
       },
       py::arg("dy"), py::arg("out"), "Whether a backward pass into out writes over dy.");
   m.def("batch_norm_reduce", batch_norm_reduce, py::arg("dy"), py::arg("saved"),

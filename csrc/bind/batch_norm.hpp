@@ -29,7 +29,7 @@ struct BatchNormOptions {
 // What forward leaves for backward.
 struct BatchNormSaved {
   py::object x, gamma, beta;
-  bool overwritten;  // x, by out
+  bool overwritten = false;  // x, by out
   bool residual;
   int axis;
   Layout layout;  // of x
@@ -79,15 +79,8 @@ class ChannelBuffer {
   EngineBuffer buffer_;
 };
 
-// Whether each element of a result lies where the input's does.
-bool overwrites(const Array& result, const Array& input);
-
-// A result may lie exactly where an input does, and not otherwise on it.
-void require_apart(const Overlaps& written, const Array& result, const Array& input, const char* role);
-
-// Of x's shape and dtype; the second takes None for none.
-Array read_like(py::handle object, const char* role, const Array& x);
-Array read_like_if_any(py::handle object, const char* role, const Array& x);
+// A result or an input of x's shape and dtype; for None, an Array without an owner.
+Array read_like_x(py::handle object, const char* role, const Array& x);
 
 // Refuses given numbers that are not one for each channel.
 void require_statistics(const DoubleArray& a, const char* role, int64_t channels);

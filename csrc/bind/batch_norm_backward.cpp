@@ -41,7 +41,7 @@ Array read_x(const BatchNormSaved& s) {
 }  // namespace
 
 SumsTuple batch_norm_reduce(const py::object& dy_object, BatchNormSaved& s) {
-  Array x = read_x(s), dy = read_like(dy_object, "dy", x);
+  Array x = read_x(s), dy = read_like(dy_object, {"dy"}, x, {"x"});
   const CallDevice device = resolve_device(s, {{&x, "x"}, {&dy, "dy"}});
   BatchNormBackward call = backward_call(s, device.place());
   call.space = read_space(s.axis, {{x, "x", call.x}, {dy, "dy", call.dy}});
@@ -55,40 +55,39 @@ SumsTuple batch_norm_reduce(const py::object& dy_object, BatchNormSaved& s) {
 }
 
 void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const py::object& dx_object,
-                         const py::object& dgamma, const py::object& dbeta, const py::object& dresidual,
-                         std::optional<SumsTuple> sums) {
-  Array x = read_x(s), dy = read_like(dy_object, "dy", x), dx = read_like(dx_object, "out", x);
-  Array rest = read_like_if_any(dresidual, "dresidual", x);
-  PerChannelArray gamma = read_per_channel(dgamma, "dgamma", s.channels);
-  PerChannelArray beta = read_per_channel(dbeta, "dbeta", s.channels);
+                         const py::object& dgamma_object, const py::object& dbeta_object,
+                         const py::object& dresidual_object, std::optional<SumsTuple> sums) {
+  Array x = read_x(s), dy = read_like(dy_object, {"dy"}, x, {"x"});
+  Array dx = read_like(dx_object, {"out"}, x, {"x"});
+  Array dresidual = read_like_x(dresidual_object, "dresidual", x);
+  PerChannelArray dgamma = read_per_channel(dgamma_object, "dgamma", s.channels);
+  PerChannelArray dbeta = read_per_channel(dbeta_object, "dbeta", s.channels);
   Overlaps written;
   for (const auto& [a, role] : {std::pair(&dx, "out"),
-                                {&rest, "dresidual"},
-                                {&gamma.array, "dgamma"},
-                                {&beta.array, "dbeta"}}) {
+                                {&dresidual, "dresidual"},
+                                {&dgamma.array, "dgamma"},
+                                {&dbeta.array, "dbeta"}}) {
     if (!a->owner) continue;
     require_target(*a, {role});
     written.write(*a, {role});
   }
   written.check_writes();
-  require_apart(written, dx, x, "x");
-  require_apart(written, dx, dy, "dy");
+  written.check_input(x, {"x"}, dx);
+  written.check_input(dy, {"dy"}, dx);
   const CallDevice device = resolve_device(s, {{&x, "x"},
                                                {&dy, "dy"},
                                                {&dx, "out"},
-                                               {&rest, "dresidual"},
-                                               {&gamma.array, "dgamma"},
-                                               {&beta.array, "dbeta"}});
+                                               {&dresidual, "dresidual"},
+                                               {&dgamma.array, "dgamma"},
+                                               {&dbeta.array, "dbeta"}});
 
   BatchNormBackward call = backward_call(s, device.place());
-  call.space = rest.owner
-                   ? read_space(s.axis, {{x, "x", call.x},
-                                         {dy, "dy", call.dy},
-                                         {dx, "out", call.dx},
-                                         {rest, "dresidual", call.dresidual}})
-                   : read_space(s.axis, {{x, "x", call.x}, {dy, "dy", call.dy}, {dx, "out", call.dx}});
-  call.dgamma = gamma.vector;
-  call.dbeta = beta.vector;
+  call.space = read_space(s.axis, {{x, "x", call.x},
+                                   {dy, "dy", call.dy},
+                                   {dx, "out", call.dx},
+                                   {dresidual, "dresidual", call.dresidual}});
+  call.dgamma = dgamma.vector;
+  call.dbeta = dbeta.vector;
   if (sums) {
     require_statistics(std::get<0>(*sums), "sums.dy", s.channels);
     require_statistics(std::get<1>(*sums), "sums.dy_centered", s.channels);
@@ -105,7 +104,7 @@ void batch_norm_backward(const py::object& dy_object, BatchNormSaved& s, const p
     py::gil_scoped_release unlocked;
     device.engine().batch_norm_backward(call);
   }
-  if (overwrites(dx, x)) s.forget_x();
+  if (same_elements(dx, x)) s.forget_x();
 }
 
 }  // namespace fastopt::bind

@@ -34,7 +34,7 @@ void require_side_by_side(bool is, const Member& m, const Member& x) {
 }
 
 // Makes two neighboring axes one where every array steps through them evenly.
-void merge(ChannelSpace& s, std::initializer_list<Member> members) {
+void merge(ChannelSpace& s, const std::vector<Member>& members) {
   int last = 0;
   for (int d = 1; d < s.ndim; ++d) {
     const bool even = std::all_of(members.begin(), members.end(), [&](const Member& m) {
@@ -60,8 +60,11 @@ int read_axis(int axis, const Array& x) {
   return axis < 0 ? axis + x.ndim : axis;
 }
 
-ChannelSpace read_space(int axis, std::initializer_list<Member> members) {
-  const Member& first = *members.begin();
+ChannelSpace read_space(int axis, std::initializer_list<Member> all) {
+  std::vector<Member> members;
+  for (const Member& m : all)
+    if (m.array.owner) members.push_back(m);
+  const Member& first = members.front();
   const Array& x = first.array;
   ChannelSpace s;
   s.channels = x.shape[axis];

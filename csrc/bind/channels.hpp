@@ -15,8 +15,9 @@ struct Member {
   ChannelArray& place;
 };
 
-// The space that arrays of one shape have in common, and their places in it. The first one's order in
-// memory decides; the others' must agree with it in what lies side by side.
+// The space that arrays of one shape have in common, and their places in it; arrays without an owner
+// are skipped. The memory order of the first one decides, and the fastest axis of the others must agree
+// with it.
 ChannelSpace read_space(int axis, std::initializer_list<Member> members);
 
 // `axis` of an array, counted from the front.

@@ -48,8 +48,7 @@ DType dtype_of(py::handle object, const py::dict& interface, const ArgName& arg)
   if (is("<f2")) return DType::float16;
   const std::string name = py::str(py::getattr(object, py::handle(keys().dtype), type));
   if (name.size() >= 8 && name.compare(name.size() - 8, 8, "bfloat16") == 0) return DType::bfloat16;
-  throw py::type_error(arg.text() + " has dtype " + name +
-                       ", expected float16, bfloat16, float32 or float64");
+  throw py::type_error(arg.text() + " has dtype " + name + ", expected " + kFloatTypes);
 }
 
 py::ssize_t number(const py::tuple& numbers, int i) {

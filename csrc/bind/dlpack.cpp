@@ -109,8 +109,7 @@ std::string type_text(const Tensor& t) {
 DType dtype_of(const Tensor& t, const ArgName& arg) {
   for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16, DType::float64})
     if (is_of(t, dtype)) return dtype;
-  throw py::type_error(arg.text() + " has " + type_text(t) +
-                       ", expected float16, bfloat16, float32 or float64");
+  throw py::type_error(arg.text() + " has " + type_text(t) + ", expected " + kFloatTypes);
 }
 
 Array describe(const Tensor& t, bool writable, const ArgName& arg) {

@@ -1,9 +1,9 @@
 // Dropout: forward, backward, and the mask by itself.
 #include "bind/dropout.hpp"
 
-#include <algorithm>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "bind/array.hpp"
 #include "bind/call_device.hpp"
@@ -77,23 +77,15 @@ struct RowMajorArray {
   std::unique_ptr<Walk> walk;
 
   RowMajorArray() = default;
-  RowMajorArray(py::handle object, const ArgName& arg) : array(read_array(object, arg)) {
+  explicit RowMajorArray(Array a) : array(std::move(a)) {
     if (!is_row_major(array)) walk = std::make_unique<Walk>(row_walk(array));
   }
   Source source() const { return {array.data, walk.get()}; }
 };
 
-RowMajorArray read_like(const RowMajorArray& x, const ArgName& x_arg, py::handle object,
-                        const ArgName& arg) {
-  RowMajorArray array(object, arg);
-  require_shape(array.array, arg, x.array, x_arg);
-  require_dtype(array.array, arg, x.array, x_arg);
-  return array;
-}
-
 RowMajorArray read_bias(const Array& x, py::handle object) {
   const ArgName arg{"bias"};
-  RowMajorArray bias(object, arg);
+  RowMajorArray bias(read_array(object, arg));
   const Array& b = bias.array;
   if (b.dtype != x.dtype && b.dtype != DType::float32)
     throw py::type_error("bias has dtype " + std::string(name_of(b.dtype)) + ", but x has " +
@@ -104,35 +96,23 @@ RowMajorArray read_bias(const Array& x, py::handle object) {
   return bias;
 }
 
-// Element by element in the same place: then each is read before it is written.
-bool is_same(const Array& a, const Array& b) {
-  for (int d = 0; d < a.ndim; ++d)
-    if (a.shape[d] > 1 && a.strides[d] != b.strides[d]) return false;
-  return a.data == b.data;
-}
-
-void require_apart(const Array& a, const ArgName& arg, const Array& out) {
-  const Range read = range_of(a), written = range_of(out);
-  if (read.begin < written.end && written.begin < read.end)
-    throw py::value_error(arg.text() + " and out overlap in memory");
-}
-
 // ---- the calls ----
 
 void run(RowMajorArray& x, const ArgName& x_arg, RowMajorArray* residual, RowMajorArray* bias,
          py::handle out_object, const DropoutMask& mask, const DropoutOptions& options) {
   const ArgName out_arg{"out"};
-  RowMajorArray out = read_like(x, x_arg, out_object, out_arg);
+  RowMajorArray out(read_like(out_object, out_arg, x.array, x_arg));
   CallDevice device;
   device.add(x.array, x_arg);
   device.add(out.array, out_arg);
   if (residual) device.add(residual->array, {"residual"});
   if (bias) device.add(bias->array, {"bias"});
   require_target(out.array, out_arg);
-  if (!is_same(x.array, out.array)) require_apart(x.array, x_arg, out.array);
-  if (residual && !is_same(residual->array, out.array))
-    require_apart(residual->array, {"residual"}, out.array);
-  if (bias) require_apart(bias->array, {"bias"}, out.array);
+  Overlaps written;
+  written.write(out.array, out_arg);
+  written.check_input(x.array, x_arg, out.array);
+  if (residual) written.check_input(residual->array, {"residual"}, out.array);
+  if (bias) written.check_read(bias->array, {"bias"});
   const Array& a = x.array;
   const DropoutCall call{device.place(),
                          mask,
@@ -158,11 +138,11 @@ Shape dropout_forward(py::handle x_object, py::handle residual_object, py::handl
                       py::handle channel_axis, py::handle start) {
   const DropoutOptions options = read_options(training, scaling, alpha);
   const ArgName x_arg{"x"};
-  RowMajorArray x(x_object, x_arg);
+  RowMajorArray x(read_array(x_object, x_arg));
   const DropoutMask mask = read_mask(p, seed, offset, start, channel_axis, x.array.shape, x.array.ndim);
   RowMajorArray residual, bias;
   const bool adds = !residual_object.is_none(), shifts = !bias_object.is_none();
-  if (adds) residual = read_like(x, x_arg, residual_object, {"residual"});
+  if (adds) residual = RowMajorArray(read_like(residual_object, {"residual"}, x.array, x_arg));
   if (shifts) bias = read_bias(x.array, bias_object);
   run(x, x_arg, adds ? &residual : nullptr, shifts ? &bias : nullptr, out, mask, options);
   return shape_of(x.array);
@@ -174,7 +154,7 @@ void dropout_backward(py::handle dy_object, py::handle out, py::handle seed, py:
   DropoutOptions options = read_options(training, scaling, alpha);
   options.backward = true;
   const ArgName dy_arg{"dy"};
-  RowMajorArray dy(dy_object, dy_arg);
+  RowMajorArray dy(read_array(dy_object, dy_arg));
   if (!shape_of(dy.array).equal(shape))
     throw py::value_error("dy has shape " + tuple_text(dy.array.shape, dy.array.ndim) +
                           ", but the forward's x had " + std::string(py::str(py::handle(shape))));

@@ -72,6 +72,13 @@ Walk walk_like(const Layout& layout, const Array& a) {
   return with_reciprocals(walk);
 }
 
+bool same_elements(const Array& a, const Array& b) {
+  if (a.data != b.data || a.size() == 0) return false;
+  for (int d = 0; d < a.ndim; ++d)
+    if (a.shape[d] > 1 && a.strides[d] != b.strides[d]) return false;
+  return true;
+}
+
 Range range_of(const Array& a) {
   int64_t low = 0, high = int64_t(bytes_of(a.dtype));
   for (int d = 0; d < a.ndim; ++d) {
