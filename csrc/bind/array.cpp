@@ -207,6 +207,15 @@ void require_dtype(const Array& a, const ArgName& arg, const Array& like, const 
 }
 
 void require_target(const Array& a, const ArgName& arg) {
+void require_aligned(const Array& a, const ArgName& arg) {
+  const auto size = py::ssize_t(bytes_of(a.dtype));
+  auto bits = reinterpret_cast<uintptr_t>(a.data);
+  for (int d = 0; d < a.ndim; ++d) bits |= a.shape[d] > 1 ? uintptr_t(a.strides[d]) : 0;
+  if (bits & uintptr_t(size - 1) && a.size() > 0)
+    throw py::value_error(arg.text() + " is not aligned to its elements of " + std::to_string(size) +
+                          " bytes, as arrays on a CUDA device must be");
+}
+
   if (a.is_copy)
     throw py::value_error(arg.text() +
                           " is exported through DLPack as a copy, expected an array to write to");

@@ -118,6 +118,8 @@ void require_shape(const Array& a, const ArgName& arg, const Array& like, const 
 void require_dtype(const Array& a, const ArgName& arg, const Array& like, const ArgName& like_arg);
 void require_target(const Array& a, const ArgName& arg);  // writable, dense
 
+// A misaligned access on a device is an error that loses the device's whole context.
+void require_aligned(const Array& a, const ArgName& arg);
 // Written buffers must not overlap each other, nor those that are only read.
 class Overlaps {
  public:

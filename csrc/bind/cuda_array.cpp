@@ -74,16 +74,6 @@ void read_layout(Array& a, const py::tuple& shape, const std::optional<py::tuple
   a.strides = a.numbers.get() + a.ndim;
 }
 
-// A device reads no value across the boundary that its size asks for.
-void require_aligned(const Array& a, const ArgName& arg) {
-  const auto size = py::ssize_t(bytes_of(a.dtype));
-  auto bits = reinterpret_cast<uintptr_t>(a.data);
-  for (int d = 0; d < a.ndim; ++d) bits |= a.shape[d] > 1 ? uintptr_t(a.strides[d]) : 0;
-  if (bits & uintptr_t(size - 1))
-    throw py::value_error(arg.text() + " is not aligned to its elements of " + std::to_string(size) +
-                          " bytes, as arrays on a CUDA device must be");
-}
-
 }  // namespace
 
 py::object cuda_interface(py::handle object, std::string* trouble) {

@@ -49,9 +49,10 @@ constexpr int kFloat = 2, kBfloat = 4, kBool = 6;                     // type co
 // Managed memory is read and written on its device, as device memory is.
 bool is_cuda(int device_type) { return device_type == kCuda || device_type == kCudaManaged; }
 
-// Some producers do not accept copy=False, or can export a copy only, which does for an array that is
-// read; those older than DLPack 1.0 do not accept max_version either. On CUDA the stream is the legacy
-// default stream, explicitly: it is the standard's default, but without it torch does not synchronize.
+// Producers may not accept copy=False, or may only be able to export a copy, which is sufficient for an
+// array that is only read; those older than DLPack 1.0 do not accept max_version either. On CUDA, the
+// legacy default stream is passed although it is the standard's default, because torch does not
+// synchronize without it.
 py::object capsule_of(py::handle object, bool cuda) {
   const py::object produce = object.attr("__dlpack__");
   const py::tuple version = py::make_tuple(1, 0);
@@ -113,7 +114,7 @@ DType dtype_of(const Tensor& t, const ArgName& arg) {
 }
 
 Array describe(const Tensor& t, bool writable, const ArgName& arg) {
-  if (t.device_type != kCpu && t.device_type != kCuda && t.device_type != kCudaHost)
+  if (t.device_type != kCpu && t.device_type != kCudaHost && !is_cuda(t.device_type))
     throw py::type_error(arg.text() + " lives on a device (DLPack device type " +
                          std::to_string(t.device_type) + "), expected host memory or CUDA's");
   require_few_axes(t.ndim, arg);
@@ -137,6 +138,7 @@ Array describe(const Tensor& t, bool writable, const ArgName& arg) {
   a.strides = a.numbers.get() + t.ndim;
   if (!t.data && a.size() > 0) throw py::type_error(arg.text() + " has no memory of its own");
   return a;
+  if (a.device != kHost) require_aligned(a, arg);
 }
 
 }  // namespace
@@ -184,7 +186,7 @@ Array read_exchanged(const Exchange& with, py::handle object, const ArgName& arg
   } catch (const py::error_already_set& e) {
     refuse(e, object, arg);
   }
-  if (t.device_type == kCuda) require_cuda(object, arg);
+  if (is_cuda(t.device_type)) require_cuda(object, arg);
   Array a = describe(t, true, arg);
   a.stream = nullptr;  // its library's current one
   a.owner = py::reinterpret_borrow<py::object>(object);

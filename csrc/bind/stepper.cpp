@@ -65,8 +65,13 @@ Counts Stepper::known_counts() {
 
 void Stepper::set_counts(Counts counts) {
   const StepLock lock(mutex_);
-  counts_ = counts;
-  if (plan_) targets_.device.engine().set_counts(plan_.get(), targets_.device.place(), counts);
+  if (plan_) {
+    targets_.device.refresh_stream();  // a graph may be replayed next, on another stream
+    const Backend& engine = targets_.device.engine();
+    py::gil_scoped_release unlocked;
+    engine.set_counts(plan_.get(), targets_.device.place(), counts);
+  }
+  counts_ = counts;  // unless the engine has refused
 }
 
 StepCall Stepper::call() {
