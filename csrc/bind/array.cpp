@@ -12,12 +12,12 @@
 namespace fastopt::bind {
 namespace {
 
-// ml_dtypes.bfloat16 is known by its name; its number differs from process to process.
+// ml_dtypes.bfloat16 is recognized by name, because its type number differs between processes.
 bool is_bfloat16(const py::dtype& t) {
   return t.itemsize() == 2 && std::string(py::str(t.attr("name"))) == "bfloat16";
 }
 
-// NumPy writes the machine's own order as '=', or as what it is.
+// NumPy denotes the native byte order by '=' or explicitly.
 bool is_native(char order) {
   return order == '=' || order == '|' ||
          order == (std::endian::native == std::endian::little ? '<' : '>');
@@ -48,10 +48,10 @@ Array read_numpy(py::handle object, const ArgName& arg) {
   return a;
 }
 
-// Whether torch keeps a record of what is computed: not under no_grad, nor in a function of autograd's.
+// False under no_grad and inside an autograd Function.
 bool grad_enabled() { return py::module_::import("torch").attr("is_grad_enabled")().cast<bool>(); }
 
-// A tensor of torch's may be more than an array.
+// Rejects tensors that are more than the values in their memory.
 void reject_autograd_tensor(py::handle tensor, const ArgName& arg, RequiresGrad policy) {
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
   static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
@@ -69,7 +69,7 @@ void reject_autograd_tensor(py::handle tensor, const ArgName& arg, RequiresGrad 
                          arg.text() + ".detach()");
 }
 
-// What an error says; an interrupt is let through.
+// The message of an error; an interrupt is thrown on.
 std::string message_of(const py::error_already_set& e) {
   if (!e.matches(PyExc_Exception)) throw e;
   return py::str(e.value());
@@ -85,7 +85,7 @@ const char* hint_for(py::handle object, const ArgName& arg) {
   return is_named ? "; pass names and arrays as a dict" : "";
 }
 
-// By what an object says of itself. Where it cannot say one thing, it may say another.
+// Reads an object through the first interface it has. If one raises, the next is tried.
 Array read_described(py::handle object, const ArgName& arg) {
   static PyObject* const array_interface = PyUnicode_InternFromString("__array_interface__");
   static PyObject* const dlpack = PyUnicode_InternFromString("__dlpack__");
@@ -105,7 +105,7 @@ Array read_described(py::handle object, const ArgName& arg) {
     }
     if (view && py::isinstance<py::array>(view)) {
       Array a = read_numpy(view, arg);
-      // NumPy copies its scalars: what is written to the copy would be lost.
+      // NumPy copies its scalars: a write to the copy would be lost.
       if (py::detail::array_proxy(view.ptr())->flags & py::detail::npy_api::NPY_ARRAY_OWNDATA_)
         a.writable = false;
       return a;
@@ -144,7 +144,8 @@ DType dtype_of(py::handle numpys, const ArgName& arg) {
 }
 
 int64_t Array::size() const {
-  if (std::find(shape, shape + ndim, 0) != shape + ndim) return 0;  // whatever the others come to
+  if (std::find(shape, shape + ndim, 0) != shape + ndim)
+    return 0;  // whatever the product of the others, which may overflow
   int64_t n = 1;
   for (int d = 0; d < ndim; ++d) n *= shape[d];
   return n;
@@ -206,7 +207,6 @@ void require_dtype(const Array& a, const ArgName& arg, const Array& like, const 
                        " has " + name_of(like.dtype));
 }
 
-void require_target(const Array& a, const ArgName& arg) {
 void require_aligned(const Array& a, const ArgName& arg) {
   const auto size = py::ssize_t(bytes_of(a.dtype));
   auto bits = reinterpret_cast<uintptr_t>(a.data);
@@ -216,6 +216,7 @@ void require_aligned(const Array& a, const ArgName& arg) {
                           " bytes, as arrays on a CUDA device must be");
 }
 
+void require_target(const Array& a, const ArgName& arg) {
   if (a.is_copy)
     throw py::value_error(arg.text() +
                           " is exported through DLPack as a copy, expected an array to write to");

@@ -1,4 +1,4 @@
-// Arrays as Python hands them over: read where they lie, described, never copied.
+// Arrays from Python: described in place, never copied.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -15,34 +15,34 @@ namespace fastopt::bind {
 
 namespace py = pybind11;
 
-// A CUDA device that has not been asked for its number yet.
+// A CUDA device whose number has not been queried yet.
 inline constexpr int kUnknownDevice = -2;
 
 // A list of arrays.
 using Arrays = py::typing::List<py::object>;
 
-// Which argument is spoken of: "params[3]", "grads['W1']", or "param" alone.
+// The name of an argument in messages: "params[3]", "grads['W1']", or "param" alone.
 struct ArgName {
   std::string role;
   py::ssize_t index = -1;      // -1: the role is the whole name
-  py::handle names = Py_None;  // called with both, where they make another name than role[index]
+  py::handle names = Py_None;  // a function of both, if the name is not role[index]
 
   std::string text() const;
 };
 
-// What an array says of itself. The pointers stay valid while `owner` lives.
+// The description of an array. The pointers are valid while `owner` is alive.
 struct Array {
   char* data = nullptr;
   DType dtype = DType::float32;
   bool writable = false;
-  bool is_copy = false;  // what is written to it is lost
+  bool is_copy = false;  // writes to it would be lost
   int device = kHost;
-  void* stream = nullptr;  // of a device: the data may still be being written there; null: none is said
+  void* stream = nullptr;  // on a device: the data may still be being written on it; null: unknown
   int ndim = 0;
   const py::ssize_t* shape = nullptr;
   const py::ssize_t* strides = nullptr;  // bytes
   py::object owner;
-  std::unique_ptr<py::ssize_t[]> numbers;  // shape and strides, where the owner keeps none in bytes
+  std::unique_ptr<py::ssize_t[]> numbers;  // shape and strides, unless the owner has them in bytes
 
   int64_t size() const;
   int64_t bytes() const { return size() * int64_t(bytes_of(dtype)); }
@@ -51,25 +51,26 @@ struct Array {
 // The element types that fastopt computes with, for messages.
 inline constexpr const char* kFloatTypes = "float16, bfloat16, float32 or float64";
 
-// What of a tensor whose gradient torch records: refused, since a result would be missing from the
-// record, or taken, as an optimizer must.
+// What to do with a tensor of torch's that requires grad: reject it, because autograd would miss the
+// operation, or allow it, as an optimizer must.
 enum class RequiresGrad : bool { reject, allow };
 
-// An attribute; None if there is none, or asking for it raises something else, which is `trouble`.
+// An attribute, or None if there is none. If reading it raises another error, that is None, too, and
+// its message is stored in `trouble`.
 py::object attribute(py::handle object, py::handle name, std::string* trouble = nullptr);
 
-// Of NumPy's dtype object, which CuPy's arrays have, too.
+// The element type of a NumPy dtype object, which CuPy's arrays have, too.
 DType dtype_of(py::handle numpys, const ArgName& arg);
 
-// Takes NumPy arrays; CUDA arrays, if there is an engine for them; through a NumPy view or DLPack
-// everything else that lives in host memory.
-// Throws TypeError for what is no array of a floating type fastopt computes with.
+// Reads NumPy arrays; CUDA arrays, if there is an engine for them; and anything else in host memory
+// that has a NumPy view or DLPack. Throws TypeError for anything that is not an array of a floating
+// type that fastopt computes with.
 Array read_array(py::handle object, const ArgName& arg, RequiresGrad policy = RequiresGrad::reject);
 
-// The same, of the shape and dtype of another array, x.
+// The same, and checks that it has the shape and dtype of another array, x.
 Array read_like(py::handle object, const ArgName& arg, const Array& x, const ArgName& x_arg);
 
-// Shape and strides of an array, kept.
+// A copy of the shape and strides of an array.
 struct Layout {
   std::vector<py::ssize_t> shape, strides;
 
@@ -79,27 +80,27 @@ struct Layout {
 
   // The axes longer than 1, from the largest stride to the smallest.
   std::vector<int> axes() const;
-  // Whether the elements fill one stretch of memory without gap or overlap.
+  // Whether the elements fill a contiguous range of memory, without gaps or overlaps.
   bool dense(int64_t itemsize) const;
 };
 
-// Whether the elements follow each other in row-major order.
+// Whether the elements are contiguous in C order.
 bool is_row_major(const Array& a);
 
-// Whether an array of that shape has its elements in the same order in memory as one of this layout.
+// Whether an array of the same shape has the same order of elements in memory as one with this layout.
 bool same_order(const Layout& layout, int64_t itemsize, const Array& a);
 
 // How to visit `a` in the memory order of a dense array of this layout.
 Walk walk_like(const Layout& layout, const Array& a);
 
-// How to visit `a` in row-major order, with no more axes than that takes.
+// How to visit `a` in C order, with as few axes as possible.
 Walk row_walk(const Array& a);
 
-// Whether each element of one is where that element of the other is: then each is read before it is
-// written, and one may be written over the other.
+// Whether each element of one array is in the same place as that element of the other. Then one may be
+// written over the other, because each element is read before it is written.
 bool same_elements(const Array& a, const Array& b);
 
-// First byte and one past the last.
+// The first byte of an array, and one past the last.
 struct Range {
   const char *begin, *end;
 };
@@ -112,21 +113,21 @@ Shape shape_of(const Array& a);
 std::string type_name(py::handle object);
 std::string tuple_text(const py::ssize_t* numbers, int count);
 
-// The refusals that several callers share.
-void require_few_axes(py::ssize_t ndim, const ArgName& arg);  // as many as a walk has room for
+// Checks that several callers share.
+void require_few_axes(py::ssize_t ndim, const ArgName& arg);  // at most kMaxDims
 void require_shape(const Array& a, const ArgName& arg, const Array& like, const ArgName& like_arg);
 void require_dtype(const Array& a, const ArgName& arg, const Array& like, const ArgName& like_arg);
 void require_target(const Array& a, const ArgName& arg);  // writable, dense
-
 // A misaligned access on a device is an error that loses the device's whole context.
 void require_aligned(const Array& a, const ArgName& arg);
-// Written buffers must not overlap each other, nor those that are only read.
+
+// Written buffers must not overlap each other, nor buffers that are only read.
 class Overlaps {
  public:
   void write(const Array& a, const ArgName& arg);
   void check_writes();  // after the last write()
   void check_read(const Array& a, const ArgName& arg) const;
-  // Likewise, of an input that the result may be written over element by element.
+  // Likewise, for an input that may have the same elements as the result.
   void check_input(const Array& a, const ArgName& arg, const Array& result) const;
 
  private:

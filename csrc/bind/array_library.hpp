@@ -1,4 +1,5 @@
-// What the type of an array says of its library. A subclass may do much as it likes.
+// What is known of an array by its type. A subclass may behave differently, so only exact types count,
+// unless stated otherwise.
 #pragma once
 
 #include "bind/dlpack.hpp"
@@ -6,13 +7,13 @@
 namespace fastopt::bind {
 
 struct Library {
-  bool is_cupy = false;  // an array's memory never moves, and its attributes describe it: CuPy's
-  bool torch = false;    // an array may be more than one: torch's, subclasses too
-  bool masked = false;   // it is one and a mask: NumPy's masked arrays, subclasses too
-  const Exchange* dlpack_exchange = nullptr;  // an array is described by a C function
+  bool is_cupy = false;  // CuPy's: its memory never moves, and its attributes describe it
+  bool torch = false;    // a tensor of torch's, subclasses included
+  bool masked = false;   // a masked array of NumPy's, subclasses included
+  const Exchange* dlpack_exchange = nullptr;  // null unless C functions describe the array
 };
 
-// Asked once a type.
+// Inspects a type once.
 Library library_of(py::handle array);
 
 }  // namespace fastopt::bind

@@ -9,7 +9,7 @@
 namespace fastopt::bind {
 namespace {
 
-// An engine's numbers. It may wait for the device, and that for Python.
+// Releases the GIL, because the copy may wait for the device, and the device for Python.
 DoubleArray copied_to_host(Place place, const double* from, int64_t count) {
   DoubleArray host(count);
   double* const to = host.mutable_data();
@@ -43,7 +43,7 @@ DoubleArray ChannelBuffer::to_host() const { return copied_to_host(place_, data(
 
 namespace {
 
-// Room for a bit an element, and some more for an engine that lays them out by whole vectors.
+// One bit per element, rounded up for an engine that stores them by full vectors.
 int64_t relu_mask_bytes(const ChannelSpace& space) {
   return (space.mask_rows() * space.mask_row_bytes() / 512 + 2) * 512;
 }
@@ -205,7 +205,7 @@ MomentsTuple moments(const py::object& x_object, int axis) {
   return {call.out.count, mean.to_host(), m2.to_host()};
 }
 
-// Joins into the first part's numbers, which are copies.
+// Joins into the first part, whose arrays are copied before.
 MomentsTuple join(std::vector<MomentsTuple> parts) {
   const IeeeMode mode;
   const int64_t channels = std::get<1>(parts.at(0)).size();

@@ -1,4 +1,5 @@
-// BatchNorm: arrays in, checked structs down. Options come checked from python/fastopt/_batch_norm.py.
+// BatchNorm: reads and checks the arrays and calls the engine. Options have been checked in
+// python/fastopt/_batch_norm/.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -17,29 +18,29 @@ using SumsTuple = std::tuple<DoubleArray, DoubleArray>;             // of dy, of
 
 struct BatchNormOptions {
   bool evaluate;
-  // Weights of running statistics; without them: the average of all batches.
+  // Weights of running statistics; without them, they are the average over all batches.
   std::optional<double> old_weight, new_weight;
   bool unbiased;
-  bool single_value;  // one value a channel is enough to train with
+  bool single_value;  // training with one value per channel is allowed
   double eps;
   int axis;
   bool relu;
 };
 
-// What forward leaves for backward.
+// What the forward pass saves for the backward pass.
 struct BatchNormSaved {
   py::object x, gamma, beta;
-  bool overwritten = false;  // x, by out
+  bool overwritten = false;  // x was overwritten by out
   bool residual;
   int axis;
   Layout layout;  // of x
   DType dtype;
-  double count;  // that the statistics were taken over; 0 after evaluation
+  double count;  // of values per channel behind the statistics; 0 after evaluation
   int64_t channels;
   Place place;
-  py::object stream;       // which the memory goes back to: it lives as long
-  EngineBuffer numbers;    // four for each channel
-  EngineBuffer relu_mask;  // ReLU's bits
+  py::object stream;       // keeps the stream alive that the memory is freed on
+  EngineBuffer numbers;    // four per channel
+  EngineBuffer relu_mask;  // one bit per element
 
   void used_by(const CallDevice& device) {
     place = device.place();
@@ -65,11 +66,11 @@ struct BatchNormSaved {
   double* scale() const { return column(3); }
 };
 
-// Numbers of the host for an engine to read, and the reverse.
+// One number per channel in engine memory, copied from or to the host.
 class ChannelBuffer {
  public:
-  ChannelBuffer(const Place& place, int64_t count);                     // to be written
-  ChannelBuffer(const Place& place, DoubleArray& host, int64_t count);  // to be read
+  ChannelBuffer(const Place& place, int64_t count);                     // uninitialized
+  ChannelBuffer(const Place& place, DoubleArray& host, int64_t count);  // a copy of `host`
   double* data() const { return buffer_.data<double>(); }
   DoubleArray to_host() const;
 
@@ -79,10 +80,10 @@ class ChannelBuffer {
   EngineBuffer buffer_;
 };
 
-// A result or an input of x's shape and dtype; for None, an Array without an owner.
+// An array of x's shape and dtype; for None, an Array without an owner.
 Array read_like_x(py::handle object, const char* role, const Array& x);
 
-// Refuses given numbers that are not one for each channel.
+// Checks that there is one number per channel.
 void require_statistics(const DoubleArray& a, const char* role, int64_t channels);
 
 SumsTuple batch_norm_reduce(const py::object& dy, BatchNormSaved& saved);

@@ -3,7 +3,7 @@
 namespace fastopt::bind {
 namespace {
 
-// The part of a call that a reduction and a whole backward pass have in common.
+// What a reduction and a complete backward pass have in common.
 BatchNormBackward backward_call(const BatchNormSaved& s, const Place& place) {
   BatchNormBackward call{};
   call.place = place;
@@ -16,8 +16,7 @@ BatchNormBackward backward_call(const BatchNormSaved& s, const Place& place) {
   return call;
 }
 
-// Where a call's arrays lie, which is where the forward pass has left its numbers. Arrays without
-// elements lie nowhere.
+// The device of a call's arrays, which must be that of the saved statistics. Empty arrays have none.
 CallDevice resolve_device(BatchNormSaved& s,
                           std::initializer_list<std::pair<Array*, const char*>> arrays) {
   CallDevice device = bind::resolve_device(arrays);

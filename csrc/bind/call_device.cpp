@@ -13,7 +13,7 @@ namespace {
 
 constexpr const char* kCapsule = "fastopt.Backend";
 
-// The second extension module is looked for when the first CUDA array arrives.
+// The second extension module is imported when the first CUDA array is passed.
 struct Cuda {
   const Backend* backend = nullptr;
   std::string trouble = "";
@@ -46,7 +46,8 @@ std::string device_text(int device) {
 }  // namespace
 
 std::string cuda_trouble() {
-  // An import lets other threads run, which shall see nothing half found; to look twice does no harm.
+  // Other threads may run during an import: they must not see a partial result. Loading twice is
+  // harmless.
   if (!cuda.looked) cuda = load_cuda();
   return cuda.trouble;
 }
@@ -88,7 +89,8 @@ void CallDevice::refresh_stream() {
   stream_ = std::move(now.object);
 }
 
-// Whether an earlier call's stream is there still: a default one, torch's, or one whose object is held.
+// Whether an earlier call's stream still exists: it is a default stream or torch's, or its object is
+// held.
 bool CallDevice::is_alive(void* stream) const {
   const bool is_default = reinterpret_cast<uintptr_t>(stream) <= 2;
   return stream && (is_default || !stream_.is_none() || library_of(owner_).torch);
@@ -98,7 +100,7 @@ const Exchange* CallDevice::exchange() const {
   return owner_ ? library_of(owner_).dlpack_exchange : nullptr;
 }
 
-// torch's tensors and parameters are of two types, and described by the same functions.
+// torch's tensors and parameters are two types with the same exchange functions.
 bool CallDevice::is_of_library(py::handle array) const {
   if (!owner_) return false;
   const Exchange* const own = exchange();
@@ -119,7 +121,7 @@ void CallDevice::release_waited_streams() noexcept {
     for (void* const stream : std::exchange(waited_, {})) {
       const Place theirs{place_.device, stream};
       if (engine().is_capturing(theirs) ==
-          engine().is_capturing(place_))  // or it would become part of a graph
+          engine().is_capturing(place_))  // otherwise the wait would be captured
         engine().wait_for(theirs, place_.stream);
     }
   } catch (const std::exception&) {  // if the device is lost, for example, the next call reports it

@@ -1,4 +1,4 @@
-// Which engine a call goes to, and on which stream.
+// The engine and the stream of a call.
 #pragma once
 
 #include <initializer_list>
@@ -9,18 +9,18 @@
 
 namespace fastopt::bind {
 
-// The engine of a place; for a device's, one must have been found.
+// The engine of a place; for a device, the CUDA engine must have been loaded.
 const Backend& engine_of(const Place& place);
 
-// Whether CUDA arrays can be worked on here; if not, why.
+// Why CUDA arrays cannot be used here; empty if they can.
 std::string cuda_trouble();
 void require_cuda(py::handle object, const ArgName& arg);
 
 struct Exchange;
 
-// The one place where all arrays of a call lie. The first that is not empty decides, and its library's
-// current stream is the one that work is queued on; what another stream is still writing is waited for
-// there, by the device.
+// The device and stream of a call. The first non-empty array determines the device, and its library's
+// current stream receives the work. If another array was produced on a different stream, that stream is
+// waited for on the device, without blocking the host.
 class CallDevice {
  public:
   CallDevice() = default;
@@ -34,18 +34,19 @@ class CallDevice {
   const Place& place() const { return place_; }
   const Backend& engine() const { return engine_of(place_); }
 
-  // Whether an array's library is that of the first: what it has queued comes before, on the same
+  // Whether an array is of the same library as the first one: its work was queued earlier on the same
   // stream.
   bool is_of_library(py::handle array) const;
-  const Exchange* exchange() const;  // of that library; null if it has none
+  const Exchange* exchange() const;  // of the first array's library; null if it has none
 
   void wait_for(const Array& a);  // before work is queued
-  // When it has been, or was refused: streams that were waited for wait in turn, as what they do next
-  // may write or free these arrays.
+  // After queueing, or on failure: streams that were waited for now wait for this one, because their
+  // next operations may overwrite or free these arrays.
   void release_waited_streams() noexcept;
-  // In a later call: the stream that is current by then, which waits for what was queued on the last.
+  // In a later call: switches to the stream that is current by then, which waits for the work queued on
+  // the previous one.
   void refresh_stream();
-  // What keeps the place's stream alive; None if nobody can say.
+  // The object that keeps the stream alive; None if the library has none.
   const py::object& stream_object() const { return stream_; }
 
   template <class F>
@@ -63,10 +64,10 @@ class CallDevice {
   std::vector<void*> waited_;  // streams
 };
 
-// Of arrays that are to be worked on now; those without an owner are not there.
+// For the arrays of a call, which wait for their streams; arrays without an owner are skipped.
 CallDevice resolve_device(std::initializer_list<std::pair<Array*, const char*>> arrays);
 
-// Memory of an engine's own, for a call or kept for later ones.
+// Memory allocated by an engine, for one call or for later ones, too.
 class EngineBuffer {
  public:
   EngineBuffer() = default;
@@ -89,8 +90,8 @@ class EngineBuffer {
     return *this;
   }
 
-  // Its memory goes back in the order of the stream it was allocated on or, if this was called, of the
-  // one it was used on last.
+  // The memory is freed in the order of the stream it was allocated on or, after this, of the stream it
+  // was used on last.
   void used_on(const Place& place) { place_ = place; }
 
   explicit operator bool() const { return data_; }
@@ -100,7 +101,7 @@ class EngineBuffer {
   }
 
  private:
-  const Backend* engine_ = nullptr;  // which has made it and will take it back
+  const Backend* engine_ = nullptr;  // that allocated it and frees it
   Place place_;
   Lifetime lifetime_ = Lifetime::call;
   void* data_ = nullptr;

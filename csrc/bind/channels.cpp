@@ -6,14 +6,14 @@
 namespace fastopt::bind {
 namespace {
 
-// Whether x's elements lie closer along one axis than along another. Of equal strides, as sliding
-// windows have, the later axis is the faster: so they lie in what a library makes like x.
+// Whether axis `a` of x varies faster than axis `b`. For equal strides, as in sliding windows, the
+// later axis is taken as the faster one, which is the order that a library gives to a new array like x.
 bool is_faster(const Array& x, int a, int b) {
   const auto stride_a = std::abs(x.strides[a]), stride_b = std::abs(x.strides[b]);
   return stride_a != stride_b ? stride_a < stride_b : a > b;
 }
 
-// The axes longer than 1 without the channels', from the slowest to the fastest.
+// The axes longer than 1 except the channel axis, from the slowest to the fastest.
 std::vector<int> walked_axes(const Array& x, int axis) {
   std::vector<int> axes;
   for (int d = 0; d < x.ndim; ++d)
@@ -33,7 +33,7 @@ void require_side_by_side(bool is, const Member& m, const Member& x) {
                         ", expected its fastest-varying axis to be contiguous" + x_text);
 }
 
-// Makes two neighboring axes one where every array steps through them evenly.
+// Merges adjacent axes that have one common stride in every array.
 void merge(ChannelSpace& s, const std::vector<Member>& members) {
   int last = 0;
   for (int d = 1; d < s.ndim; ++d) {

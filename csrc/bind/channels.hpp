@@ -1,4 +1,4 @@
-// Arrays as BatchNorm sees them: by channels.
+// Arrays divided into channels, for BatchNorm.
 #pragma once
 
 #include <initializer_list>
@@ -8,22 +8,22 @@
 
 namespace fastopt::bind {
 
-// An array, and where its place in the space goes.
+// An array, its name, and the description to be filled in.
 struct Member {
   const Array& array;
   const char* role;
   ChannelArray& place;
 };
 
-// The space that arrays of one shape have in common, and their places in it; arrays without an owner
-// are skipped. The memory order of the first one decides, and the fastest axis of the others must agree
-// with it.
+// The common iteration space of arrays of one shape, and each array's strides in it. Arrays without an
+// owner are skipped. The memory order of the first array decides; in the others, the same axis must be
+// contiguous.
 ChannelSpace read_space(int axis, std::initializer_list<Member> members);
 
 // `axis` of an array, counted from the front.
 int read_axis(int axis, const Array& x);
 
-// One value for each channel of x; none if the object is None.
+// One value per channel of x; without an owner if the object is None.
 struct PerChannelArray {
   Array array;
   ChannelVector vector{};

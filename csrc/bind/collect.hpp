@@ -1,14 +1,13 @@
-// Cycles through an object of ours. The garbage collector finds one if it is told what the object
-// holds.
+// Lets the garbage collector find reference cycles through an object of the compiled module.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 namespace fastopt::bind {
 
-// Makes a class_ of T tell. T::each_object(f) calls f with all that T keeps alive; it may be called
-// whenever Python code may run. Nothing is cleared: a cycle leads through a list or a dict, which the
-// collector clears.
+// Adds tp_traverse to a class_ of T. T::each_object(f) calls f with each object that T keeps alive; it
+// may be called whenever Python code may run. There is no tp_clear: a cycle contains a list or a dict,
+// which the collector clears.
 template <class T>
 pybind11::custom_type_setup collectable() {
   return pybind11::custom_type_setup([](PyHeapTypeObject* heap) {

@@ -8,7 +8,7 @@
 namespace fastopt::bind {
 namespace {
 
-// Made once: a list of arrays is asked for these a thousand times.
+// Interned once, because they are looked up for every array of a list.
 struct Keys {
   static PyObject* make(const char* text) { return PyUnicode_InternFromString(text); }
   PyObject *interface = make("__cuda_array_interface__"), *typestr = make("typestr"),
@@ -24,7 +24,7 @@ const Keys& keys() {
   return made;
 }
 
-// Null if it is not there, or None.
+// Null if the key is missing or its value is None.
 py::handle item(const py::dict& interface, PyObject* key) {
   PyObject* const found = PyDict_GetItemWithError(interface.ptr(), key);
   if (!found && PyErr_Occurred()) throw py::error_already_set();
@@ -37,7 +37,7 @@ py::object required(const py::dict& interface, PyObject* key) {
   return py::reinterpret_borrow<py::object>(found);
 }
 
-// bfloat16 has no letter of its own: two bytes of whatever, and the library's name for it.
+// bfloat16 has no type string of its own: it is recognized by the library's name for it.
 DType dtype_of(py::handle object, const py::dict& interface, const ArgName& arg) {
   const py::object type = required(interface, keys().typestr);
   const auto is = [&](const char* text) {
@@ -58,7 +58,7 @@ py::ssize_t number(const py::tuple& numbers, int i) {
   return n;
 }
 
-// Without strides, in row-major order.
+// Without strides, the array is in C order.
 void read_layout(Array& a, const py::tuple& shape, const std::optional<py::tuple>& strides,
                  const ArgName& arg) {
   require_few_axes(py::ssize_t(shape.size()), arg);
@@ -103,7 +103,7 @@ Array read_cupy_array(py::handle object, const ArgName& arg) {
   const auto get = [](py::handle of, PyObject* name) { return py::getattr(of, py::handle(name)); };
   Array a;
   a.dtype = dtype_of(get(object, keys().dtype), arg);
-  // Strides take longer than this attribute of CuPy's, which is not public.
+  // Reading strides takes longer than this attribute of CuPy's, which is not public.
   std::optional<py::tuple> strides;
   if (!py::getattr(object, py::handle(keys().c_contiguous), py::none()).is(py::handle(Py_True)))
     strides = get(object, keys().strides);
@@ -119,8 +119,8 @@ Array read_cupy_array(py::handle object, const ArgName& arg) {
 
 namespace {
 
-// A device's, by a function of a library that whoever made an array has imported: an import would take
-// longer than all the rest.
+// The current stream of a device. The library has been imported already, by whoever created the array;
+// an import statement would take longer than everything else here.
 py::object library_stream(PyObject* library, PyObject* function, int device) {
   auto module = py::reinterpret_steal<py::object>(PyImport_GetModule(library));
   if (!module) module = py::reinterpret_steal<py::object>(PyImport_Import(library));

@@ -1,4 +1,4 @@
-// The second, optional extension module: it hands the CUDA engine to the first, which has all the
+// The optional second extension module, which passes the CUDA engine to the first; that one has all
 // checks.
 #include <pybind11/pybind11.h>
 

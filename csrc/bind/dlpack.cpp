@@ -8,7 +8,7 @@
 
 namespace fastopt::bind {
 
-// The C structs of DLPack 1.0 (dmlc.github.io/dlpack): an interface, laid out here as it is specified.
+// The C structs of DLPack 1.0, as specified at dmlc.github.io/dlpack.
 struct Tensor {
   void* data;
   int32_t device_type, device_id;
@@ -31,12 +31,12 @@ struct Versioned {
   Tensor tensor;
 };
 
-// Found by its version's first number, whatever follows these functions in later versions.
+// The beginning of the table in every version with this major number; later ones may append to it.
 struct Exchange {
   uint32_t major, minor;
   const Exchange* previous;
   const void *allocate, *to_managed, *from_managed;
-  int (*describe)(void* object, Tensor* out);  // as long as the object lives; may be null
+  int (*describe)(void* object, Tensor* out);  // valid while the object is alive; may be null
   int (*current_stream)(int32_t device_type, int32_t device, void** out);
 };
 
@@ -76,7 +76,7 @@ bool on_cuda(py::handle object) {
   return is_cuda(py::tuple(object.attr("__dlpack_device__")())[0].cast<int>());
 }
 
-// A tensor of torch's says how it is laid out; what it raises does not.
+// The layout of a torch tensor says more than the error that torch raises.
 void require_dense(py::handle object, const ArgName& arg) {
   const std::string layout = py::str(attribute(object, py::str("layout")));
   if (layout.starts_with("torch.sparse"))
@@ -84,7 +84,8 @@ void require_dense(py::handle object, const ArgName& arg) {
                          arg.text() + ".to_dense()");
 }
 
-// Says in one line what whoever was asked for an array has raised; torch adds where, line by line.
+// Reports a producer's error by the first line of its message; torch adds a stack trace in further
+// lines.
 [[noreturn]] void refuse(const py::error_already_set& e, py::handle object, const ArgName& arg) {
   if (!e.matches(PyExc_Exception)) throw e;  // an interrupt
   require_dense(object, arg);
@@ -97,7 +98,7 @@ bool is_of(const Tensor& t, DType dtype) {
          t.code == (dtype == DType::bfloat16 ? kBfloat : kFloat);
 }
 
-// A type that fastopt does not compute with: the name that libraries give it, or DLPack's numbers.
+// An unsupported type for messages: its usual name, or DLPack's numbers.
 std::string type_text(const Tensor& t) {
   constexpr const char* kinds[] = {"int", "uint", "float", nullptr, "bfloat", "complex"};
   const std::string bits = std::to_string(t.bits);
@@ -121,7 +122,7 @@ Array describe(const Tensor& t, bool writable, const ArgName& arg) {
   Array a;
   if (is_cuda(t.device_type)) {
     a.device = t.device_id;
-    a.stream = kLegacyStream;  // for which the producer has made it ready
+    a.stream = kLegacyStream;  // on which the producer has made it ready
   }
   a.data = static_cast<char*>(t.data) + t.byte_offset;
   a.dtype = dtype_of(t, arg);
@@ -137,8 +138,8 @@ Array describe(const Tensor& t, bool writable, const ArgName& arg) {
   a.shape = a.numbers.get();
   a.strides = a.numbers.get() + t.ndim;
   if (!t.data && a.size() > 0) throw py::type_error(arg.text() + " has no memory of its own");
-  return a;
   if (a.device != kHost) require_aligned(a, arg);
+  return a;
 }
 
 }  // namespace
@@ -168,7 +169,7 @@ Array read_dlpack(py::handle object, const ArgName& arg) {
   return a;
 }
 
-// ---- by C functions ----
+// ---- the C functions ----
 
 const Exchange* exchange_of(py::handle type) {
   constexpr const char* name = "dlpack_exchange_api";

@@ -1,4 +1,4 @@
-// Dropout: forward, backward, and the mask by itself.
+// Dropout: forward, backward, and the mask alone.
 #include "bind/dropout.hpp"
 
 #include <memory>
@@ -44,7 +44,7 @@ int64_t read_axis(py::handle axis) {
   }
   int overflow = 0;
   const int64_t n = PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);
-  return overflow ? 0 : n;  // no array has so many axes, and 0 is refused as well
+  return overflow ? 0 : n;  // no array has so many axes; 0 is refused as well
 }
 
 int64_t product(const py::ssize_t* shape, int64_t begin, int64_t end) {
@@ -71,7 +71,7 @@ DropoutMask read_mask(py::handle p, py::handle seed, py::handle offset, py::hand
 
 // ---- arrays ----
 
-// An array and, unless its elements lie in row-major order, the way to visit them so.
+// An array and, unless it is contiguous in C order, how to visit it in that order.
 struct RowMajorArray {
   Array array;
   std::unique_ptr<Walk> walk;

@@ -9,7 +9,7 @@
 namespace fastopt::bind {
 namespace {
 
-// ---- three tables: numbers with their ranges, switches, choices ----
+// ---- three tables: numbers with their ranges, flags, choices ----
 
 struct Number {
   const char* name;
@@ -36,7 +36,7 @@ constexpr Number kNumbers[] = {
     {"clip_value", &Hyper::clip_value, {0, kInf}},
     {"clip_norm", &Hyper::clip_norm, {0, kInf}},
     {"clip_eps", &Hyper::clip_eps, {0, kInf, false, true}},
-    {"max_norm", &Hyper::clip_norm, {0, kInf}},  // as clip_grad_norm and clip_grad_value call them
+    {"max_norm", &Hyper::clip_norm, {0, kInf}},  // in clip_grad_norm and clip_grad_value
     {"value", &Hyper::clip_value, {0, kInf}},
 };
 
@@ -78,13 +78,13 @@ const std::vector<Choice>& choices() {
       {"clip_scope", set<&Hyper::clip_scope>, {"global", "tensor"}},
       {"clip_norm_type", set<&Hyper::clip_norm_type>, {"2", "1", "max"}, kNorms},
       {"on_nonfinite", set<&Hyper::on_nonfinite>, {"propagate", "skip", "raise"}},
-      {"scope", set<&Hyper::clip_scope>, {"global", "tensor"}},  // as clip_grad_norm calls them
+      {"scope", set<&Hyper::clip_scope>, {"global", "tensor"}},  // in clip_grad_norm
       {"norm_type", set<&Hyper::clip_norm_type>, {"2", "1", "max"}, kNorms},
   };
   return all;
 }
 
-// Which of a choice's names a rule knows: all of them, save for epsilon's place.
+// Whether a rule accepts a choice: every rule accepts all of them, except for eps_mode.
 bool knows(const RuleInfo& rule, const Choice& choice, int value) {
   if (choice.name != std::string("eps_mode") || !rule.eps_modes) return true;
   return int(rule.eps_modes[0]) == value || int(rule.eps_modes[1]) == value;
@@ -93,14 +93,14 @@ bool knows(const RuleInfo& rule, const Choice& choice, int value) {
 // ---- one value ----
 
 void set_number(Hyper& h, const Number& n, py::handle value) {
-  if (value.is_none() && n.interval.high == kInf && !n.interval.high_open) {  // a limit that is off
+  if (value.is_none() && n.interval.high == kInf && !n.interval.high_open) {  // None turns a limit off
     h.*n.at = kNoLimit;
     return;
   }
   h.*n.at = read_number(n.name, value, n.interval);
 }
 
-// Norms may be named by number, as everywhere: 1, 2, float("inf").
+// Norms may also be given as numbers: 1, 2, float("inf").
 std::string choice_text(py::handle value) {
   if (py::isinstance<py::str>(value)) return std::string(py::str(value));
   if (!PyBool_Check(value.ptr()) && PyNumber_Check(value.ptr())) {

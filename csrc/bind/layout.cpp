@@ -1,4 +1,4 @@
-// How arrays lie in memory, and how to walk them.
+// The memory layout of arrays, and how to visit their elements.
 #include <algorithm>
 
 #include "bind/array.hpp"

@@ -1,4 +1,4 @@
-// The compiled module: what Python sees of the floors below.
+// The compiled module.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -10,7 +10,7 @@
 namespace fastopt::bind {
 namespace {
 
-// A list of arrays and, for those not dense in memory, how to walk them.
+// A checked list of arrays and, for those that are not dense, how to visit them.
 struct Checked {
   std::vector<Array> arrays;
   std::vector<std::unique_ptr<Walk>> walks;
@@ -51,7 +51,7 @@ void scale_all(const Checked& list, const std::vector<double>& coefs, double lim
   list.device.engine().scale(list.device.place(), targets.data(), int64_t(targets.size()), limit);
 }
 
-// The options of these functions, read as if they were a rule's.
+// The options of these functions, read like the hyper-parameters of a rule.
 Hyper clipping(const Values& values) {
   static constexpr const char* names[] = {"max_norm", "norm_type", "clip_eps",
                                           "scope",    "value",     nullptr};
@@ -64,7 +64,7 @@ double global_norm(const Arrays& arrays, const Values& options, const py::object
   return list.norm(0, list.tensors.size(), h.clip_norm_type);
 }
 
-// One norm, or one an array.
+// One norm, or one per array.
 using Norms = py::typing::Union<py::float_, py::typing::List<py::float_>>;
 
 Norms clip_grad_norm(const Arrays& grads, const Values& options, const py::object& names) {

@@ -12,7 +12,7 @@ void clear_error() {
   PyErr_Clear();
 }
 
-// Python's, or NumPy's.
+// A bool of Python's or NumPy's.
 static bool is_bool(py::handle value) {
   if (PyBool_Check(value.ptr())) return true;
   if (PyFloat_Check(value.ptr()) || PyLong_Check(value.ptr())) return false;
@@ -21,14 +21,14 @@ static bool is_bool(py::handle value) {
 }
 
 double read_number(const char* name, py::handle value, const Interval& interval) {
-  const bool odd = is_bool(value);  // momentum=True would be momentum 1, which nobody means
+  const bool odd = is_bool(value);  // momentum=True would be taken as 1, which is hardly intended
   double x = odd ? 0.0 : PyFloat_AsDouble(value.ptr());
   const bool huge = PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError);
   if (odd || (PyErr_Occurred() && !huge)) {
     clear_error();
     throw py::type_error(std::string(name) + " must be a number, got " + repr_of(value));
   }
-  if (huge) {  // an integer beyond every double
+  if (huge) {  // an integer out of range of a double
     clear_error();
     x = std::numeric_limits<double>::quiet_NaN();
   }
@@ -50,7 +50,7 @@ bool read_bool(const char* name, py::handle value) {
 }
 
 uint64_t read_uint(const char* name, py::handle value, int bits) {
-  // Python takes True for 1, which nobody means.
+  // True is an integer to Python, but is hardly intended as one.
   const auto whole = py::reinterpret_steal<py::object>(
       PyBool_Check(value.ptr()) ? nullptr : PyNumber_Index(value.ptr()));
   if (!whole) {

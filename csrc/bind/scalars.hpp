@@ -1,5 +1,5 @@
-// Single values as Python gives them, checked. Each throws TypeError for a wrong kind and ValueError
-// for a wrong value, with the name and what was found.
+// Reads and checks single values from Python. Each function throws TypeError for a wrong type and
+// ValueError for a wrong value, with the name of the argument and what was found.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -22,10 +22,10 @@ bool read_bool(const char* name, py::handle value);
 // An integer in [0, 2**bits).
 uint64_t read_uint(const char* name, py::handle value, int bits);
 
-// Clears the Python error that is set. An interrupt or an exit is thrown instead.
+// Clears the Python error that is set, but throws an interrupt or an exit.
 void clear_error();
 
-// The value as a message shows it.
+// The value's repr, for messages.
 std::string repr_of(py::handle value);
 
 }  // namespace fastopt::bind

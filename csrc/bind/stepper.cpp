@@ -8,7 +8,7 @@
 
 namespace fastopt::bind {
 
-// However a step ends, it keeps no gradient.
+// Releases the gradients at the end of a step, also on errors.
 struct Stepper::GradReleaser {
   Stepper& stepper;
   ~GradReleaser() {
@@ -37,7 +37,7 @@ void Stepper::set_hyper(size_t group, const Values& values) {
   hypers_.at(group) = read_hyper(rule_, values);
 }
 
-// The last setting to be made: a device with a plan is updated at once, for a graph may be replayed
+// Called after set_hyper: a device with a plan is updated at once, because a graph may be replayed
 // next.
 void Stepper::set_list_hyper(const Values& values) {
   const StepLock lock(mutex_);
@@ -59,7 +59,7 @@ Counts Stepper::known_counts() {
   if (!plan_) return counts_;
   targets_.device.refresh_stream();  // a graph may have been replayed on another stream
   const Backend& engine = targets_.device.engine();
-  py::gil_scoped_release unlocked;  // it may wait for the device, and that for Python
+  py::gil_scoped_release unlocked;  // this may wait for the device, and the device for Python
   return counts_ = engine.counts(plan_.get(), targets_.device.place());
 }
 

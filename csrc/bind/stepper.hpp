@@ -1,4 +1,4 @@
-// One optimizer's arrays and hyper-parameters, checked once, and stepped again and again.
+// The arrays and hyper-parameters of one optimizer, checked once and used in every step.
 #pragma once
 
 #include <memory>
@@ -22,7 +22,7 @@ struct Targets {
   CallDevice device;
 };
 
-// Frees an engine's plan, which may wait for the device, and that for Python.
+// Frees an engine's plan without the GIL: this may wait for the device, and the device for Python.
 struct PlanDeleter {
   void (*destroy)(StepPlan*) = nullptr;
   void operator()(StepPlan* plan) const {
@@ -107,8 +107,7 @@ class Stepper {
   bool all_cupy_ = false;  // arrays whose memory never moves
   GradCache grads_;
   std::unique_ptr<StepPlan, PlanDeleter> plan_;
-  bool uploaded_ =
-      false;  // the last step was completed, so that the engine has its gradients' addresses
+  bool uploaded_ = false;  // the engine has the last step's gradient addresses
   Counts counts_;
   bool device_counts_ = false;  // the device may have counted by itself
   StepMutex mutex_;

@@ -149,8 +149,8 @@ void Stepper::check_targets() {
 
 // ---- gradients ----
 
-// A tuple of our own: reading an array may run Python code, which may change the user's list, and so
-// may another thread while the step runs without the GIL.
+// A tuple of our own, because reading an array may run Python code, which may change the user's list,
+// and so may another thread while the step runs without the GIL.
 py::tuple Stepper::tuple_of(py::handle grads) const {
   if (!PyList_Check(grads.ptr()) && !PyTuple_Check(grads.ptr()))
     throw py::type_error(grad_role_ + " has type " + type_name(grads) +
@@ -172,7 +172,7 @@ void Stepper::read_grad(int64_t i, py::handle grad) {
   const ArgName arg = grad_arg(i);
   Array g = read_array(grad, arg, RequiresGrad::allow);
   const bool same_layout = g.dtype == param.dtype && param.layout.is_of(g);
-  if (!same_layout) {  // slower: what the messages need is read again
+  if (!same_layout) {  // slower: the messages need the parameter itself
     const Array p = read_array(params_[i], param_arg(i), RequiresGrad::allow);
     require_shape(g, arg, p, param_arg(i));
     require_dtype(g, arg, p, param_arg(i));
