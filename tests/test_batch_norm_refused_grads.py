@@ -177,3 +177,10 @@ def test_joining_changes_no_part():
     before = [bits(v) for v in (a.mean, a.m2, b.mean, b.m2)]
     F.batch_norm_join([a, b])
     assert [bits(v) for v in (a.mean, a.m2, b.mean, b.m2)] == before
+
+
+def test_an_array_of_another_shape_is_not_overwritten_element_by_element():
+    dy = values((4, 25))
+    outs = {"itself": dy, "a row": dy[0], "as a column": dy.reshape(100, 1), "a part": dy[:3]}
+    written = {name: _core.batch_norm_overwrites(dy, out) for name, out in outs.items()}
+    assert written == {"itself": True, "a row": False, "as a column": False, "a part": False}

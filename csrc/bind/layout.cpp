@@ -73,7 +73,8 @@ Walk walk_like(const Layout& layout, const Array& a) {
 }
 
 bool same_elements(const Array& a, const Array& b) {
-  if (a.data != b.data || a.size() == 0) return false;
+  const bool same_shape = a.ndim == b.ndim && std::equal(a.shape, a.shape + a.ndim, b.shape);
+  if (!same_shape || a.data != b.data || a.size() == 0) return false;
   for (int d = 0; d < a.ndim; ++d)
     if (a.shape[d] > 1 && a.strides[d] != b.strides[d]) return false;
   return true;
