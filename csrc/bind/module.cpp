@@ -10,8 +10,8 @@
 #include "bind/hyper.hpp"
 #include "bind/norms.hpp"
 #include "bind/stepper.hpp"
-#include "cpu/parallel.hpp"
 #include "cpu/isa_dispatch.hpp"
+#include "cpu/parallel.hpp"
 
 namespace py = pybind11;
 using namespace fastopt;
