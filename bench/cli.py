@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 import fastopt
 from bench import arguments, device, machine, memory, run
 from bench.case import DTYPES, Case
-from bench.record import Record, in_both, slower
+from bench.record import Record, pairs, slower
 from bench.report import count, show
 from bench.tasks import OURS, competitors, tasks
 from fastopt import _core
@@ -200,7 +200,9 @@ class Plan:
 
 
 def plan(args: argparse.Namespace, all_tasks: dict[str, ModuleType], console: Console) -> Plan:
-    requested = list(cases(args, all_tasks))
+    requested = list(
+        dict.fromkeys(cases(args, all_tasks))
+    )  # a case that was named twice is measured once
     modules = {
         name: available_competitors(task, args.peers, console)
         for name, task in all_tasks.items()
@@ -260,7 +262,7 @@ def compare(old: Record, new: Record, console: Console) -> int:
         before, after = (record.machine.get(name, "none") for record in (old, new))
         if before != after:
             console.print(f"{name} was {before}, is {after}", style="yellow")
-    if not in_both(old, new):
+    if not pairs(old, new):
         console.print("nothing to compare: no case is in both records", style="red")
         return 2
     sentences = slower(old, new)

@@ -92,9 +92,15 @@ def _entries(data: dict) -> dict[str, Entry]:
     }
 
 
-def in_both(old: Record, new: Record) -> set[str]:
-    """Return the names of the cases that two runs have in common."""
-    return {row.name for row in old.rows} & {row.name for row in new.rows}
+def pairs(old: Record, new: Record) -> list[tuple[Row, Row]]:
+    """Return the rows of the same case in two runs, as pairs of an old and a new row.
+
+    The full suite measures some cases in two sections. A row is paired with the one of its own section if there
+    is one, and otherwise, as when one of the runs measured a single task, with the last of its name."""
+    last = {row.name: row for row in old.rows}
+    exact = {(row.name, row.section): row for row in old.rows}
+    found = ((exact.get((row.name, row.section)) or last.get(row.name), row) for row in new.rows)
+    return [(before, row) for before, row in found if before is not None]
 
 
 def slower(old: Record, new: Record) -> list[str]:
@@ -102,12 +108,11 @@ def slower(old: Record, new: Record) -> list[str]:
 
     Times are relative to the limit of the same run, so that a slower machine does not count as slower code. The
     quartiles must not overlap, and the medians must differ by more than 3 %."""
-    before = {row.name: row.ours.to_limit for row in old.rows}
     sentences = []
-    for row in new.rows:
-        was, now = before.get(row.name), row.ours.to_limit
-        if was and now.low > was.high and now.median > was.median * (1 + LEAST):
+    for before, after in pairs(old, new):
+        was, now = before.ours.to_limit, after.ours.to_limit
+        if now.low > was.high and now.median > was.median * (1 + LEAST):
             change = now.median / was.median - 1
             shares = f"from {1 / was.median:.0%} of the limit to {1 / now.median:.0%}"
-            sentences.append(f"{row.name}: {change:.0%} slower, {shares}")
+            sentences.append(f"{after.name}: {change:.0%} slower, {shares}")
     return sentences

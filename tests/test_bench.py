@@ -16,6 +16,7 @@ import pytest
 from fastopt import _core
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
 for package in ("rich", "psutil", "matplotlib"):
     pytest.importorskip(package, reason="the benchmarks need it")
 
@@ -24,7 +25,7 @@ sys.path.append(str(ROOT))
 from bench import memory, run, workloads  # noqa: E402
 from bench.case import Competitor, WrongError, compare, sample  # noqa: E402
 from bench.measure import Quartiles, Turn, interleave  # noqa: E402
-from bench.record import Entry, Record, Row, slower  # noqa: E402
+from bench.record import Entry, Record, Row, pairs, slower  # noqa: E402
 from bench.step import StepCase, numpy_, ours  # noqa: E402
 from bench.tables import markdown  # noqa: E402
 from bench.tasks import competitors, tasks  # noqa: E402
@@ -287,9 +288,9 @@ def test_a_slow_competitor_takes_fewer_turns_and_the_limit_takes_all(monkeypatch
     assert times["limit"].ratio_to(times["fastopt"]).spread == pytest.approx(0)
 
 
-def recorded(*to_limit):
+def recorded(*to_limit, section=""):
     entry = Entry(Quartiles(1, 1, 1), Quartiles(*to_limit), Quartiles(1, 1, 1))
-    case = StepCase("adam", "array", 1000)
+    case = StepCase("adam", "array", 1000, section=section)
     return Record({}, [Row.of(case, {"fastopt": entry, "limit": entry}, {})])
 
 
@@ -306,6 +307,27 @@ def test_slower_means_beyond_the_noise(before, after, is_slower):
     sentences = slower(recorded(*before), recorded(*after))
     assert bool(sentences) is is_slower
     assert slower(Record({}, []), recorded(*after)) == []
+
+
+def test_a_case_of_two_sections_is_compared_with_that_of_its_own_section():
+    fast, slow = (
+        recorded(1.00, 1.01, 1.02, section="rules"),
+        recorded(1.20, 1.21, 1.22, section="growth"),
+    )
+    both = Record({}, [*fast.rows, *slow.rows])
+    swapped = Record({}, [*slow.rows, *fast.rows])
+    assert slower(both, both) == slower(both, swapped) == slower(swapped, both) == []
+    assert len(slower(fast, slow)) == 1  # without that section, with the case of the same name
+    assert pairs(both, recorded(1.0, 1.0, 1.0)) != []
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
+def test_no_stored_record_is_slower_than_itself(file):
+    data = json.loads(file.read_text())
+    record = Record.of({"memory": [], **data})
+    assert record.rows
+    assert len(pairs(record, record)) == len(record.rows)
+    assert slower(record, record) == []
 
 
 def test_a_record_reads_back_as_it_was_written(tmp_path):
