@@ -10,6 +10,8 @@ from pathlib import Path
 from bench.case import DTYPES, SHORT
 from bench.record import Record
 
+MAX_SIZE = 2**48  # elements; no machine has room for more
+
 
 def names(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
@@ -32,20 +34,22 @@ def sizes(text: str) -> list[int]:
     first, colon, last = text.partition(":")
     if not colon:
         return [_size(part) for part in some_names(text)]
-    powers = [_size(first)]
-    while powers[-1] * 2 <= _size(last):
-        powers.append(powers[-1] * 2)
-    return powers
+    smallest, largest = _size(first), _size(last)
+    if smallest > largest:
+        raise argparse.ArgumentTypeError(f"empty range {text!r}, expected the smaller size first")
+    return [smallest << power for power in range((largest // smallest).bit_length())]
 
 
 def _size(text: str) -> int:
     base, power, exponent = text.partition("**")
     try:
-        size = int(base) ** int(exponent) if power else int(float(base))
+        size = int(base) ** min(int(exponent), MAX_SIZE.bit_length()) if power else int(float(base))
     except (ValueError, OverflowError):
         size = 0
     if size < 1:
         raise argparse.ArgumentTypeError(f"invalid size {text!r}, expected one such as 1e7 or 2**20")
+    if size > MAX_SIZE:
+        raise argparse.ArgumentTypeError(f"size {text} is too large, expected at most 2**48")
     return size
 
 

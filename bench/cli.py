@@ -1,11 +1,8 @@
-"""The command line: it chooses the cases and competitors, and what is done with the figures."""
+"""The command line: its arguments, and what is done with the figures."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import product
 from types import ModuleType
 
 from rich.console import Console
@@ -13,10 +10,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import fastopt
 from bench import arguments, device, machine, memory, run
-from bench.case import DTYPES, Case
+from bench.case import DTYPES, installed
+from bench.plan import plan
 from bench.record import Record, pairs, slower
 from bench.report import count, show
-from bench.tasks import OURS, competitors, tasks
+from bench.tasks import OURS, competitors, has_prefix, tasks
 from fastopt import _core
 
 WIDTH = 180  # of a table that is not printed to a terminal
@@ -103,7 +101,13 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="report what became slower since this record; then the exit status is 1, "
         "or 2 if no case is in both",
     )
-    add("--plot", type=arguments.folder, metavar="DIR", help="draw plots into this folder")
+    add(
+        "--plot",
+        type=arguments.folder,
+        metavar="DIR",
+        help="draw plots into this folder: a growth curve of three or more sizes of an array, bars for other "
+        "workloads, and the roofline of the float32 cases; needs matplotlib",
+    )
 
 
 def _check(
@@ -117,6 +121,8 @@ def _check(
             parser.error(f"--device cuda: {reason}")
     elif args.replay:
         parser.error("--replay requires --device cuda")
+    if args.plot and not installed("matplotlib"):
+        parser.error("--plot needs matplotlib: pip install '.[bench]'")
     if args.threads < 0:
         parser.error(f"--threads must be >= 0, got {args.threads}")
     if args.task:
@@ -124,6 +130,13 @@ def _check(
         _check_names(parser, "--workload", args.workload or [], all_tasks[args.task].WORKLOADS)
     elif given := [f"--{name}" for name in TASK_ONLY_FLAGS if getattr(args, name)]:
         parser.error(f"{given[0]} requires a task; the full suite has its own settings")
+    measured = [all_tasks[args.task]] if args.task else all_tasks.values()
+    known = sorted({name for task in measured for name in competitors(task)} - {OURS})
+    for prefix in args.peers or []:
+        if not any(has_prefix(name, [prefix]) for name in (OURS, *known)):
+            parser.error(
+                f"--peers: no competitor's name begins with {prefix!r} (choose from {', '.join(known)})"
+            )
 
 
 def _check_names(
@@ -132,43 +145,6 @@ def _check_names(
     for value in given:
         if value not in known:
             parser.error(f"{name}: invalid choice: {value!r} (choose from {', '.join(known)})")
-
-
-def cases(args: argparse.Namespace, all_tasks: dict[str, ModuleType]) -> Iterator[Case]:
-    if not args.task:
-        for task in all_tasks.values():
-            for case in task.suite(args.quick, args.device):
-                yield _on_device(case, args)
-        return
-    task = all_tasks[args.task]
-    workloads = args.workload or task.WORKLOADS[:1]
-    for dtype, what, workload in product(args.dtype, args.what or task.DEFAULT, workloads):
-        for size in args.size if workload == "array" else args.size[:1]:
-            yield _on_device(task.CASE(what, workload, size, dtype, cold=args.cold), args)
-
-
-def _on_device(case: Case, args: argparse.Namespace) -> Case:
-    case = replace(case, device=args.device, as_cuda_graph=args.replay)
-    return replace(case, cold=case.cold or device.num_buffer_sets(case) > 1)
-
-
-def available_competitors(
-    task: ModuleType, peers: list[str] | None, console: Console
-) -> dict[str, ModuleType]:
-    """Return fastopt's module and those of the requested peers that are available. The others are printed."""
-    requested = {
-        name: module
-        for name, module in competitors(task).items()
-        if name == OURS or peers is None or name.lower().startswith(tuple(p.lower() for p in peers))
-    }
-    missing = [name for name, module in requested.items() if not module.available()]
-    if missing:
-        name = task.__name__.removeprefix("bench.")
-        reason = "not in this build" if OURS in missing else "not installed, or no device"
-        console.print(
-            f"{name}: left out, {reason}: {', '.join(missing)}", style="yellow", highlight=False
-        )
-    return {name: module for name, module in requested.items() if name not in missing}
 
 
 def main(argv: list[str], threads: int) -> int:
@@ -188,35 +164,6 @@ def main(argv: list[str], threads: int) -> int:
         for path in draw(record, args.plot):
             console.print(f"plot: {path}")
     return compare(args.compare, record, console) if args.compare else 0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The cases to measure, and the available competitors of each task."""
-
-    timed: list[Case]
-    memory: list[Case]
-    competitors: dict[str, dict[str, ModuleType]]
-
-
-def plan(args: argparse.Namespace, all_tasks: dict[str, ModuleType], console: Console) -> Plan:
-    requested = list(
-        dict.fromkeys(cases(args, all_tasks))
-    )  # a case that was named twice is measured once
-    modules = {
-        name: available_competitors(task, args.peers, console)
-        for name, task in all_tasks.items()
-        if any(case.task == name for case in requested)
-    }
-    requested = [case for case in requested if OURS in modules[case.task]]
-    if too_large := [case.name for case in requested if not run.fits(case)]:
-        console.print(f"left out, too large for this machine: {', '.join(too_large)}", style="yellow")
-    requested = [case for case in requested if case.name not in too_large]
-    return Plan(
-        timed=[] if args.memory else requested,
-        memory=[case for case in requested if args.memory or case.measure_memory],
-        competitors=modules,
-    )
 
 
 def measure(

@@ -22,6 +22,7 @@ from typing import Any
 from bench import cli, device
 from bench.case import Case
 from bench.measure import Timing, interleave
+from bench.plan import cases
 from bench.record import LIMIT
 from bench.reference import load_test_module
 from bench.run import rotating
@@ -91,7 +92,7 @@ def main(argv: list[str]) -> int:
     rest = [a for a in argv if a not in versions] + ["--device", "cuda", "--replay"]
     args = cli.parse(rest, all_tasks, PROGRAM, DESCRIPTION)
     engines = {name: Engine.named(path) for name, path in libraries.items()}
-    for case in cli.cases(args, all_tasks):
+    for case in cases(args, all_tasks):
         ours = competitors(all_tasks[case.task])[OURS]
         print(line(case, race(case, ours, engines, args.seconds), next(iter(engines))), flush=True)
     return 0

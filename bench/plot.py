@@ -81,8 +81,8 @@ def _figures(record: Record) -> Iterator[tuple[str, Figure]]:
             yield f"growth-{'-'.join(kind)}", _growth(kind, ordered, colors, record.machine)
     for kind, rows in workloads.items():
         yield f"workloads-{'-'.join(kind)}", _bars(kind, rows, colors, record.machine)
-    if record.rows:
-        yield "roofline", _roofline(record)
+    if of_roofline := [row for row in record.rows if row.dtype == "float32" and not row.cold]:
+        yield "roofline", _roofline(of_roofline, record.machine)
 
 
 def _colors(record: Record) -> dict[str, str]:
@@ -217,13 +217,12 @@ def _percent(row: Row, name: str) -> str:
 # ---- roofline ----
 
 
-def _roofline(record: Record) -> Figure:
+def _roofline(rows: list[Row], machine: dict) -> Figure:
     """Draw the roofline (Williams, Waterman & Patterson 2009). Both roofs are measured: the slopes are the
     limit's throughput in the largest case and in the case where it is highest, the ceiling is a matrix
     product."""
     figure, axes = plt.subplots(figsize=(9, 5))
-    rows = [row for row in record.rows if row.dtype == "float32" and not row.cold]
-    ceiling = record.machine["peak_flops"] / 1e9
+    ceiling = machine["peak_flops"] / 1e9
     largest = max(rows, key=lambda row: row.working_set)
     fastest = max(rows, key=lambda row: row.rate(LIMIT))
     for row, style in ((largest, "-"), (fastest, "--")):
@@ -238,9 +237,7 @@ def _roofline(record: Record) -> Figure:
         of_task = [row for row in rows if row.task == task]
         for what, mark in zip(dict.fromkeys(row.what for row in of_task), MARKS, strict=False):
             points = [row for row in of_task if row.what == what]
-            cached = [
-                row.working_set <= max(record.machine["caches"].values(), default=0) for row in points
-            ]
+            cached = [row.working_set <= max(machine["caches"].values(), default=0) for row in points]
             axes.scatter(
                 [row.flops / row.bytes for row in points],
                 [row.flops / row.ours.seconds.median / 1e9 for row in points],
@@ -256,7 +253,7 @@ def _roofline(record: Record) -> Figure:
     axes.set_xlabel("operations per byte, as the formula is written")
     axes.set_ylabel("GFLOP/s")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
-    _subtitle(axes, "Roofline of fastopt, float32; hollow: in cache", record.machine)
+    _subtitle(axes, "Roofline of fastopt, float32; hollow: in cache", machine)
     return figure
 
 

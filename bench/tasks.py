@@ -29,3 +29,7 @@ def competitors(task: ModuleType) -> dict[str, ModuleType]:
     files = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
     modules = [import_module(f"{package.__name__}.{name}") for name in files]
     return {m.NAME: m for m in sorted(modules, key=lambda m: m.NAME != OURS)}
+
+
+def has_prefix(name: str, prefixes: list[str]) -> bool:
+    return name.lower().startswith(tuple(prefix.lower() for prefix in prefixes))

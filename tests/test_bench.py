@@ -22,13 +22,14 @@ for package in ("rich", "psutil", "matplotlib"):
 
 sys.path.append(str(ROOT))
 
-from bench import memory, run, workloads  # noqa: E402
+from bench import cli, memory, plan, run, threads, workloads  # noqa: E402
 from bench.case import Competitor, WrongError, compare, sample  # noqa: E402
 from bench.measure import Quartiles, Turn, interleave  # noqa: E402
 from bench.record import Entry, Record, Row, pairs, slower  # noqa: E402
 from bench.step import StepCase, numpy_, ours  # noqa: E402
 from bench.tables import markdown  # noqa: E402
 from bench.tasks import competitors, tasks  # noqa: E402
+from rich.console import Console  # noqa: E402
 
 TASKS = tasks()
 
@@ -149,11 +150,67 @@ def test_memory_on_a_device_is_what_it_has_allocated(monkeypatch):
         (["--compare", "tests/fingerprints.json"], "tests/fingerprints.json is not a record"),
         (["--threads", "-1"], "--threads must be >= 0, got -1"),
         (["--memory"], "--memory requires a task"),
+        (
+            ["step", "--peers", "torch,nosuch"],
+            "no competitor's name begins with 'nosuch' (choose from CuPy,",
+        ),
+        (["dropout", "--peers", "numba"], "--peers: no competitor's name begins with 'numba'"),
+        (["step", "--size", "2**10:2**9"], "empty range '2**10:2**9', expected the smaller size first"),
+        (["step", "--size", "2**10:"], "invalid size ''"),
+        (
+            ["step", "--size", "2**9999999999"],
+            "size 2**9999999999 is too large, expected at most 2**48",
+        ),
+        (["step", "--size", "1e200"], "size 1e200 is too large"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_invalid_arguments_are_refused_in_a_sentence(options, message):
-    assert message in bench(*options, rc=2).stderr
+def test_invalid_arguments_are_refused_in_a_sentence(options, message, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as refused:
+        cli.parse(options, TASKS)
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_refuses_invalid_arguments_with_status_2():
+    assert "--threads must be >= 0, got -1" in bench("--threads", -1, rc=2).stderr
+
+
+def test_more_threads_than_cpus_are_refused_and_openmps_number_is_limited(monkeypatch, capsys):
+    confined = []
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda process: {2, 5, 7})
+    monkeypatch.setattr(threads.os, "sched_setaffinity", lambda process, cpus: confined.append(cpus))
+    monkeypatch.setattr(threads.os, "environ", {"OMP_NUM_THREADS": "8,2"})
+    assert [threads.confine(options) for options in ([], ["--threads", "2"])] == [3, 2]
+    assert confined == [[2, 5, 7], [2, 5]]
+    assert threads.os.environ["NUMBA_NUM_THREADS"] == "2"
+    with pytest.raises(SystemExit) as refused:
+        threads.confine(["step", "--threads=4"])
+    assert refused.value.code == 2
+    assert "--threads is 4, but this process may use only 3 CPUs" in capsys.readouterr().err
+
+
+def test_cases_that_are_all_too_large_are_an_error(capsys, monkeypatch):
+    monkeypatch.setattr(run, "fits", lambda case: False)
+    args = cli.parse(["step", "adam", "adam", "--size", "1000", "--peers", ""], TASKS)
+    with pytest.raises(SystemExit) as refused:
+        plan.plan(args, TASKS, Console())
+    assert refused.value.code == 2
+    printed = capsys.readouterr().out
+    assert printed.count("step adam array 1,000 f32") == 1
+    assert printed.endswith("nothing to measure\n")
+
+
+def test_a_missing_package_is_named():
+    code = (
+        "import sys; sys.modules['psutil'] = None; sys.argv = ['bench', 'step']; import bench.__main__"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "python -m bench needs psutil: pip install '.[bench]'\n"
 
 
 @pytest.mark.parametrize("module", ["bench", "bench.plot", "bench.engines"])
