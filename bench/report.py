@@ -108,10 +108,15 @@ def _left_out(rows: list[Row]) -> list[str]:
     ]
 
 
+def noisy_rows(rows: list[Row]) -> list[Row]:
+    """Return the rows whose limit varies by more than 5 %."""
+    return [row for row in rows if row.entries[LIMIT].seconds.spread > NOISY]
+
+
 def _noise(rows: list[Row]) -> list[str]:
     """Return warnings about a limit that varied, and about peers that could not be distinguished from
     fastopt."""
-    noisy = [r for r in rows if r.entries[LIMIT].seconds.spread > NOISY]
+    noisy = noisy_rows(rows)
     unclear = [
         f"{row.name} / {name}"
         for row in rows

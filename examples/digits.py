@@ -44,7 +44,10 @@ def read_args(argv):
     parser = argparse.ArgumentParser(description=first_line(__doc__))
     add_picture(parser, "--picture", "digits.png")
     parser.add_argument(
-        "--checkpoint", metavar="FILE", help="save a single run's state here, and resume from it"
+        "--checkpoint",
+        metavar="FILE",
+        type=checkpoint_path,
+        help="save a single run's state here, and resume from it",
     )
     parser.add_argument(
         "--no-progress", action="store_true", help="show no progress bar (default: only in a terminal)"
@@ -54,7 +57,15 @@ def read_args(argv):
     args = parser.parse_args(argv)
     if args.checkpoint and not args.optimizer:
         parser.error("--checkpoint requires --optimizer: it saves a single run")
+    if args.checkpoint and os.path.realpath(args.checkpoint) == os.path.realpath(args.picture):
+        parser.error(f"--checkpoint and --picture are the same file: {args.picture}")
     return args
+
+
+def checkpoint_path(text):
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
 
 
 def exit_with(message):

@@ -281,6 +281,25 @@ def test_correct_layers_pass_their_checks_and_wrong_ones_do_not(task, workload, 
                 case.check(spoilt(competitor, i))
 
 
+@pytest.mark.parametrize("workload", ["stage4-nchw", "stage4-nhwc", "tiny-nc"])
+@pytest.mark.parametrize("what", ["forward", "evaluate"])
+def test_torch_writes_into_the_same_memory_at_every_call(what, workload):
+    pytest.importorskip("torch")
+    module = competitors(TASKS["batchnorm"])["torch out"]
+    for dtype in ("float32", "bfloat16"):
+        case = TASKS["batchnorm"].CASE(what, workload, dtype=dtype)
+        competitor = module.make(case)
+        case.check(competitor)
+        before = competitor.results()[0]
+        place, want = before.__array_interface__["data"], before.copy()
+        before.view(np.uint8)[...] = 0
+        competitor.run()
+        after = competitor.results()[0]
+        assert after.__array_interface__["data"] == place
+        assert after.tobytes() == want.tobytes()
+    assert module.make(TASKS["batchnorm"].CASE("backward", workload)) is None
+
+
 def spoilt(competitor, i):
     """Return the competitor with the last element of one result 3 % too large."""
 

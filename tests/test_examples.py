@@ -206,6 +206,12 @@ NO_RUN = [
         *NO_RUN,
         *(([*RUN, *options], says) for options, says in NO_RUN),
         (["--checkpoint", "run.npz"], "--checkpoint requires --optimizer: it saves a single run"),
+        (["--checkpoint", ""], "argument --checkpoint: the path is empty"),
+        ([*RUN, "--checkpoint", ""], "argument --checkpoint: the path is empty"),
+        (
+            [*RUN, "--picture", "run.png", "--checkpoint", "./run.png"],
+            "--checkpoint and --picture are the same file: run.png",
+        ),
     ],
 )
 def test_inconsistent_options_are_refused_before_training(options, says, capsys, monkeypatch):

@@ -86,6 +86,18 @@ def test_every_stage_of_the_plan_is_a_valid_command(gpu_check, monkeypatch, tmp_
             assert (args.device, str(args.json)) == ("cuda", stage.json)
 
 
+def test_every_name_that_the_plan_selects_is_that_of_a_test(tmp_path):
+    """A test or file that was renamed would be left out of the sanitizer's stage, or run without a device."""
+    sanitizer = gpu_plan.plan(tmp_path, "90")[-1]
+    files = [Path(part) for part in sanitizer.command if part.endswith(".py")]
+    tests = re.findall(r"^def (test_\w+)", "".join(file.read_text() for file in files), re.MULTILINE)
+    assert len(files) == 2
+    for word in set(re.findall(r"\w+", gpu_plan.SANITIZED)) - {"and", "or", "not"}:
+        assert any(word in name for name in tests), word
+    for word in gpu_plan.HOST_ONLY:
+        assert (gpu_plan.TESTS / f"test_cuda_{word}.py").exists()
+
+
 def test_stages_fail_and_time_out_independently(gpu_check, tmp_path):
     check = gpu_check.Check(tmp_path / "out", tmp_path, 1, {"gpu": "none"})
 
