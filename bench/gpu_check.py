@@ -177,7 +177,7 @@ def main(argv: list[str]) -> int:
     build = ROOT / "build"
     parser.add_argument("--out", type=Path, default=build / "gpu_check", help="folder for the results")
     parser.add_argument("--work", type=Path, default=build / "gpu_work", help="folder for the build")
-    parser.add_argument("--minutes", type=float, default=8.0, help="time limit of the whole run")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit of the run")
     parser.add_argument(
         "--only", default=",".join(GROUPS), help=f"comma-separated stages, of {', '.join(GROUPS)}"
     )

@@ -4,6 +4,7 @@ themselves. No timing is tested."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,6 +27,7 @@ from bench import cli, memory, plan, run, threads, workloads  # noqa: E402
 from bench.case import Competitor, WrongError, compare, sample  # noqa: E402
 from bench.measure import Quartiles, Turn, interleave  # noqa: E402
 from bench.record import Entry, Record, Row, pairs, slower  # noqa: E402
+from bench.report import noisy_rows  # noqa: E402
 from bench.step import StepCase, numpy_, ours  # noqa: E402
 from bench.tables import markdown  # noqa: E402
 from bench.tasks import competitors, tasks  # noqa: E402
@@ -397,13 +399,35 @@ def test_a_case_of_two_sections_is_compared_with_that_of_its_own_section():
     assert pairs(both, recorded(1.0, 1.0, 1.0)) != []
 
 
-@pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
-def test_no_stored_record_is_slower_than_itself(file):
-    data = json.loads(file.read_text())
-    record = Record.of({"memory": [], **data})
+def stored(file):
+    return Record.of({"memory": [], **json.loads(file.read_text())})
+
+
+RECORDS = {file.stem: stored(file) for file in sorted(RESULTS.glob("*.json"))}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_no_stored_record_is_slower_than_itself(name):
+    record = RECORDS[name]
     assert record.rows
     assert len(pairs(record, record)) == len(record.rows)
     assert slower(record, record) == []
+
+
+def test_the_number_of_noisy_rows_of_each_stored_record_is_documented():
+    text = (RESULTS / "README.md").read_text()
+    pattern = r"^\| `([\w-]+)`.*\| (\d+ of \d+) \| (\d+ of \d+) \|$"
+    documented = {
+        f"{name}-{machine}": noisy
+        for name, *both in re.findall(pattern, text, re.MULTILINE)
+        for machine, noisy in zip(("xeon-f81e1ad", "epyc-8943a9e"), both, strict=True)
+    }
+    documented |= re.findall(r"^\| `(gpu_check-[\w-]+)`.*\| (\d+ of \d+) \|$", text, re.MULTILINE)
+    documented |= re.findall(r"`(rows-[\w-]+)` \((\d+ of \d+) rows are noisy\)", text)
+    assert documented == {
+        name: f"{len(noisy_rows(record.rows))} of {len(record.rows)}"
+        for name, record in RECORDS.items()
+    }
 
 
 def test_a_record_reads_back_as_it_was_written(tmp_path):
