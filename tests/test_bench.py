@@ -23,7 +23,7 @@ for package in ("rich", "psutil", "matplotlib"):
 
 sys.path.append(str(ROOT))
 
-from bench import cli, memory, plan, run, threads, workloads  # noqa: E402
+from bench import cli, memory, plan, plot, run, threads, workloads  # noqa: E402
 from bench.case import Competitor, WrongError, compare, sample  # noqa: E402
 from bench.measure import Quartiles, Turn, interleave  # noqa: E402
 from bench.record import Entry, Record, Row, pairs, slower  # noqa: E402
@@ -36,8 +36,9 @@ from rich.console import Console  # noqa: E402
 TASKS = tasks()
 
 
-def bench(*options, rc=0, module="bench"):
-    command = [sys.executable, "-m", module, *map(str, options)]
+def bench(*options, rc=0, module="bench", code=None):
+    program = ["-m", module] if code is None else ["-c", code]
+    command = [sys.executable, *program, *map(str, options)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == rc, done.stderr
     return done
@@ -45,34 +46,70 @@ def bench(*options, rc=0, module="bench"):
 
 # -- The command line ------------------------------------------------------------------------------------
 
+COMMANDS = {  # and the number of their rows; the last one confines the process to one CPU
+    "step --size 5000": 7,
+    "step sgd adam --size 5000 --dtype f16,bf16,f64": 6,
+    "clip --workload mlp --dtype f16,bf16,f32,f64": 8,
+    "step adam sgd --size 2**10:4096 --cold --peers=": 6,
+    "step --workload mlp --threads 1 --isa v2 --peers num": 7,
+}
+# One process for all commands, because importing torch, JAX and numba takes longer than the commands. No
+# timing is tested, so calls are neither repeated nor separated by pauses.
+IN_ONE_PROCESS = """
+import json, sys
+from bench.threads import confine
+confine([])
+from bench import measure
+from bench.cli import main
+measure.WARMUP_S = measure.PAUSE_S = measure.Turn.MIN_TURN_S = 0.0
+measure.MIN_ROUNDS = 2
+for argv in json.loads(sys.argv[1]):
+    print("status", main(argv, confine(argv)))
+"""
 
-@pytest.mark.parametrize(
-    ("options", "rows"),
-    [
-        (["step", "--size", 5000], 7),
-        (["step", "sgd", "adam", "--size", 5000, "--dtype", "f16,bf16,f64"], 6),
-        (["clip", "--workload", "mlp", "--dtype", "f16,bf16,f32,f64"], 8),
-        (["step", "--workload", "mlp", "--threads", 1, "--isa", "v2", "--peers", "num"], 7),
-        (["step", "adam", "sgd", "--size", "2**10:4096", "--cold", "--peers", ""], 6),
-    ],
-    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
-)
-def test_every_case_is_checked_and_recorded(options, rows, tmp_path):
-    file = tmp_path / "record.json"
-    bench(*options, "--seconds", 0.01, "--json", file)
-    record = Record.read(file)
-    assert len({row.name for row in record.rows}) == len(record.rows) == rows
-    for row in record.rows:
+
+def bench_in_one_process(*commands):
+    """Run several commands. Returns what each has printed, with its status in the last line."""
+    done = bench(json.dumps([[*map(str, command)] for command in commands]), code=IN_ONE_PROCESS)
+    printed = re.findall(r".*?status \d+\n", done.stdout, re.DOTALL)
+    assert len(printed) == len(commands)
+    return printed
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    files = {command: folder / f"{i}.json" for i, command in enumerate(COMMANDS)}
+    commands = [[*c.split(), "--seconds", 0.01, "--json", file] for c, file in files.items()]
+    for printed in bench_in_one_process(*commands):
+        assert printed.endswith("status 0\n")
+    return {command: Record.read(file) for command, file in files.items()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_case_is_checked_and_recorded(command, records):
+    rows = records[command].rows
+    assert len({row.name for row in rows}) == len(rows) == COMMANDS[command]
+    for row in rows:
         assert row.rate("fastopt") > 0
         assert row.rate("limit") > 0
         assert all(name.startswith("torch") or name == "optax" for name in row.left_out), row.left_out
+    if "--threads 1" in command:
+        assert records[command].machine["threads"] == 1
 
 
 def test_pictures_and_a_comparison_with_an_earlier_run(tmp_path):
     file = tmp_path / "old.json"
     options = ["step", "adam", "--seconds", 0.01, "--peers", "NumPy"]
-    bench(*options, "--size", "1000,2000,4000", "--plot", tmp_path, "--json", file)
-    bench(*options, "--workload", "mlp", "--plot", tmp_path)
+    sizes = [*options, "--size", "1000,2000,4000"]
+    bench_in_one_process(
+        [*sizes, "--plot", tmp_path, "--json", file],
+        [*options, "--workload", "mlp", "--plot", tmp_path],
+        [*sizes, "--dtype", "f64", "--plot", tmp_path / "no roofline"],
+    )
+    assert [path.name for path in (tmp_path / "no roofline").iterdir()] == [
+        "growth-step-adam-float64.png"
+    ]
     pictures = {path.stem for path in tmp_path.glob("*.png")}
     assert pictures == {"growth-step-adam-float32", "workloads-step-adam-float32", "roofline"}
     record = json.loads(file.read_text())
@@ -81,10 +118,12 @@ def test_pictures_and_a_comparison_with_an_earlier_run(tmp_path):
             1e-3 * q for q in row["entries"]["fastopt"]["to_limit"]
         ]
     file.write_text(json.dumps(record))
-    done = bench(*options, "--size", 2000, "--compare", file, rc=1)
-    assert "step adam array 2,000 f32: " in done.stdout
-    done = bench(*options, "--size", 3000, "--compare", file, rc=2)
-    assert "nothing to compare: no case is in both records" in done.stdout
+    slow, other = bench_in_one_process(
+        *([*options, "--size", size, "--compare", file] for size in (2000, 3000))
+    )
+    assert "step adam array 2,000 f32: " in slow
+    assert slow.endswith("status 1\n")
+    assert other.endswith("nothing to compare: no case is in both records\nstatus 2\n")
 
 
 def test_memory_is_measured_in_a_process_for_each_competitor(tmp_path):
@@ -221,13 +260,16 @@ def test_help_is_printed(module):
     assert done.stdout.startswith(f"usage: python -m {module} ")
 
 
-def test_a_stored_record_is_drawn(tmp_path):
-    file = tmp_path / "record.json"
-    bench("step", "adam", "--seconds", 0.01, "--peers", "", "--size", 1000, "--json", file)
-    drawn = bench(file, tmp_path / "new" / "pictures", module="bench.plot").stdout.split()
+def test_a_stored_record_is_drawn(tmp_path, capsys, monkeypatch):
+    record = RESULTS / "clip-xeon-f81e1ad.json"
+    drawn = bench(record, tmp_path / "new" / "pictures", module="bench.plot").stdout.split()
     assert drawn == [str(tmp_path / "new" / "pictures" / "roofline.png")]
     assert Path(drawn[0]).exists()
-    assert "is not a record" in bench("README.md", tmp_path, module="bench.plot", rc=2).stderr
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as refused:
+        plot.main(["README.md", str(tmp_path)])
+    assert refused.value.code == 2
+    assert "is not a record" in capsys.readouterr().err
 
 
 # -- Cases and their checks ------------------------------------------------------------------------------
