@@ -1,5 +1,5 @@
-"""The scripts that draw: each one runs without a display, draws something, and the results support what its docstring
-says."""
+"""The scripts that draw: each one runs without a display, draws something, and the results support what its
+docstring says."""
 
 from __future__ import annotations
 
