@@ -1,4 +1,4 @@
-"""Early stopping: when it says stop, which parameters it keeps, that they come back bit for bit."""
+"""Early stopping: when it stops, which parameters it keeps, and that they are restored bit for bit."""
 
 from __future__ import annotations
 
@@ -165,6 +165,29 @@ def test_a_state_shares_no_arrays():
         assert (w == 1).all()
 
 
+def test_a_state_shares_no_names():
+    state = watching({"q": np.ones(3)}).state_dict()
+    state["names"] = list(state["names"])
+    resumed = fastopt.EarlyStopping()
+    resumed.load_state_dict(state)
+    state["names"][0] = "k"
+    w = np.zeros(3)
+    resumed.restore({"q": w})
+    assert (w == 1).all()
+
+
+def test_waited_counts_the_updates_since_the_best():
+    stopper = watching()
+    for waited in (1, 2):
+        stopper.update(2.0, W)
+        assert stopper.waited == waited
+
+
+def test_repr():
+    stopper = fastopt.EarlyStopping(3, mode="max")
+    assert repr(stopper) == "EarlyStopping(patience=3, min_delta=0.0, mode='max')"
+
+
 W = np.ones(3)
 
 
@@ -186,17 +209,21 @@ REFUSED = {
         ValueError,
         "mode must be one of 'min', 'max'",
     ),
-    "nothing kept": (lambda: fastopt.EarlyStopping().restore(W), ValueError, "no update has brought"),
+    "nothing kept": (
+        lambda: fastopt.EarlyStopping().restore(W),
+        ValueError,
+        "there is nothing to rest",
+    ),
     "other params": (lambda: watching().update(0.5, [W, W]), ValueError, "params has 2 arrays, expec"),
     "other names": (
         lambda: watching({"q": W}).update(0.5, {"k": W}),
         ValueError,
-        r"params has the names \['k'\], but what is kept has \['q'\]",
+        r"params has (the )?names \['k'\], but the saved copy has \['q'\]",
     ),
     "other names to restore": (
         lambda: watching({"q": W}).restore({"k": W}),
         ValueError,
-        r"params has the names \['k'\], but what is kept has \['q'\]",
+        r"params has (the )?names \['k'\], but the saved copy has \['q'\]",
     ),
     "a mask": (
         lambda: watching({"q": np.ma.array(W)}),
@@ -208,11 +235,23 @@ REFUSED = {
         TypeError,
         "params has a mask, expected a plain array",
     ),
-    "a shape": (lambda: watching().restore(np.ones(2)), ValueError, r"params\[0\] has shape \(2,\), "),
+    "a shape": (lambda: watching().restore(np.ones(2)), ValueError, r"params has shape \(2,\), exp"),
+    "a shape to keep": (
+        lambda: watching().update(0.5, np.ones(2)),
+        ValueError,
+        r"params has shape \(2,\), expected \(3,\)",
+    ),
+    "a shape in a group": (
+        lambda: watching([{"params": W}, {"params": [W]}]).restore(
+            [{"params": W}, {"params": [np.ones(4)]}]
+        ),
+        ValueError,
+        r"params\[1\]\['params'\]\[0\] has shape \(4,\), expected \(3,\)",
+    ),
     "a kind": (
         lambda: watching(W + 1j).restore(np.ones(3)),
         TypeError,
-        r"params\[0\] has dtype float64, expected complex128",
+        r"params has dtype float64, expected complex128",
     ),
     "no array": (lambda: watching(["x"]), TypeError, r"params\[0\] has type str, expected an array"),
     "another mode": (

@@ -1,4 +1,4 @@
-"""The moving average of weights: against its sum written out, in each dtype, swapped in and out, resumed."""
+"""The moving average of weights: against the explicit sum, in each dtype, swapped in and out, resumed."""
 
 from __future__ import annotations
 
@@ -141,6 +141,70 @@ def test_a_resumed_average_goes_on_to_the_bit():
     assert resumed.average[0].tobytes() == ema.average[0].tobytes()
 
 
+def test_a_state_is_a_copy():
+    w = np.zeros(2)
+    ema = fastopt.EMA(w, decay=0.5)
+    saved = ema.state_dict()
+    w += 1
+    ema.update()
+    assert (saved["average"][0] == 0).all()
+    assert not np.shares_memory(saved["average"][0], ema.average[0])
+
+
+def test_memory_that_torch_replaces_is_averaged_and_written(torch):
+    """``vector_to_parameters`` and ``model.double()`` assign ``p.data``."""
+    model = torch.nn.Linear(2, 1, bias=False)
+    ema = fastopt.EMA(list(model.parameters()), 0.5)
+    torch.nn.utils.vector_to_parameters(torch.tensor([10.0, 20.0]), list(model.parameters()))
+    for _ in range(40):
+        ema.update()
+    np.testing.assert_allclose(ema.average[0], [[10.0, 20.0]], rtol=1e-5)
+    model.double()
+    with torch.no_grad():
+        model.weight.zero_()
+    with ema.applied():
+        np.testing.assert_allclose(model.weight.detach(), [[10.0, 20.0]], rtol=1e-5)
+    assert model.weight.dtype == torch.float64
+    assert (model.weight == 0).all()
+    ema.copy_to()
+    np.testing.assert_allclose(model.weight.detach(), [[10.0, 20.0]], rtol=1e-5)
+
+
+def test_a_refused_update_changes_nothing():
+    v, w = np.ones(2), np.ones(6)
+    ema = fastopt.EMA([v, w], 0.5)
+    v[:] = 3
+    w.shape = (2, 3)
+    with pytest.raises(ValueError, match=r"^params\[1\] has shape \(2, 3\), expected \(6,\)$"):
+        ema.update()
+    assert ema.updates == 0
+    assert (ema.average[0] == 1).all()
+
+
+def test_an_average_on_another_device_changes_nothing(torch):
+    v, w = torch.ones(2), torch.ones(3)
+    ema = fastopt.EMA([v, w], 0.5)
+    v[:] = 3
+    ema.average[1] = torch.ones(3, device="meta")
+    with pytest.raises(ValueError, match=r"^params\[1\] is on device cpu, but its average is on meta$"):
+        ema.update()
+    assert ema.updates == 0
+    assert (ema.average[0] == 1).all()
+
+
+def test_numpys_error_settings_do_not_stop_an_update():
+    w = np.array([1e-310])
+    ema = fastopt.EMA(w, 0.5)
+    w[:] = 3e-310
+    with np.errstate(all="raise"):
+        ema.update()
+    assert (ema.updates, ema.average[0][0]) == (1, 2e-310)
+
+
+def test_repr():
+    assert repr(fastopt.EMA([W, W], 0.5)) == "EMA(2 arrays, decay=0.5, warmup=False)"
+
+
 @pytest.mark.parametrize("bad", [np.array(["a"] * 2), np.ones(2, "c16"), np.ones(2, bool)], ids=str)
 def test_a_bad_average_changes_nothing(bad):
     ema = fastopt.EMA([np.ones(3), np.ones(2)])
@@ -173,7 +237,7 @@ REFUSED = {
     "a shape": (
         lambda: fastopt.EMA(W).copy_to(np.ones(2)),
         ValueError,
-        r"params\[0\] has shape \(2,\)",
+        r"params has shape \(2,\), expected \(3,\)",
     ),
     "a state": (
         lambda: fastopt.EMA(W).load_state_dict(fastopt.EMA([W, W]).state_dict()),
@@ -183,12 +247,12 @@ REFUSED = {
     "other names": (
         lambda: fastopt.EMA({"q": W, "k": W}).copy_to({"q": W, "v": W}),
         ValueError,
-        r"params has the names \['q', 'v'\], but what is kept has \['q', 'k'\]",
+        r"params has (the )?names \['q', 'v'\], but the saved copy has \['q', 'k'\]",
     ),
     "names of what has none": (
         lambda: fastopt.EMA([W, W]).copy_to({"q": W, "k": W}),
         ValueError,
-        r"params has the names \['q', 'k'\], but what is kept has no names",
+        r"params has (the )?names \['q', 'k'\], but the saved copy has no names",
     ),
     "a shape under a name": (
         lambda: fastopt.EMA({"q": W, "k": W}).copy_to({"k": np.ones(2), "q": W}),
@@ -215,7 +279,24 @@ REFUSED = {
     "integers to write to": (
         lambda: fastopt.EMA(W).copy_to(np.ones(3, int)),
         TypeError,
-        r"params\[0\] has dtype int64, expected float64",
+        r"params has dtype int64, expected float64",
+    ),
+    "a shape in a group": (
+        lambda: fastopt.EMA([{"params": W}, {"params": [W, W]}]).copy_to(
+            [{"params": W}, {"params": [W, np.ones(2)]}]
+        ),
+        ValueError,
+        r"params\[1\]\['params'\]\[1\] has shape \(2,\), expected \(3,\)",
+    ),
+    "a decay set": (
+        lambda: setattr(fastopt.EMA(W), "decay", 5.0),
+        ValueError,
+        r"decay must lie in \[0, 1\), got 5.0",
+    ),
+    "a state without an average": (
+        lambda: fastopt.EMA(W).load_state_dict({"names": None, "updates": 0}),
+        ValueError,
+        "state_dict .*average",
     ),
     "no average": (
         lambda: fastopt.EMA(W).load_state_dict({"updates": 1, "average": None}),

@@ -1,5 +1,4 @@
-"""Early stopping: training ends when the validation error no longer falls, with the parameters that were
-best."""
+"""Early stopping: stop when a monitored value no longer improves, and restore the best parameters."""
 
 from __future__ import annotations
 
@@ -14,25 +13,25 @@ from fastopt._params import Params
 
 
 class EarlyStopping:
-    r"""Watches a value, says when to stop, and keeps the best parameters.
+    r"""Monitor a value, report when to stop, and keep a copy of the best parameters.
 
     An improvement is a value below :math:`\text{best} - \mathtt{min\_delta}` (``mode="min"``), or above
-    :math:`\text{best} + \mathtt{min\_delta}` (``"max"``); NaN is none. After ``patience`` updates in a row
-    without one, it is time to stop.
+    :math:`\text{best} + \mathtt{min\_delta}` (``"max"``); NaN is never an improvement.
+    Training should stop after ``patience`` updates in a row without an improvement.
 
     Args:
-        patience: 1 or more; usually in epochs.
+        patience: number of updates, 1 or more; usually one update per epoch.
         min_delta: 0 or more.
         mode: ``"min"`` for an error, ``"max"`` for an accuracy.
 
-    ``best`` is the best value, ``best_update`` its number, from 1 (0: none yet), ``waited`` the updates
-    since, and ``stopped`` says whether it is time to stop.
+    ``best`` is the best value, ``best_update`` the number of its update, counted from 1 (0 if there is none
+    yet), ``waited`` the number of updates since then, and ``stopped`` whether training should stop.
 
     >>> import numpy as np, fastopt
     >>> w = np.zeros(1)
     >>> stopper = fastopt.EarlyStopping(patience=2)
     >>> for error in (3.0, 1.0, 2.0, 1.5, 0.5):
-    ...     w[:] = error  # where training and validation stand
+    ...     w[:] = error  # in place of training and validation
     ...     if stopper.update(error, w):
     ...         break
     >>> stopper.restore(w)
@@ -52,53 +51,59 @@ class EarlyStopping:
 
     @property
     def best(self) -> float:
-        """The best value so far; an infinity before there is one."""
+        """The best value so far; an infinity before the first one."""
         return self._monitor.best
 
     @property
     def waited(self) -> int:
-        """Updates since the best one."""
+        """The number of updates since the best one."""
         return self._monitor.waited
 
     @property
     def stopped(self) -> bool:
-        """Whether ``patience`` is at an end."""
+        """Whether the last ``patience`` updates brought no improvement."""
         return self._monitor.out_of_patience
 
     def update(self, value: float, params: Any) -> bool:
-        """Look at a new value, and copy the parameters if it is the best.
+        """Record a new value, and copy the parameters if it is an improvement.
 
         Args:
-            value: the validation error, a number; an array without axes may hold it.
-            params: in any form that an optimizer takes; only read, the same arrays each time, those with names
-                in any order. To restore BatchNorm's running statistics as well, give them along.
+            value: the validation error, a number or a zero-dimensional array.
+            params: parameters in any form accepted by an optimizer, read only. Their number, shapes and names
+                must not change between calls (named ones may be reordered). Include BatchNorm's running
+                statistics to restore them as well.
 
         Returns:
-            Whether to stop.
+            Whether training should stop.
+
+        Raises:
+            ValueError, TypeError: if ``value`` is not a number or ``params`` do not match the copy; the update
+                is not counted then.
         """
         value, current = _checks.scalar("value", value), read_params(params)
         if self._best_params.arrays:
-            current = replace(self._best_params, arrays=match_order(current, self._best_params))
-            check_compatible(current.arrays, self._best_params)
+            ordered = match_order(current, self._best_params)
+            check_compatible(ordered, self._best_params.arrays)
+            current = replace(self._best_params, arrays=[array for _, array in ordered])
         improves = self._monitor.improves(value)
         if improves:
             current = replace(current, arrays=[copy_array(array) for array in current.arrays])
-        self.updates += 1  # now that nothing can fail
+        self.updates += 1  # nothing below can fail
         if improves:
             self._best_params, self.best_update = current, self.updates
         return self._monitor.update(value)
 
     def restore(self, params: Any) -> None:
-        """Write the best parameters back, in place, those with names by name. ``ValueError`` or ``TypeError``
-        if there are none, or if ``params`` do not fit, have other names or cannot be written to; nothing is
-        changed then."""
+        """Write the best parameters into ``params``, in place, matched by name where they have names. Raises
+        ``ValueError`` or ``TypeError`` if there is no copy yet, or if ``params`` do not fit, have other names
+        or cannot be written to; nothing is changed then."""
         if not self.best_update:
-            raise ValueError("no update has brought an improvement, so there is nothing to restore")
-        write_params(match_order(read_params(params), self._best_params), self._best_params)
+            raise ValueError("there is nothing to restore: no update was an improvement")
+        write_params(match_order(read_params(params), self._best_params), self._best_params.arrays)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that :meth:`load_state_dict` needs to go on, copies of the best parameters and their names
-        (``None`` in a list) among it."""
+        """Return the state for :meth:`load_state_dict`, including copies of the best parameters and their names
+        (``None`` for a list)."""
         return {
             **self._monitor.state_dict(),
             "updates": self.updates,
@@ -108,8 +113,8 @@ class EarlyStopping:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was called, with copies of its arrays. ``ValueError`` if the mode was
-        another, ``ValueError`` or ``TypeError`` for what is no such state; nothing is changed then."""
+        """Load a state returned by :meth:`state_dict`; its arrays are copied. Raises ``ValueError`` if the mode
+        differs, and ``ValueError`` or ``TypeError`` if it does not fit; nothing is changed then."""
         _state_dict.check_keys(state, ("updates", "best_update", "params"))
         updates, best_update = (_checks.count(k, state[k]) for k in ("updates", "best_update"))
         if best_update > updates:
@@ -120,5 +125,4 @@ class EarlyStopping:
         self.updates, self.best_update, self._best_params = updates, best_update, best_params
 
     def __repr__(self) -> str:
-        w = self._monitor
-        return f"EarlyStopping(patience={w.patience}, min_delta={w.min_delta}, mode={w.mode!r})"
+        return f"EarlyStopping({self._monitor.options()})"

@@ -1,4 +1,4 @@
-"""The average of the weights along a run, which often generalises better than where the run ends."""
+"""A moving average of the weights, which often generalizes better than the weights of the last step."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from fastopt import _checks, _state_dict
 from fastopt._array_api import check_floating, copy_array
 from fastopt._array_utils import Array, compute_dtype_name, is_mutable
-from fastopt._param_copies import check_compatible, match_order, read_params, write_params
+from fastopt._param_copies import (
+    check_compatible,
+    labeled,
+    match_order,
+    read_params,
+    refresh,
+    write_params,
+)
 from fastopt._params import Params
 
 
@@ -20,17 +29,18 @@ class EMA:
 
     .. math:: a \leftarrow d\, a + (1 - d)\, \theta
 
-    It starts from the parameters as they are, and is computed as :math:`a + (1 - d)(\theta - a)`.
+    It starts at the current parameters and is computed as :math:`a + (1 - d)(\theta - a)`.
 
     Args:
-        params: what to follow, in any form that an optimizer takes; floating point, only read by
-            :meth:`update`.
-        decay: :math:`d`, from 0 up to but not 1; :math:`1 / (1 - d)` steps are what it remembers.
-        warmup: :math:`\min(d, (1 + t) / (10 + t))` at update :math:`t`, from 1, lets the start be forgotten
-            sooner (TensorFlow's ``num_updates``).
+        params: the parameters to average, in any form accepted by an optimizer; floating point;
+            :meth:`update` only reads them.
+        decay: the decay rate :math:`d` in [0, 1). The average covers about :math:`1 / (1 - d)` updates.
+        warmup: use :math:`\min(d, (1 + t) / (10 + t))` at update :math:`t`, counted from 1, so that the start
+            is forgotten sooner (TensorFlow's ``num_updates``).
 
-    ``average`` is a plain attribute, a list of arrays in the order of the parameters: float64 for float64,
-    float32 for all else, as 16 bits would lose the small changes. ``updates`` counts.
+    ``average`` is a plain attribute, a list of arrays in the order of the parameters: float64 for float64
+    parameters, float32 for all others, because 16 bits would lose the small changes. ``updates`` is the number
+    of updates. ``decay`` can be set.
 
     >>> import numpy as np, fastopt
     >>> w = np.array([0.0])
@@ -46,66 +56,86 @@ class EMA:
     4.0
 
     Conventions: TensorFlow's ``ExponentialMovingAverage``, torch's ``get_ema_multi_avg_fn``. optax's
-    ``ema`` starts from 0 and is corrected for it instead. Source: Polyak & Juditsky 1992, doi:10.1137/0330046.
+    ``ema`` starts at 0 and corrects for that bias instead. Source: Polyak & Juditsky 1992,
+    doi:10.1137/0330046.
     """
 
     average: list[Array]
 
     def __init__(self, params: Any, decay: float = 0.999, *, warmup: bool = False) -> None:
-        self._params = read_params(params)
-        for i, param in enumerate(self._params.arrays):
-            check_floating(self._params.label("params", i), param)
-        self.decay = _checks.real("decay", decay, "[0, 1)")
+        self._params = Params.parse(params)
+        current = labeled(refresh(self._params))
+        for name, param in current:
+            check_floating(name, param)
+        self.decay = decay
         self.warmup = _checks.boolean("warmup", warmup)
-        self.average = [copy_array(a, compute_dtype_name(a)) for a in self._params.arrays]
-        for i, average in enumerate(self.average):
-            _require_mutable(self._params.label("params", i), average)
+        self.average = [copy_array(param, compute_dtype_name(param)) for _, param in current]
+        for (name, _), average in zip(current, self.average, strict=True):
+            _require_mutable(name, average)
         self.updates = 0
 
+    @property
+    def decay(self) -> float:
+        """The decay rate."""
+        return self._decay
+
+    @decay.setter
+    def decay(self, value: float) -> None:
+        self._decay = _checks.real("decay", value, "[0, 1)")
+
     def update(self) -> None:
-        """Take in the parameters as they are now: after each step."""
-        self.updates += 1
-        decay = self.decay
+        """Add the current parameters to the average; call it after each step. Raises ``ValueError`` or
+        ``TypeError`` if a parameter no longer fits its average; no average is changed then."""
+        current = labeled(refresh(self._params))
+        check_compatible(current, self.average)
+        for (name, param), average in zip(current, self.average, strict=True):
+            _check_device(name, param, average)
+        updates, decay = self.updates + 1, self.decay
         if self.warmup:
-            decay = min(decay, (1 + self.updates) / (10 + self.updates))
-        for average, param in zip(self.average, self._params.arrays, strict=True):
-            average += (param - average) * (1.0 - decay)
+            decay = min(decay, (1 + updates) / (10 + updates))
+        with np.errstate(all="ignore"):
+            for (_, param), average in zip(current, self.average, strict=True):
+                average += (param - average) * (1.0 - decay)
+        self.updates = updates
 
     def copy_to(self, params: Any = None) -> None:
-        """Write the averages into ``params``, by default those that are followed, rounded to their dtype; where
-        they have names, by name. ``ValueError`` or ``TypeError`` if the names are others, or if one does not
-        fit or cannot be written to; nothing is changed then."""
-        averages = replace(self._params, arrays=self.average)
-        targets = self._params.arrays if params is None else match_order(read_params(params), averages)
-        write_params(targets, averages)
+        """Write the averages into ``params`` (by default the averaged parameters), in place, rounded to their
+        dtypes and matched by name where they have names. Raises ``ValueError`` or ``TypeError`` if the names
+        differ, or if an array does not fit or cannot be written to; nothing is changed then."""
+        if params is None:
+            targets = labeled(refresh(self._params))
+        else:
+            targets = match_order(read_params(params), replace(self._params, arrays=self.average))
+        write_params(targets, self.average)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within a ``with`` block the parameters are the averages; after it they are what they were."""
-        before = replace(self._params, arrays=[copy_array(param) for param in self._params.arrays])
+        """Replace the parameters by their averages within a ``with`` block, and restore them after it."""
+        before = [copy_array(param) for param in refresh(self._params).arrays]
         self.copy_to()
         try:
             yield
         finally:
-            write_params(self._params.arrays, before)
+            write_params(labeled(refresh(self._params)), before)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages (copied), their names (``None`` in a list) and their count."""
+        """Return copies of the averages, their names (``None`` for a list) and the number of updates."""
         return {**self._identity(), "updates": self.updates, "average": copy.deepcopy(self.average)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was called. ``ValueError`` or ``TypeError`` for another's state, one
-        with other names or in another order, or for what is none; nothing is changed then."""
+        """Load a state returned by :meth:`state_dict`. Raises ``ValueError`` or ``TypeError`` if it does not
+        fit, or if its names or their order differ; nothing is changed then."""
         _state_dict.check_identity(state, self._identity())
         _state_dict.check_keys(state, ("updates", "average"))
         updates = _checks.count("updates", state["updates"])
+        role = "state_dict's average"
         average = _state_dict.read_arrays(state, "average")
-        check_compatible(average, Params(self.average, "list"), "state_dict's average")
-        write_params(self.average, Params(average, "list"))
+        check_compatible([(f"{role}[{i}]", a) for i, a in enumerate(average)], self.average, role)
+        write_params(labeled(Params(self.average, "list")), average)
         self.updates = updates
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree in with the average that loads it."""
+        """Return the entries that must be equal in a state to load."""
         return {"names": self._params.names}
 
     def __repr__(self) -> str:
@@ -113,7 +143,14 @@ class EMA:
 
 
 def _require_mutable(name: str, average: Array) -> None:
-    """Of a library whose arrays can change: of a parameter that is replaced nothing new would be seen."""
+    """Reject arrays that cannot change in place: the updates replace them by new arrays, which the average
+    would never read."""
     if not is_mutable(average):
         kind = type(average).__name__
         raise TypeError(f"{name} has type {kind}, expected an array that can change in place")
+
+
+def _check_device(name: str, param: Array, average: Array) -> None:
+    found, expected = (getattr(array, "device", None) for array in (param, average))
+    if found != expected:
+        raise ValueError(f"{name} is on device {found}, but its average is on {expected}")

@@ -1,4 +1,4 @@
-"""A watched value, and how long it has not improved."""
+"""A monitored value, and for how long it has not improved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastopt import _checks, _state_dict
 
 
 class MetricMonitor:
-    """What early stopping and a falling rate have in common."""
+    """The common part of early stopping and ReduceOnPlateau."""
 
     def __init__(self, patience: int, min_delta: float, mode: str) -> None:
         self.patience = _checks.count("patience", patience, 1)
@@ -25,16 +25,19 @@ class MetricMonitor:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether the last ``patience`` values brought no improvement."""
+        """Whether none of the last ``patience`` values was an improvement."""
         return self.waited >= self.patience
 
     def update(self, value: float, count: bool = True) -> bool:
-        """Note a value. Whether it is :attr:`out_of_patience`."""
+        """Record a value and return :attr:`out_of_patience`."""
         if self.improves(value):
             self.best, self.waited = value, 0
         elif count:
             self.waited += 1
         return self.out_of_patience
+
+    def options(self) -> str:
+        return f"patience={self.patience}, min_delta={self.min_delta}, mode={self.mode!r}"
 
     def state_dict(self) -> dict[str, Any]:
         return {"mode": self.mode, "best": self.best, "waited": self.waited}

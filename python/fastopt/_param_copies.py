@@ -1,8 +1,8 @@
-"""Parameters read into copies, and copies written back: all tried first, so that none is changed if one
-cannot be."""
+"""Copy parameters and write copies back. Every write is validated first, so that a failure changes nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,30 +10,39 @@ from fastopt._array_api import asarray_like, check_array, copy_array, is_floatin
 from fastopt._array_utils import Array, dtype_name
 from fastopt._params import Params
 
+Labeled = list[tuple[str, Array]]  # arrays, each with the name that messages give it
+
 
 def read_params(params: Any) -> Params:
-    """The parameters, whatever their form, as arrays that their libraries can compute with."""
-    parsed = Params.parse(params)
-    if parsed.form == "array":
-        return replace(parsed, arrays=[check_array("params", parsed.arrays[0])])
-    arrays = [check_array(parsed.label("params", i), a) for i, a in enumerate(parsed.arrays)]
-    return replace(parsed, arrays=arrays)
+    """Parse parameters of any form into arrays that their libraries can compute with."""
+    return refresh(Params.parse(params))
 
 
-def match_order(params: Params, copies: Params) -> list[Array]:
-    """The parameters in the order of the copies: by name, if they have names, which must be the copies'."""
-    _check_length("params", params.arrays, copies)
+def refresh(params: Params) -> Params:
+    """Return ``params`` with the arrays as they are now: torch replaces a parameter's memory, shape and dtype
+    when ``p.data`` is assigned, as ``model.half()`` does."""
+    return replace(params, arrays=[check_array(name, array) for name, array in labeled(params)])
+
+
+def labeled(params: Params) -> Labeled:
+    if params.form == "array":
+        return [("params", params.arrays[0])]
+    return [(params.label("params", i), array) for i, array in enumerate(params.arrays)]
+
+
+def match_order(params: Params, copies: Params) -> Labeled:
+    """Return the parameters in the order of the copies. If they have names, these must be the copies' names."""
+    _check_length("params", params.arrays, copies.arrays)
     if params.names is None or params.names == copies.names:
-        return params.arrays
-    by_name = dict(zip(params.names, params.arrays, strict=True))
-    return copies.by_name(by_name, "params", reference="what is kept")
+        return labeled(params)
+    by_name = dict(zip(params.names, labeled(params), strict=True))
+    return copies.by_name(by_name, "params", reference="the saved copy")
 
 
-def check_compatible(arrays: list[Array], copies: Params, role: str = "params") -> None:
-    """As many, of the same shapes; of the same dtypes, but that floating point may be rounded."""
+def check_compatible(arrays: Labeled, copies: list[Array], role: str = "params") -> None:
+    """Check that ``arrays`` match the copies in number, shape and dtype. Floating-point dtypes may differ."""
     _check_length(role, arrays, copies)
-    for i, (array, copy) in enumerate(zip(arrays, copies.arrays, strict=True)):
-        name = copies.item_label(role, i)
+    for (name, array), copy in zip(arrays, copies, strict=True):
         found, expected = (tuple(getattr(a, "shape", ())) for a in (array, copy))
         if found != expected:
             raise ValueError(f"{name} has shape {found}, expected {expected}")
@@ -41,24 +50,24 @@ def check_compatible(arrays: list[Array], copies: Params, role: str = "params") 
             raise TypeError(f"{name} has dtype {dtype_name(array)}, expected {dtype_name(copy)}")
 
 
-def _check_length(role: str, arrays: list[Array], copies: Params) -> None:
-    if len(arrays) != len(copies.arrays):
-        raise ValueError(f"{role} has {len(arrays)} arrays, expected {len(copies.arrays)}")
+def _check_length(role: str, arrays: Sequence[Any], copies: list[Array]) -> None:
+    if len(arrays) != len(copies):
+        raise ValueError(f"{role} has {len(arrays)} arrays, expected {len(copies)}")
 
 
-def write_params(params: list[Array], copies: Params) -> None:
-    """The copies rounded to the dtypes of ``params``, in place."""
+def write_params(params: Labeled, copies: list[Array]) -> None:
+    """Write the copies into ``params``, in place, rounded to their dtypes."""
     check_compatible(params, copies)
-    pairs = zip(params, copies.arrays, strict=True)
-    ready = [asarray_like(value, array, array.dtype) for array, value in pairs]
-    for i, array in enumerate(params):
-        _check_writable(copies.item_label("params", i), array)
-    for array, value in zip(params, ready, strict=True):
+    pairs = list(zip(params, copies, strict=True))
+    values = [asarray_like(copy, array, array.dtype) for (_, array), copy in pairs]
+    for name, array in params:
+        _check_writable(name, array)
+    for (_, array), value in zip(params, values, strict=True):
         array[...] = value
 
 
 def _check_writable(name: str, array: Array) -> None:
-    """Its own values: what refuses them, only its library knows."""
+    """Write an array's own values to it: only its library can tell whether it is writable."""
     try:
         array[...] = copy_array(array)
     except Exception as reason:
