@@ -1,5 +1,5 @@
-"""A checkpoint comes back from its file as it was, to the bit; the file is there whole or as it was before,
-whatever happens while it is written; and what is damaged or no checkpoint is refused with one kind of error."""
+"""A checkpoint is restored from its file bit for bit; the file is complete or unchanged, whatever happens while
+it is written; corrupted and foreign files are rejected with one type of error."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ DTYPES = {
 UNSAVED = {
     "a tuple": (
         {"a": [(1, 2)]},
-        r"state\['a'\]\['0'\] has type tuple, expected a dict, a list, an array",
+        r"state\['a'\]\['0'\] has type tuple, expected a dict, list, array, .*; convert it to a list$",
     ),
     "a key": ({"a": {3: 1}}, r"state\['a'\] has the key 3, expected strings"),
     "a word for a key": (
@@ -300,29 +300,29 @@ UNSAVED = {
     **{
         type(value).__name__: (
             {"a": value},
-            rf"state\['a'\] has type {type(value).__name__}, expected .* and no type derived from these$",
+            rf"state\['a'\] has type {type(value).__name__}, expected .* and no subclass of these$",
         )
         for value in DERIVED
     },
     **{
         name: (
             {"a": np.zeros(1, dtype)},
-            r"state\['a'\] has dtype .*, which a file does not give back$",
+            r"state\['a'\] has dtype .*, which a file cannot restore$",
         )
         for name, dtype in DTYPES.items()
     },
     "a scalar record of objects": (
         {"a": np.array([(None, 1)], "O,i4")[0]},
-        r"state\['a'\] has dtype .*'O'.*, which a file does not give back$",
+        r"state\['a'\] has dtype .*'O'.*, which a file cannot restore$",
     ),
     "a key with a NUL": (
         {"a\0b": np.ones(1)},
-        r"state\['a\\x00b'\] is an array, but its keys make no name",
+        r"state\['a\\x00b'\] is an array whose keys cannot be stored",
     ),
-    "half a surrogate pair": ({"\ud800": np.ones(1)}, r"state\['\\ud800'\] is an array, but its keys"),
+    "half a surrogate pair": ({"\ud800": np.ones(1)}, r"state\['\\ud800'\] is an array whose keys"),
     "keys too long": (
         {"µ" * 2**15: {"a": np.ones(1)}},
-        r"state\['µ+'\]\['a'\] is an array, but its keys",
+        r"state\['µ+'\]\['a'\] is an array whose keys",
     ),
 }
 
@@ -434,6 +434,93 @@ def test_a_link_is_followed(there, file):
     assert os.listdir(target.parent) == [target.name]
 
 
+def test_a_state_that_contains_itself_is_refused(written):
+    before, state = written.read_bytes(), {}
+    state["again"] = [state]
+    with pytest.raises(ValueError, match=r"^state is nested too deeply, or contains itself$"):
+        checkpoint.save(written, state)
+    assert written.read_bytes() == before
+
+
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_a_fifo_is_not_replaced(through_a_link, file):
+    os.mkfifo(file)
+    name = file.with_name("link") if through_a_link else file
+    if through_a_link:
+        name.symlink_to(file)
+    with pytest.raises(OSError, match="Is a FIFO, device or socket, expected a regular file") as raised:
+        checkpoint.save(name, STATE)
+    assert raised.value.filename == str(name)
+    assert stat.S_ISFIFO(file.stat().st_mode)
+
+
+def test_a_device_is_not_replaced():
+    before = os.stat("/dev/null")
+    with pytest.raises(OSError, match="Is a FIFO, device or socket, expected a regular file"):
+        checkpoint.save("/dev/null", STATE)
+    assert os.stat("/dev/null").st_ino == before.st_ino
+
+
+@pytest.mark.parametrize("name", ["", "folder"])
+def test_what_names_no_file_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    kind = IsADirectoryError if name else FileNotFoundError
+    with pytest.raises(kind) as raised:
+        checkpoint.save(name, STATE)
+    assert raised.value.filename == name
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised:
+        checkpoint.save(tmp_path / "missing" / "run.npz", STATE)
+    assert raised.value.filename == str(tmp_path / "missing")
+
+
+def test_a_path_may_be_bytes(file):
+    checkpoint.save(os.fsencode(file), STATE)
+    assert image(checkpoint.load(os.fsencode(file))) == image(STATE)
+    assert os.listdir(file.parent) == [file.name]
+    file.write_text("epoch 3")
+    with pytest.raises(ValueError, match=f"^{file} is not a fastopt checkpoint"):
+        checkpoint.load(os.fsencode(file))
+
+
+def test_a_folder_that_may_be_written_but_not_read_takes_the_file(written, monkeypatch):
+    """Simulated: no folder is closed to root."""
+    real = os.open
+
+    def denied(path, *args, **options):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", denied)
+    checkpoint.save(written, {"a": 1})
+    monkeypatch.undo()
+    assert checkpoint.load(written) == {"a": 1}
+    assert os.listdir(written.parent) == [written.name]
+
+
+@pytest.mark.parametrize("kind", [PermissionError, FileExistsError])
+def test_a_temporary_file_of_another_process_is_not_removed(kind, file, monkeypatch):
+    monkeypatch.setattr("secrets.token_hex", lambda n: "0" * 2 * n)
+    other, real = file.with_name(file.name + ".00000000.tmp"), open
+    other.write_text("another's")
+
+    def refuse(path, *args, **options):
+        if str(path).endswith(".tmp"):
+            raise kind(13, "refused")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(kind):
+        checkpoint.save(file, {})
+    monkeypatch.undo()
+    assert other.read_text() == "another's"
+
+
 # ---- what is refused when it is to be read ----
 
 
@@ -441,7 +528,7 @@ def test_every_truncation_is_refused(written, file):
     whole = written.read_bytes()
     for size in range(len(whole)):
         file.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="is no checkpoint of fastopt, or is damaged"):
+        with pytest.raises(ValueError, match="is not a fastopt checkpoint, or is corrupted"):
             checkpoint.load(file)
 
 
@@ -510,7 +597,7 @@ FOREIGN = {
 def test_another_file_is_refused_and_left_alone(make, file):
     make(file)
     before = file.read_bytes()
-    with pytest.raises(ValueError, match=f"^{file} is no checkpoint of fastopt, or is damaged"):
+    with pytest.raises(ValueError, match=f"^{file} is not a fastopt checkpoint, or is corrupted"):
         checkpoint.load(file)
     assert file.read_bytes() == before
 
@@ -522,7 +609,7 @@ def test_a_pickle_among_the_arrays_is_not_opened(file):
         )
         with archive.open("a.npy", "w") as member:
             np.lib.format.write_array(member, np.array([Bomb()]), allow_pickle=True)
-    with pytest.raises(ValueError, match="is no checkpoint of fastopt, or is damaged"):
+    with pytest.raises(ValueError, match="is not a fastopt checkpoint, or is corrupted"):
         checkpoint.load(file)
 
 

@@ -270,7 +270,7 @@ def saved(state, folder):
 def test_a_checkpoint_that_is_none_is_refused_and_left_alone(straight, tmp_path, capsys):
     damaged = straight[0][:2000] + b"?" + straight[0][2001:]
     for content in (straight[0][:-1], straight[0][:5000], damaged, b"", b"not one"):
-        refused(tmp_path, content, "is no checkpoint of fastopt, or is damaged", capsys)
+        refused(tmp_path, content, "is not a fastopt checkpoint, or is corrupted", capsys)
     for state in ([], {}, {"settings": 1}):
         refused(tmp_path, saved(state, tmp_path), "it is not a checkpoint of digits.py", capsys)
 
