@@ -1,5 +1,5 @@
 """Initial weights: ranges, variances and distributions; the same values in every dtype, layout and library;
-each call takes an offset, a refused one none."""
+each call takes one offset, a refused call none."""
 
 from __future__ import annotations
 
@@ -101,6 +101,26 @@ def test_libraries_get_the_same_values(name, library):
     np.testing.assert_array_equal(library.host(make(name, (9, 5), like=like)), make(name, (9, 5)))
 
 
+@each_function
+def test_a_seed_stands_for_a_new_generator(name):
+    found = getattr(init, name)((3, 4), generator=np.int64(3))
+    np.testing.assert_array_equal(found, make(name, (3, 4), seed=3))
+
+
+@each_function
+def test_a_shape_may_be_an_iterator(name):
+    np.testing.assert_array_equal(make(name, iter((3, 4))), make(name, (3, 4)))
+
+
+@each_function
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_numpys_error_settings_do_not_matter(name, dtype):
+    expected = make(name, (500, 400), dtype=dtype)
+    with np.errstate(all="raise"):
+        found = make(name, (500, 400), dtype=dtype)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_every_call_takes_one_offset():
     generator = fastopt.Generator(1)
     a, b = (init.he_normal((3, 4), generator=generator) for _ in range(2))
@@ -155,17 +175,23 @@ REFUSED = {
     "no dtype": (
         {"dtype": "torch.float32"},
         TypeError,
-        "dtype is 'torch.float32', expected float16, .* or float64, by name or as NumPy's$",
+        "dtype is 'torch.float32', expected float16, .* or float64, by name or as a NumPy dtype$",
     ),
     "a gain": ({"gain": -1.0}, ValueError, r"gain must lie in \[0, inf\), got -1.0"),
     "a fan": ({"fan": "avg"}, ValueError, "fan must be one of 'in', 'out', got 'avg'"),
     "an option": ({"scale": 1}, TypeError, "an initializer has no option 'scale'"),
     "no array": ({"like": 3}, TypeError, "like has type int, expected an array"),
     "no generator": (
-        {"generator": 3},
+        {"generator": np.random.default_rng(0)},
         TypeError,
-        "generator has type int, expected fastopt.Generator",
+        "generator has type Generator, expected fastopt.Generator or an integer seed",
     ),
+    "a switch for a seed": (
+        {"generator": True},
+        TypeError,
+        "generator has type bool, expected fastopt.Generator or an integer seed",
+    ),
+    "a seed": ({"generator": -1}, ValueError, r"generator must lie in \[0, 2\*\*64\), got -1"),
 }
 
 

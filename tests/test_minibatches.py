@@ -1,18 +1,20 @@
-"""Mini-batches: every sample once an epoch, in an order that seed and epoch fix, resumable anywhere."""
+"""Mini-batches: every sample once per epoch, in an order fixed by seed and epoch, resumable anywhere."""
 
 from __future__ import annotations
 
 import copy
 import pickle
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import fastopt
 from array_libraries import each_library
+from fastopt import _random
 from fastopt.data import minibatches
 
 X = np.arange(23)
@@ -28,6 +30,8 @@ def epochs(batches, n):
     shuffle=st.booleans(),
     seed=st.integers(0, 2**64 - 1),
 )
+@example(samples=0, batch_size=None, shuffle=True, seed=0)
+@example(samples=0, batch_size=2, shuffle=False, seed=0)
 def test_an_epoch_is_every_sample_once(samples, batch_size, shuffle, seed):
     batches = minibatches(np.arange(samples), batch_size=batch_size, shuffle=shuffle, seed=seed)
     (epoch,) = epochs(batches, 1)
@@ -78,6 +82,40 @@ def test_every_place_is_equally_likely():
     batches = minibatches(np.arange(4), batch_size=4)
     places = np.bincount([epoch[0].index(0) for epoch in epochs(batches, 4000)], minlength=4)
     assert (np.abs(places - 1000) < 4 * 27.4).all()
+
+
+def test_an_empty_set_has_no_batch_though_drop_last_would_leave_none():
+    batches = minibatches(np.zeros((0, 3)), batch_size=2, drop_last=True)
+    assert (len(batches), list(batches), batches.epoch) == (0, [], 1)
+
+
+def test_one_sample_is_the_whole_set():
+    assert minibatches(np.zeros((1, 3)), batch_size=None).batch_size == 1
+
+
+def test_a_batch_of_several_arrays_is_a_tuple():
+    assert type(next(iter(minibatches(X, X, batch_size=2)))) is tuple
+
+
+def test_the_order_without_shuffling_is_that_of_the_arrays():
+    assert minibatches(X, batch_size=2, shuffle=False).order().tolist() == X.tolist()
+
+
+@pytest.mark.parametrize("samples", [1, 2, 2**14 - 1, 2**14 + 1, 50001])
+def test_the_order_sorts_the_bits_of_all_samples(samples):
+    bits = _random.bits(7, _random.stream("minibatches", 0), [0], samples)[0]
+    batches = minibatches(np.zeros(samples), batch_size=1, seed=7)
+    np.testing.assert_array_equal(batches.order(), np.argsort(bits, kind="stable"))
+
+
+def test_an_order_takes_little_memory():
+    """8 bytes per sample for the bits, 8 for the order, and what the sort needs."""
+    batches = minibatches(np.zeros(2**20, bool), batch_size=1)
+    tracemalloc.start()
+    batches.order()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 22 * 2**20
 
 
 @given(done=st.integers(0, 20), batch_size=st.integers(1, 9), drop_last=st.booleans())
@@ -229,8 +267,8 @@ UNSET = {
     "position": [
         (-3, ValueError, "position must be 0 or more"),
         (None, TypeError, "position must be an int"),
-        (4, ValueError, "position is 4, which is no end of a batch"),
-        (25, ValueError, "position is 25, which is no end of a batch"),
+        (4, ValueError, "position is 4, expected a multiple of batch_size=5 up to 23, or 23, the"),
+        (25, ValueError, "position is 25, expected a multiple of batch_size=5 up to 23, or 23, the"),
     ],
 }
 
@@ -268,7 +306,7 @@ def test_a_loop_that_another_has_followed_hands_out_nothing(end, begun):
         next(old)
     end(batches, state)
     before = batches.state_dict()
-    with pytest.raises(RuntimeError, match=r"^this loop over mini-batches has ended"):
+    with pytest.raises(RuntimeError, match=r"^this iterator is no longer valid"):
         next(old)
     assert batches.state_dict() == before
     expected = minibatches(np.arange(4), batch_size=2, seed=1)
@@ -278,7 +316,7 @@ def test_a_loop_that_another_has_followed_hands_out_nothing(end, begun):
 
 def test_two_loops_at_once_are_refused():
     batches = minibatches(X, batch_size=5)
-    with pytest.raises(RuntimeError, match="has ended: since it began, another one was started"):
+    with pytest.raises(RuntimeError, match="no longer valid: another iteration was started"):
         list(zip(batches, batches, strict=True))
 
 

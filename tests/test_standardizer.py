@@ -1,10 +1,11 @@
-"""Standardised inputs: against NumPy's own mean and deviation, for every axis, in parts, where features are
-constant or far from 0."""
+"""Standardized inputs: against NumPy's own mean and deviation, for every axis, in parts, with constant features
+and with large means."""
 
 from __future__ import annotations
 
 import pickle
 import re
+import tracemalloc
 
 import ml_dtypes
 import numpy as np
@@ -131,6 +132,50 @@ def test_what_holds_no_such_numbers_is_refused(x):
     assert fitted.count == 10
 
 
+def test_negative_axes_and_lists_of_axes():
+    x = data((5, 3))
+    assert Standardizer(axis=-2).fit(x).mean.shape == (5, 1)
+    fitted = Standardizer(axis=[0, 1]).fit(x)
+    assert fitted.mean.shape == x.shape
+    assert Standardizer(axis=fitted.state_dict()["axis"]).axis == (0, 1)
+
+
+@each_library
+def test_scikit_learns_names(library):
+    x = library.array(X)
+    s = Standardizer()
+    z = s.fit_transform(x)
+    assert library.host(z).tobytes() == library.host(Standardizer().fit(x).transform(x)).tobytes()
+    assert library.host(s.inverse_transform(z)).tobytes() == library.host(s.inverse(z)).tobytes()
+    np.testing.assert_allclose(library.host(s.inverse_transform(z)), X, rtol=1e-12)
+
+
+def test_numpys_error_settings_do_not_matter():
+    tiny = np.array([[1e-310], [3e-310]])
+    with np.errstate(all="raise"):
+        assert (Standardizer().fit(tiny).mean == 2e-310).all()
+        with pytest.raises(ValueError, match="overflow float64"):
+            Standardizer().fit(X * 1e200)
+        s = Standardizer().fit(X)
+        x = np.full((1, 2), s.mean + 1e-9 * s.std).astype(np.float16)
+        assert s.transform(x).dtype == np.float16
+        assert s.inverse_transform(np.zeros((1, 2), np.float16)).dtype == np.float16
+
+
+def test_a_large_set_is_fitted_in_four_times_its_memory():
+    x = data((2**18, 2), np.float32)
+    tracemalloc.start()
+    Standardizer().fit(x)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4.1 * x.nbytes
+
+
+def test_repr_has_the_axis():
+    assert repr(Standardizer()) == "Standardizer(axis=1, count=0)"
+    assert repr(Standardizer((1, 2)).fit(data((4, 3, 2)))) == "Standardizer(axis=(1, 2), count=4)"
+
+
 def test_fit_forgets_and_partial_fit_does_not():
     a, b = data((10, 2)), data((10, 2)) + 100
     np.testing.assert_array_equal(Standardizer().fit(a).fit(b).mean, Standardizer().fit(b).mean)
@@ -154,24 +199,34 @@ def test_a_checkpoint_goes_on_to_the_bit(library):
     for one in (s, resumed):
         one.partial_fit(b)
     assert library.host(s.transform(a)).tobytes() == library.host(resumed.transform(a)).tobytes()
-    empty = Standardizer()
-    empty.load_state_dict(Standardizer().state_dict())
-    assert (empty.count, empty.mean) == (0, None)
+    for one in (Standardizer(), s):
+        one.load_state_dict(Standardizer().state_dict())
+        assert (one.count, one.mean) == (0, None)
 
 
 REFUSED = {
-    "no fit": (lambda: Standardizer().transform(X), ValueError, "the Standardizer has seen no data"),
+    "no fit": (lambda: Standardizer().transform(X), ValueError, "the Standardizer is not fitted"),
     "no data": (
         lambda: Standardizer().fit(X[:0]).transform(X),
         ValueError,
-        "the Standardizer has seen no data",
+        "the Standardizer is not fitted",
     ),
-    "an axis": (lambda: Standardizer(2).fit(X), ValueError, "x has 2 axes, so that there is no axis 2"),
-    "half an axis": (lambda: Standardizer(0.5), TypeError, "axis must be an integer"),
+    "an axis": (lambda: Standardizer(2).fit(X), ValueError, "axis 2 is out of range for x with 2 axes"),
+    "half an axis": (
+        lambda: Standardizer(0.5),
+        TypeError,
+        "axis must be an integer or a tuple of integers, got 0.5",
+    ),
+    "half an axis among others": (
+        lambda: Standardizer((1, 0.5)),
+        TypeError,
+        r"axis must be an integer or a tuple of integers, got \(1, 0.5\)",
+    ),
+    "no axes": (lambda: Standardizer(()), ValueError, "axis is empty, expected at least one axis"),
     "features": (
         lambda: Standardizer().fit(X).partial_fit(X[:, :1]),
         ValueError,
-        r"x has features of shape \(1, 1\), expected \(1, 2\)",
+        r"x has features of shape \(1, 1\), but the Standardizer was fitted with \(1, 2\)",
     ),
     "features later": (
         lambda: Standardizer().fit(X).transform(X[:, :1]),

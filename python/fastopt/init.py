@@ -1,4 +1,4 @@
-r"""Initial weights: random, so that units differ from the start, and of a scale that lets signals pass.
+r"""Initial weights: random, so that units differ from the start, and scaled so that signals keep their size.
 
 >>> import fastopt
 >>> generator = fastopt.Generator(seed=1)
@@ -8,16 +8,18 @@ r"""Initial weights: random, so that units differ from the start, and of a scale
 With :math:`m` inputs and :math:`n` outputs of a unit's layer (:func:`fans`), all functions take
 
 - ``shape``: two axes or more, see ``layout``;
-- ``generator``: a :class:`fastopt.Generator`; each call takes one offset of it;
-- ``gain``: a factor for what follows the layer, see :func:`gain`;
+- ``generator``: a :class:`fastopt.Generator`, of which each call takes one offset, or the seed for a new one.
+  Equal seeds give equal random numbers, so share one generator between layers or give each its own seed;
+- ``gain``: a factor for the nonlinearity that follows the layer, see :func:`gain`;
 - ``layout``: ``"in_out"`` for weights (..., in, out), as in ``x @ w`` and in Keras and flax; ``"out_in"`` for
   (out, in, ...), as in torch. The axes in place of the dots are a convolution's window;
-- ``dtype``: of the array, by its name or as NumPy's; float32 by default, ``None``;
-- ``like``: an array of the library and on the device to make it for; NumPy by default.
+- ``dtype``: the dtype of the result, by name or as a NumPy dtype; ``None`` is float32;
+- ``like``: an array whose library and device the result has; NumPy by default.
 
-Values are computed in float64 from Philox's bits with IEEE operations alone, and rounded once: the same on
-every machine, for every library, and in every dtype but for that rounding. Wrong values raise
-``ValueError``, wrong kinds ``TypeError``, and take no offset.
+Values are computed in float64 from Philox's bits with IEEE operations alone, and then rounded: once to float32
+or float16, and to bfloat16 through float32. They are the same on every machine and for every library; dtypes
+differ only by that rounding. Wrong values raise ``ValueError``, wrong types ``TypeError``; such a call takes no
+offset.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ GAINS = {
 
 
 class InitOptions(TypedDict, total=False):
-    """Options that every initializer takes."""
+    """Options of all initializers."""
 
     layout: Layout
     dtype: Any
@@ -56,9 +58,9 @@ class InitOptions(TypedDict, total=False):
 
 
 def gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
-    r"""The factor that keeps the scale of signals through a nonlinearity: 1 for ``"linear"`` and ``"sigmoid"``,
-    5/3 for ``"tanh"``, :math:`\sqrt 2` for ``"relu"``, :math:`\sqrt{2 / (1 + a^2)}` for ``"leaky_relu"``
-    with the slope :math:`a`, 3/4 for ``"selu"``.
+    r"""Return the factor that keeps the scale of signals through a nonlinearity: 1 for ``"linear"`` and
+    ``"sigmoid"``, 5/3 for ``"tanh"``, :math:`\sqrt 2` for ``"relu"``, :math:`\sqrt{2 / (1 + a^2)}` for
+    ``"leaky_relu"`` with the slope :math:`a`, 3/4 for ``"selu"``.
 
     >>> import fastopt
     >>> fastopt.init.gain("leaky_relu", negative_slope=1.0)
@@ -73,7 +75,7 @@ def gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
 
 
 def fans(shape: tuple[int, ...], layout: Layout = "in_out") -> tuple[int, int]:
-    """The inputs and outputs :math:`(m, n)` of a unit: for a convolution, channels times the window's size.
+    """Return the inputs and outputs :math:`(m, n)` of a unit: for a convolution, channels times window size.
 
     >>> import fastopt
     >>> fastopt.init.fans((64, 100))
@@ -82,11 +84,7 @@ def fans(shape: tuple[int, ...], layout: Layout = "in_out") -> tuple[int, int]:
     (75, 400)
     """
     _checks.choice("layout", layout, ("in_out", "out_in"))
-    if not isinstance(shape, Iterable):
-        raise TypeError(f"shape must be a sequence of sizes, got {shape!r}")
-    shape = tuple(_checks.count(f"shape[{i}]", n) for i, n in enumerate(shape))
-    if len(shape) < 2:
-        raise ValueError(f"shape is {shape}, expected two axes or more")
+    shape = _as_shape(shape)
     if layout == "in_out":
         *window, inputs, outputs = shape
     else:
@@ -95,7 +93,11 @@ def fans(shape: tuple[int, ...], layout: Layout = "in_out") -> tuple[int, int]:
 
 
 def xavier_uniform(
-    shape: tuple[int, ...], *, generator: Generator, gain: float = 1.0, **options: Unpack[InitOptions]
+    shape: tuple[int, ...],
+    *,
+    generator: Generator | int,
+    gain: float = 1.0,
+    **options: Unpack[InitOptions],
 ) -> Array:
     r"""Uniform in :math:`\pm g \sqrt{6 / (m + n)}`, for tanh and sigmoid.
 
@@ -107,12 +109,15 @@ def xavier_uniform(
     Conventions: torch's ``xavier_uniform_``, Keras's ``GlorotUniform``. Source: Glorot & Bengio 2010,
     equation 16.
     """
-    m, n = _fans(shape, options)
-    return _initialize(shape, generator, "uniform", _scale(6.0, m + n, gain), options)
+    return _initialize("uniform", shape, generator, gain, 6.0, "both", options)
 
 
 def xavier_normal(
-    shape: tuple[int, ...], *, generator: Generator, gain: float = 1.0, **options: Unpack[InitOptions]
+    shape: tuple[int, ...],
+    *,
+    generator: Generator | int,
+    gain: float = 1.0,
+    **options: Unpack[InitOptions],
 ) -> Array:
     r"""Normal with variance :math:`2 g^2 / (m + n)`, for tanh and sigmoid.
 
@@ -121,17 +126,16 @@ def xavier_normal(
     >>> round(float(w.var()) * 200, 1)
     1.0
 
-    Conventions: torch's ``xavier_normal_``; Keras and flax cut normal numbers off at two deviations. Source:
-    Glorot & Bengio 2010, equation 12.
+    Conventions: torch's ``xavier_normal_``; Keras and flax truncate the distribution at two deviations.
+    Source: Glorot & Bengio 2010, equation 12.
     """
-    m, n = _fans(shape, options)
-    return _initialize(shape, generator, "normal", _scale(2.0, m + n, gain), options)
+    return _initialize("normal", shape, generator, gain, 2.0, "both", options)
 
 
 def he_uniform(
     shape: tuple[int, ...],
     *,
-    generator: Generator,
+    generator: Generator | int,
     gain: float = GAINS["relu"],
     fan: Literal["in", "out"] = "in",
     **options: Unpack[InitOptions],
@@ -147,14 +151,14 @@ def he_uniform(
     Conventions: torch's ``kaiming_uniform_(nonlinearity="relu")``, Keras's ``HeUniform``. Source: He,
     Zhang, Ren & Sun 2015, arXiv:1502.01852.
     """
-    scale = _scale(3.0, _fan(shape, fan, options), gain)
-    return _initialize(shape, generator, "uniform", scale, options)
+    _checks.choice("fan", fan, ("in", "out"))
+    return _initialize("uniform", shape, generator, gain, 3.0, fan, options)
 
 
 def he_normal(
     shape: tuple[int, ...],
     *,
-    generator: Generator,
+    generator: Generator | int,
     gain: float = GAINS["relu"],
     fan: Literal["in", "out"] = "in",
     **options: Unpack[InitOptions],
@@ -167,39 +171,57 @@ def he_normal(
     >>> round(float(w.var()) * 200, 1)
     2.0
 
-    Conventions: torch's ``kaiming_normal_(nonlinearity="relu")``; Keras and flax cut normal numbers off at two
-    deviations. Source: He, Zhang, Ren & Sun 2015, equation 10, arXiv:1502.01852.
+    Conventions: torch's ``kaiming_normal_(nonlinearity="relu")``; Keras and flax truncate the distribution at
+    two standard deviations. Source: He, Zhang, Ren & Sun 2015, equation 10, arXiv:1502.01852.
     """
-    scale = _scale(1.0, _fan(shape, fan, options), gain)
-    return _initialize(shape, generator, "normal", scale, options)
-
-
-def _fans(shape: tuple[int, ...], options: InitOptions) -> tuple[int, int]:
-    return fans(shape, options.get("layout", "in_out"))
-
-
-def _fan(shape: tuple[int, ...], fan: str, options: InitOptions) -> int:
     _checks.choice("fan", fan, ("in", "out"))
-    return _fans(shape, options)[fan == "out"]
+    return _initialize("normal", shape, generator, gain, 1.0, fan, options)
 
 
-def _scale(variance: float, fan: int, gain: float) -> float:
-    """g sqrt(variance / fan); an empty array has no scale."""
-    return _checks.real("gain", gain, "[0, inf)") * sqrt(variance / max(fan, 1))
+def _as_shape(shape: Iterable[int]) -> tuple[int, ...]:
+    if not isinstance(shape, Iterable):
+        raise TypeError(f"shape must be a sequence of sizes, got {shape!r}")
+    shape = tuple(_checks.count(f"shape[{i}]", n) for i, n in enumerate(shape))
+    if len(shape) < 2:
+        raise ValueError(f"shape is {shape}, expected two axes or more")
+    return shape
+
+
+def _as_generator(generator: Generator | int) -> Generator:
+    if isinstance(generator, Generator):
+        return generator
+    try:
+        return Generator(_checks.uint64("generator", generator))
+    except TypeError:
+        kind = type(generator).__name__
+        raise TypeError(
+            f"generator has type {kind}, expected fastopt.Generator or an integer seed"
+        ) from None
 
 
 def _initialize(
-    shape: tuple[int, ...], generator: Generator, kind: str, scale: float, options: InitOptions
+    kind: str,
+    shape: tuple[int, ...],
+    generator: Generator | int,
+    gain: float,
+    variance: float,
+    fan: str,
+    options: InitOptions,
 ) -> Array:
+    """Draw numbers of scale g sqrt(variance / fan), which is m, n or, for ``"both"``, m + n."""
+    shape = _as_shape(shape)
+    m, n = fans(shape, options.get("layout", "in_out"))
+    units = max({"in": m, "out": n, "both": m + n}[fan], 1)  # any scale will do for an empty array
+    scale = _checks.real("gain", gain, "[0, inf)") * sqrt(variance / units)
     _checks.option_names("an initializer", options, InitOptions.__annotations__)
-    if not isinstance(generator, Generator):
-        raise TypeError(f"generator has type {type(generator).__name__}, expected fastopt.Generator")
+    generator = _as_generator(generator)
     values = np.empty(shape, _dtype(options.get("dtype")))
     like = options.get("like")
     template = values if like is None else check_array("like", like)
     offset = generator.next_offset()
     try:
-        _random.fill(values.reshape(-1), kind, scale, generator.key, offset)
+        with np.errstate(under="ignore"):  # rounding to a subnormal number is no error
+            _random.fill(values.reshape(-1), kind, scale, generator.key, offset)
         return asarray_like(values, template)
     except Exception:
         generator._undo_next_offset(offset)
@@ -212,7 +234,9 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
         by_name = isinstance(dtype, str) and dtype == "bfloat16"
         found: np.dtype[Any] = ml_dtype(dtype) if by_name else np.dtype(dtype)
     except TypeError:
-        raise TypeError(f"dtype is {dtype!r}, {EXPECTED_FLOATING}, by name or as NumPy's") from None
+        raise TypeError(
+            f"dtype is {dtype!r}, {EXPECTED_FLOATING}, by name or as a NumPy dtype"
+        ) from None
     if found.name not in FLOATING_DTYPES:
         raise TypeError(f"dtype is {found}, {EXPECTED_FLOATING}")
     return found

@@ -1,4 +1,4 @@
-"""Data on their way to the network: mini-batches, standardised inputs, augmentation."""
+"""Preparing data for a network: mini-batches, standardization and augmentation."""
 
 from fastopt.data import augment
 from fastopt.data._minibatches import MiniBatches, minibatches

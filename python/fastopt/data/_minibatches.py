@@ -1,4 +1,4 @@
-"""Mini-batches: a few samples at a time, in an order that can be repeated and gone on with."""
+"""Mini-batches in an order that can be repeated and resumed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import numpy as np
 from fastopt import _checks, _random, _state_dict
 from fastopt._array_api import check_array, take_rows
 
-# What a checkpoint must agree in with the batches that load it.
+# Entries that must be equal in a state to load.
 _IDENTITY = ("samples", "batch_size", "shuffle", "seed", "drop_last")
 
 
 class MiniBatches:
-    """What :func:`minibatches` returns.
+    """The result of :func:`minibatches`.
 
-    A ``for`` loop runs to the end of the current epoch, from wherever it stands; the next loop runs the next
-    epoch. ``epoch`` and ``position``, the samples of this epoch handed out so far, may be set, ``position`` to
-    where a batch ends: ``position = 0`` starts the epoch again. ``len`` is the number of batches in an epoch.
+    A ``for`` loop runs from the current position to the end of the current epoch; the next loop runs the next
+    epoch. ``epoch`` and ``position`` (the number of samples of this epoch returned so far) can be set,
+    ``position`` only to the end of a batch: ``position = 0`` restarts the epoch. ``len`` is the number of
+    batches in an epoch.
 
-    One loop at a time: a new loop, a state that is loaded, and ``epoch`` or ``position``, when it is set, end
-    those begun before, which raise ``RuntimeError`` when they are asked for a batch. The other attributes say
-    what was given, and are not for setting.
+    Only one iteration is active at a time. Starting another, loading a state, or setting ``epoch`` or
+    ``position`` invalidates earlier iterators, which then raise ``RuntimeError``. The other attributes are
+    read-only and hold the constructor arguments.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class MiniBatches:
         if not arrays:
             raise TypeError("minibatches needs at least one array")
         self.arrays = [
-            # NumPy's as they are: samples are only picked from them, which keeps a mask.
+            # NumPy arrays are only indexed, which keeps a mask.
             a if isinstance(a, np.ndarray) else check_array(f"arrays[{i}]", a)
             for i, a in enumerate(arrays)
         ]
@@ -57,8 +58,8 @@ class MiniBatches:
         self.drop_last = _checks.boolean("drop_last", drop_last)
         if self.samples and not len(self):
             raise ValueError(
-                f"batch_size is {self.batch_size}, but there are {self.samples} samples: "
-                "with drop_last no batch is left"
+                f"batch_size is {self.batch_size}, but there are {self.samples} samples; with drop_last "
+                "no batch is left"
             )
         self._epoch = self._position = self._generation = 0
 
@@ -73,7 +74,7 @@ class MiniBatches:
 
     @property
     def position(self) -> int:
-        """How many samples of it have been handed out."""
+        """The number of samples of this epoch returned so far."""
         return self._position
 
     @position.setter
@@ -83,7 +84,10 @@ class MiniBatches:
     def _position_at(self, name: str, value: Any) -> int:
         position, end = _checks.count(name, value), self._epoch_length()
         if position > end or (position % self.batch_size and position != end):
-            raise ValueError(f"{name} is {position}, which is no end of a batch")
+            raise ValueError(
+                f"{name} is {position}, expected a multiple of batch_size={self.batch_size} up to {end}, or "
+                f"{end}, the end of the epoch"
+            )
         return position
 
     def _seek(self, epoch: int, position: int) -> None:
@@ -94,16 +98,20 @@ class MiniBatches:
         return -(-self._epoch_length() // self.batch_size)
 
     def _epoch_length(self) -> int:
-        """How many samples an epoch hands out."""
+        """Return the number of samples that an epoch returns."""
         return self.samples - self.samples % self.batch_size if self.drop_last else self.samples
 
     def order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """All samples in the order of this epoch's batches: sorted by 64 random bits each. What ``drop_last``
-        leaves out stands at the end."""
+        """Return the numbers of all samples in this epoch's order: sorted by 64 random bits each. Samples
+        that ``drop_last`` leaves out are at the end."""
         if not self.shuffle:
             return np.arange(self.samples)
         offset = _random.stream("minibatches", self._epoch)
-        return np.argsort(_random.bits(self.seed, offset, [0], self.samples)[0], kind="stable")
+        bits = np.empty(self.samples, np.uint64)
+        for start in range(0, self.samples, _random.PART):  # intermediate results stay small
+            part = bits[start : start + _random.PART]
+            part[:] = _random.bits(self.seed, offset, [0], len(part), start)[0]
+        return np.argsort(bits, kind="stable")
 
     def __iter__(self) -> Iterator[Any]:
         self._generation += 1
@@ -115,7 +123,7 @@ class MiniBatches:
         while self._position < self._epoch_length():
             stop = min(self._position + self.batch_size, self._epoch_length())
             rows = slice(self._position, stop)
-            self._position = stop  # before the batch is out: a checkpoint made with it counts it
+            self._position = stop  # before the yield: a checkpoint made in the loop counts this batch
             batch = [take_rows(a, rows if order is None else order[rows]) for a in self.arrays]
             yield tuple(batch) if len(batch) > 1 else batch[0]
             self._check_current(generation)
@@ -124,19 +132,18 @@ class MiniBatches:
     def _check_current(self, generation: int) -> None:
         if generation != self._generation:
             raise RuntimeError(
-                "this loop over mini-batches has ended: since it began, another one was started, or epoch, "
-                "position or a state was set"
+                "this iterator is no longer valid: another iteration was started, or epoch, position or state "
+                "was changed"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it stands, and which order it stands in."""
+        """Return the epoch and the position, and the arguments that determine the order."""
         state = {name: getattr(self, name) for name in _IDENTITY}
         return {**state, "epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was called: the next loop hands out the batches that were left.
-        ``ValueError`` if the checkpoint is of other batches, ``TypeError`` if it is none; nothing is changed
-        then."""
+        """Load a state returned by :meth:`state_dict`: the next loop returns the batches that were left then.
+        Raises ``ValueError`` or ``TypeError`` if it does not fit; nothing is changed then."""
         _state_dict.check_identity(state, {name: getattr(self, name) for name in _IDENTITY})
         _state_dict.check_keys(state, ("epoch", "position"))
         epoch = _random.epoch_number("state_dict's epoch", state["epoch"])
@@ -154,23 +161,24 @@ def minibatches(
     seed: int = 0,
     drop_last: bool = False,
 ) -> MiniBatches:
-    """The samples of one or more arrays, ``batch_size`` at a time, epoch after epoch.
+    """Iterate over the samples of one or more arrays, ``batch_size`` at a time, epoch after epoch.
 
     Args:
         *arrays: samples along the first axis, the same number in each; any dtype. Memory maps are read a
             batch at a time; with ``shuffle=False`` batches are views, and nothing is copied.
-        batch_size: ``None`` is the whole set (batch gradient descent), 1 a single sample (stochastic).
-        shuffle: a new order in every epoch, or that of the arrays.
-        seed: chooses the orders, 0 to 2**64 - 1; one is the same on every machine and for every library.
-        drop_last: leave out the last batch of an epoch if it is short (torch's and Keras's ``drop_last`` and
-            ``drop_remainder``).
+        batch_size: the number of samples in a batch; ``None`` is the whole set (batch gradient descent), 1 a
+            single sample (stochastic gradient descent).
+        shuffle: whether every epoch has a new order, or the order of the arrays.
+        seed: selects the orders, 0 to 2**64 - 1. They are the same on every machine and for every library.
+        drop_last: leave out the last batch of an epoch if it is short (``drop_last`` in torch,
+            ``drop_remainder`` in Keras).
 
     Returns:
-        A :class:`MiniBatches`: each batch is a tuple, or one array if one was given. For augmentation, which
-        wants the samples' numbers, give ``np.arange(len(x))`` as a further array.
+        A :class:`MiniBatches`. Each batch is a tuple of arrays, or one array if one was passed. Augmentation
+        needs the numbers of the samples: pass ``np.arange(len(x))`` as a further array.
 
     Raises:
-        ValueError: arrays of different length; no batch left.
+        ValueError: If the arrays differ in length, or ``drop_last`` leaves no batch.
 
     >>> import numpy as np, fastopt
     >>> x, y = np.arange(10.0).reshape(5, 2), np.arange(5)
@@ -180,7 +188,7 @@ def minibatches(
     >>> [yb.tolist() for xb, yb in batches]
     [[2, 3], [0, 4], [1]]
 
-    Source: Goodfellow, Bengio & Courville 2016, section 8.1.3. The order sorts Philox's words (Salmon et al.
-    2011, doi:10.1145/2063384.2063405), 64 bits a sample.
+    Source: Goodfellow, Bengio & Courville 2016, section 8.1.3. The order results from sorting Philox's
+    words (Salmon et al. 2011, doi:10.1145/2063384.2063405), 64 bits per sample.
     """
     return MiniBatches(arrays, batch_size=batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last)

@@ -1,8 +1,9 @@
-"""Zero-centred inputs of equal scale."""
+"""Inputs with mean 0 and standard deviation 1."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,28 +25,30 @@ _INTEGER = re.compile(r"bool|u?int\d+")
 
 
 class Standardizer:
-    r"""Subtracts each feature's mean and divides by its standard deviation.
+    r"""Subtract each feature's mean and divide by its standard deviation.
 
     .. math:: z = \frac{x - \mu}{\sigma}, \qquad \mu = \frac1N \sum_n x_n, \qquad
         \sigma^2 = \frac1N \sum_n (x_n - \mu)^2
 
     Args:
-        axis: the axis, or axes, along which features lie; all others are summed over. 1, as in BatchNorm, is
-            a feature of (N, D) and a channel of (N, C, H, W); -1 a channel of (N, H, W, C); (1, 2, 3) a pixel.
+        axis: the axis, or axes, of the features; statistics are computed over all others. 1, as in BatchNorm,
+            is a feature of (N, D) and a channel of (N, C, H, W); -1 a channel of (N, H, W, C); (1, 2, 3) a
+            pixel.
 
-    ``fit`` reads the whole set, ``partial_fit`` a part of it at a time, joined by Chan's formula
+    ``fit`` reads the whole set. ``partial_fit`` reads a part of it at a time; the parts are joined by Chan's
+    formula
 
     .. math:: \mu \leftarrow \mu + \delta \frac{m}{n + m}, \qquad
         S \leftarrow S + S_m + \delta^2 \frac{nm}{n + m}, \qquad \delta = \mu_m - \mu
 
-    with :math:`S = n \sigma^2`. Sums are float64, taken around the first sample: a constant feature has a
-    deviation of exactly 0, which is taken for 1, so that it becomes 0. ``mean``, ``std`` (1 for constant
-    features) and ``count`` are plain attributes, arrays of the data's library with size 1 along the axes
-    summed over.
+    with :math:`S = n \sigma^2`. Sums are float64 and taken around the first sample. Therefore a constant
+    feature has a deviation of exactly 0, which is replaced by 1, so that it becomes 0. ``mean`` and ``std`` (1
+    for constant features) are plain attributes, arrays of the data's library with size 1 along the axes that
+    were summed over; ``count`` is the number of values summed per feature.
 
-    ``transform`` and ``inverse`` return new arrays of the dtype of ``x``, in native byte order, computed in
-    float64 and rounded once; integers and bool become float32. Fit on the training set and transform the others
-    with it.
+    ``transform`` and ``inverse_transform`` (or ``inverse``) return new arrays of the dtype of ``x``, in native
+    byte order, computed in float64 and rounded once; integers and bool become float32. Fit on the training set
+    and transform the other sets with the result.
 
     Raises ``ValueError`` for shapes that do not fit, for NaN or infinities, for numbers whose squares
     overflow float64, and for ``transform`` before any data; ``TypeError`` for other dtypes than float16,
@@ -57,7 +60,7 @@ class Standardizer:
     >>> s.transform(x)
     array([[-1.,  0.],
            [ 1.,  0.]])
-    >>> s.inverse(s.transform(x))
+    >>> s.inverse_transform(s.transform(x))
     array([[1., 7.],
            [3., 7.]])
 
@@ -70,16 +73,15 @@ class Standardizer:
     mean: Array | None
     std: Array | None
 
-    def __init__(self, axis: int | tuple[int, ...] = 1) -> None:
-        axes = axis if isinstance(axis, tuple) else (axis,)
-        self.axis = tuple(_checks.integer("axis", a) for a in axes)
+    def __init__(self, axis: int | Sequence[int] = 1) -> None:
+        self.axis = _as_axes(axis)
         self._reset()
 
     def _reset(self) -> None:
         self.count, self.mean, self.std, self._sum_sq = 0, None, None, None
 
     def fit(self, x: Any) -> Self:
-        """Forget what was seen before, and learn from ``x``."""
+        """Compute the statistics of ``x``; earlier ones are discarded. Returns the Standardizer."""
         before = dict(self.__dict__)
         self._reset()
         try:
@@ -88,9 +90,14 @@ class Standardizer:
             self.__dict__.update(before)
             raise
 
-    @np.errstate(over="ignore", invalid="ignore")  # which are told of in a sentence
+    def fit_transform(self, x: Any) -> Array:
+        """:meth:`fit`, then :meth:`transform`, of the same ``x``."""
+        return self.fit(x).transform(x)
+
+    @np.errstate(all="ignore")  # overflow and NaN are reported below
     def partial_fit(self, x: Any) -> Self:
-        """Learn from ``x`` in addition: a part of a set that does not fit into memory."""
+        """Add ``x`` to the statistics: a part of a set that does not fit into memory. Returns the
+        Standardizer."""
         x = _real(x)
         library, reduced = namespace(x), self._reduced_axes(x)
         n = 1
@@ -102,7 +109,9 @@ class Standardizer:
         first = library.asarray(first, dtype=library.float64)
         shifted = library.asarray(x, dtype=library.float64) - first
         mean = library.mean(shifted, axis=reduced, keepdims=True)
-        sum_sq = library.sum((shifted - mean) ** 2, axis=reduced, keepdims=True)
+        shifted -= mean
+        shifted *= shifted  # in place where arrays are mutable: large sets need no further copy
+        sum_sq = library.sum(shifted, axis=reduced, keepdims=True)
         mean, sum_sq = self._merge(n, mean + first, sum_sq)
         if not _is_finite(sum_sq):
             what = "numbers whose squares overflow float64" if _is_finite(x) else "NaN or infinities"
@@ -111,13 +120,11 @@ class Standardizer:
         return self
 
     def _merge(self, m: int, mean: Array, sum_sq: Array) -> tuple[Array, Array]:
-        """What was learnt before and, of ``m`` samples, now."""
+        """Join the statistics so far with those of ``m`` more samples."""
         if self.mean is None:
             return mean, sum_sq
         if mean.shape != self.mean.shape:
-            raise ValueError(
-                f"x has features of shape {tuple(mean.shape)}, expected {tuple(self.mean.shape)}"
-            )
+            raise ValueError(_unfit(mean.shape, self.mean.shape))
         before, sum_sq_before = (asarray_like(a, mean) for a in (self.mean, self._sum_sq))
         delta, total = mean - before, self.count + m
         joined = sum_sq_before + sum_sq + delta**2 * (self.count * m / total)
@@ -133,39 +140,43 @@ class Standardizer:
         """(x - mean) / std, a new array."""
         return self._apply(x, lambda x, mean, std: (x - mean) / std)
 
-    def inverse(self, z: Any) -> Array:
-        """z * std + mean, a new array."""
+    def inverse_transform(self, z: Any) -> Array:
+        """z * std + mean, a new array; also under the name ``inverse``."""
         return self._apply(z, lambda z, mean, std: z * std + mean)
+
+    inverse = inverse_transform
 
     def _apply(self, x: Any, change: Any) -> Array:
         x = _real(x)
         if self.mean is None:
-            raise ValueError("the Standardizer has seen no data: call fit first")
+            raise ValueError("the Standardizer is not fitted; call fit() first")
         shape = tuple(1 if i in self._reduced_axes(x) else n for i, n in enumerate(x.shape))
         if shape != tuple(self.mean.shape):
-            raise ValueError(f"x has features of shape {shape}, expected {tuple(self.mean.shape)}")
+            raise ValueError(_unfit(shape, self.mean.shape))
         library = namespace(x)
         dtype = x.dtype if is_floating(x) else library.float32
-        # A checkpoint gives them on the host.
+        # A loaded state has them on the host.
         stats = (asarray_like(a, x) for a in (self.mean, self.std))
-        return library.asarray(change(library.asarray(x, dtype=library.float64), *stats), dtype=dtype)
+        with np.errstate(under="ignore"):
+            result = change(library.asarray(x, dtype=library.float64), *stats)
+            return library.asarray(result, dtype=dtype)
 
     def _reduced_axes(self, x: Array) -> tuple[int, ...]:
         axes = len(x.shape)
         for a in self.axis:
             if not -axes <= a < axes:
-                raise ValueError(f"x has {axes} axes, so that there is no axis {a}")
+                raise ValueError(f"axis {a} is out of range for x with {axes} axes")
         return tuple(i for i in range(axes) if i not in {a % axes for a in self.axis})
 
     def state_dict(self) -> dict[str, Any]:
-        """What was learnt (copied), to be saved and loaded with :meth:`load_state_dict`."""
+        """Return copies of the statistics, for :meth:`load_state_dict`."""
         stats = {"mean": self.mean, "sum_sq": self._sum_sq}
         copies = {name: None if a is None else copy_array(a) for name, a in stats.items()}
         return {"axis": list(self.axis), "count": self.count, **copies}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a :meth:`state_dict`, with copies of its arrays; ``ValueError`` or ``TypeError`` if it is of
-        another kind; nothing is changed then."""
+        """Load a state returned by :meth:`state_dict`; its arrays are copied. Raises ``ValueError`` or
+        ``TypeError`` if it does not fit; nothing is changed then."""
         _state_dict.check_identity(state, {"axis": list(self.axis)})
         _state_dict.check_keys(state, ("count", "mean", "sum_sq"))
         count = _checks.count("count", state["count"])
@@ -182,6 +193,21 @@ class Standardizer:
         return f"Standardizer(axis={self.axis if len(self.axis) > 1 else self.axis[0]}, count={self.count})"
 
 
+def _as_axes(axis: int | Sequence[int]) -> tuple[int, ...]:
+    axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    try:
+        axes = tuple(_checks.integer("axis", a) for a in axes)
+    except TypeError:
+        raise TypeError(f"axis must be an integer or a tuple of integers, got {axis!r}") from None
+    if not axes:
+        raise ValueError("axis is empty, expected at least one axis")
+    return axes
+
+
+def _unfit(found: Sequence[int], expected: Sequence[int]) -> str:
+    return f"x has features of shape {tuple(found)}, but the Standardizer was fitted with {tuple(expected)}"
+
+
 def _real(x: Any) -> Array:
     x = check_array("x", x)
     if isinstance(x, np.ndarray) and not x.dtype.isnative:
@@ -192,7 +218,7 @@ def _real(x: Any) -> Array:
 
 
 def _read_stat(name: str, array: Any) -> Array:
-    """A copy of what a checkpoint holds."""
+    """Validate and copy an array of a state."""
     array = copy_array(check_floating(name, array), "float64")
     if not _is_finite(array):
         raise ValueError(f"{name} holds NaN or infinities")
