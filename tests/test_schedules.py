@@ -1,5 +1,5 @@
-"""Learning rates: against the formula in plain Python, against torch where the convention is its own, at
-the ends; printed, compared, pickled; and the one that has state, resumed."""
+"""Learning rates: against the formula in plain Python, against torch where the convention is torch's, at the
+ends; printed, compared, pickled; and the one that has state, resumed."""
 
 from __future__ import annotations
 
@@ -66,6 +66,24 @@ def test_ends_are_exact():
     for schedule in (s.Cosine(0.3, 7, end=0.1), s.Polynomial(0.3, 7, end=0.1, power=0.5)):
         assert (schedule(0), schedule(7), schedule(10**15)) == (0.3, 0.1, 0.1)
     assert s.Cosine(0.3, 7, restarts=True)(7 * 10**12) == 0.3
+
+
+@pytest.mark.parametrize("lr", [0.01, 0.03, 0.1, 0.3])
+@pytest.mark.parametrize("end", [1e-3, 3e-3, 1e-6, 0.07, 1.0])
+def test_the_first_rate_is_exact(lr, end):
+    assert s.Polynomial(lr, 100, end=end)(0) == lr
+    assert s.Cosine(lr, 100, end=end)(0) == lr
+    assert s.Cosine(lr, 100, end=end, restarts=True)(300) == lr
+    assert s.Cosine(lr, 100, end=end, restarts=True, growth=2)(300) == lr
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [s.Step(0.0, every=1, factor=2.0), s.Exponential(0.0, 3.0), s.MultiStep(0.0, range(2000), 2.0)],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_a_rate_of_0_stays_0_where_the_factor_overflows(schedule):
+    assert schedule(2000) == 0.0
 
 
 TORCHS = {
@@ -191,6 +209,23 @@ def test_torchs_plateau_waits_one_update_more(torch, cooldown):
     for value in VALUES:
         theirs.step(value)
         assert ours.update(value) == opt.param_groups[0]["lr"]
+
+
+def test_a_first_nan_counts():
+    assert s.ReduceOnPlateau(1.0, factor=0.5, patience=1).update(math.nan) == 0.5
+
+
+def test_a_rate_below_the_least_one_does_not_rise():
+    plateau = s.ReduceOnPlateau(0.1, min_lr=0.5, patience=1)
+    assert [plateau.update(1.0) for _ in range(2)] == [0.1, 0.1]
+
+
+def test_a_plateaus_repr_makes_another():
+    plateau = s.ReduceOnPlateau(0.1, factor=0.5, patience=3, mode="max", min_lr=0.01)
+    assert repr(plateau) == (
+        "ReduceOnPlateau(0.1, factor=0.5, patience=3, min_delta=0.0, mode='max', cooldown=0, min_lr=0.01)"
+    )
+    assert repr(eval(repr(plateau), vars(s))) == repr(plateau)
 
 
 def test_it_does_not_fall_below_the_least_rate():

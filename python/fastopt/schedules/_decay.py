@@ -1,4 +1,4 @@
-"""Rates that stay or fall."""
+"""Constant and decaying learning rates."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from fastopt._ieee_math import cos_pi, power
 from fastopt.schedules._schedule import Schedule
 
 
+def _decayed(lr: float, factor: float, exponent: float) -> float:
+    """lr factor**exponent; a rate of 0 stays 0 where a growing factor overflows."""
+    return lr * power(factor, exponent) if lr else lr
+
+
 @dataclass(frozen=True)
 class Constant(Schedule):
-    r"""The same rate always, :math:`\eta_t = \eta`.
+    r"""A constant learning rate, :math:`\eta_t = \eta`.
 
     >>> from fastopt import schedules
     >>> schedules.Constant(0.1)(1000)
@@ -27,7 +32,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    r"""A fall by ``factor`` every so many steps, :math:`\eta_t = \eta f^{\lfloor t / \text{every} \rfloor}`.
+    r"""Decay by ``factor`` every ``every`` steps, :math:`\eta_t = \eta f^{\lfloor t / \text{every} \rfloor}`.
 
     >>> from fastopt import schedules
     >>> [schedules.Step(1.0, every=2, factor=0.5)(t) for t in range(6)]
@@ -41,12 +46,12 @@ class Step(Schedule):
     factor: float = 0.1
 
     def _rate(self, step: int) -> float:
-        return self.lr * power(self.factor, step // self.every)
+        return _decayed(self.lr, self.factor, step // self.every)
 
 
 @dataclass(frozen=True)
 class MultiStep(Schedule):
-    r"""A fall by ``factor`` at each milestone, :math:`\eta_t = \eta f^k` with :math:`k` milestones at or before
+    r"""Decay by ``factor`` at each milestone, :math:`\eta_t = \eta f^k` with :math:`k` milestones at or before
     :math:`t`.
 
     >>> from fastopt import schedules
@@ -68,12 +73,12 @@ class MultiStep(Schedule):
         self._keep("milestones", tuple(milestones))
 
     def _rate(self, step: int) -> float:
-        return self.lr * power(self.factor, sum(milestone <= step for milestone in self.milestones))
+        return _decayed(self.lr, self.factor, sum(m <= step for m in self.milestones))
 
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    r"""A steady fall, :math:`\eta_t = \eta f^{t / \text{every}}`.
+    r"""Exponential decay, :math:`\eta_t = \eta f^{t / \text{every}}`.
 
     >>> from fastopt import schedules
     >>> [schedules.Exponential(1.0, factor=0.25, every=2)(t) for t in range(4)]
@@ -88,13 +93,14 @@ class Exponential(Schedule):
     every: int = 1
 
     def _rate(self, step: int) -> float:
-        return self.lr * power(self.factor, step / self.every)
+        return _decayed(self.lr, self.factor, step / self.every)
 
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    r"""A fall to ``end`` in so many steps, where it stays:
-    :math:`\eta_t = \eta_\text{end} + (\eta - \eta_\text{end}) (1 - t / T)^p`. With power 1, a straight line.
+    r"""Polynomial decay to ``end`` in ``steps`` steps :math:`T`, constant afterwards:
+    :math:`\eta_t = \eta_\text{end} + (\eta - \eta_\text{end}) (1 - t / T)^p`. Power 1 is linear
+    decay. Step 0 has exactly the rate ``lr``.
 
     >>> from fastopt import schedules
     >>> [schedules.Polynomial(1.0, steps=4, power=2)(t) for t in range(6)]
@@ -110,18 +116,20 @@ class Polynomial(Schedule):
     power: float = 1.0
 
     def _rate(self, step: int) -> float:
+        if step == 0:
+            return self.lr  # which the sum below rounds
         left = 1.0 - min(step, self.steps) / self.steps
         return self.end + (self.lr - self.end) * power(left, self.power)
 
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    r"""Half a wave from the rate down to ``end``,
+    r"""Decay to ``end`` along half a cosine wave,
 
     .. math:: \eta_t = \eta_\text{end} + (\eta - \eta_\text{end}) \frac{1 + \cos(\pi t / T)}2
 
-    After ``steps``, :math:`T`, it stays there; or with ``restarts`` it starts again, and each wave is
-    ``growth`` times as long as the one before.
+    It stays at ``end`` after ``steps`` steps :math:`T`. With ``restarts`` it starts again instead, and each
+    wave is ``growth`` times as long as the one before. The first step of a wave has exactly the rate ``lr``.
 
     >>> from fastopt import schedules
     >>> [schedules.Cosine(1.0, steps=2)(t) for t in range(4)]
@@ -146,5 +154,7 @@ class Cosine(Schedule):
             step %= length
         while self.restarts and step >= length:
             step, length = step - length, length * self.growth
+        if step == 0:
+            return self.lr  # which the sum below rounds
         t = min(step, length) / length
         return self.end + (self.lr - self.end) * (0.5 + 0.5 * float(cos_pi(t)))

@@ -1,4 +1,4 @@
-"""A rate that falls when a watched value no longer improves."""
+"""A learning rate that is reduced when a monitored value no longer improves."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from fastopt.schedules._schedule import RATE
 
 
 class ReduceOnPlateau:
-    r"""A fall by ``factor`` whenever a watched value has not improved for ``patience`` updates in a row.
+    r"""Reduce the learning rate by ``factor`` when a value has not improved for ``patience`` updates in a row.
 
-    ``update(value)``, once an epoch or so, returns the rate to use from then on; ``lr`` is the rate, too. An
-    improvement is a value below :math:`\text{best} - \mathtt{min\_delta}` (``mode="min"``), or above
-    :math:`\text{best} + \mathtt{min\_delta}` (``"max"``); NaN is none.
+    ``update(value)``, called for example once per epoch, returns the rate to use from then on, which is also
+    the attribute ``lr``. An improvement is a value below :math:`\text{best} - \mathtt{min\_delta}`
+    (``mode="min"``), or above :math:`\text{best} + \mathtt{min\_delta}` (``"max"``); NaN is never one.
 
     Args:
-        lr: the first rate.
-        factor: between 0 and 1.
-        patience: the update that is the ``patience``-th without an improvement makes the rate fall.
-        min_delta, mode: what an improvement is.
-        cooldown: updates after a fall that are not counted.
-        min_lr: no fall goes below it.
+        lr: the initial learning rate.
+        factor: in (0, 1).
+        patience: the rate is reduced at the ``patience``-th update in a row without an improvement.
+        min_delta, mode: define an improvement, as above.
+        cooldown: number of updates after a reduction that do not count.
+        min_lr: a lower bound of the reductions.
 
     >>> import fastopt
     >>> plateau = fastopt.schedules.ReduceOnPlateau(1.0, factor=0.5, patience=2)
     >>> [plateau.update(loss) for loss in (3.0, 2.0, 2.0, 2.0, 2.0, 2.0)]
     [1.0, 1.0, 1.0, 0.5, 0.5, 0.25]
 
-    Conventions: Keras's ``ReduceLROnPlateau``, but for the cool-down, which there ends an update earlier.
-    torch's waits for one update more, and its ``threshold`` is a share of the best value unless
-    ``threshold_mode="abs"``.
+    Conventions: Keras's ``ReduceLROnPlateau``, except that its cool-down ends one update earlier. torch's waits
+    one update longer, and its ``threshold`` is relative to the best value unless ``threshold_mode="abs"``.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class ReduceOnPlateau:
         self._cooling = 0
 
     def update(self, value: float) -> float:
-        """Look at a new value, a number or an array without axes; returns the rate from now on."""
+        """Record a new value, a number or a zero-dimensional array, and return the rate from now on."""
         value = _checks.scalar("value", value)
         resting = self._cooling > 0
         self._cooling -= resting
@@ -63,12 +62,19 @@ class ReduceOnPlateau:
         return self.lr
 
     def state_dict(self) -> dict[str, Any]:
-        """The rate, the best value, and how long the plateau and the cool-down have lasted."""
+        """Return the rate, the best value, and the lengths of the plateau and of the cool-down so far."""
         return {"lr": self.lr, "cooling": self._cooling, **self._monitor.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was called."""
+        """Load a state returned by :meth:`state_dict`. Raises ``ValueError`` or ``TypeError`` if it does not
+        fit; nothing is changed then."""
         _state_dict.check_keys(state, ("lr", "cooling"))
         lr, cooling = _checks.real("lr", state["lr"], RATE), _checks.count("cooling", state["cooling"])
         self._monitor.load_state_dict(state)
         self.lr, self._cooling = lr, cooling
+
+    def __repr__(self) -> str:
+        return (
+            f"ReduceOnPlateau({self.lr}, factor={self.factor}, {self._monitor.options()}, "
+            f"cooldown={self.cooldown}, min_lr={self.min_lr})"
+        )

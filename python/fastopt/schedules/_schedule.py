@@ -1,4 +1,4 @@
-"""What the schedules have in common."""
+"""The common base of the schedules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastopt import _checks
 
 RATE, FACTOR = "[0, inf)", "(0, inf)"
 
-# What each field must be, in whichever schedule it stands, and becomes: a number of Python's own.
+# Checks of the fields of all schedules; each returns the value to store, a built-in Python type.
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("lr", "end", "start"), partial(_checks.real, interval=RATE)),
     **dict.fromkeys(
@@ -27,7 +27,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """The base of the schedules: ``schedule(step)`` is the rate of the step, counted from 0."""
+    """Base class of the schedules: ``schedule(step)`` is the learning rate of a step, counted from 0."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -35,7 +35,7 @@ class Schedule:
                 self._keep(field.name, CHECKS[field.name](field.name, getattr(self, field.name)))
 
     def _keep(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)  # a frozen dataclass has no other way
+        object.__setattr__(self, name, value)  # a frozen dataclass allows no assignment
 
     def __call__(self, step: int) -> float:
         return float(self._rate(_checks.count("step", step)))

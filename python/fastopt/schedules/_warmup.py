@@ -1,4 +1,4 @@
-"""Rates that rise first."""
+"""Learning rates that increase first."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fastopt.schedules._schedule import Schedule
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
-    r"""A straight line from ``start`` to the first rate of another schedule, which then begins:
+    r"""A linear increase from ``start`` to the first rate of another schedule, which follows it:
     :math:`\eta_t = \eta_\text{start} + (\eta'_0 - \eta_\text{start})\, t / T` for :math:`t < T`, then
     :math:`\eta'_{t - T}`.
 
     Args:
-        steps: :math:`T`.
-        then: any schedule, or any function of the step.
-        start: the rate of step 0; with 0 that step does nothing, as in optax and transformers.
+        steps: the length :math:`T` of the increase.
+        then: the schedule that follows, or any other function of the step.
+        start: the rate of step 0. With 0, that step changes nothing, as in optax and transformers.
 
     >>> from fastopt import schedules
     >>> [schedules.Warmup(2, schedules.Step(1.0, every=1, factor=0.5))(t) for t in range(5)]
@@ -46,14 +46,14 @@ class Warmup(Schedule):
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    r"""Up from ``lr / start_div`` to ``lr`` in the first part of a run, down to ``lr / start_div / end_div`` at
-    its last step, each along half a cosine wave (or a line).
+    r"""An increase from ``lr / start_div`` to ``lr`` in the first part of a run, then a decrease to
+    ``lr / start_div / end_div`` at its last step, each along half a cosine wave or a line.
 
     Args:
-        lr: the highest rate, at step ``warmup * steps - 1``.
-        steps: of the whole run, at least 2; later steps keep the last rate.
-        warmup: the share of the steps in which the rate rises, above 0 and below 1.
-        start_div, end_div: how far below.
+        lr: the peak learning rate, at step ``warmup * steps - 1``.
+        steps: the length of the run, at least 2; later steps keep the last rate.
+        warmup: the fraction of the steps in which the rate increases, in (0, 1).
+        start_div, end_div: divisors for the first and the last rate.
         shape: ``"cosine"`` or ``"linear"``.
 
     >>> from fastopt import schedules
