@@ -1,5 +1,5 @@
-"""Augmented images: each function against a plain loop over samples, any batch split, both layouts, every
-library; and what is drawn is drawn as often as it should be."""
+"""Augmented images: each function against a plain loop over samples, for any batch split, both layouts and all
+libraries; and the distributions of what is drawn."""
 
 from __future__ import annotations
 
@@ -97,6 +97,32 @@ def test_dtypes_stay_and_the_images_are_only_read(name, dtype):
     else:
         y = FUNCTIONS[name](x, draws())
         assert (y.dtype, y.shape[:2]) == (dtype, x.shape[:2])
+
+
+@pytest.mark.parametrize("name", ["rotate", "jitter", "noise", "mixup"])
+def test_16_bits_are_computed_in_float32_and_rounded_once(name):
+    x, f = images(np.float16), FUNCTIONS[name]
+    if name == "mixup":
+        f = lambda x, d: augment.mixup(x, x, d, others=(x, x))[0]  # noqa: E731
+    np.testing.assert_array_equal(f(x, draws()), f(x.astype(np.float32), draws()).astype(np.float16))
+
+
+@each_function
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_numpys_error_settings_do_not_matter(name, dtype):
+    x = images(dtype) * dtype(1e-3)
+    expected = FUNCTIONS[name](x, draws())
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(FUNCTIONS[name](x, draws()), expected)
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e300])
+def test_numpys_error_settings_do_not_matter_to_mixups_share(alpha):
+    index = np.arange(200)
+    x = np.ones((200, 2))
+    with np.errstate(all="raise"):
+        y, _ = augment.mixup(x, x, draws(index), others=(x * 2, x), alpha=alpha)
+    assert ((y >= 1) & (y <= 2)).all()
 
 
 @each_function
@@ -209,6 +235,17 @@ def test_jitter_can_be_limited_and_turned_off():
     assert not np.array_equal(augment.jitter(x, draws(), saturation=0), x)
 
 
+def test_contrast_keeps_the_mean_of_images_without_colors():
+    x = images(np.float64, channels=1)
+    y = augment.jitter(x, draws(), brightness=0.0, contrast=0.5, saturation=0.0, limits=None)
+    np.testing.assert_allclose(y.mean(axis=(1, 2, 3)), x.mean(axis=(1, 2, 3)))
+    assert not np.allclose(y, x)
+
+
+def test_limits_may_be_equal():
+    assert (augment.jitter(images(), draws(), limits=(0.5, 0.5)) == 0.5).all()
+
+
 def test_images_without_channels_stay_so():
     assert augment.jitter(images(channels=0), draws(), saturation=0).shape == (6, 0, 7, 8)
 
@@ -273,6 +310,16 @@ def test_mixup_from_a_memory_map(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_mixup_of_nothing_with_nothing():
+    x = np.ones((0, 2))
+    assert augment.mixup(x, x, augment.Draws([]), others=(x, x))[0].shape == (0, 2)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.complex64])
+def test_the_default_fill_suits_other_dtypes(dtype):
+    assert augment.crop(np.ones((6, 1, 4, 4), dtype), draws()).dtype == dtype
+
+
 # ---- what is refused ----
 
 X, D = images(), draws()
@@ -314,6 +361,7 @@ REFUSED = {
     "axis": (lambda: augment.flip(X, D, axis=1), ValueError, "axis must be one of 'horizontal', "),
     "padding": (lambda: augment.crop(X, D, padding=-1), ValueError, "padding must be 0 or more"),
     "size": (lambda: augment.crop(X, D, size=(99, 1)), ValueError, r"size is \(99, 1\), but padded"),
+    "width": (lambda: augment.crop(X, D, size=(7, 17)), ValueError, r"size is \(7, 17\), but padded"),
     "no size": (lambda: augment.crop(X, D, size=3), ValueError, "size must be a pair, got 3"),
     "limits": (lambda: augment.jitter(X, D, limits=1.0), ValueError, "limits must be a pair, got 1.0"),
     "no limit": (
@@ -329,7 +377,7 @@ REFUSED = {
     "limits in reverse": (
         lambda: augment.jitter(X, D, limits=(1.0, 0.0)),
         ValueError,
-        r"limits must be a lower limit and an upper one, got \(1.0, 0.0\)",
+        r"limits must be \(low, high\) with low <= high, got \(1.0, 0.0\)",
     ),
     "nobody to mix with": (
         lambda: augment.mixup(X, X, D, others=(X[:0], X[:0])),
@@ -399,9 +447,25 @@ REFUSED = {
     "others": (
         lambda: augment.mixup(X, X, D, others=(X, X[:, :1])),
         ValueError,
-        r"others has shape \(6, 1, 7, 8\) for y of shape \(6, 3, 7, 8\)",
+        r"others\[1\] has samples of shape \(1, 7, 8\), but y has \(3, 7, 8\)",
     ),
-    "one index": (lambda: draws(5), TypeError, r"index has shape \(\) and dtype int64, expected whole"),
+    "fewer others": (
+        lambda: augment.mixup(X, X, D, others=(X, X[:2])),
+        ValueError,
+        r"others\[1\] has 2 samples, but others\[0\] has 6",
+    ),
+    "draws to mix with": (
+        lambda: augment.mixup(X, X, draws([0]), others=(X, X)),
+        ValueError,
+        "x has 6 samples, but draws has 1",
+    ),
+    "a masked index": (
+        lambda: draws(np.ma.array([1, 2], mask=[True, False])),
+        TypeError,
+        "index has a mask, expected a plain array",
+    ),
+    "index above": (lambda: draws([2**32]), ValueError, r"index has numbers outside \[0, 2\*\*32\)"),
+    "one index": (lambda: draws(5), TypeError, r"index has shape \(\) and dtype int64, expected integ"),
     "no index": (lambda: draws(None), TypeError, r"index has shape \(\) and dtype object, expected"),
     "index": (lambda: draws(np.zeros(3)), TypeError, r"index has shape \(3,\) and dtype float64"),
     "index below 0": (lambda: draws([-1]), ValueError, r"index has numbers outside \[0, 2\*\*32\)"),

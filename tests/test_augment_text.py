@@ -1,5 +1,5 @@
-"""Reworded texts: only words of the table change, as often as asked, by sample; translators get what they
-expect."""
+"""Augmented texts: only words of the table change, with the given probability, by sample; translators are
+called as documented."""
 
 from __future__ import annotations
 
@@ -94,6 +94,11 @@ REFUSED = {
         TypeError,
         "texts must be a sequence of strings, got str",
     ),
+    "one string to translate": (
+        lambda: augment.back_translate("ab", draws(2), there=list, back=list),
+        TypeError,
+        "texts must be a sequence of strings, got str",
+    ),
     "no string": (
         lambda: augment.replace_synonyms([1], draws(1), synonyms=TABLE),
         TypeError,
@@ -142,22 +147,22 @@ REFUSED = {
     "an iterator": (
         lambda: augment.back_translate(["a"], draws(1), there=lambda t: map(str, t), back=doubled),
         TypeError,
-        "what there returned must be a sequence of strings, got map",
+        "the result of there must be a sequence of strings, got map",
     ),
     "nothing": (
         lambda: augment.back_translate(["a"], draws(1), there=lambda t: None, back=doubled),
         TypeError,
-        "what there returned must be a sequence of strings, got NoneType",
+        "the result of there must be a sequence of strings, got NoneType",
     ),
     "too few": (
         lambda: augment.back_translate(["a"], draws(1), there=lambda t: [], back=doubled),
         ValueError,
-        "there returned 0 texts for 1",
+        "there returned 0 texts, expected 1",
     ),
     "bytes": (
         lambda: augment.back_translate(["a"], draws(1), there=swapped, back=lambda t: [b"a"]),
         TypeError,
-        "what back returned must be a sequence of strings",
+        "the result of back must be a sequence of strings",
     ),
 }
 

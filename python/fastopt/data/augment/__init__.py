@@ -1,9 +1,10 @@
-"""More training data from the data there are: images shifted, mirrored, turned, recoloured; texts reworded.
+"""Data augmentation: random crops, flips, rotations, color jitter, noise, cutout and mixup for images; synonym
+replacement and back-translation for text.
 
-Every function takes a batch and a :class:`Draws`, which has a row of random numbers for each *sample*, found by
-its number in the data set: what becomes of a sample depends on the seed, the epoch and that number, but not on
-the batch that it comes in, nor on what else was drawn. So a run can be cut into other batches, spread over
-processes or resumed, and sees the same images.
+Every function takes a batch and a :class:`Draws`, which provides random numbers for each *sample* by its number
+in the data set. The result for a sample depends on the seed, the epoch and that number, but not on its batch or
+on other draws. Therefore a run that is divided into other batches, distributed over processes or resumed gets
+the same images.
 
 >>> import numpy as np, fastopt
 >>> from fastopt.data import augment
@@ -12,11 +13,12 @@ processes or resumed, and sees the same images.
 ...     draws = augment.Draws(i, seed=1, epoch=0)
 ...     x = augment.flip(augment.crop(x, draws, padding=2), draws)
 
-Images are (N, C, H, W), or (N, H, W, C) with ``layout="NHWC"``, of NumPy, CuPy, torch or another library of the
-array API. What comes back is new, of the same library and dtype. Functions that compute with values rather than
-move them take floating point only, compute 16-bit images in float32, and round once.
+Images are arrays (N, C, H, W), or (N, H, W, C) with ``layout="NHWC"``, of NumPy, CuPy, torch or another library
+of the array API. Results are new arrays of the same library and dtype. ``crop``, ``flip`` and
+``cutout`` accept any dtype. The others compute new values: they accept floating point only, compute 16-bit
+images in float32, and round once.
 
-Wrong values raise ``ValueError``, wrong kinds ``TypeError``.
+Wrong values raise ``ValueError``, wrong types ``TypeError``.
 """
 
 from fastopt.data.augment._draws import Draws

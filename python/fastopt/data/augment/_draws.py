@@ -1,4 +1,4 @@
-"""Random numbers by sample, and what all functions on images check."""
+"""Random numbers per sample, and the checks of all functions on images."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ import numpy as np
 
 from fastopt import _checks, _random
 from fastopt._array_api import check_array, check_floating, namespace, to_numpy
-from fastopt._array_utils import Array, compute_dtype_name
+from fastopt._array_utils import Array, compute_dtype_name, is_array
 
 Layout = Literal["NCHW", "NHWC"]
 
-# Axes in which a layout becomes N, C, H, W, and back.
+# Permutations of the axes of a layout to N, C, H, W, and back.
 TO_NCHW = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)}
 FROM_NCHW = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 2, 3, 1)}
 
 
 class Draws:
-    """A row of random numbers for each sample of a batch.
+    """Random numbers for each sample of a batch.
 
     Args:
-        index: the samples' numbers in the data set, whole numbers (N,) from 0 to 2**32 - 1, of any library.
+        index: the numbers of the samples in the data set: integers (N,) from 0 to 2**32 - 1, an array of any
+            library or a sequence.
         seed: 0 to 2**64 - 1.
-        epoch: another one, other numbers; 0 to 2**48 - 1.
+        epoch: 0 to 2**48 - 1; every epoch has different numbers.
 
-    Each function draws from a stream of its own, so that one ``Draws`` does for all. Two calls of the same
-    function draw the same: for others, make a second ``Draws`` with another seed.
+    Each function draws from its own stream, so that one ``Draws`` serves all functions. Two calls of the same
+    function draw the same numbers; use a second ``Draws`` with another seed for different ones.
 
     >>> from fastopt.data import augment
     >>> together, alone = augment.Draws([3, 7], seed=1), augment.Draws([7], seed=1)
@@ -38,11 +39,13 @@ class Draws:
     """
 
     def __init__(self, index: Any, *, seed: int = 0, epoch: int = 0) -> None:
-        index = to_numpy(index)
-        self.index = index if index.shape != (0,) else index.astype(np.int64)  # NumPy's [] is float64
+        index = to_numpy(check_array("index", index) if is_array(index) else index)
+        self.index = (
+            index if index.shape != (0,) else index.astype(np.int64)
+        )  # np.asarray([]) is float64
         if self.index.ndim != 1 or self.index.dtype.kind not in "iu":
             raise TypeError(
-                f"index has shape {self.index.shape} and dtype {self.index.dtype}, expected whole numbers (N,)"
+                f"index has shape {self.index.shape} and dtype {self.index.dtype}, expected integers (N,)"
             )
         if self.index.size and not 0 <= self.index.min() <= self.index.max() < 2**32:
             raise ValueError("index has numbers outside [0, 2**32)")
@@ -50,11 +53,16 @@ class Draws:
         self.epoch = _random.epoch_number("epoch", epoch)
 
     def uniforms(self, name: str, n: int) -> Any:
-        """``n`` numbers in (0, 1) for each sample, NumPy float64 (N, n), from the stream of that name."""
+        """Return ``n`` numbers in (0, 1) for each sample, as NumPy float64 (N, n).
+
+        ``name`` is the stream: ``"crop"``, ``"flip horizontal"``, ``"flip vertical"``, ``"rotate"``,
+        ``"jitter"``, ``"noise"``, ``"cutout"``, ``"mixup"``, ``"synonyms"``, ``"back-translation"`` or
+        ``"minibatches"``; the functions of these names draw from the same one.
+        """
         return _random.uniforms(self.seed, self._stream(name), self.index, n)
 
     def normals(self, name: str, n: int) -> Any:
-        """``n`` standard normal numbers for each sample, NumPy float64 (N, n)."""
+        """Return ``n`` standard normal numbers for each sample, as :meth:`uniforms` does."""
         return _random.normals(self.seed, self._stream(name), self.index, n)
 
     def _stream(self, name: str) -> int:
@@ -66,7 +74,7 @@ class Draws:
 
 
 def as_nchw(images: Any, draws: Draws, layout: str, floating: bool = False) -> Array:
-    """The images as N, C, H, W, checked against ``draws``, and for a floating dtype if ``floating``."""
+    """Return the images as N, C, H, W, checked against ``draws`` and, if ``floating``, for their dtype."""
     _checks.choice("layout", layout, TO_NCHW)
     images = check_floating("images", images) if floating else check_array("images", images)
     if len(images.shape) != 4:
@@ -90,5 +98,5 @@ def permuted(images: Array, axes: tuple[int, ...]) -> Array:
 
 
 def compute_dtype(images: Array) -> Any:
-    """The dtype in which images are computed, of their library."""
+    """Return the dtype in which ``images`` are computed, as a dtype of their library."""
     return getattr(namespace(images), compute_dtype_name(images))

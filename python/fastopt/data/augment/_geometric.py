@@ -1,4 +1,4 @@
-"""Where pixels come from: every function here fetches them from other places."""
+"""Geometric augmentation: every function here moves pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastopt._array_utils import Array, dtype_name
 from fastopt._ieee_math import cos_pi, sin_pi
 from fastopt.data.augment._draws import FROM_NCHW, Draws, Layout, as_nchw, compute_dtype, permuted
 
-LARGEST = {  # number of a dtype
+LARGEST = {  # the largest finite number of each dtype
     "float16": 65504.0,
     "bfloat16": float.fromhex("0x1.fep127"),
     "float32": float.fromhex("0x1.fffffep127"),
@@ -32,17 +32,17 @@ def crop(
     fill: float = 0.0,
     layout: Layout = "NCHW",
 ) -> Array:
-    """A window of each image, at a random place.
+    """Crop a window at a random position from each image.
 
     Args:
         images: a batch; any dtype.
-        draws: numbers for its samples.
-        padding: pixels added on all sides before.
-        size: (height, width) of the window, by default that of the images.
-        fill: the value of the padding, which the dtype can hold.
+        draws: the random numbers of its samples.
+        padding: number of pixels added on all sides before cropping.
+        size: (height, width) of the window; by default the size of the images.
+        fill: the value of the padding; the dtype must be able to hold it.
         layout: ``"NCHW"`` or ``"NHWC"``.
 
-    Every place is equally likely. With the default the images move by up to 4 pixels.
+    Every position is equally likely. With the defaults the images are shifted by up to 4 pixels.
 
     >>> import numpy as np
     >>> from fastopt.data import augment
@@ -79,8 +79,9 @@ def flip(
     axis: Literal["horizontal", "vertical"] = "horizontal",
     layout: Layout = "NCHW",
 ) -> Array:
-    """Each image as it is, or with probability ``p`` its mirror image: left and right exchanged, or with
-    ``"vertical"`` top and bottom.
+    """Flip each image with probability ``p``: left to right, or top to bottom with ``axis="vertical"``.
+
+    ``images`` may have any dtype.
 
     >>> import numpy as np
     >>> from fastopt.data import augment
@@ -108,14 +109,13 @@ def rotate(
     fill: float = 0.0,
     layout: Layout = "NCHW",
 ) -> Array:
-    """Each image turned about its centre, by an angle between ``-degrees`` and ``degrees``, all equally likely;
-    counter-clockwise if it is positive. Pixels are interpolated linearly between the four they come from.
+    """Rotate each image about its center by a random angle, with bilinear interpolation.
 
     Args:
         images: a batch; floating point.
-        draws: numbers for its samples.
-        degrees: 0 to 180.
-        fill: what surrounds the images.
+        draws: the random numbers of its samples.
+        degrees: the angle is uniform in [``-degrees``, ``degrees``], 0 to 180; positive is counter-clockwise.
+        fill: the value outside the images; the dtype must be able to hold it.
         layout: ``"NCHW"`` or ``"NHWC"``.
 
     >>> import numpy as np
@@ -131,17 +131,18 @@ def rotate(
     angle = (2.0 * draws.uniforms("rotate", 1)[:, 0] - 1.0) * _checks.real(
         "degrees", degrees, "[0, 180]"
     )
-    return permuted(rotate_images(x, angle / 180.0, fill), FROM_NCHW[layout])
+    with np.errstate(under="ignore"):
+        return permuted(rotate_images(x, angle / 180.0, fill), FROM_NCHW[layout])
 
 
 def rotate_images(x: Array, half_turns: Any, fill: float) -> Array:
-    """Images N, C, H, W turned counter-clockwise by so many times 180 degrees each."""
+    """Rotate images N, C, H, W counter-clockwise by ``half_turns`` times 180 degrees each."""
     library, dtype = namespace(x), compute_dtype(x)
     cos, sin = (asarray_like(f(half_turns)[:, None, None], x) for f in (cos_pi, sin_pi))
     middle = [(n - 1) / 2 for n in x.shape[2:]]
     down, right = (asarray_like(np.arange(n) - m, x) for n, m in zip(x.shape[2:], middle, strict=True))
     down, right = down[None, :, None], right[None, None, :]
-    # Where each pixel comes from: back by the angle, with rows counted downward.
+    # The source of each pixel: rotated back by the angle, with rows counted downward.
     source = (sin * right + cos * down + middle[0], cos * right - sin * down + middle[1])
     corner = [library.floor(s) for s in source]
     weight = [library.asarray(s - c, dtype=dtype)[:, None] for s, c in zip(source, corner, strict=True)]
@@ -158,8 +159,10 @@ def rotate_images(x: Array, half_turns: Any, fill: float) -> Array:
 def cutout(
     images: Any, draws: Draws, *, size: int, fill: float = 0.0, layout: Layout = "NCHW"
 ) -> Array:
-    """Each image with a square of ``size`` pixels overwritten by ``fill``. Its centre is any pixel with equal
-    probability, so that part of the square may lie outside.
+    """Overwrite a random square of ``size`` by ``size`` pixels in each image with ``fill``.
+
+    ``images`` may have any dtype. The center of the square is any pixel with equal probability, so that part of
+    the square may be outside the image.
 
     >>> import numpy as np
     >>> from fastopt.data import augment
@@ -186,18 +189,19 @@ def cutout(
 
 
 def _check_fill(fill: Any, x: Array) -> None:
-    """It is a number that the dtype can hold, were it rounded."""
+    """Check that ``fill`` is a number that the dtype of ``x`` can hold; floating point may round it."""
     if not isinstance(fill, Real):
         raise TypeError(f"fill must be a number, got {fill!r}")
     name = dtype_name(x)
     # Python's own numbers compare exactly with any integer.
     exact: Any = fill.item() if isinstance(fill, np.generic) else fill
     if is_floating(x):
-        fits = not LARGEST[name] < abs(exact) < inf
-    elif (kind := np.dtype(name).kind) in "biu":
-        bounds = None if kind == "b" else np.iinfo(name)
-        low, high = (0, 1) if bounds is None else (int(bounds.min), int(bounds.max))
-        fits = low <= exact <= high and exact == int(exact)
+        fits = abs(exact) <= LARGEST[name] or abs(exact) == inf or exact != exact
+    elif name == "bool":
+        fits = exact in (0, 1)
+    elif np.dtype(name).kind in "iu":
+        bounds = np.iinfo(name)
+        fits = int(bounds.min) <= exact <= int(bounds.max) and exact == int(exact)
     else:
         return
     if not fits:
@@ -205,12 +209,12 @@ def _check_fill(fill: Any, x: Array) -> None:
 
 
 def _randint(u: Any, n: int) -> Any:
-    """A whole number from 0 to n - 1 for each number in (0, 1)."""
+    """Map numbers in (0, 1) to integers from 0 to n - 1."""
     return np.floor(u * n).astype(np.int64)
 
 
 def _gather_pixels(x: Array, rows: Array, columns: Array, fill: float) -> Array:
-    """Pixels (n, c, rows, columns) for each n and c, or ``fill`` where the image has none; ``rows`` and
+    """Return the pixels (n, c, rows, columns) for each n and c, and ``fill`` outside the image; ``rows`` and
     ``columns`` are (N, H, W) or broadcast to it."""
     library = namespace(x)
     count, channels, height, width = x.shape

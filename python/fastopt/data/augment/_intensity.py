@@ -1,4 +1,4 @@
-"""What becomes of values: colours, noise, mixtures."""
+"""Augmentation that changes values: color jitter, noise and mixup."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastopt.data.augment._draws import (
     permuted,
 )
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright red, green and blue are
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: the brightness of red, green and blue
 
 
 def jitter(
@@ -33,20 +33,23 @@ def jitter(
     limits: tuple[float, float] | None = (0.0, 1.0),
     layout: Layout = "NCHW",
 ) -> Array:
-    r"""Each image with other colours: for each of three properties a factor :math:`f`, uniform in
-    :math:`[\max(0, 1 - s), 1 + s]` with the strength :math:`s` of that name, and then in this order
+    r"""Change the brightness, contrast and saturation of each image at random.
+
+    For each property a factor :math:`f` is drawn, uniform in :math:`[\max(0, 1 - s), 1 + s]` with the strength
+    :math:`s` of that name. They are applied in this order:
 
     - brightness: :math:`x \leftarrow f x`;
-    - contrast: :math:`x \leftarrow f x + (1 - f) \bar g`, with the mean :math:`\bar g` of the image's grey;
-    - saturation: :math:`x \leftarrow f x + (1 - f) g`, with the grey :math:`g = 0.299 R + 0.587 G + 0.114 B`
-      of the pixel.
+    - contrast: :math:`x \leftarrow f x + (1 - f) \bar g`, with the mean gray value :math:`\bar g` of the image;
+    - saturation: :math:`x \leftarrow f x + (1 - f) g`, with the gray value
+      :math:`g = 0.299 R + 0.587 G + 0.114 B` of the pixel.
 
     Args:
-        images: a batch with 3 channels, or with any number (whose mean is the grey) if ``saturation`` is 0;
-            floating point.
-        draws: numbers for its samples.
+        images: a batch with 3 channels or, if ``saturation`` is 0, with any number of channels (whose mean is
+            the gray value); floating point.
+        draws: the random numbers of its samples.
         brightness, contrast, saturation: the strengths, 0 or more.
-        limits: the lower and the upper one of values in the end; ``None`` is off, as for standardised images.
+        limits: the range (low, high) to which the result is clipped; ``None`` for no clipping, as standardized
+            images need.
         layout: ``"NCHW"`` or ``"NHWC"``.
 
     >>> import numpy as np
@@ -55,7 +58,7 @@ def jitter(
     >>> augment.jitter(x, augment.Draws([0])).ravel().round(3)
     array([0.59, 0.59, 0.59])
 
-    Conventions: torchvision's ``ColorJitter`` (which draws the order, too, and can turn the hue). Source:
+    Conventions: torchvision's ``ColorJitter`` (which also draws the order and can change the hue). Source:
     Krizhevsky, Sutskever & Hinton 2012, section 4.1, for the idea.
     """
     x = as_nchw(images, draws, layout, floating=True)
@@ -65,7 +68,7 @@ def jitter(
     if limits is not None:
         limits = _limits(limits)
     if saturation and channels != 3:
-        raise ValueError(f"images has {channels} channels, but saturation is for 3: set it to 0")
+        raise ValueError(f"images has {channels} channels, but saturation needs 3; pass saturation=0")
     library, dtype = namespace(x), compute_dtype(x)
     low, high = np.maximum(1.0 - spread, 0.0), 1.0 + spread
     factors = low + (high - low) * draws.uniforms("jitter", 3)
@@ -75,22 +78,22 @@ def jitter(
     weights = np.array(LUMA) if channels == 3 else np.full(channels, 1.0 / max(channels, 1))
     luma = asarray_like(weights[None, :, None, None], x, dtype)
 
-    y = library.asarray(x, dtype=dtype) * brightness_factor
-    mean = library.mean(_grayscale(y, luma), axis=(2, 3), keepdims=True)
-    y = y * contrast_factor + mean * (1 - contrast_factor)
-    if saturation:
-        grey = _grayscale(y, luma)
-        y = y * saturation_factor + grey * (1 - saturation_factor)
-    if limits is not None:
-        y = library.clip(y, *limits)
-    return permuted(library.asarray(y, dtype=x.dtype), FROM_NCHW[layout])
+    with np.errstate(under="ignore"):
+        y = library.asarray(x, dtype=dtype) * brightness_factor
+        mean = library.mean(_grayscale(y, luma), axis=(2, 3), keepdims=True)
+        y = y * contrast_factor + mean * (1 - contrast_factor)
+        if saturation:
+            y = y * saturation_factor + _grayscale(y, luma) * (1 - saturation_factor)
+        if limits is not None:
+            y = library.clip(y, *limits)
+        return permuted(library.asarray(y, dtype=x.dtype), FROM_NCHW[layout])
 
 
 def _limits(pair: Any) -> tuple[float, float]:
     given = enumerate(_checks.pair("limits", pair))
     low, high = (_checks.real(f"limits[{i}]", limit, "[-inf, inf]") for i, limit in given)
     if low > high:
-        raise ValueError(f"limits must be a lower limit and an upper one, got {pair!r}")
+        raise ValueError(f"limits must be (low, high) with low <= high, got {pair!r}")
     return low, high
 
 
@@ -99,11 +102,11 @@ def _grayscale(x: Array, luma: Array) -> Array:
 
 
 def noise(images: Any, draws: Draws, *, std: float = 0.1) -> Array:
-    """Each element plus a normal number of mean 0 and standard deviation ``std``.
+    """Add Gaussian noise of mean 0 and standard deviation ``std`` to each element.
 
     Args:
         images: a batch of samples of any shape, along the first axis; floating point.
-        draws: numbers for its samples. The numbers are drawn on the host, some 60 ns each.
+        draws: the random numbers of its samples. They are drawn on the host, in about 60 ns each.
         std: 0 or more.
 
     >>> import numpy as np
@@ -117,29 +120,29 @@ def noise(images: Any, draws: Draws, *, std: float = 0.1) -> Array:
     check_draws("images", x, draws)
     std = _checks.real("std", std, "[0, inf)")
     each = int(np.prod(x.shape[1:]))
-    numbers = (std * draws.normals("noise", each)).reshape(tuple(x.shape))
     library, dtype = namespace(x), compute_dtype(x)
-    return library.asarray(
-        library.asarray(x, dtype=dtype) + asarray_like(numbers, x, dtype), dtype=x.dtype
-    )
+    with np.errstate(under="ignore"):
+        numbers = (std * draws.normals("noise", each)).reshape(tuple(x.shape))
+        noisy = library.asarray(x, dtype=dtype) + asarray_like(numbers, x, dtype)
+        return library.asarray(noisy, dtype=x.dtype)
 
 
 def mixup(
     x: Any, y: Any, draws: Draws, *, others: tuple[Any, Any], alpha: float = 0.2
 ) -> tuple[Array, Array]:
-    r"""Each sample and its target mixed with another one,
+    r"""Mix each sample and its target with another sample and its target,
 
     .. math:: \tilde x = \lambda x + (1 - \lambda) x', \qquad \tilde y = \lambda y + (1 - \lambda) y', \qquad
         \lambda \sim \text{Beta}(\alpha, \alpha)
 
     Args:
         x: samples (N, ...), floating point.
-        y: targets (N, ...), floating point: classes one-hot.
-        draws: numbers for the samples.
-        others: ``(x, y)`` of the whole training set, or of any part of it, memory maps too, of which
-            :math:`(x', y')` is drawn. (Most implementations mix a batch with itself in another order; the
-            result then depends on the batch.)
-        alpha: above 0; small values mix little, 1 is uniform.
+        y: targets (N, ...), floating point; classes are one-hot.
+        draws: the random numbers of the samples.
+        others: ``(x, y)`` of the whole training set or of a part of it, from which :math:`(x', y')` are drawn;
+            memory maps are allowed. (Most implementations mix a batch with a permutation of itself; the result
+            then depends on the batch.)
+        alpha: above 0; small values mix little, and 1 is uniform.
 
     Returns:
         ``(x, y)``, new arrays of the same dtypes.
@@ -158,30 +161,36 @@ def mixup(
     freedom, drawn as in Bailey 1994, doi:10.1090/S0025-5718-1994-1219702-4.
     """
     alpha = _checks.real("alpha", alpha, "(0, inf)")
-    pairs = []
-    others = _checks.pair("others", others)
-    for name, array, other in zip("xy", (x, y), others, strict=True):
-        array, other = check_floating(name, array), check_floating(f"others[{'xy'.index(name)}]", other)
-        check_draws(name, array, draws)
-        if tuple(other.shape[1:]) != tuple(array.shape[1:]) or len(other) != len(others[0]):
-            raise ValueError(
-                f"others has shape {tuple(other.shape)} for {name} of shape {tuple(array.shape)}"
-            )
-        pairs.append((array, other))
-    if len(draws) and not len(others[0]):
+    other_x, other_y = _checks.pair("others", others)
+    pairs = _mixable("x", x, "others[0]", other_x, draws), _mixable("y", y, "others[1]", other_y, draws)
+    count, count_y = (len(other) for _, other in pairs)
+    if count != count_y:
+        raise ValueError(f"others[1] has {count_y} samples, but others[0] has {count}")
+    if len(draws) and not count:
         raise ValueError("others has no samples, expected one or more to mix with")
     u = draws.uniforms("mixup", 3)
-    partner = np.floor(u[:, 2] * len(others[0])).astype(np.int64)
-    share = symmetric_beta(alpha, u[:, 0], u[:, 1])
-    mixed_x, mixed_y = (_blend(a, take_rows(other, partner), share) for a, other in pairs)
+    partner = np.floor(u[:, 2] * count).astype(np.int64)
+    with np.errstate(under="ignore"):
+        share = symmetric_beta(alpha, u[:, 0], u[:, 1])
+        mixed_x, mixed_y = (_blend(a, take_rows(other, partner), share) for a, other in pairs)
     return mixed_x, mixed_y
 
 
+def _mixable(name: str, array: Any, other_name: str, other: Any, draws: Draws) -> tuple[Array, Array]:
+    """Check samples, or their targets, and those to mix them with."""
+    array, other = check_floating(name, array), check_floating(other_name, other)
+    check_draws(name, array, draws)
+    found, expected = tuple(other.shape[1:]), tuple(array.shape[1:])
+    if found != expected:
+        raise ValueError(f"{other_name} has samples of shape {found}, but {name} has {expected}")
+    return array, other
+
+
 def symmetric_beta(alpha: float, u: Any, v: Any) -> Any:
-    """Beta(alpha, alpha) from two uniform numbers each, without rejection."""
+    """Draw from Beta(alpha, alpha) with two uniform numbers each, without rejection."""
     s, c = exp(log(u) / alpha), cos_pi(2.0 * v)
     t = c * np.sqrt((1.0 - s) / (s + (1.0 - s) * c * c))
-    return 0.5 + 0.5 * np.clip(t, -1.0, 1.0)  # which roundings could pass
+    return 0.5 + 0.5 * np.clip(t, -1.0, 1.0)  # rounding could exceed the range
 
 
 def _blend(a: Array, b: Array, share: Any) -> Array:

@@ -1,4 +1,4 @@
-"""Other words for the same."""
+"""Augmentation of text: synonym replacement and back-translation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def replace_synonyms(
     synonyms: Mapping[str, Sequence[str]],
     p: float = 0.1,
 ) -> list[str]:
-    r"""Each word that has synonyms exchanged, with probability ``p``, for one of them, all equally likely.
+    r"""Replace each word that has synonyms, with probability ``p``, by one of them, all equally likely.
 
     Args:
-        texts: a batch of strings. Words are what ``\w+`` matches; all between them stays.
-        draws: numbers for its samples.
-        synonyms: your own table, word -> other words. A word is looked up as it stands and then in lower
-            case, when the synonym gets its capital.
+        texts: a batch of strings. Words are matches of ``\w+``; everything between them is kept.
+        draws: the random numbers of its samples.
+        synonyms: a dict from a word to a list of its synonyms. A word is looked up unchanged and then in lower
+            case; in the second case the synonym is capitalized.
         p: 0 to 1.
 
     >>> from fastopt.data import augment
@@ -38,7 +38,7 @@ def replace_synonyms(
     check_draws("texts", texts, draws)
     _checks.mapping("synonyms", synonyms)
     p = _checks.real("p", p, "[0, 1]")
-    parts = [WORD.split(text) for text in texts]  # every second one is a word
+    parts = [WORD.split(text) for text in texts]  # every second piece is a word
     most = max((len(pieces) // 2 for pieces in parts), default=0)
     numbers = draws.uniforms("synonyms", 2 * most).reshape(len(texts), most, 2)
     for pieces, row in zip(parts, numbers, strict=True):
@@ -67,13 +67,13 @@ def back_translate(
     back: Callable[[list[str]], Sequence[str]],
     p: float = 1.0,
 ) -> list[str]:
-    """Each text, with probability ``p``, translated into another language and back.
+    """Translate each text, with probability ``p``, into another language and back.
 
     Args:
         texts: a batch of strings.
-        draws: numbers for its samples.
-        there, back: your translators, each from a list of strings to as many strings. They are called once,
-            with all texts that were chosen, or not at all.
+        draws: the random numbers of its samples.
+        there, back: functions that translate a list of strings into as many strings. Each is called once, with
+            all selected texts, or not at all if there are none.
         p: 0 to 1.
 
     >>> from fastopt.data import augment
@@ -101,9 +101,9 @@ def _translated(
     name: str, translate: Callable[[list[str]], Sequence[str]], texts: list[str]
 ) -> list[str]:
     results = translate(texts)
-    _check_texts(f"what {name} returned", results)
+    _check_texts(f"the result of {name}", results)
     if len(results) != len(texts):
-        raise ValueError(f"{name} returned {len(results)} texts for {len(texts)}")
+        raise ValueError(f"{name} returned {len(results)} texts, expected {len(texts)}")
     return list(results)
 
 
