@@ -259,6 +259,28 @@ def test_batch_norm_as_a_function_of_autograds_has_torchs_gradients(page):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("changed", ["x", "gamma"])
+def test_a_change_in_place_before_backward_raises_as_in_torch(page, changed):
+    torch = page["torch"]
+    exec(FUNCTION, page)
+    given = {"x": torch.randn(8, 4), "gamma": torch.ones(4), "beta": torch.zeros(4)}
+    saved = {name: t.requires_grad_() * 1 for name, t in given.items()}
+    y = page["BatchNorm"].apply(*saved.values())
+    with torch.no_grad():
+        saved[changed].mul_(5)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_a_batch_that_was_looked_at_is_missing_from_its_epoch_until_the_position_is_set_back():
+    batches = fastopt.data.minibatches(np.arange(6), batch_size=2)
+    next(iter(batches))
+    assert len(list(batches)) == 2
+    next(iter(batches))
+    batches.position = 0
+    assert len(list(batches)) == 3
+
+
 # ---- the page ----
 
 
