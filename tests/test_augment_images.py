@@ -45,7 +45,7 @@ WITH_LAYOUT = [name for name in FUNCTIONS if name not in ("noise", "mixup")]
 each_function = pytest.mark.parametrize("name", FUNCTIONS)
 
 
-# ---- what a sample becomes depends on its number alone ----
+# ---- the result for a sample depends on its number alone ----
 
 
 @each_function
@@ -179,7 +179,7 @@ def test_a_quarter_turn_is_exact(quarters, library):
 
 
 def test_rotation_interpolates_linearly():
-    """A picture that is linear in both coordinates is turned exactly, away from the edge."""
+    """An image that is linear in both coordinates is rotated exactly, except near the edge."""
     rows, columns = np.mgrid[0:21, 0:21] - 10.0
     x = (2 * rows + 3 * columns).reshape(1, 1, 21, 21)
     turn = 0.1
@@ -201,7 +201,7 @@ def test_rotation_against_scipy():
 
 
 def test_angles_are_uniform():
-    """Recovered from where a point far from the centre lands."""
+    """Angles are recovered from the new position of a point far from the center."""
     x = np.zeros((2000, 1, 41, 41))
     x[:, 0, 18:23, 38:41] = 1.0
     y = augment.rotate(x, draws(np.arange(2000)), degrees=60)[:, 0]
@@ -264,14 +264,14 @@ def test_cutout_is_one_square_that_may_reach_over_the_edge():
     heights, widths = hole.any(2).sum(1), hole.any(1).sum(1)
     np.testing.assert_array_equal(hole.sum((1, 2)), heights * widths)
     assert set(heights) == set(widths) == {2, 3}
-    # Every pixel is a centre as often: a corner is covered by 4 of 42 centres, the middle by 9.
+    # Every pixel is equally often the center: a corner is covered by 4 of 42 centers, the middle by 9.
     assert abs(hole[:, 0, 0].mean() - 4 / 42) < 4 * math.sqrt(4 / 42 / 3000)
     assert abs(hole[:, 3, 3].mean() - 9 / 42) < 4 * math.sqrt(9 / 42 / 3000)
 
 
 @each_library
 def test_mixup_mixes_samples_and_targets_alike(library):
-    """With samples that say who they are, the share and the partner can be read off."""
+    """With one-hot samples the share and the partner can be read from the result."""
     each = np.eye(20)
     x, y = augment.mixup(
         library.array(each[:6]),
@@ -320,7 +320,7 @@ def test_the_default_fill_suits_other_dtypes(dtype):
     assert augment.crop(np.ones((6, 1, 4, 4), dtype), draws()).dtype == dtype
 
 
-# ---- what is refused ----
+# ---- invalid arguments ----
 
 X, D = images(), draws()
 BYTES = np.zeros(X.shape, np.uint8)
@@ -423,7 +423,7 @@ REFUSED = {
         "fill is 2, which images",
     ),
     "no fill": (lambda: augment.crop(X, D, fill=None), TypeError, "fill must be a number, got None"),
-    "no fill, turned": (lambda: augment.rotate(X, D, fill="0"), TypeError, "fill must be a number"),
+    "no fill, rotated": (lambda: augment.rotate(X, D, fill="0"), TypeError, "fill must be a number"),
     "no fill, cut": (
         lambda: augment.cutout(BYTES, D, size=1, fill=None),
         TypeError,

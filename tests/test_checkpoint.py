@@ -58,7 +58,7 @@ def written(file):
     return file
 
 
-# ---- what comes back ----
+# ---- what is restored ----
 
 ARRAYS = {
     **{
@@ -77,7 +77,7 @@ ARRAYS = {
 }
 
 
-def test_all_that_a_state_may_hold_comes_back(written):
+def test_everything_in_a_state_is_restored(written):
     assert image(checkpoint.load(written)) == image(STATE)
 
 
@@ -117,7 +117,7 @@ LACKING = "NumPy has bfloat16 from ml_dtypes, which is not installed: pip instal
 
 
 def refused_without_ml_dtypes(call):
-    """What an ImportError says where ml_dtypes cannot be imported."""
+    """Return the message of the ImportError where ml_dtypes cannot be imported."""
     return output(f"{ALONE}\ntry:\n  {call}\nexcept ImportError as e:\n  print(e)")
 
 
@@ -137,7 +137,7 @@ def test_numpys_float64_and_str_come_back_as_pythons(file):
     assert image(checkpoint.load(file)) == image([0.1, "a"])
 
 
-def test_a_file_from_before_scalars_were_told_from_arrays_is_read(file):
+def test_a_file_without_a_list_of_scalars_is_read(file):
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(
             "state.json", json.dumps({"fastopt": 1, "arrays": ["a.npy"], "state": {"a": "float32"}})
@@ -193,8 +193,8 @@ def test_a_memory_map_comes_back_as_an_array(file):
 
 
 @each_library
-def test_every_part_takes_up_a_state_from_the_host(library, file):
-    """A checkpoint's arrays are NumPy's; they go into arrays of any library."""
+def test_every_part_loads_a_state_from_the_host(library, file):
+    """A checkpoint's arrays are NumPy arrays; they are loaded into arrays of any library."""
 
     def parts():
         w = library.array(np.zeros(3, np.float32))
@@ -242,7 +242,7 @@ def test_numpy_reads_the_file_and_the_same_state_gives_the_same_bytes(written, t
     assert (tmp_path / "other.npz").read_bytes() == written.read_bytes()
 
 
-# ---- what is refused when it is to be written ----
+# ---- states that cannot be saved ----
 
 
 class Number(enum.IntEnum):
@@ -257,7 +257,7 @@ class Mine(np.float32):
     pass
 
 
-# Of types derived from those that a file has room for.
+# Subclasses of the supported types.
 DERIVED = [
     collections.OrderedDict(a=1),
     collections.defaultdict(list, a=[1]),
@@ -363,7 +363,7 @@ def test_the_longest_keys_come_back(file):
     assert image(checkpoint.load(file)) == image(state)
 
 
-# ---- whole or as before ----
+# ---- completely or not at all ----
 
 
 @pytest.mark.parametrize("place", ["zipfile.ZipFile", "os.fsync", "os.replace"])
@@ -383,7 +383,7 @@ def test_what_ends_a_write_leaves_the_old_file_alone(place, kind, written, monke
 
 
 def test_the_new_file_is_on_the_disk_before_it_takes_the_name(written, monkeypatch):
-    """And the folder, which holds the name, after that."""
+    """The folder, which holds the name, is flushed after that."""
     done, fsync, replace = [], os.fsync, os.replace
 
     def synced(descriptor):
@@ -488,7 +488,7 @@ def test_a_path_may_be_bytes(file):
 
 
 def test_a_folder_that_may_be_written_but_not_read_takes_the_file(written, monkeypatch):
-    """Simulated: no folder is closed to root."""
+    """Simulated, because root may read every folder."""
     real = os.open
 
     def denied(path, *args, **options):
@@ -521,7 +521,7 @@ def test_a_temporary_file_of_another_process_is_not_removed(kind, file, monkeypa
     assert other.read_text() == "another's"
 
 
-# ---- what is refused when it is to be read ----
+# ---- files that cannot be loaded ----
 
 
 def test_every_truncation_is_refused(written, file):
@@ -533,7 +533,7 @@ def test_every_truncation_is_refused(written, file):
 
 
 def test_no_flipped_bit_changes_a_value(file):
-    """It is found out, or lies where nothing is read: in a date, say."""
+    """It is detected, or it is in bytes that are never read, such as a date."""
     state = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": 1}
     checkpoint.save(file, state)
     whole, told = file.read_bytes(), 0
@@ -613,13 +613,13 @@ def test_a_pickle_among_the_arrays_is_not_opened(file):
         checkpoint.load(file)
 
 
-def test_a_file_that_is_not_there_is_told_as_such(file):
+def test_a_missing_file_raises_file_not_found(file):
     with pytest.raises(FileNotFoundError):
         checkpoint.load(file)
 
 
 @pytest.mark.parametrize("kind", [MemoryError(), OSError(errno.EIO, "Input/output error")], ids=repr)
-def test_what_is_not_the_files_fault_is_not_called_damage(kind, written, monkeypatch):
+def test_errors_from_elsewhere_are_not_reported_as_corruption(kind, written, monkeypatch):
     def fail(*_):
         raise kind
 

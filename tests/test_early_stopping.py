@@ -50,7 +50,7 @@ FORMS = {
 @each_library
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
-def test_any_form_comes_back_to_the_bit(form, dtype, library):
+def test_any_form_is_restored_bit_for_bit(form, dtype, library):
     start = np.random.default_rng(0).normal(size=(4, 3)).astype(dtype)
     arrays = [library.array(start), library.array(start.T)]
     params = FORMS[form](*arrays)
@@ -65,7 +65,7 @@ def test_any_form_comes_back_to_the_bit(form, dtype, library):
         assert library.host(arrays[1]).tobytes() == start.T.tobytes()
 
 
-def test_parameters_with_names_come_back_by_name():
+def test_named_parameters_are_restored_by_name():
     q, k = np.ones(3), np.full(3, 2.0)
     stopper, resumed = fastopt.EarlyStopping(), fastopt.EarlyStopping()
     stopper.update(2.0, {"q": q, "k": k})
@@ -88,8 +88,8 @@ def test_parameters_may_come_from_a_generator():
     assert (w[0] == 1).all()
 
 
-def test_parameters_that_cannot_change_are_kept_too():
-    """They come back into arrays that can."""
+def test_immutable_parameters_are_kept_too():
+    """They can be restored into mutable arrays."""
     jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed")
     stopper, resumed = fastopt.EarlyStopping(), fastopt.EarlyStopping()
     for error in (1.0, 2.0):
@@ -111,7 +111,7 @@ def test_torch_parameters_that_require_gradients(torch):
     assert w.requires_grad
 
 
-def test_torchs_bfloat16_comes_back_from_a_file_to_the_bit(torch, tmp_path):
+def test_torchs_bfloat16_is_restored_from_a_file_bit_for_bit(torch, tmp_path):
     pytest.importorskip("array_api_compat", reason="needs fastopt[arrays]")
     w = torch.tensor([1.5, -2.0, 3e38], dtype=torch.bfloat16)
     stopper, resumed, before = fastopt.EarlyStopping(), fastopt.EarlyStopping(), w.clone()
@@ -153,7 +153,7 @@ def test_a_value_may_be_an_array_without_axes(value):
 
 
 def test_a_state_shares_no_arrays():
-    """Neither the one that is given out nor the one that is taken up."""
+    """Neither the state that is returned nor the one that is loaded."""
     w = np.ones(3)
     stopper, resumed = watching(w), fastopt.EarlyStopping()
     state = stopper.state_dict()

@@ -70,7 +70,7 @@ def test_16_bits_do_not_lose_small_changes(dtype):
     assert float(w[0]) == pytest.approx(1 - 0.999**1000, rel=2**-8)
 
 
-def test_applied_puts_back_what_was_there():
+def test_applied_restores_the_parameters():
     params = {"a": path()[0], "b": path()[1]}
     before = {name: w.copy() for name, w in params.items()}
     ema = fastopt.EMA(params, decay=0.5)
@@ -90,7 +90,7 @@ def test_applied_puts_back_what_was_there():
         np.testing.assert_array_equal(w, before[name] + 1.0)
 
 
-def test_averages_go_to_another_model():
+def test_averages_are_copied_to_another_model():
     w, other = np.zeros(3), np.ones(3, np.float32)
     fastopt.EMA(w).copy_to([other])
     assert (other == 0).all()
@@ -105,7 +105,7 @@ NAMED = {
 
 @pytest.mark.parametrize("to", NAMED.values(), ids=NAMED)
 @pytest.mark.parametrize("form", NAMED.values(), ids=NAMED)
-def test_averages_go_to_another_model_by_name(form, to):
+def test_averages_are_copied_to_another_model_by_name(form, to):
     q, k = np.ones(3), np.full(3, 2.0)
     ema = fastopt.EMA(form(q=np.zeros(3), k=np.full(3, 7.0)))
     ema.copy_to(to(k=k, q=q))
@@ -114,7 +114,7 @@ def test_averages_go_to_another_model_by_name(form, to):
     assert (q.tolist(), k.tolist()) == ([7, 7, 7], [0, 0, 0])
 
 
-def test_a_name_may_be_in_two_groups_that_stand_in_order():
+def test_a_name_may_be_in_two_groups_in_the_same_order():
     groups = [{"params": {"w": np.zeros(3)}}, {"params": {"w": np.ones(3)}}]
     first, second = np.full(3, 5.0), np.full(3, 5.0)
     ema = fastopt.EMA(groups)
@@ -122,7 +122,7 @@ def test_a_name_may_be_in_two_groups_that_stand_in_order():
     assert (first.tolist(), second.tolist()) == ([0, 0, 0], [1, 1, 1])
 
 
-def test_a_resumed_average_goes_on_to_the_bit():
+def test_a_resumed_average_continues_bit_for_bit():
     weights = path()
     w = weights[0].copy()
     ema = fastopt.EMA(w, warmup=True)
@@ -307,7 +307,7 @@ REFUSED = {
 
 
 def test_an_array_that_never_changes_is_refused():
-    """Its average would stay where it began, step after step."""
+    """Its average would never change."""
     w = pytest.importorskip("jax.numpy", reason="JAX is not installed").ones(3)
     says = r"^params\['w'\] has type ArrayImpl, expected an array that can change in place$"
     with pytest.raises(TypeError, match=says):

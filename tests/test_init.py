@@ -15,7 +15,7 @@ import fastopt
 from array_libraries import each_library
 from fastopt import _random, init
 
-# With m inputs and n outputs: the variance that the source asks for.
+# The variance given in the source, for m inputs and n outputs.
 VARIANCES = {
     "xavier_uniform": lambda m, n: 2 / (m + n),
     "xavier_normal": lambda m, n: 2 / (m + n),
@@ -32,7 +32,7 @@ def make(name, shape=(150, 250), seed=3, **options):
 @each_function
 @pytest.mark.parametrize("gain", [None, 0.5])
 def test_the_distribution_is_the_one_asked_for(name, gain):
-    """Kolmogorov's distance, and the variance to four of its deviations."""
+    """Kolmogorov's distance, and the variance to within four standard deviations."""
     w = make(name, **({} if gain is None else {"gain": gain})).astype(np.float64).ravel()
     variance = VARIANCES[name](150, 250)
     if gain is not None:
@@ -59,7 +59,7 @@ def test_float32_is_the_default():
     assert make("he_normal", dtype=None).dtype == make("he_normal").dtype == np.float32
 
 
-def test_bfloat16_is_known_by_its_name_whoever_was_imported():
+def test_bfloat16_by_name_does_not_depend_on_imports():
     code = """if True:
         import sys, fastopt
         assert "ml_dtypes" not in sys.modules
@@ -221,7 +221,7 @@ def test_an_unknown_nonlinearity():
 
 @each_function
 def test_the_values_are_pinned(name):
-    """They are the same on every machine: another value here is another result for every user."""
+    """They are the same on every machine: a change here changes the results of every user."""
     pins = {
         "xavier_uniform": ["-0x1.039c60p-1", "-0x1.d31862p-1", "0x1.26fc9ap-2"],
         "xavier_normal": ["-0x1.8fb258p-2", "-0x1.bf487cp-1", "0x1.b2f166p-3"],

@@ -72,13 +72,13 @@ def test_orders_differ_by_epoch_and_seed_and_repeat():
 
 
 def test_the_order_is_pinned():
-    """It is the same on every machine, and in every version that keeps the promise of reproducible runs."""
+    """The order is the same on every machine, and in every version that promises reproducible runs."""
     (epoch,) = epochs(minibatches(np.arange(10), batch_size=10, seed=2024), 1)
     assert epoch == [[1, 3, 7, 2, 0, 4, 9, 6, 5, 8]]
 
 
 def test_every_place_is_equally_likely():
-    """Where sample 0 lands, in 4000 epochs of 4 samples: 1000 times each, with a deviation of 27.4."""
+    """Position of sample 0 in 4000 epochs of 4 samples: 1000 times each, with a deviation of 27.4."""
     batches = minibatches(np.arange(4), batch_size=4)
     places = np.bincount([epoch[0].index(0) for epoch in epochs(batches, 4000)], minlength=4)
     assert (np.abs(places - 1000) < 4 * 27.4).all()
@@ -119,7 +119,7 @@ def test_an_order_takes_little_memory():
 
 
 @given(done=st.integers(0, 20), batch_size=st.integers(1, 9), drop_last=st.booleans())
-def test_a_resumed_run_sees_the_batches_that_were_left(done, batch_size, drop_last):
+def test_a_resumed_run_returns_the_remaining_batches(done, batch_size, drop_last):
     def make():
         return minibatches(X, X * 2, batch_size=batch_size, seed=7, drop_last=drop_last)
 
@@ -142,7 +142,7 @@ def test_a_resumed_run_sees_the_batches_that_were_left(done, batch_size, drop_la
     assert (resumed.epoch, resumed.position) == (3, 0)
 
 
-def test_a_loop_left_early_goes_on_unless_it_is_set_back():
+def test_a_loop_left_early_is_continued_unless_the_position_is_reset():
     batches = minibatches(X, batch_size=10, shuffle=False)
     next(iter(batches))
     assert [len(batch) for batch in batches] == [10, 3]
@@ -167,7 +167,7 @@ def test_libraries_get_the_same_batches(library):
     assert found == epochs(minibatches(np.arange(20.0).reshape(10, 2), batch_size=4, seed=5), 1)[0]
 
 
-def test_torch_asks_for_the_extra(torch, monkeypatch):
+def test_torch_needs_the_extra(torch, monkeypatch):
     monkeypatch.setitem(sys.modules, "array_api_compat", None)  # as if it were not installed
     with pytest.raises(ImportError, match=r"^torch's arrays .* pip install 'fastopt\[arrays\]'$"):
         list(minibatches(torch.ones(3), batch_size=2))
@@ -253,7 +253,7 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(change, says):
     assert batches.state_dict() == before
 
 
-def test_what_is_no_checkpoint_is_refused():
+def test_a_state_of_another_type_is_refused():
     with pytest.raises(TypeError, match=r"^state has type NoneType, expected a dict"):
         minibatches(X, batch_size=5).load_state_dict(None)
 
@@ -287,7 +287,7 @@ def test_an_attribute_that_makes_no_sense_is_refused(name, value, kind, says):
         assert sum(len(batch) for batch in batches) == 23 - position
 
 
-# What ends a loop that was begun before.
+# Calls that invalidate an earlier iterator.
 ENDS = {
     "another loop": lambda batches, state: list(batches),
     "another loop's begin": lambda batches, state: iter(batches),
@@ -299,7 +299,7 @@ ENDS = {
 
 @pytest.mark.parametrize("begun", [0, 1, 2])
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_a_loop_that_another_has_followed_hands_out_nothing(end, begun):
+def test_an_invalidated_iterator_returns_nothing(end, begun):
     batches = minibatches(np.arange(4), batch_size=2, seed=1)
     state, old = batches.state_dict(), iter(batches)
     for _ in range(begun):

@@ -1,5 +1,5 @@
-"""A whole run, stopped amid an epoch, written to a file or pickled, and gone on with by new objects, ends in
-the same bits: batches, augmentation, dropout, schedule, optimizer, average and early stopping together."""
+"""A run that is interrupted in an epoch, saved to a file or pickled, and resumed with new objects ends with the
+same bits: batches, augmentation, dropout, schedule, optimizer, average and early stopping together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Y = X @ np.arange(6, dtype=np.float32)[:, None]
 
 
 class Run:
-    """A linear model with dropout on noisy inputs, and all that stands around it."""
+    """A linear model with dropout on noisy inputs, and everything needed to train it."""
 
     def __init__(self):
         self.generator = fastopt.Generator(3)
@@ -31,7 +31,7 @@ class Run:
         self.dropout = fastopt.Dropout(0.2, generator=self.generator)
         self.opt = fastopt.Adam(self.params, clip_norm=5.0)
         self.schedule = schedules.Warmup(5, schedules.Cosine(0.1, steps=20))
-        # No fall of the loss is enough for this one: it halves the rate after every epoch but the first.
+        # min_delta is never reached, so the rate is halved after every epoch except the first.
         self.plateau = schedules.ReduceOnPlateau(1.0, factor=0.5, patience=1, min_delta=1e6)
         self.ema = fastopt.EMA(self.params, decay=0.9)
         self.stopper = fastopt.EarlyStopping(patience=3)
@@ -49,7 +49,7 @@ class Run:
         self.ema.update()
 
     def train(self, steps=None):
-        """To the end, or for so many steps."""
+        """Train to the end, or for ``steps`` steps."""
         for _ in range(self.batches.epoch, EPOCHS):
             for batch in self.batches:
                 self.step(*batch)

@@ -50,7 +50,7 @@ FORMULAS = {
 
 
 def growing(t, length):
-    """How far t is into its wave, each of which is twice as long as the one before."""
+    """Position of t in its wave; each wave is twice as long as the one before."""
     k = int(math.log2(t / length + 1))
     return (t - length * (2**k - 1)) / (length * 2**k)
 
@@ -171,7 +171,7 @@ VALUES = [5.0, 4.0, 4.0, 3.9, 3.0, 3.0, 3.0, math.nan, 3.0, 3.0, 2.0, 2.0, 2.0, 
 
 
 def by_hand(values, patience, min_delta, cooldown):
-    """Rates after each value, with a fall by half."""
+    """Rates after each value, halved at each reduction."""
     lr, best, bad, rest, rates = 1.0, math.inf, 0, 0, []
     for value in values:
         if value < best - min_delta:

@@ -107,10 +107,14 @@ class Standardizer:
             return self
         first = x[tuple(slice(0, 1) if i in reduced else slice(None) for i in range(len(x.shape)))]
         first = library.asarray(first, dtype=library.float64)
-        shifted = library.asarray(x, dtype=library.float64) - first
+        shifted = library.asarray(x, dtype=library.float64)
+        if dtype_name(x) == "float64":
+            shifted = shifted - first  # a new array: this one is x
+        else:
+            shifted -= first
         mean = library.mean(shifted, axis=reduced, keepdims=True)
         shifted -= mean
-        shifted *= shifted  # in place where arrays are mutable: large sets need no further copy
+        shifted *= shifted  # in place where arrays are mutable, so that one copy of x suffices
         sum_sq = library.sum(shifted, axis=reduced, keepdims=True)
         mean, sum_sq = self._merge(n, mean + first, sum_sq)
         if not _is_finite(sum_sq):
