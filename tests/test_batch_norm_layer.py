@@ -133,7 +133,7 @@ def test_backward_needs_a_forward_for_each_call():
     x = values((4, 3))
     layer(x)
     assert layer.backward(x).shape == x.shape
-    with pytest.raises(RuntimeError, match=r"BatchNorm\.backward needs a forward before it"):
+    with pytest.raises(RuntimeError, match=r"BatchNorm\.backward called without a preceding forward"):
         layer.backward(x)
 
 
@@ -168,7 +168,7 @@ def test_a_copy_goes_on_with_the_same_bits(copied):
     layer = fastopt.BatchNorm(3, momentum=None)
     layer(values((4, 3)))
     twin = copied(layer)
-    with pytest.raises(RuntimeError, match="needs a forward"):
+    with pytest.raises(RuntimeError, match="without a preceding forward"):
         twin.backward(values((4, 3)))
     x = values((4, 3), seed=9)
     assert bits(twin(x)) == bits(layer(x))
@@ -202,7 +202,7 @@ class Described:
         ({"gamma": [1, 1, 1]}, "state_dict's gamma has shape None, expected"),
         ({"beta": None}, "state_dict's beta is None"),
         ({"num_batches_tracked": -1}, "num_batches_tracked must be 0 or more, got -1"),
-        ({"more": 1}, "state_dict's entries has the entries"),
+        ({"more": 1}, "^state_dict has the keys"),
         (
             {"running_var": Described()},
             "state_dict's running_var has type Described, expected an array",
@@ -252,3 +252,23 @@ def test_what_is_no_checkpoint_is_refused():
 def test_bad_options_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         fastopt.BatchNorm(**{"num_features": 3, **arguments})
+
+
+def test_repr_shows_every_option_that_is_not_the_default():
+    assert repr(fastopt.BatchNorm(3)) == "BatchNorm(3)"
+    text = (
+        "BatchNorm(3, momentum=None, unbiased=False, axis=-1, affine=False, track_running_stats=False)"
+    )
+    layer = fastopt.BatchNorm(
+        3, momentum=None, unbiased=False, axis=-1, affine=False, track_running_stats=False
+    )
+    assert repr(layer) == text
+
+
+def test_a_checkpoint_with_or_without_arrays_is_told_apart_without_printing_them():
+    with_arrays, without = fastopt.BatchNorm(3), fastopt.BatchNorm(3, affine=False)
+    with pytest.raises(ValueError, match=r"^state_dict's gamma is None, expected an array$"):
+        with_arrays.load_state_dict(without.state_dict())
+    with pytest.raises(ValueError, match=r"^state_dict's gamma is an array, expected None$"):
+        without.load_state_dict(with_arrays.state_dict())
+    without.load_state_dict(fastopt.BatchNorm(3, affine=False).state_dict())

@@ -76,7 +76,7 @@ def test_saved_is_what_a_forward_pass_returned(saved):
 NO_MOMENTS = {
     "none": (None, " has type NoneType, expected BatchMoments"),
     "a number": (1, " has type int, expected BatchMoments"),
-    "too few": ((4.0, np.zeros(25)), " has type tuple, expected BatchMoments"),
+    "too few": ((4.0, np.zeros(25)), r" has length 2, expected 3 \(n, mean, m2\)"),
     "text": ((4.0, np.zeros(25), ["a"] * 25), ".m2 must hold real numbers, got"),
     "a complex mean": ((4.0, np.zeros(25) + 1j, np.zeros(25)), ".mean must hold real numbers, got"),
     "no count": ((None, np.zeros(25), np.zeros(25)), ".n must be a number, got None"),
@@ -102,7 +102,7 @@ def test_what_is_no_moments_is_refused(moments, says):
 def test_statistics_are_of_a_whole_number_of_values(n):
     b = batch(FORM)
     moments = F.batch_norm_moments(b.x)._replace(n=n)
-    says = r"\.n must be a number of values, whole and 0 or more, got " + re.escape(repr(n))
+    says = r"\.n must be a number of values, an integer of 0 or more, got " + re.escape(repr(n))
     with refused(ValueError, "^moments" + says, parts(b)):
         F.batch_norm_apply(b.x, moments, None, None, b.running_mean, b.running_var)
     with pytest.raises(ValueError, match=r"^parts\[1\]" + says):
@@ -122,7 +122,7 @@ def test_a_batch_is_not_normalised_by_statistics_of_nothing():
 def test_what_is_no_sums_is_refused(sums):
     b = batch(FORM)
     _, saved = forward(b)
-    with refused(TypeError, f"^sums has type {type(sums).__name__}, expected BatchNormSums", parts(b)):
+    with refused(TypeError, "^sums has (type|length).*, expected (BatchNormSums|2)", parts(b)):
         F.batch_norm_backward_apply(b.dy, saved, sums)
 
 

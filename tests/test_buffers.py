@@ -305,13 +305,17 @@ def test_resized_arrays_are_noticed():
 def test_a_bfloat16_of_ml_dtypes_is_known_in_any_guise():
     dtype = np.dtype(ml_dtypes.bfloat16)
     for same in (dtype, np.dtype("bfloat16"), dtype.newbyteorder("=")):
-        fastopt.SGD(np.zeros(3, same)).step(np.zeros(3, dtype))
+        w = np.ones(3, same)
+        fastopt.SGD(w, lr=0.5).step(np.ones(3, dtype))
+        assert w.astype(float).tolist() == [0.5] * 3
 
 
 @pytest.mark.parametrize("order", ["=", "<" if np.little_endian else ">"])
 def test_native_byte_order_is_known_by_both_its_names(order):
     dtype = np.dtype(np.float32).newbyteorder(order)
-    fastopt.SGD(np.zeros(3, dtype)).step(np.zeros(3, np.float32))
+    w = np.ones(3, dtype)
+    fastopt.SGD(w, lr=0.5).step(np.ones(3, np.float32))
+    assert w.tolist() == [0.5] * 3
 
 
 def test_another_dtype_of_the_same_size_is_noticed():

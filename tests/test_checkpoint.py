@@ -113,7 +113,7 @@ def test_bfloat16_comes_back_in_a_process_that_has_not_imported_ml_dtypes(value,
 
 
 ALONE = "import sys; sys.modules['ml_dtypes'] = None; import fastopt"
-LACKING = "NumPy has bfloat16 from ml_dtypes, which is not installed: pip install ml_dtypes"
+LACKING = "bfloat16 in NumPy requires ml_dtypes, which is not installed: pip install ml_dtypes"
 
 
 def refused_without_ml_dtypes(call):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,13 @@ class Torch:
 
     def _spatial(self, cell, x):
         return self.torch.from_numpy(x.reshape(*x.shape, *[1, 1] * ("2d" in cell)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_precision_afterwards():
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_enable_x64", False)
 
 
 def in_float64():

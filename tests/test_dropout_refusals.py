@@ -184,8 +184,8 @@ def test_arrays_of_forward(name, bad, kind, says):
 def test_a_result_that_cannot_be_written_to_is_refused():
     """Unless there is an ``out`` for it."""
     jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed")
-    x, out = jnp.ones(SHAPE, "float32"), np.empty(SHAPE, np.float32)
-    says = "{} has type ArrayImpl, and a new array like it cannot be written to: pass {} as NumPy's, or out="
+    x, out = jnp.ones(SHAPE, jnp.float32), np.empty(SHAPE, np.float32)
+    says = "{} has type ArrayImpl, and new arrays of this type are read-only; pass {} as a NumPy array"
     with pytest.raises(TypeError, match="^" + says.format("x", "x")):
         F.dropout_forward(x, 0.5, seed=1)
     y, saved = F.dropout_forward(x, 0.5, seed=1, out=out)

@@ -112,8 +112,8 @@ GOOD = {"seed": 1, "stream": 2, "offset": 3}
     ("state", "kind", "says"),
     [
         (None, TypeError, "state has type NoneType, expected a dict"),
-        ({"seed": 1, "stream": 2}, ValueError, "state_dict's generator has the entries"),
-        ({**GOOD, "more": 1}, ValueError, "state_dict's generator has the entries"),
+        ({"seed": 1, "stream": 2}, ValueError, "state_dict has the keys"),
+        ({**GOOD, "more": 1}, ValueError, "state_dict has the keys"),
         ({**GOOD, "seed": -1}, ValueError, "seed must lie in [0, 2**64), got -1"),
         ({**GOOD, "stream": 2**64}, ValueError, "stream must lie in [0, 2**64), got"),
         ({**GOOD, "offset": 1.5}, TypeError, "offset must be an integer, got 1.5"),
@@ -140,5 +140,5 @@ def test_an_exhausted_generator_does_not_start_again():
     generator = fastopt.Generator(1)
     generator.load_state_dict({"seed": 1, "stream": 0, "offset": 2**64 - 2})
     assert generator.next_offset() == 2**64 - 2
-    with pytest.raises(OverflowError, match="has handed out all its offsets"):
+    with pytest.raises(OverflowError, match="is exhausted: all"):
         generator.next_offset()

@@ -76,7 +76,7 @@ def test_bfloat16_by_name_does_not_depend_on_imports():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
         "bfloat16",
-        "NumPy has bfloat16 from ml_dtypes, which is not installed: pip install ml_dtypes",
+        "bfloat16 in NumPy requires ml_dtypes, which is not installed: pip install ml_dtypes",
     ]
 
 

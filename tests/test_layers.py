@@ -15,7 +15,7 @@ from optimizers_table import bits, values
 OPTIONS = {
     "plain": {},
     "test time": {"scaling": "test_time"},
-    "channels": {"channel_axis": -1},
+    "channels": {"channel_axis": 1},
     "alpha": {"alpha": True},
 }
 
@@ -25,7 +25,9 @@ OPTIONS = {
 def test_a_layer_is_its_functions_with_its_generators_numbers(options, training):
     layer = fastopt.Dropout(0.3, generator=fastopt.Generator(5, stream=2), **OPTIONS[options])
     layer.train() if training else layer.eval()
-    x, residual, bias, dy = (values(s, seed=s) for s in ((4, 6), (4, 6), 6, (4, 6)))
+    x, residual, bias, dy = (
+        values(s, seed=i) for i, s in enumerate(((4, 3, 6), (4, 3, 6), 6, (4, 3, 6)))
+    )
     for offset in range(3):
         expected, saved = F.dropout_forward(
             x,
@@ -111,7 +113,9 @@ def test_without_a_generator_the_seed_can_be_read_and_kept():
 
 def test_backward_needs_a_forward_each_time():
     layer = fastopt.Dropout(generator=1)
-    says = "Dropout.backward needs a forward before it, one for each call"
+    says = (
+        "Dropout.backward called without a preceding forward; each backward needs a forward of its own"
+    )
     with pytest.raises(RuntimeError, match=says):
         layer.backward(values(3))
     layer(values(3))
@@ -143,7 +147,9 @@ def test_a_layer_keeps_no_array():
 
 @pytest.mark.parametrize("generator", ["seed", 1.5, b"seed", True], ids=repr)
 def test_what_is_no_generator_is_refused(generator):
-    with pytest.raises(TypeError, match="seed must be an integer, got"):
+    with pytest.raises(
+        TypeError, match=r"^generator must be a fastopt\.Generator or an integer seed, got"
+    ):
         fastopt.Dropout(generator=generator)
 
 
@@ -155,3 +161,29 @@ def test_a_layer_says_what_it_is():
     layer = fastopt.Dropout(0.1, generator=3, channel_axis=1, alpha=True)
     assert repr(layer).endswith("offset=0), channel_axis=1, alpha=True)")
     assert "scaling='test_time'" in repr(fastopt.Dropout(scaling="test_time"))
+
+
+def test_channels_are_dropped_whole():
+    y = fastopt.Dropout(0.5, generator=1, channel_axis=1)(np.ones((4, 3, 50), np.float32))
+    assert (y == y[..., :1]).all()
+    assert 0 < (y == 0).sum() < y.size
+
+
+@pytest.mark.parametrize("axis", [0, 64, -65, 2**100])
+def test_a_channel_axis_that_no_array_has_is_refused_at_once(axis):
+    with pytest.raises(ValueError, match=r"^channel_axis must be an axis other than 0, the batch, in "):
+        fastopt.Dropout(0.5, channel_axis=axis)
+
+
+def test_a_seed_out_of_range_is_named_as_the_generator():
+    with pytest.raises(ValueError, match=r"^generator must lie in \[0, 2\*\*64\), got -1$"):
+        fastopt.Dropout(generator=-1)
+
+
+def test_train_takes_the_mode():
+    layer = fastopt.Dropout(0.5)
+    assert layer.train(False) is layer
+    assert not layer.training
+    assert layer.train().training
+    with pytest.raises(TypeError, match=r"^mode must be True or False, got 1$"):
+        layer.train(1)

@@ -169,7 +169,9 @@ def test_libraries_get_the_same_batches(library):
 
 def test_torch_needs_the_extra(torch, monkeypatch):
     monkeypatch.setitem(sys.modules, "array_api_compat", None)  # as if it were not installed
-    with pytest.raises(ImportError, match=r"^torch's arrays .* pip install 'fastopt\[arrays\]'$"):
+    with pytest.raises(
+        ImportError, match=r"^arrays of torch require .* pip install 'fastopt\[arrays\]'$"
+    ):
         list(minibatches(torch.ones(3), batch_size=2))
 
 

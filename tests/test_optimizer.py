@@ -341,3 +341,54 @@ def test_repr_shows_what_it_is_and_what_was_changed():
         assert part in repr(opt)
     assert "maximize" not in repr(opt)
     assert repr(fastopt.SGD([{"params": [], "lr": 1}]).groups[0]) == "Group(lr=1)"
+
+
+def test_groups_cannot_be_replaced_one_by_one():
+    assert type(fastopt.SGD([{"params": np.ones(2)}]).groups) is tuple
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_state_that_is_set_is_copied_to_a_list_of_the_optimizer(kind):
+    opt, mine = fastopt.Adam([np.ones(2)]), [np.zeros(2)]
+    opt.m = given = kind(mine)
+    assert type(opt.m) is list
+    assert opt.m is not given
+    assert opt.m[0] is mine[0]
+
+
+def test_rmsprop_with_momentum_in_no_group_yet_has_a_velocity():
+    opt = fastopt.RMSprop([{"params": np.ones(2), "momentum": 0.0}], momentum=0.9)
+    opt.groups[0].momentum = 0.5
+    assert len(opt.velocity) == 1
+
+
+def test_bools_of_numpy_are_bools_where_python_checks_them():
+    opt = fastopt.Adam(np.ones(2), amsgrad=np.True_)
+    assert opt.amsgrad is True
+    assert fastopt.RMSprop(np.ones(2), centered=np.False_).centered is False
+    assert fastopt.BatchNorm(2, unbiased=np.False_).unbiased is False
+
+
+@pytest.mark.parametrize("make", [np.array, np.float32])
+def test_arrays_without_axes_are_numbers(make):
+    half = make(0.5)
+    assert fastopt.penalties.l1(np.ones(2), half) == 1.0
+    assert fastopt.BatchNorm(2, eps=half, momentum=half).eps == 0.5
+    assert fastopt.Dropout(half).p == fastopt.EMA(np.ones(2), decay=half).decay == 0.5
+    assert fastopt.schedules.Constant(half)(0) == fastopt.SGD(np.ones(2), lr=half).lr == 0.5
+
+
+def test_an_integer_beyond_all_floats_is_out_of_range():
+    with pytest.raises(ValueError, match=r"^strength must lie in \[0, inf\), got 1000"):
+        fastopt.penalties.l1(np.ones(2), 10**400)
+
+
+def test_new_arrays_are_on_the_device_of_the_parameters_whatever_the_default():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    w = torch.ones(3)
+    opt = fastopt.Momentum([w])
+    saved = fastopt.Momentum([np.ones(3, np.float32)]).state_dict()
+    with torch.device("meta"):
+        opt.load_state_dict(saved)
+        y = fastopt.init.he_normal((2, 2), generator=fastopt.Generator(1), like=w)
+    assert y.device == opt.velocity[0].device == w.device

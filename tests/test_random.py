@@ -153,3 +153,11 @@ def test_a_power_is_off_by_fewer_units_than_its_exponent(base, exponent):
         exact = Decimal(base) ** exponent
         off = abs(Decimal(_ieee_math.power(base, exponent)) - exact)
     assert off < exponent * Decimal(math.ulp(float(exact)))
+
+
+def test_rounding_to_zero_or_subnormal_numbers_raises_nothing():
+    with np.errstate(all="raise"):
+        part = np.empty(2000, np.float16)
+        _random.fill(part, "normal", 1e-6, 0, 0)
+        assert _ieee_math.exp(np.array([-745.0, -800.0])).tolist()[1] == 0.0
+        assert _ieee_math.cos_pi(np.array([1e-200])).tolist() == [1.0]

@@ -235,6 +235,17 @@ def shares(place, other, index):
     return {"whole": whole, "partly": partly}
 
 
+def test_gradients_of_groups_in_another_form_are_refused():
+    pair = fastopt.SGD([{"params": [np.ones(3), np.ones(3)]}])
+    with pytest.raises(
+        TypeError, match=r"^grads\[0\]\['grads'\] has type ndarray, expected a list of arrays"
+    ):
+        pair.step([{"grads": np.ones((2, 3))}])
+    groups = fastopt.SGD([{"params": np.ones(3)}, {"params": np.ones(3)}])
+    with pytest.raises(TypeError, match=r"^grads\[0\] has type dict, expected an array"):
+        groups.step([{"grads": np.ones(3)}, np.ones(3)])
+
+
 OVERLAPS = [
     *(("params", "params", 0), ("m", "m", 1), ("m", "params", LAST), ("v", "m", LAST)),
     *(("v", "params", 0), ("grads", "params", LAST), ("grads", "params", 0), ("grads", "v", 1)),

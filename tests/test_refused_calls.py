@@ -44,7 +44,7 @@ LINES = [
     (
         lambda: fastopt.SGD(W, momentum=0.9),
         TypeError,
-        f"SGD has no option 'momentum'; it has lr, {', '.join(DEFAULTS)}$",
+        f"SGD has no option 'momentum'; it has lr, {', '.join(DEFAULTS)}; use fastopt.Momentum or ",
     ),
     (
         lambda: fastopt.Nesterov(W, foo=1),
@@ -60,7 +60,28 @@ LINES = [
     (
         lambda: fastopt.Adam([{"params": W, "beta1": 0.5, "betas": (0.5, 0.5)}]),
         TypeError,
-        r"params\[0\]: betas are beta1 and beta2: give one or the other",
+        r"params\[0\]: pass either betas or beta1 and beta2, not both",
+    ),
+    (
+        lambda: fastopt.Adam([{"params": W, "beta2": 0.5, "betas": (0.5, 0.5)}]),
+        TypeError,
+        r"params\[0\]: pass either betas or beta1 and beta2, not both",
+    ),
+    (
+        lambda: fastopt.SGD([{"params": W}, V], lr=1.0),
+        TypeError,
+        r"params\[0\] has type dict, expected an array",
+    ),
+    (lambda: fastopt.penalties.of(42), TypeError, "opt has type int, expected an optimizer$"),
+    (
+        lambda: fastopt.SGD(type("Net", (), {"named_parameters": dict})()),
+        TypeError,
+        r"params has type Net, .*; pass dict\(model\.named_parameters\(\)\)$",
+    ),
+    (
+        lambda: fastopt.RMSprop(W, alpha=0.9),
+        TypeError,
+        "RMSprop has no option 'alpha'; it has lr, .*; torch's alpha is rho here$",
     ),
     (
         lambda: F.sgd_step(W, V, lr=1, momentum=0.9),
@@ -86,14 +107,14 @@ LINES = [
         (
             lambda name=name: fastopt.Adam([{"params": W, name: None}]),
             TypeError,
-            rf"params\[0\]: {name} belongs to the whole optimizer, not to one of its groups",
+            rf"params\[0\]: {name} is set for the whole optimizer and cannot differ between groups",
         )
         for name in ("amsgrad", "state_dtype", "clip_norm")
     ),
     (
         lambda: fastopt.SGD([{"params": W}, {"lr": 1}]),
         ValueError,
-        r"params\[1\] is a group without the key",
+        r"params\[1\] has no key 'params', expected a group as in \[\{'params': ",
     ),
     (lambda: fastopt.SGD([{"params": GROUPS}]), TypeError, r"params\[0\]\['params'\] holds groups"),
     (setting(adam, "foo", 1), AttributeError, "Adam has no attribute 'foo'"),
@@ -105,13 +126,13 @@ LINES = [
     (lambda: adam().foo, AttributeError, "Adam has no attribute 'foo'"),
     (lambda: grouped().groups[0].step, AttributeError, "a group of SGD has no attribute 'step'"),
     # what is fixed, and what is counted
-    (setting(adam, "amsgrad", True), AttributeError, "amsgrad is fixed when the optimizer is made"),
+    (setting(adam, "amsgrad", True), AttributeError, "amsgrad is fixed when the optimizer is created"),
     (setting(adam, "state_dtype", None), AttributeError, "state_dtype is fixed when the optimizer is"),
     *(
         (
             setting(lambda: fastopt.Adam([{"params": W}]).groups[0], name, None),
             TypeError,
-            f"{name} belongs to the whole optimizer, not to one of its groups",
+            f"{name} is set for the whole optimizer and cannot differ between groups",
         )
         for name in ("amsgrad", "state_dtype", "clip_norm")
     ),
@@ -120,14 +141,14 @@ LINES = [
     (
         setting(adam, "params", [W]),
         AttributeError,
-        "params of Adam cannot be set: make another optimizer for",
+        "params of Adam cannot be set; create another optimizer for",
     ),
-    (setting(adam, "groups", []), AttributeError, "groups of Adam cannot be set: set an attribute of"),
+    (setting(adam, "groups", []), AttributeError, "groups of Adam cannot be set; set an attribute of"),
     (setting(adam, "step", 1), AttributeError, "step of Adam cannot be set$"),
     (
         setting(lambda: grouped().groups[0], "params", [W]),
         AttributeError,
-        "params of a group of SGD cannot be set: make another optimizer for",
+        "params of a group of SGD cannot be set; create another optimizer for",
     ),
     *(
         (
@@ -145,7 +166,7 @@ LINES = [
     (
         setting(lambda: fastopt.RMSprop(W), "momentum", 0.9),
         ValueError,
-        "momentum must be above 0 from the",
+        "momentum cannot be set: this RMSprop was created with momentum=0",
     ),
     (
         lambda: fastopt.Nesterov(W, form="x"),
@@ -157,7 +178,7 @@ LINES = [
     (
         lambda: fastopt.Nesterov(W, form="applied").lookahead(),
         ValueError,
-        "form='applied' has no point to look ahead to: take its gradient at the parameters",
+        "lookahead needs form='lookahead', but this optimizer has form='applied'; compute the gradient at",
     ),
     # options of the arrays
     (lambda: adam(betas=0.9), ValueError, "betas must be a pair, got 0.9"),
@@ -186,12 +207,12 @@ LINES = [
     (
         lambda: named().step({"a": G}),
         ValueError,
-        r"grads has the names \['a'\], but params has \['a', 'b'\]",
+        r"grads has names \['a'\], but params has \['a', 'b'\]",
     ),
     (
         lambda: named().step({"a": G, "c": G}),
         ValueError,
-        r"grads has the names \['a', 'c'\], but params",
+        r"grads has names \['a', 'c'\], but params",
     ),
     (
         lambda: named().step({"a": G, "b": None}),
@@ -207,18 +228,18 @@ LINES = [
     (
         lambda: fastopt.SGD([W]).step({"a": G}),
         ValueError,
-        r"grads has the names \['a'\], but params has no names",
+        r"grads has names \['a'\], but params has no names",
     ),
     (lambda: grouped().step([{"grads": {"a": G}}]), ValueError, "grads has 1 groups, but params has 2"),
     (
         lambda: grouped().step([{}, {"grads": [G, G]}]),
         ValueError,
-        r"grads\[0\] is a group without the key 'grads'",
+        r"grads\[0\] has no key 'grads', expected a group as in \[\{'grads': \[\.\.\.\]\}\]$",
     ),
     (
         lambda: grouped().step([{"grads": {"b": G}}, {"grads": [G, G]}]),
         ValueError,
-        r"grads\[0\]\['grads'\] has the names \['b'\], but params\[0\]\['params'\] has \['a'\]",
+        r"grads\[0\]\['grads'\] has names \['b'\], but params\[0\]\['params'\] has \['a'\]",
     ),
     (
         lambda: grouped().step([{"grads": {"a": G}}, {"grads": [G]}]),
@@ -228,7 +249,7 @@ LINES = [
     (
         lambda: fastopt.SGD([{"params": {"a": W}}, {"params": {"a": G}}]).step({"a": G.copy()}),
         ValueError,
-        "grads is matched by name, but params has one in two groups",
+        "grads is a dict, but two groups of params have the same name",
     ),
     # functions
     (lambda: F.adam_step(W, V, V, V, step=0), ValueError, "step must be 1 or more, got 0"),
@@ -245,22 +266,22 @@ LINES = [
     (
         lambda: F.momentum_step(W, V, V, lr=1, dampening=0.5),
         ValueError,
-        "momentum_step with dampening needs step=",
+        "momentum_step with dampening requires step=",
     ),
     (
         lambda: F.adagrad_step(W, V, V, lr=1, lr_decay=0.5),
         ValueError,
-        "adagrad_step with lr_decay needs step=",
+        "adagrad_step with lr_decay requires step=",
     ),
     (
         lambda: F.rmsprop_step(W, V, V, lr=1, momentum=0.5),
         ValueError,
-        "rmsprop_step with momentum needs velocity=",
+        "rmsprop_step with momentum requires velocity=",
     ),
     (
         lambda: F.nesterov_lookahead(W, V, lr_in_velocity=False),
         ValueError,
-        "nesterov_lookahead with lr_in_velocity=False needs lr=",
+        "nesterov_lookahead with lr_in_velocity=False requires lr=",
     ),
     (
         lambda: F.nesterov_lookahead([W, 1.0], [V, V]),

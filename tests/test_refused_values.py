@@ -94,7 +94,10 @@ def test_a_class_refuses_it_when_made_when_set_and_in_a_group(rule, name):
         with pytest.raises(kind, match="^" + says):
             setattr(opt, name, value)
         if name in _core.LIST_HYPER:
-            kind, says = TypeError, f"{name} belongs to the whole optimizer, not to one of its groups"
+            kind, says = (
+                TypeError,
+                f"{name} is set for the whole optimizer and cannot differ between groups",
+            )
         with pytest.raises(kind, match="^" + says):
             setattr(opt.groups[0], name, value)
         with pytest.raises(kind, match=r"^params\[0\]: " + says):

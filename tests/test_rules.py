@@ -85,7 +85,7 @@ def test_the_rate_matters_to_the_lookahead_where_it_stands_outside():
     options = {"momentum": 0.5, "lr_in_velocity": False}
     assert F.nesterov_lookahead(param, velocity, lr=0.5, **options) == [0.875]
     assert F.nesterov_lookahead(param, velocity, lr=0.0, **options) == [1.0]
-    with pytest.raises(ValueError, match=r"needs lr=$"):
+    with pytest.raises(ValueError, match=r"requires lr=$"):
         F.nesterov_lookahead(param, velocity, **options)
 
 

@@ -77,6 +77,24 @@ def test_a_checkpoint_is_a_copy_both_ways():
     assert saved["hyper"] == momentum().state_dict()["hyper"]
 
 
+def test_load_state_dict_restores_hyper_parameters_of_the_optimizer_and_its_groups():
+    a, b = np.ones(2), np.ones(2)
+    opt = fastopt.SGD([{"params": a, "lr": 0.5}, {"params": b}], lr=0.25)
+    saved = opt.state_dict()
+    opt.groups[0].lr, opt.lr = 0.0, 0.0
+    opt.step([np.ones(2), np.ones(2)])  # the next step must not use these rates
+    assert saved["groups"] == [{"lr": 0.5}, {}]
+    opt.load_state_dict(saved)
+    assert [group.lr for group in opt.groups] == [0.5, 0.25]
+    opt.step([np.ones(2), np.ones(2)])
+    assert (a.tolist(), b.tolist()) == ([0.5, 0.5], [0.75, 0.75])
+
+
+def test_names_of_groups_with_and_without_names():
+    opt = fastopt.SGD([{"params": {"q": np.ones(2)}}, {"params": [np.ones(2)]}], lr=1.0)
+    assert opt.state_dict()["names"] == ["q", 1]
+
+
 def changed(path, value):
     """Puts a value somewhere in a checkpoint, or takes it away."""
 
@@ -106,6 +124,10 @@ class Misdescribed(Described):
 
 VELOCITY = ("state", "velocity")
 UNFIT = {
+    "no optimizer's": (
+        changed(["optimizer"], None),
+        " has no key 'optimizer', expected the state of an",
+    ),
     "another class": (
         changed(["optimizer"], "Nesterov"),
         " has optimizer 'Nesterov', expected 'Momentum'",
@@ -114,10 +136,10 @@ UNFIT = {
     "other names": (changed(["names"], ["a", "c"]), r" has names \['a', 'c'\], expected \['a', 'b'\]"),
     "other groups": (changed(["group_sizes"], [1, 1]), r" has group_sizes \[1, 1\], expected \[2\]"),
     "no groups": (changed(["groups"], []), "'s groups has length 0, expected 1"),
-    "no state": (changed(["state"], None), r" lacks \['state'\]"),
-    "no count": (changed(["step_count"], None), r" lacks \['step_count'\]"),
-    "no lr": (changed(["hyper", "lr"], None), "'s hyper has the entries"),
-    "no velocity": (changed(VELOCITY, None), r"'s state has the entries \[\], expected \['velocity'\]"),
+    "no state": (changed(["state"], None), r" lacks the keys \['state'\]"),
+    "no count": (changed(["step_count"], None), r" lacks the keys \['step_count'\]"),
+    "no lr": (changed(["hyper", "lr"], None), "'s hyper has the keys"),
+    "no velocity": (changed(VELOCITY, None), r"'s state has the keys \[\], expected \['velocity'\]"),
     "one array short": (changed([*VELOCITY, 1], None), "'s velocity has length 1, expected 2"),
     "another shape": (
         changed([*VELOCITY, 1], np.ones(5, "f4")),
@@ -135,7 +157,7 @@ BAD_VALUES = {
     "a clip_norm of a group": (
         changed(["groups", 0, "clip_norm"], 1.0),
         TypeError,
-        "clip_norm belongs to",
+        "clip_norm is set for the whole optimizer",
     ),
     "a bad count": (changed(["step_count"], -1), ValueError, "step_count must be 0 or more"),
     "no hyper": (
@@ -328,7 +350,7 @@ def test_torch_takes_up_numpys_views_and_read_only_arrays(torch):
 
 
 def test_a_shallow_copy_is_refused():
-    with pytest.raises(TypeError, match=r"^a shallow copy would step the same arrays"):
+    with pytest.raises(TypeError, match=r"^a shallow copy would share its arrays"):
         copy.copy(momentum())
 
 

@@ -1,6 +1,8 @@
 """Threads never change a result nor meet in one optimizer; the environment's word on threads and on the
 instruction set is followed, and what it asks in vain is said."""
 
+import contextlib
+import copy
 import os
 import signal
 import sys
@@ -141,6 +143,46 @@ def test_a_forked_child_steps():
     assert ended == (child, 0)
     assert fastopt.get_num_threads() == 3
     assert trained(8) == expected
+
+
+class Waiting:
+    """A gradient whose reader waits, in the middle of a step."""
+
+    def __init__(self):
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def __dlpack_device__(self):
+        return np.ones(10).__dlpack_device__()
+
+    def __dlpack__(self, **options):
+        self.reached.set()
+        self.go_on.wait(30)
+        return np.ones(10).__dlpack__(**options)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+def test_child_forked_during_a_step_can_load_a_state():
+    opt = fastopt.Adam(np.ones(10))
+    saved, grad = opt.state_dict(), Waiting()
+    thread = threading.Thread(target=opt.step, args=(grad,))
+    thread.start()
+    grad.reached.wait(30)
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            for refused in (lambda: opt.step(np.ones(10)), opt.state_dict, lambda: copy.deepcopy(opt)):
+                with pytest.raises(RuntimeError, match=r"^this process was forked"):
+                    refused()
+            opt.load_state_dict(saved)
+            opt.step(np.ones(10))
+            os._exit(10 + opt.step_count)
+        os._exit(1)
+    grad.go_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 11
+    opt.step(np.ones(10))
+    assert opt.step_count == 2
 
 
 # ---- how many threads ----

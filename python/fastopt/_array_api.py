@@ -48,8 +48,8 @@ def namespace(array: Array) -> Any:
         from array_api_compat import array_namespace
     except ImportError:
         raise ImportError(
-            f"{library_of(array)}'s arrays are computed with through array-api-compat, which is not "
-            "installed: pip install 'fastopt[arrays]'"
+            f"arrays of {library_of(array)} require array-api-compat, which is not installed: "
+            "pip install 'fastopt[arrays]'"
         ) from None
     return array_namespace(array)
 
@@ -83,8 +83,8 @@ def _numpy_to_torch(array: Any) -> Array:
     """An array of NumPy's as torch's; torch complains of memory that is read-only or in reversed order."""
     torch, array = sys.modules["torch"], np.require(array, requirements=["C", "W"])
     if array.dtype.name == "bfloat16":
-        return torch.asarray(array.view(np.int16)).view(torch.bfloat16)
-    return torch.asarray(array)
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)  # on the CPU, whatever the default device
 
 
 def ml_dtype(name: str) -> np.dtype[Any]:
@@ -93,7 +93,7 @@ def ml_dtype(name: str) -> np.dtype[Any]:
         import ml_dtypes
     except ImportError:
         raise ImportError(
-            f"NumPy has {name} from ml_dtypes, which is not installed: pip install ml_dtypes"
+            f"{name} in NumPy requires ml_dtypes, which is not installed: pip install ml_dtypes"
         ) from None
     dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
     return dtype

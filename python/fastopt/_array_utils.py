@@ -96,8 +96,8 @@ def _new_like(make: str, array: Array, *fill: float, dtype: str | None = None) -
     if hasattr(array, "__cuda_array_interface__"):
         name = type(array).__name__
         raise TypeError(
-            f"there is no library to make another array like one of type {name} on a CUDA device: "
-            "pass it as CuPy's, cupy.asarray(array)"
+            f"cannot create another array of type {name} on a CUDA device; pass it as a CuPy array, "
+            "cupy.asarray(array)"
         )
     return getattr(np, make)(_view(array), *fill, dtype=dtype, order="K", subok=False)
 
@@ -147,7 +147,7 @@ def result_like(array: Array, role: str, out: Array | None = None) -> Array:
     new = empty_like(array)
     if not is_mutable(new):
         raise TypeError(
-            f"{role} has type {type(array).__name__}, and a new array like it cannot be written to: "
-            f"pass {role} as NumPy's, or out="
+            f"{role} has type {type(array).__name__}, and new arrays of this type are read-only; "
+            f"pass {role} as a NumPy array, or pass out="
         )
     return new

@@ -1,17 +1,18 @@
-"""Checks of what the compiled module never sees: counts, options of the classes, checkpoints."""
+"""Checks of Python arguments that the compiled module does not see: counts, options of classes, checkpoints."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from numbers import Real
 from typing import Any
+
+import numpy as np
 
 
 def integer(name: str, value: Any) -> int:
-    """``value`` as a whole number of either sign, as an axis may be; of no type but Python's own."""
+    """Return `value` as an int of either sign. A bool is rejected, although Python counts it as 0 or 1."""
     try:
-        if not isinstance(value, bool):  # which Python takes for 0 or 1, and nobody means
+        if not isinstance(value, bool):
             return int(operator.index(value))
     except TypeError:
         pass
@@ -19,7 +20,7 @@ def integer(name: str, value: Any) -> int:
 
 
 def count(name: str, value: Any, least: int = 0) -> int:
-    """``value`` as a whole number that C++ can count on from."""
+    """Return `value` as an int in [least, 2**62); larger counts could overflow in C++."""
     n = integer(name, value)
     if n < least:
         raise ValueError(f"{name} must be {least} or more, got {value!r}")
@@ -29,7 +30,7 @@ def count(name: str, value: Any, least: int = 0) -> int:
 
 
 def axis(value: Any) -> int:
-    """``axis`` as C++ can take it, of the most axes there are."""
+    """Return `value` as an axis that fits C++; NumPy allows at most 64 axes."""
     n = integer("axis", value)
     if not -64 <= n < 64:
         raise ValueError(f"axis must lie in [-64, 64), got {value!r}")
@@ -44,16 +45,16 @@ def uint64(name: str, value: Any) -> int:
 
 
 def boolean(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
+    """Return `value`, Python's or NumPy's, as Python's bool."""
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")
-    return value
+    return bool(value)
 
 
 def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
-    """``value`` as a float within the interval, written as in the message."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    x, (low, high) = float(value), map(float, interval[1:-1].split(","))
+    """Return `value` as a float in `interval`, which is written as in the message: ``"[0, 1)"``."""
+    x = _as_float(name, value)
+    low, high = map(float, interval[1:-1].split(","))
     above = x >= low if interval[0] == "[" else x > low
     below = x <= high if interval[-1] == "]" else x < high
     if not (above and below):
@@ -62,19 +63,37 @@ def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
 
 
 def scalar(name: str, value: Any) -> float:
-    """One number, in an array perhaps, as a float."""
-    if not isinstance(value, (str, bytes)):
+    """Return `value` as a float, which may be NaN or infinite; an integer beyond all floats is rejected."""
+    x = _as_float(name, value)
+    if x != x and isinstance(value, int):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return x
+
+
+def _as_float(name: str, value: Any) -> float:
+    """Return a number or a 0-d array as a float, by the rule that the compiled module has for
+    hyper-parameters; NaN for an integer beyond all floats."""
+    # float() reads text, too, and a bool as 0 or 1.
+    if (hasattr(value, "__float__") or hasattr(value, "__index__")) and not _is_bool(value):
         try:
             return float(value)
-        except (TypeError, ValueError, OverflowError):
+        except OverflowError:
+            return float("nan")
+        except (TypeError, ValueError, RuntimeError):  # the last is torch's for several elements
             pass
     raise TypeError(f"{name} must be a number, got {value!r}")
 
 
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+
+
 def builtin(value: Any) -> Any:
-    """A checked value to keep: what another type holds its owner may change, and no checkpoint takes."""
+    """Convert a checked value to a built-in type, which its owner cannot change and a checkpoint can store."""
     if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, np.bool_):
+        return bool(value)
     return str.__str__(value) if isinstance(value, str) else float(value)
 
 
@@ -90,11 +109,12 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
     return a, b
 
 
-def choice(name: str, value: Any, valid: Iterable[str | None]) -> str:
+def choice(name: str, value: Any, valid: Iterable[str | None]) -> Any:
+    """Return `value`, a string or None, if it is one of `valid`."""
     valid = tuple(valid)
     if not isinstance(value, (str, type(None))) or value not in valid:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
-    return str(value)
+    return value if value is None else str(value)
 
 
 def mapping(name: str, value: Any) -> None:
@@ -102,9 +122,21 @@ def mapping(name: str, value: Any) -> None:
         raise TypeError(f"{name} has type {type(value).__name__}, expected a dict")
 
 
+# What other libraries call options, and what to write instead.
+_OTHER_NAMES = {
+    ("SGD", "momentum"): "use fastopt.Momentum or fastopt.Nesterov",
+    ("sgd_step", "momentum"): "use momentum_step or nesterov_step",
+    ("RMSprop", "alpha"): "torch's alpha is rho here",
+}
+
+
 def option_names(owner: str, given: Iterable[str], valid: Iterable[str]) -> None:
-    """What is given by keyword is among the options there are."""
+    """Check that all keywords in `given` are options that exist."""
     valid = list(valid)
     for name in given:
         if name not in valid:
-            raise TypeError(f"{owner} has no option {name!r}; it has {', '.join(valid)}")
+            hint = _OTHER_NAMES.get((owner, name))
+            raise TypeError(
+                f"{owner} has no option {name!r}; it has {', '.join(valid)}"
+                + (f"; {hint}" if hint else "")
+            )

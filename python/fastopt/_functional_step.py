@@ -47,7 +47,9 @@ def velocity_hyper(
 def velocity_step(name: str, step: int | None, dampening: float, first_step: str) -> int:
     """The step, which matters only to a dampened first one."""
     if step is None and dampening != 0.0 and first_step == "grad":
-        raise ValueError(f"{name} with dampening needs step=, for the first step is not dampened")
+        raise ValueError(
+            f"{name} with dampening requires step=, because the first step is not dampened"
+        )
     return 1 if step is None else step
 
 

@@ -81,7 +81,7 @@ class Generator:
         with self._lock:
             offset = self._offset
             if offset == _MAX_UINT64:
-                raise OverflowError("this generator has handed out all its offsets")
+                raise OverflowError("this generator is exhausted: all 2**64 - 1 offsets have been used")
             self._offset = offset + 1
         return offset
 
@@ -99,7 +99,7 @@ class Generator:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Take up a :meth:`state_dict`. ``ValueError`` or ``TypeError`` if it is none; then nothing changes."""
         _checks.mapping("state", state)
-        _state_dict.check_same_keys("generator", state, self.state_dict())
+        _state_dict.check_same_keys("state_dict", state, self.state_dict())
         self._set(**state)
 
     def __getstate__(self) -> dict[str, int]:

@@ -43,7 +43,7 @@ def expand_betas(values: dict[str, Any]) -> dict[str, Any]:
         return values
     betas = values.pop(BETAS)
     if "beta1" in values or "beta2" in values:
-        raise TypeError("betas are beta1 and beta2: give one or the other")
+        raise TypeError("pass either betas or beta1 and beta2, not both")
     values["beta1"], values["beta2"] = _checks.pair(BETAS, betas)
     return values
 
@@ -71,8 +71,8 @@ def update_or_rollback(
 
 
 _HINTS = {
-    "params": ": make another optimizer for other parameters",
-    "groups": ": set an attribute of one of them, as in opt.groups[0].lr = 0.1",
+    "params": "; create another optimizer for other parameters",
+    "groups": "; set an attribute of one of them, as in opt.groups[0].lr = 0.1",
 }
 
 
@@ -80,13 +80,13 @@ def raise_not_settable(owner: str, obj: object, name: str) -> NoReturn:
     """It is no attribute, or none to be set."""
     if hasattr(obj, name):
         raise AttributeError(f"{name} of {owner} cannot be set{_HINTS.get(name, '')}")
-    raise AttributeError(f"{owner} has no attribute '{name}'")
+    raise AttributeError(f"{owner} has no attribute '{name}', and no attributes can be added")
 
 
 def check_group_options(owner: str, rule: str, values: dict[str, Any], fixed: Iterable[str]) -> None:
     """A group may have values of these names."""
     for name in values:
         if name in (*_core.LIST_HYPER, *fixed):
-            raise TypeError(f"{name} belongs to the whole optimizer, not to one of its groups")
+            raise TypeError(f"{name} is set for the whole optimizer and cannot differ between groups")
     valid = [*with_betas(_core.RULES[rule]["hyper"]), *_core.RUN_HYPER]
     _checks.option_names(f"a group of {owner}", values, valid)

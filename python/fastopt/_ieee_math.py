@@ -42,6 +42,7 @@ def log(x: Any) -> Any:
     return e * LN_2 + 2.0 * s * polynomial(ATANH, s * s)
 
 
+@np.errstate(under="ignore")  # where the result is 0 or subnormal, whatever np.seterr says
 def exp(x: Any) -> Any:
     """e**x, for x up to 700: with k whole and \\|r\\| <= ln 2 / 2, e**(k ln 2 + r) = 2**k e**r."""
     x = np.maximum(x, -800.0)  # where it is 0 already
@@ -62,6 +63,7 @@ def power(base: float, exponent: float) -> float:
     return value
 
 
+@np.errstate(under="ignore")  # of squares of tiny numbers
 def cos_pi(t: Any) -> Any:
     """cos(pi t); exact where t is a multiple of 1/2."""
     quarter = np.rint(2.0 * t)
@@ -71,7 +73,8 @@ def cos_pi(t: Any) -> Any:
 
 
 def sin_pi(t: Any) -> Any:
-    """sin(pi t); exact where t is a multiple of 1/2."""
+    """sin(pi t), as cos(pi (t - 1/2)); exact where t is a multiple of 1/2. Its absolute error is about 1e-17,
+    so that small t have large relative errors: 638 ulp at 1e-4."""
     return cos_pi(t - 0.5)
 
 

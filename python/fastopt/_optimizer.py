@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastopt import _checks, _core, _hyperparams, _state_dict
 from fastopt._array_utils import Array, deepcopy_arrays, state_like
-from fastopt._concurrency import no_concurrent_step
+from fastopt._concurrency import no_concurrent_step, watch_forks
 from fastopt._group import Group
 from fastopt._hyperparams import HyperParams
 from fastopt._options import DEFAULTS, StepOptions
@@ -59,6 +59,7 @@ class Optimizer(HyperParams):
     _hyperparams: dict[str, Any]
     _hyperparams_dirty: bool  # whether the stepper has yet to be told of them
     _stepper: _core.Stepper
+    _half_stepped: bool = False  # in a process that was forked in the middle of a step
 
     def __init__(
         self,
@@ -108,11 +109,12 @@ class Optimizer(HyperParams):
         self._rebuild_stepper(states)
         self._stepper.check()
         self._hyperparams_changed()
+        watch_forks(self)
 
     def _rebuild_stepper(self, states: dict[str, list[Array]]) -> None:
         """A new stepper over these lists; it notices later changes *in* them itself."""
         params, old = self._params, self.__dict__.get("_stepper")
-        if old is not None:
+        if old is not None and not self._half_stepped:
             old.require_idle()  # its count would be lost
         single = params.form == "array"
         stepper = _core.Stepper(
@@ -167,7 +169,7 @@ class Optimizer(HyperParams):
             elif name in _COUNTS:
                 setattr(self._stepper, name, _checks.count(name, value))
             elif name in self._constants:
-                raise AttributeError(f"{name} is fixed when the optimizer is made")
+                raise AttributeError(f"{name} is fixed when the optimizer is created")
             elif getattr(getattr(type(self), name, None), "fset", None):  # a property: betas
                 object.__setattr__(self, name, value)
             else:
@@ -223,6 +225,7 @@ class Optimizer(HyperParams):
 
     def _push_hyperparams(self) -> None:
         """Hand the hyper-parameters down; they were checked when they were set."""
+        self._check_whole()
         # On the way of every step with a schedule, so past __setattr__.
         self.__dict__["_hyperparams_dirty"] = False  # first: another thread may set one meanwhile
         try:
@@ -239,6 +242,18 @@ class Optimizer(HyperParams):
         if self._stepper.on_device:
             self._push_hyperparams()
 
+    def _forked_during_step(self) -> None:
+        """Replace the stepper, which would be busy forever; refuse steps until a state is loaded."""
+        self._half_stepped = True
+        self._rebuild_stepper(self._states)
+
+    def _check_whole(self) -> None:
+        if self._half_stepped:
+            raise RuntimeError(
+                "this process was forked while another thread stepped this optimizer, so that its arrays may "
+                "be half written; load the parameters, then call load_state_dict"
+            )
+
     # ---- checkpoints ----
 
     def state_dict(self) -> dict[str, Any]:
@@ -248,6 +263,7 @@ class Optimizer(HyperParams):
         A step of another thread while they are copied raises ``RuntimeError``, here and in ``copy.deepcopy``.
         A pickle is refused in the middle of a step, but does not notice one that begins while it is written.
         """
+        self._check_whole()
         with no_concurrent_step(self._stepper):
             return {
                 **self._identity(),
@@ -266,13 +282,13 @@ class Optimizer(HyperParams):
         _state_dict.check_identity(state, self._identity())
         _state_dict.check_keys(state, ("hyper", "groups", *_COUNTS, "state"))
         counts = {name: _checks.count(name, state[name]) for name in _COUNTS}
-        _state_dict.check_same_keys("hyper", state["hyper"], self._hyperparams)
+        _state_dict.check_same_keys("state_dict's hyper", state["hyper"], self._hyperparams)
         hyperparams = self._validate(state["hyper"])
         _state_dict.check_length("groups", state["groups"], self.groups)
         for i, values in enumerate(state["groups"]):
             _checks.mapping(f"state_dict's groups[{i}]", values)
         overrides = [self._validate_overrides(values) for values in state["groups"]]
-        _state_dict.check_same_keys("state", state["state"], self._states)
+        _state_dict.check_same_keys("state_dict's state", state["state"], self._states)
         pairs = [
             pair
             for name, to in self._states.items()
@@ -286,6 +302,7 @@ class Optimizer(HyperParams):
         for group, values in zip(self.groups, overrides, strict=True):
             group._overrides = values
         self.step_count, self.skipped_steps = counts.values()
+        self._half_stepped = False
         self._hyperparams_changed()
 
     def _identity(self) -> dict[str, Any]:
@@ -298,6 +315,7 @@ class Optimizer(HyperParams):
         }
 
     def __getstate__(self) -> dict[str, Any]:
+        self._check_whole()
         self._stepper.require_idle()
         names = ("_params", "_rule", "_states", "_hyperparams", "_constants")
         return {
@@ -319,7 +337,8 @@ class Optimizer(HyperParams):
 
     def __copy__(self) -> Self:
         raise TypeError(
-            "a shallow copy would step the same arrays with a count of its own; use copy.deepcopy"
+            "a shallow copy would share its arrays with this optimizer, but not its step count; "
+            "use copy.deepcopy"
         )
 
     def __repr__(self) -> str:

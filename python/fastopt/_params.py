@@ -36,9 +36,11 @@ class Params:
             return cls([params], "array", None, [1], [{}])
         items = _as_items(params)
         if items is None:
+            is_module = hasattr(params, "named_parameters")  # torch's
             raise TypeError(
                 f"{role} has type {type(params).__name__}, expected an array, a sequence, "
                 "a dict of arrays, or a list of groups"
+                + ("; pass dict(model.named_parameters())" if is_module else "")
             )
         if items and all(isinstance(item, Mapping) for item in items):
             return cls._parse_groups(items)
@@ -49,7 +51,10 @@ class Params:
         parsed = cls([], "groups")
         for i, group in enumerate(groups):
             if "params" not in group:
-                raise ValueError(f"params[{i}] is a group without the key 'params'")
+                raise ValueError(
+                    f"params[{i}] has no key 'params', expected a group as in "
+                    "[{'params': [...], 'lr': 0.1}]"
+                )
             role = f"params[{i}]['params']"
             part = cls.parse(group["params"], role)
             if part.form == "groups":
@@ -110,12 +115,12 @@ class Params:
         names = self.names if self.names is not None else []
         if set(names) != set(arrays) or self.names is None:
             raise ValueError(
-                f"{role} has the names {list(arrays)}, but {reference} has {names or 'no names'}"
+                f"{role} has names {list(arrays)}, but {reference} has {names or 'no names'}"
             )
         if len(set(names)) < len(names):
             raise ValueError(
-                f"{role} is matched by name, but {reference} has one in two groups ({names}): "
-                "give a list of groups, in the same order"
+                f"{role} is a dict, but two groups of {reference} have the same name ({names}); "
+                "pass a list of groups in the same order"
             )
         return [arrays[name] for name in names]
 
@@ -125,7 +130,9 @@ class Params:
         flat: list[Array] = []
         for i, (group, part, size) in enumerate(zip(grads, self.groups, self.group_sizes, strict=True)):
             if "grads" not in group:
-                raise ValueError(f"{role}[{i}] is a group without the key 'grads'")
+                raise ValueError(
+                    f"{role}[{i}] has no key 'grads', expected a group as in [{{'grads': [...]}}]"
+                )
             part_role, part_reference = f"{role}[{i}]['grads']", f"{reference}[{i}]['params']"
             arrays, _ = part.flatten(group["grads"], part_role, part_reference)
             if not isinstance(arrays, (list, tuple)):

@@ -82,6 +82,7 @@ def normals(seed: int, offset: int, rows: Any, n: int, start: int = 0) -> Any:
     return normal_quantile(uniforms(seed, offset, rows, n, start))
 
 
+@np.errstate(under="ignore")  # of the cast to float16: rounding to a subnormal number is no error
 def fill(values: Any, kind: str, scale: float, seed: int, offset: int) -> None:
     """Write the first row's numbers into ``values``, flat, in NumPy: normal ones times ``scale``, or
     uniform ones in +-``scale``. By parts that stay in cache."""

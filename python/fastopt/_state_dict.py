@@ -14,15 +14,23 @@ def check_keys(state: dict[str, Any], names: Iterable[str]) -> None:
     """A checkpoint has them."""
     _checks.mapping("state", state)
     if missing := [name for name in names if name not in state]:
-        raise ValueError(f"state_dict lacks {missing}")
+        raise ValueError(f"state_dict lacks the keys {missing}")
 
 
 def check_identity(theirs: dict[str, Any], mine: dict[str, Any]) -> None:
     """What a checkpoint must agree in with the object that loads it."""
     _checks.mapping("state", theirs)
     for key, value in mine.items():
-        if theirs.get(key) != value:
-            raise ValueError(f"state_dict has {key} {theirs.get(key)!r}, expected {value!r}")
+        if (found := theirs.get(key)) != value:
+            if key == "optimizer" and found is None:
+                raise ValueError(
+                    "state_dict has no key 'optimizer', expected the state of an optimizer"
+                )
+            if key == "names" and found is None:
+                raise ValueError(f"state_dict is of parameters without names, expected names {value!r}")
+            if key == "names" and value is None:
+                raise ValueError(f"state_dict has names {found!r}, expected parameters without names")
+            raise ValueError(f"state_dict has {key} {found!r}, expected {value!r}")
 
 
 def check_rule(theirs: dict[str, Any], mine: dict[str, Any], descriptions: dict[str, str]) -> None:
@@ -39,9 +47,9 @@ def check_length(name: str, theirs: Any, mine: Any) -> None:
 
 
 def check_same_keys(name: str, theirs: Any, mine: dict[str, Any]) -> None:
-    _checks.mapping(f"state_dict's {name}", theirs)
+    _checks.mapping(name, theirs)
     if set(theirs) != set(mine):
-        raise ValueError(f"state_dict's {name} has the entries {list(theirs)}, expected {list(mine)}")
+        raise ValueError(f"{name} has the keys {list(theirs)}, expected {list(mine)}")
 
 
 # ---- arrays ----

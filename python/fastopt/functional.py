@@ -172,14 +172,15 @@ def nesterov_lookahead(
     """
     if lr is None:
         if lr_in_velocity is False:
-            raise ValueError("nesterov_lookahead with lr_in_velocity=False needs lr=")
+            raise ValueError("nesterov_lookahead with lr_in_velocity=False requires lr=")
         lr = 0.0  # then of no matter
     single = not isinstance(param, (list, tuple))
     for i, p in enumerate([param] if single else param):
         if not is_array(p):
             at = "param" if single else f"params[{i}]"
             raise TypeError(f"{at} has type {type(p).__name__}, expected an array")
-    # Where momentum carries the parameters when there is no gradient.
+    # A step with zero gradients moves the parameters by momentum alone. The kernel computes it, so that every
+    # dtype, layout and library is rounded as in a step.
     points, velocity_copy = deepcopy_arrays(param), deepcopy_arrays(velocity)
     zero_grads = full_like(param, 0.0) if single else [full_like(p, 0.0) for p in param]
     momentum_step(
@@ -215,7 +216,7 @@ def adagrad_step(
     See :class:`fastopt.AdaGrad`.
     """
     if step is None and lr_decay != 0.0:
-        raise ValueError("adagrad_step with lr_decay needs step=")
+        raise ValueError("adagrad_step with lr_decay requires step=")
     hyper = {"lr": lr, "eps": eps, "eps_mode": eps_mode, "lr_decay": lr_decay}
     return make_step(
         adagrad_step, "adagrad", param, grad, [sum_sq], 1 if step is None else step, hyper, options
@@ -252,7 +253,7 @@ def rmsprop_step(
     See :class:`fastopt.RMSprop`.
     """
     if velocity is None and momentum != 0.0:
-        raise ValueError("rmsprop_step with momentum needs velocity=")
+        raise ValueError("rmsprop_step with momentum requires velocity=")
     hyper = {
         "lr": lr,
         "rho": rho,

@@ -20,6 +20,7 @@ from fastopt._generator import Generator
 from fastopt._typing import Self
 
 _BATCH_NORM_ARRAYS = ("gamma", "beta", "running_mean", "running_var")
+_BATCH_NORM_ENTRIES = (*_BATCH_NORM_ARRAYS, "num_batches_tracked")
 
 
 class Layer:
@@ -28,15 +29,15 @@ class Layer:
     training: bool = True
     _saved: Any = None
 
-    def train(self) -> Self:
-        """Behave as in training, from the next forward on; returns the layer."""
-        self.training = True
+    def train(self, mode: bool = True) -> Self:
+        """Use training mode (or, with ``mode=False``, evaluation mode) from the next forward on; returns
+        the layer."""
+        self.training = _checks.boolean("mode", mode)
         return self
 
     def eval(self) -> Self:
-        """Behave as in evaluation, from the next forward on; returns the layer."""
-        self.training = False
-        return self
+        """Use evaluation mode from the next forward on; returns the layer."""
+        return self.train(False)
 
     def forward(self, x: Array) -> Array:
         """The layer's output."""
@@ -49,7 +50,8 @@ class Layer:
     def _last_saved(self) -> Any:
         if self._saved is None:
             raise RuntimeError(
-                f"{type(self).__name__}.backward needs a forward before it, one for each call"
+                f"{type(self).__name__}.backward called without a preceding forward; "
+                "each backward needs a forward of its own"
             )
         return self._saved
 
@@ -111,10 +113,11 @@ class BatchNorm(Layer):
         like: Array | None = None,
     ) -> None:
         self.num_features = _checks.count("num_features", num_features)
-        self.eps, self.momentum, self.momentum_mode = eps, momentum, momentum_mode
-        self.unbiased, self.single_value = unbiased, single_value
-        self.axis, self.activation = axis, activation
         forward_options(True, momentum, momentum_mode, eps, axis, unbiased, single_value, activation)
+        # As built-in types: an array's owner could change it, and its lookup would take longer.
+        self.eps, self.momentum = float(eps), None if momentum is None else float(momentum)
+        self.momentum_mode, self.single_value = momentum_mode, single_value
+        self.unbiased, self.axis, self.activation = bool(unbiased), axis, activation
         if like is None:
             like = np.empty(self.num_features, np.float32)
         elif (shape := _core.check_array(like, "like")) != (self.num_features,):
@@ -133,7 +136,9 @@ class BatchNorm(Layer):
         and errors are those of :func:`fastopt.functional.batch_norm_forward`.
         """
         tracks = self.running_mean is not None
-        if self.gamma is None and not tracks:  # else x is found not to fit them
+        # A wrong number of channels does not fit gamma or running_mean, so that the call below raises. Only
+        # then, or without either, is it looked at here: a check before every call would cost host time.
+        if self.gamma is None and not tracks:
             self._check_channels(x)
         try:
             y, self._saved = F.batch_norm_forward(
@@ -188,12 +193,13 @@ class BatchNorm(Layer):
         """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's. One of another layer raises
         ``ValueError``, what is none ``TypeError``; nothing is changed then."""
         _checks.mapping("state", state)
-        _state_dict.check_same_keys("entries", state, self.state_dict())
+        _state_dict.check_same_keys("state_dict", state, dict.fromkeys(_BATCH_NORM_ENTRIES))
         count = _checks.count("num_batches_tracked", state["num_batches_tracked"])
         mine, values = {name: getattr(self, name) for name in _BATCH_NORM_ARRAYS}, {}
         for name, array in mine.items():
             if (array is None) != (state[name] is None):
-                raise ValueError(f"state_dict's {name} is {state[name]!r}, expected {array!r}")
+                found, expected = ("None" if a is None else "an array" for a in (state[name], array))
+                raise ValueError(f"state_dict's {name} is {found}, expected {expected}")
             if array is not None:
                 values[name] = _state_dict.convert_array(name, state[name], array)
         _core.check_targets([mine[name] for name in values], "", lambda _, i: [*values][i])
@@ -206,8 +212,9 @@ class BatchNorm(Layer):
         return {**self.__dict__, "_saved": None}
 
     def __repr__(self) -> str:
-        options = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, axis={self.axis}"
-        return f"BatchNorm({options}, activation={self.activation!r})"
+        affine, tracks = self.gamma is not None, self.running_mean is not None
+        options = {**self.__dict__, "affine": affine, "track_running_stats": tracks, "like": None}
+        return f"BatchNorm({self.num_features}{_changed_options(BatchNorm, options)})"
 
 
 class Dropout(Layer):
@@ -250,10 +257,14 @@ class Dropout(Layer):
         alpha: bool = False,
     ) -> None:
         _core.check_dropout(p, scaling, alpha, channel_axis)
-        if generator is None:
-            generator = secrets.randbits(64)
-        self.p, self.scaling, self.channel_axis, self.alpha = p, scaling, channel_axis, alpha
-        self.generator = generator if isinstance(generator, Generator) else Generator(generator)
+        if channel_axis is not None and not (-64 <= channel_axis < 64 and channel_axis != 0):
+            raise ValueError(
+                f"channel_axis must be an axis other than 0, the batch, in [-64, 64), got {channel_axis!r}"
+            )
+        self.p, self.scaling, self.channel_axis, self.alpha = float(p), scaling, channel_axis, alpha
+        if not isinstance(generator, Generator):
+            generator = Generator(secrets.randbits(64) if generator is None else _read_seed(generator))
+        self.generator = generator
 
     def forward(
         self,
@@ -301,9 +312,20 @@ class Dropout(Layer):
         return dx
 
     def __repr__(self) -> str:
-        options = f"{self.p}, generator={self.generator!r}"
-        if self.scaling != "inverted":
-            options += f", scaling={self.scaling!r}"
-        if self.channel_axis is not None:
-            options += f", channel_axis={self.channel_axis}"
-        return f"Dropout({options}, alpha=True)" if self.alpha else f"Dropout({options})"
+        return f"Dropout({self.p}{_changed_options(Dropout, self.__dict__)})"
+
+
+def _read_seed(generator: Any) -> int:
+    try:
+        return _checks.uint64("generator", generator)
+    except TypeError:
+        raise TypeError(
+            f"generator must be a fastopt.Generator or an integer seed, got {generator!r}"
+        ) from None
+
+
+def _changed_options(layer: type[Layer], values: dict[str, Any]) -> str:
+    """Keyword arguments of a layer that differ from their defaults, for its repr."""
+    defaults: dict[str, Any] = vars(layer)["__init__"].__kwdefaults__
+    changed = {name: values[name] for name in defaults if values[name] != defaults[name]}
+    return "".join(f", {name}={value!r}" for name, value in changed.items())

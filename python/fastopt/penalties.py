@@ -67,6 +67,8 @@ def of(opt: Optimizer) -> float:
     >>> fastopt.penalties.of(fastopt.SGD(w, l1=1.0, l2=2.0))
     32.0
     """
+    if not isinstance(opt, Optimizer):
+        raise TypeError(f"opt has type {type(opt).__name__}, expected an optimizer")
     return sum(l1(g.params, g.l1) + l2(g.params, g.l2) for g in opt.groups)
 
 

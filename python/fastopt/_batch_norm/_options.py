@@ -53,9 +53,11 @@ def batch_index(
 ) -> int:
     """The number of this batch; 1 where none is given, and running statistics need none."""
     if (running_mean is None) != (running_var is None):
-        raise ValueError("running_mean and running_var go together: give both or neither")
+        raise ValueError("pass both running_mean and running_var, or neither")
     if batch is not None:
         return _checks.count("batch", batch, least=1)
     if momentum is None and running_mean is not None:
-        raise ValueError("momentum=None averages over all batches and needs batch=, their number")
+        raise ValueError(
+            "momentum=None (cumulative average) requires batch=, the 1-based index of this batch"
+        )
     return 1

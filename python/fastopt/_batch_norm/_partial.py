@@ -18,11 +18,14 @@ Statistics = TypeVar("Statistics", BatchMoments, BatchNormSums)
 
 def _read_stats(kind: type[Statistics], name: str, stats: Any) -> Statistics:
     """Statistics as they are computed with; a plain tuple does, too."""
-    if not isinstance(stats, tuple) or len(stats) != len(kind._fields):
+    fields = kind._fields
+    if not isinstance(stats, tuple):
         raise TypeError(f"{name} has type {type(stats).__name__}, expected {kind.__name__}")
+    if len(stats) != len(fields):
+        raise TypeError(f"{name} has length {len(stats)}, expected {len(fields)} ({', '.join(fields)})")
     return kind._make(
         _check_count(f"{name}.n", value) if field == "n" else _as_float64(f"{name}.{field}", value)
-        for field, value in zip(kind._fields, stats, strict=True)
+        for field, value in zip(fields, stats, strict=True)
     )
 
 
@@ -30,7 +33,7 @@ def _check_count(name: str, value: Any) -> float:
     """A number of values, as statistics have it: a float, for a sum of floats to carry it along."""
     n = _checks.scalar(name, value)
     if not (n >= 0.0 and n.is_integer()):
-        raise ValueError(f"{name} must be a number of values, whole and 0 or more, got {value!r}")
+        raise ValueError(f"{name} must be a number of values, an integer of 0 or more, got {value!r}")
     return n
 
 

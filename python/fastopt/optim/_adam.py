@@ -97,9 +97,10 @@ class Adam(Optimizer):
             "nesterov": nesterov,
             "amsgrad_max": amsgrad_max,
         }
+        amsgrad = _checks.boolean("amsgrad", amsgrad)
         super().__init__(
             params,
-            "adam_amsgrad" if _checks.boolean("amsgrad", amsgrad) else "adam",
+            "adam_amsgrad" if amsgrad else "adam",
             hyper,
             options,
             fixed={"amsgrad": amsgrad},

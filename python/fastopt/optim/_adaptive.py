@@ -149,10 +149,11 @@ class RMSprop(Optimizer):
             "momentum": momentum,
             "lr_in_velocity": lr_in_velocity,
         }
+        centered = _checks.boolean("centered", centered)
         super().__init__(
             params,
             lambda groups: rmsprop_rule(
-                _checks.boolean("centered", centered),
+                centered,
                 has_momentum(momentum) or any(has_momentum(group["momentum"]) for group in groups),
             ),
             hyper,
@@ -168,6 +169,7 @@ class RMSprop(Optimizer):
         values = super()._validate(values)
         if values.get("momentum", 0.0) != 0.0 and "velocity" not in self._states:
             raise ValueError(
-                "momentum must be above 0 from the start to be changed: this optimizer has no velocity"
+                "momentum cannot be set: this RMSprop was created with momentum=0 and has no velocity; "
+                "create it with momentum above 0"
             )
         return values

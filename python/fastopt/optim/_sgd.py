@@ -169,7 +169,8 @@ class Nesterov(Optimizer):
         ``form="applied"``, whose gradient is taken at the parameters themselves."""
         if self.form != "lookahead":
             raise ValueError(
-                f"form={self.form!r} has no point to look ahead to: take its gradient at the parameters"
+                f"lookahead needs form='lookahead', but this optimizer has form={self.form!r}; "
+                "compute the gradient at the parameters"
             )
         points: list[Array] = []
         for group in self.groups:
