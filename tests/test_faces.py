@@ -150,6 +150,12 @@ def printed(code: list[str], isa: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_closed_pipe_ends_the_configuration_quietly() -> None:
+    pipe = "import subprocess, sys; r, w = __import__('os').pipe(); __import__('os').close(r); "
+    call = "print(subprocess.run([sys.executable, '-m', 'fastopt'], stdout=w, stderr=-1).stderr)"
+    assert printed(["-c", pipe + call], "").stdout.strip() == "b''"
+
+
 @pytest.mark.parametrize("isa", _core.isas_supported())
 def test_configuration_is_printed(isa: str) -> None:
     run = printed(["-m", "fastopt"], isa)

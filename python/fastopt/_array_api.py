@@ -1,4 +1,4 @@
-"""What is no kernel's work is done by the arrays' own library, under the names of the array API standard."""
+"""Array operations outside the kernels, done by the array's own library through the array API standard."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from fastopt._array_utils import Array, dtype_name, full_like, has_numpy_view, i
 
 
 def check_array(name: str, array: Any) -> Array:
-    """``array`` itself where its library can compute; torch's without its graph, a buffer as NumPy's view."""
-    if _has_mask(array):  # which would be lost on the way
+    """Return an array that its library can compute with: a torch tensor detached, a buffer as a NumPy view,
+    any other array as it is."""
+    if _has_mask(array):  # the mask would be lost
         raise TypeError(f"{name} has a mask, expected a plain array")
     if isinstance(array, np.ndarray):
         return array
@@ -26,18 +27,18 @@ def check_array(name: str, array: Any) -> Array:
 
 
 def _has_mask(array: Any) -> bool:
-    """Whether it is one of NumPy's masked arrays: by name, as their module is loaded with the first of them."""
+    """Whether it is a masked array of NumPy. Checked by name, as ``numpy.ma`` is imported only when it is used."""
     kinds = type(array).__mro__
     return any(k.__name__ == "MaskedArray" and k.__module__.startswith("numpy.ma") for k in kinds)
 
 
 def detach(array: Array) -> Array:
-    """``array`` to be read only: what requires a gradient of torch's gets none from here."""
+    """Return ``array`` for reading: a torch tensor that requires grad is detached."""
     return array.detach() if getattr(array, "requires_grad", False) else array
 
 
 def namespace(array: Array) -> Any:
-    """The functions that compute with ``array``, which :func:`check_array` gave."""
+    """Return the array API namespace of ``array``, which :func:`check_array` returned."""
     if isinstance(array, np.ndarray):
         return np
     if library_of(array) == "cupy":
@@ -55,7 +56,8 @@ def namespace(array: Array) -> Any:
 
 
 def asarray_like(values: Any, array: Array, dtype: Any = None) -> Array:
-    """``values``, of the host or already of the library of ``array``, in that library and on its device."""
+    """Convert ``values`` (NumPy, a sequence or already of this library) to an array of the library of ``array``,
+    on its device."""
     same_type = type(values) is type(array)
     if same_type and dtype is None:
         return values
@@ -69,18 +71,18 @@ def asarray_like(values: Any, array: Array, dtype: Any = None) -> Array:
 
 
 def to_numpy(array: Any) -> Any:
-    """``array``, or a sequence of numbers, as an array of NumPy."""
+    """Convert an array of any library, or a sequence of numbers, to a NumPy array on the host."""
     if hasattr(array, "get") and hasattr(array, "__cuda_array_interface__"):  # CuPy's
         array = array.get()
     elif hasattr(array, "cpu"):  # torch's
         array = array.detach().cpu()
-        if dtype_name(array) == "bfloat16":  # of which it gives NumPy the bits alone
+        if dtype_name(array) == "bfloat16":  # torch exports it to NumPy only as raw bits
             return array.view(sys.modules["torch"].int16).numpy().view(ml_dtype("bfloat16"))
     return np.asarray(array)
 
 
 def _numpy_to_torch(array: Any) -> Array:
-    """An array of NumPy's as torch's; torch complains of memory that is read-only or in reversed order."""
+    """Convert a NumPy array to a torch tensor; torch does not take read-only memory or negative strides."""
     torch, array = sys.modules["torch"], np.require(array, requirements=["C", "W"])
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
@@ -88,7 +90,7 @@ def _numpy_to_torch(array: Any) -> Array:
 
 
 def ml_dtype(name: str) -> np.dtype[Any]:
-    """A dtype that NumPy has from another package, bfloat16 for one."""
+    """Return a NumPy dtype, such as bfloat16, that the package ml_dtypes defines."""
     try:
         import ml_dtypes
     except ImportError:
@@ -104,7 +106,7 @@ EXPECTED_FLOATING = f"expected {', '.join(FLOATING_DTYPES[:-1])} or {FLOATING_DT
 
 
 def is_floating(array: Array) -> bool:
-    """Whether it holds real numbers; 16-bit ones of ml_dtypes, which NumPy counts as void, too."""
+    """Whether it has one of the floating-point dtypes, including bfloat16, which NumPy counts as void."""
     return dtype_name(array) in FLOATING_DTYPES
 
 
@@ -116,7 +118,7 @@ def check_floating(name: str, array: Any) -> Array:
 
 
 def copy_array(array: Any, dtype: str | None = None) -> Array:
-    """A new array with the same values, its own order in memory, and no autograd graph."""
+    """Return a copy with the same values and memory order and without an autograd graph."""
     new = full_like(array, 0.0, dtype)
     if not is_mutable(new):
         return namespace(array).asarray(array, dtype=new.dtype, copy=True)
@@ -125,7 +127,7 @@ def copy_array(array: Any, dtype: str | None = None) -> Array:
 
 
 def take_rows(array: Array, rows: Any) -> Array:
-    """Samples by a slice or by their numbers, an array of NumPy."""
+    """Select samples by a slice or by a NumPy array of their indices."""
     if isinstance(array, np.ndarray) or isinstance(rows, slice):
         return array[rows]
     return namespace(array).take(array, asarray_like(rows, array), axis=0)

@@ -1,4 +1,4 @@
-"""What an array is, to Python, and new ones like it: of its own library, on its device."""
+"""Array detection, and creation of arrays like a given one (same library and device)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from fastopt import _core
 
-Array = Any  # NumPy, CuPy, torch, or whatever else speaks a protocol that csrc/bind/array.cpp reads
-Arrays = Any  # one of them, or a list
+Array = Any  # of NumPy, CuPy, torch or any library with a protocol that csrc/bind/array.cpp reads
+Arrays = Any  # one array, or a list of arrays
 
 
 def is_array(obj: object) -> bool:
@@ -26,7 +26,8 @@ def is_array(obj: object) -> bool:
 
 
 def _has_attr(obj: object, name: str) -> bool:
-    """Whether ``obj`` has the attribute, be it one that raises: the core says what."""
+    """Whether ``obj`` has the attribute. One whose getter raises counts as present, so that the core reports
+    the error."""
     try:
         return hasattr(obj, name)
     except Exception:
@@ -34,7 +35,7 @@ def _has_attr(obj: object, name: str) -> bool:
 
 
 def has_numpy_view(obj: object) -> bool:
-    """Whether ``np.asarray`` makes a view of it."""
+    """Whether ``np.asarray`` returns a view of ``obj``."""
     if _has_attr(obj, "__array_interface__"):
         return True
     try:
@@ -45,38 +46,38 @@ def has_numpy_view(obj: object) -> bool:
 
 
 def library_of(array: Array) -> str:
-    """The package of its type, or CuPy or torch where one of theirs is what that is derived from."""
+    """Return the top-level package of the array's type; ``cupy`` or ``torch`` for types derived from theirs."""
     packages = [kind.__module__.partition(".")[0] for kind in type(array).__mro__]
     return next((name for name in packages if name in {"cupy", "torch"}), packages[0])
 
 
 def dtype_name(array: Array) -> str:
-    """Its dtype as NumPy calls it, whatever the library: ``float32``, not ``torch.float32``."""
+    """Return NumPy's name of the dtype, for every library: ``float32``, not ``torch.float32``."""
     return str(array.dtype).rpartition(".")[2]
 
 
 def compute_dtype_name(array: Array) -> str:
-    """The dtype in which ``array`` is computed with: float64 for float64, float32 for all else."""
+    """Return the dtype in which ``array`` is computed: float64 for float64, else float32."""
     return "float64" if dtype_name(array) == "float64" else "float32"
 
 
 def full_like(array: Array, fill: float, dtype: str | None = None) -> Array:
-    """A new array of the same library, device, shape and order in memory."""
+    """Return a new array of the same library, device, shape and memory order, filled with ``fill``."""
     return _new_like("full_like", array, fill, dtype=dtype)
 
 
 def empty_like(array: Array) -> Array:
-    """The same, with whatever stands in memory."""
+    """Like :func:`full_like`, but uninitialized."""
     kind = type(array)
     if kind is np.ndarray:
         return np.empty_like(array)
     if kind.__module__ == "cupy" and kind.__name__ == "ndarray" and _is_local_c_contiguous(array):
-        return kind(array.shape, array.dtype)  # keeps the host for less long than CuPy's empty_like
+        return kind(array.shape, array.dtype)  # less host time than CuPy's empty_like
     return _new_like("empty_like", array)
 
 
 def _is_local_c_contiguous(array: Array) -> bool:
-    """Whether an array of CuPy's is in row-major order, and on the device that is the current one."""
+    """Whether a CuPy array is C-contiguous and on the current device."""
     current = sys.modules["cupy"].cuda.runtime.getDevice()
     return bool(array.flags.c_contiguous and array.data.device_id == current)
 
@@ -89,7 +90,7 @@ def _new_like(make: str, array: Array, *fill: float, dtype: str | None = None) -
         torch_dtype = getattr(torch, dtype) if dtype else detached.dtype
         return getattr(torch, make)(detached, *fill, dtype=torch_dtype)
     if library == "cupy":
-        with array.device:  # else it would be the current one
+        with array.device:  # the default is the current device
             return getattr(sys.modules["cupy"], make)(array, *fill, dtype=dtype)
     if not isinstance(array, np.ndarray) and hasattr(array, "__array_namespace__"):
         return getattr(array.__array_namespace__(), make)(array, *fill, dtype=dtype)
@@ -107,12 +108,12 @@ def _view(array: Array) -> Any:
 
 
 def is_mutable(new: Array) -> bool:
-    """Whether a new array can be written to. JAX's never can, but say so only when it is tried."""
+    """Whether a new array can be written to. JAX arrays cannot, which only an attempt shows."""
     if isinstance(new, np.ndarray) or library_of(new) in {"cupy", "torch"}:
         return True
     try:
         if len(new.shape):
-            new[:0] = 0.0  # of which nothing is moved
+            new[:0] = 0.0  # an empty slice: nothing is moved
         else:
             new[...] = new
     except TypeError:
@@ -121,7 +122,7 @@ def is_mutable(new: Array) -> bool:
 
 
 def state_like(param: Array, fill: float, dtype: str | None) -> Array:
-    """A state of a parameter, of ``dtype`` if that is of 16 bits."""
+    """Return a state array for ``param``; in ``dtype``, if given and the parameter is 16-bit."""
     return full_like(param, fill, dtype if dtype and _is_16_bit(param) else None)
 
 
@@ -131,14 +132,14 @@ def _is_16_bit(array: Array) -> bool:
 
 
 def deepcopy_arrays(arrays: Arrays) -> Arrays:
-    """Copies of their kind; of a ``memoryview``, which has none, an array of NumPy's."""
+    """Deep-copy one array or a list of arrays. A ``memoryview`` is copied to a NumPy array."""
     if isinstance(arrays, (list, tuple)):
         return [deepcopy_arrays(array) for array in arrays]
     return np.array(arrays) if isinstance(arrays, memoryview) else copy.deepcopy(arrays)
 
 
 def result_like(array: Array, role: str, out: Array | None = None) -> Array:
-    """Where to write a result: ``out``, or a new array like this one."""
+    """Return the array to write a result to: ``out``, or a new array like ``array``."""
     if out is not None:
         return out
     if type(array) is np.ndarray:

@@ -1,4 +1,4 @@
-"""What this build of fastopt is and runs on."""
+"""The configuration of this build and of the machine, and the number of threads."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _OPTIONAL = (
     "threadpoolctl",
 )
 
-# More than any machine has cores; and far from where OpenMP, which cannot be told no, finds that the system
-# gives it no more threads, and ends the process.
+# More than any machine has cores, and far below the number at which the system refuses OpenMP more threads,
+# on which OpenMP ends the process.
 MOST_THREADS = 1024
 
 
 def get_num_threads() -> int:
-    """The number of threads a large enough step uses: what :func:`set_num_threads` said, else OpenMP's
-    (``OMP_NUM_THREADS``, threadpoolctl); 1 in a forked child."""
+    """Return the number of threads that a large enough step uses: the number passed to
+    :func:`set_num_threads`, else OpenMP's (``OMP_NUM_THREADS``, threadpoolctl); 1 in a forked child."""
     return _core.get_num_threads()
 
 
 def set_num_threads(n: int) -> None:
-    """Use ``n`` threads, at most 1024; 0 leaves it to OpenMP. Results do not depend on it.
+    """Use ``n`` threads, at most 1024; 0 restores OpenMP's number. Results do not depend on it.
 
-    ``ValueError`` for a number that is negative or larger, ``TypeError`` for what is no whole number.
+    Raises ``ValueError`` if ``n`` is negative or above 1024, ``TypeError`` if it is not an integer.
     """
     if not 0 <= (threads := _checks.integer("n", n)) <= MOST_THREADS:
         raise ValueError(f"n must lie in [0, {MOST_THREADS}], got {n!r}")
@@ -49,7 +49,7 @@ def _cuda() -> str:
 
 
 def config() -> dict[str, str]:
-    """What :func:`show_config` prints, name by name."""
+    """Return the names and values that :func:`show_config` prints."""
     lines = {
         "fastopt": metadata.version("fastopt"),
         "compiler": _core.COMPILER,
@@ -69,7 +69,7 @@ def config() -> dict[str, str]:
 
 
 def show_config() -> None:
-    """Print version, compiler, instruction sets built and chosen, threads, CUDA, optional packages."""
+    """Print version, compiler, instruction sets (built, supported, used), threads, CUDA and optional packages."""
     lines = config()
     width = max(map(len, lines))
     for name, value in lines.items():

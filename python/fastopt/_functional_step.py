@@ -1,4 +1,4 @@
-"""Which rule makes a step, with which hyper-parameters, and a step without an object behind it."""
+"""Selection of rules and hyper-parameters, and the stateless step of :mod:`fastopt.functional`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from fastopt._options import DEFAULTS, StepOptions
 
 
 def nesterov_rule(form: str) -> str:
-    """The rule that makes the step of this form of Nesterov's momentum. ``"lookahead"`` has momentum's:
-    it differs in where the gradient is taken."""
+    """Return the rule of this form of Nesterov's momentum. ``"lookahead"`` steps as plain momentum does; only
+    the point at which the gradient is taken differs."""
     rules = {"lookahead": "momentum", "applied": "nesterov"}
     return rules[_checks.choice("form", form, rules)]
 
 
 def rmsprop_rule(centered: bool, with_momentum: bool) -> str:
-    """The rule's name for this kind of RMSprop."""
+    """Return the rule of this variant of RMSprop."""
     return "rmsprop" + "_centered" * centered + "_momentum" * with_momentum
 
 
 def has_momentum(momentum: Any) -> bool:
-    """Whether RMSprop needs a velocity for it. What is no number at all is refused later, by name."""
+    """Whether RMSprop needs a velocity for ``momentum``. A value that is no number is rejected later."""
     try:
         return float(momentum) != 0.0
     except (TypeError, ValueError, OverflowError):
@@ -34,7 +34,7 @@ def has_momentum(momentum: Any) -> bool:
 def velocity_hyper(
     lr: float, momentum: float, dampening: float, first_step: str, lr_in_velocity: bool
 ) -> dict[str, Any]:
-    """Hyper-parameters of a velocity."""
+    """Return the hyper-parameters of rules with a velocity."""
     return {
         "lr": lr,
         "momentum": momentum,
@@ -45,7 +45,7 @@ def velocity_hyper(
 
 
 def velocity_step(name: str, step: int | None, dampening: float, first_step: str) -> int:
-    """The step, which matters only to a dampened first one."""
+    """Return the step number, which is required only if the first step differs (dampening)."""
     if step is None and dampening != 0.0 and first_step == "grad":
         raise ValueError(
             f"{name} with dampening requires step=, because the first step is not dampened"
@@ -63,7 +63,7 @@ def make_step(
     hyper: dict[str, Any],
     options: StepOptions,
 ) -> bool:
-    """The step that a function of :mod:`fastopt.functional` makes with this rule."""
+    """Make the step of the function ``of`` with this rule; return whether it stepped."""
     if options and not options.keys() <= DEFAULTS.keys():
         _checks.option_names(of.__name__, options, [*getfullargspec(of).kwonlyargs, *DEFAULTS])
     single = not isinstance(param, (list, tuple))

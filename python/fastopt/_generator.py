@@ -1,4 +1,4 @@
-"""Where dropout's random numbers come from."""
+"""The generator of offsets for random numbers of dropout and initialization."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_UINT64 = 2**64 - 1
 
 
 def _key(seed: int, stream: int) -> int:
-    """The seed itself, or one mixed of both by words that no array's elements ever read."""
+    """Return the seed itself, or a key mixed from both with words that no array element uses."""
     if stream == 0:
         return seed
     low, high, _, _ = philox4x32(seed=seed, offset=stream, index=_MAX_UINT64)
@@ -20,16 +20,17 @@ def _key(seed: int, stream: int) -> int:
 
 
 class Generator:
-    """Hands out offsets, each once: the random numbers of one :func:`fastopt.functional.dropout_forward` call
-    are those of a key and an offset.
+    """A source of offsets, each returned once. A key and an offset determine the random numbers of one
+    :func:`fastopt.functional.dropout_forward` call.
 
     Args:
-        seed: a whole number in [0, 2**64).
-        stream: likewise; the ranks of a data-parallel job take one seed and a stream each. Stream 0 has the
-            seed for its key, another one the first two words of
+        seed: an integer in [0, 2**64).
+        stream: an integer in [0, 2**64). In a data-parallel job, use one seed and a different stream per rank.
+            The key of stream 0 is the seed; the key of another stream is the first two words of
             ``philox4x32(seed=seed, offset=stream, index=2**64 - 1)``.
 
-    It may be shared by layers and threads, copied and pickled. A :meth:`state_dict` resumes the same masks.
+    A generator may be shared by layers and threads, copied and pickled. Loading its :meth:`state_dict` resumes
+    the same masks.
 
     >>> import fastopt
     >>> generator = fastopt.Generator(7)
@@ -58,26 +59,26 @@ class Generator:
 
     @property
     def seed(self) -> int:
-        """As it was given."""
+        """The seed passed to the constructor."""
         return self._seed
 
     @property
     def stream(self) -> int:
-        """As it was given."""
+        """The stream passed to the constructor."""
         return self._stream
 
     @property
     def key(self) -> int:
-        """What to give a function of :mod:`fastopt.functional` as its ``seed``."""
+        """The value to pass to functions of :mod:`fastopt.functional` as ``seed``."""
         return self._key
 
     @property
     def offset(self) -> int:
-        """The offset that is handed out next."""
+        """The offset that :meth:`next_offset` returns next."""
         return self._offset
 
     def next_offset(self) -> int:
-        """An offset that nobody had before."""
+        """Return the next unused offset. Raises ``OverflowError`` after 2**64 - 1 offsets."""
         with self._lock:
             offset = self._offset
             if offset == _MAX_UINT64:
@@ -86,18 +87,19 @@ class Generator:
         return offset
 
     def _undo_next_offset(self, offset: int) -> None:
-        """Of a call that was refused, unless somebody else has had the next one since."""
+        """Take back the offset of a call that raised, unless another one has been returned since."""
         with self._lock:
             if self._offset == offset + 1:
                 self._offset = offset
 
     def state_dict(self) -> dict[str, int]:
-        """What :meth:`load_state_dict` needs to go on with the same numbers."""
+        """Return the state from which :meth:`load_state_dict` resumes the same numbers."""
         with self._lock:
             return {"seed": self._seed, "stream": self._stream, "offset": self._offset}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Take up a :meth:`state_dict`. ``ValueError`` or ``TypeError`` if it is none; then nothing changes."""
+        """Load a state returned by :meth:`state_dict`. Raises ``ValueError`` or ``TypeError`` if it does not fit; the
+        object is then unchanged."""
         _checks.mapping("state", state)
         _state_dict.check_same_keys("state_dict", state, self.state_dict())
         self._set(**state)

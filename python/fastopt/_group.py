@@ -1,4 +1,4 @@
-"""A group of parameters: what it sets for itself, and what it leaves to its optimizer."""
+"""A group of parameters with hyper-parameters that override those of its optimizer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fastopt._hyperparams import BETAS, HyperParams, raise_not_settable, update_
 
 
 class Group(HyperParams):
-    """A stretch of the parameters with hyper-parameters of its own.
+    """A group of parameters that can override hyper-parameters of its optimizer.
 
-    What it does not set itself is the optimizer's: ``opt.groups[1].lr = 0.1`` lets the second group part
-    from ``opt.lr``.
+    Every other hyper-parameter is the optimizer's. After ``opt.groups[1].lr = 0.1`` the second group no longer
+    follows ``opt.lr``.
     """
 
     _opt: Any  # an Optimizer, whose module imports this one

@@ -1,4 +1,4 @@
-"""Hyper-parameters as users give them, checked, and made what an optimizer keeps."""
+"""Validation and conversion of hyper-parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BETAS = "betas"
 
 
 class HyperParams:
-    """The attributes that every optimizer has, and every group, whatever the rule."""
+    """The hyper-parameters of every optimizer and every group."""
 
     lr: float
     l1: float
@@ -31,14 +31,14 @@ class HyperParams:
 
 
 def with_betas(names: Iterable[str]) -> list[str]:
-    """The names of hyper-parameters, and ``betas`` where there are ``beta1`` and ``beta2``."""
+    """Return the names of hyper-parameters, with ``betas`` added if ``beta1`` is among them."""
     names = list(names)
     return [*names, BETAS] if "beta1" in names else names
 
 
 def expand_betas(values: dict[str, Any]) -> dict[str, Any]:
-    """``betas=(b1, b2)`` as ``beta1`` and ``beta2``."""
-    values = dict(values)  # a number's own code may change the caller's
+    """Replace ``betas=(b1, b2)`` by ``beta1`` and ``beta2``."""
+    values = dict(values)  # a copy: reading a number may run code that changes the caller's dict
     if BETAS not in values:
         return values
     betas = values.pop(BETAS)
@@ -49,7 +49,7 @@ def expand_betas(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def validate(rule: str, values: dict[str, Any]) -> dict[str, Any]:
-    """What to keep of them."""
+    """Validate hyper-parameters and return them as built-in Python values."""
     values = expand_betas(values)
     _core.check_hyper(rule, values)
     return {name: _checks.builtin(value) for name, value in values.items()}
@@ -58,7 +58,8 @@ def validate(rule: str, values: dict[str, Any]) -> dict[str, Any]:
 def update_or_rollback(
     values: dict[str, Any], new: dict[str, Any], on_change: Callable[[], None]
 ) -> None:
-    """Add new values, unless a device that is told of them cannot be told: then all is as before."""
+    """Update ``values`` with ``new`` and call ``on_change``, which may notify a device. If that raises, restore
+    ``values``."""
     before = dict(values)
     values.update(new)
     try:
@@ -77,14 +78,14 @@ _HINTS = {
 
 
 def raise_not_settable(owner: str, obj: object, name: str) -> NoReturn:
-    """It is no attribute, or none to be set."""
+    """Raise the ``AttributeError`` for an attribute that does not exist or cannot be set."""
     if hasattr(obj, name):
         raise AttributeError(f"{name} of {owner} cannot be set{_HINTS.get(name, '')}")
     raise AttributeError(f"{owner} has no attribute '{name}', and no attributes can be added")
 
 
 def check_group_options(owner: str, rule: str, values: dict[str, Any], fixed: Iterable[str]) -> None:
-    """A group may have values of these names."""
+    """Check that a group may set the hyper-parameters in ``values``."""
     for name in values:
         if name in (*_core.LIST_HYPER, *fixed):
             raise TypeError(f"{name} is set for the whole optimizer and cannot differ between groups")

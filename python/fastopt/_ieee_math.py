@@ -1,9 +1,10 @@
-"""Elementary functions made of IEEE operations alone. One libm may differ from another by an ulp; the sums and
-products below, each rounded as IEEE 754 says, cannot.
+"""Elementary functions from IEEE operations only. Results of two libms may differ by an ulp; sums and products,
+which IEEE 754 rounds in one way, are the same everywhere.
 
-They take floats or NumPy arrays of float64 and are good to a few units in the last place. But :func:`power`
-doubles its error with each squaring, up to a unit for each of the exponent: 58 at 0.999**1000, 5,069 at
-0.999999**1000000. With a fraction in the exponent it loses as many more as the power's logarithm counts.
+They take floats or float64 NumPy arrays and are accurate to a few units in the last place, except
+:func:`sin_pi` near 0 and :func:`power`. The error of :func:`power` doubles with each squaring, up to one unit per
+unit of the exponent: 58 at 0.999**1000, 5,069 at 0.999999**1000000. For a fractional exponent the error grows by
+as many units as the logarithm of the power.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any
 import numpy as np
 
 PI, LN_2, SQRT_HALF = 3.141592653589793, 0.6931471805599453, 0.7071067811865476
-# ln 2 in two parts, the first of which ends in zeros: its products with exponents are exact.
+# ln 2 in two parts. The first ends in zeros, so that its products with exponents are exact.
 LN_2_HIGH, LN_2_LOW = float.fromhex("0x1.62e42feep-1"), 1.9082149292705877e-10
 
-# Taylor's, lowest power first: as many as the last place of a double needs.
+# Taylor coefficients, lowest power first, as many as the last place of a double needs.
 ATANH = [1 / (2 * k + 1) for k in range(11)]  # in s**2, up to 0.03
 EXP = [1 / factorial(k) for k in range(14)]  # in r, up to ln(2) / 2
 COS = [(-1) ** k / factorial(2 * k) for k in range(9)]  # in x**2, x up to pi / 4
@@ -25,7 +26,7 @@ SIN = [(-1) ** k / factorial(2 * k + 1) for k in range(9)]
 
 
 def polynomial(coefficients: list[float], x: Any) -> Any:
-    """Horner's scheme; the constant stands first."""
+    """Evaluate a polynomial by Horner's scheme; the constant coefficient is the first."""
     value = coefficients[-1]
     for c in reversed(coefficients[:-1]):
         value = value * x + c
@@ -44,15 +45,15 @@ def log(x: Any) -> Any:
 
 @np.errstate(under="ignore")  # where the result is 0 or subnormal, whatever np.seterr says
 def exp(x: Any) -> Any:
-    """e**x, for x up to 700: with k whole and \\|r\\| <= ln 2 / 2, e**(k ln 2 + r) = 2**k e**r."""
-    x = np.maximum(x, -800.0)  # where it is 0 already
+    """e**x, for x up to 700: with an integer k and \\|r\\| <= ln 2 / 2, e**(k ln 2 + r) = 2**k e**r."""
+    x = np.maximum(x, -800.0)  # e**-800 is already 0
     k = np.rint(x / LN_2)
     return np.ldexp(polynomial(EXP, (x - k * LN_2_HIGH) - k * LN_2_LOW), k.astype(np.int32))
 
 
 def power(base: float, exponent: float) -> float:
-    """base**exponent for base and exponent of 0 or more: the whole part of the exponent by repeated
-    squaring, as the kernels raise their betas."""
+    """base**exponent for base and exponent of 0 or more. The integer part of the exponent is computed by repeated
+    squaring, as in the kernels for powers of beta."""
     n = int(exponent)
     value = float(exp((exponent - n) * log(base))) if base and exponent != n else 1.0
     if not base and exponent:
@@ -79,8 +80,8 @@ def sin_pi(t: Any) -> Any:
 
 
 # Wichura 1988, Algorithm AS 241 (PPND16), Applied Statistics 37: numerators and denominators for the middle,
-# \|u - 1/2\| <= 0.425, in 0.425**2 - (u - 1/2)**2, and for the two parts of the tails, in r = sqrt(-log(tail)),
-# less 1.6 up to r = 5 and less 5 beyond.
+# \|u - 1/2\| <= 0.425, in 0.425**2 - (u - 1/2)**2, and for the two parts of the tails, with
+# r = sqrt(-log(tail)): in r - 1.6 for r <= 5, in r - 5 beyond.
 MIDDLE = (
     [
         3.3871328727963666080e0,
@@ -154,7 +155,7 @@ def _ratio(fit: tuple[list[float], list[float]], x: Any) -> Any:
 
 
 def normal_quantile(u: Any) -> Any:
-    """The number that a standard normal variable stays below with probability ``u``, an array in (0, 1)."""
+    """Quantile function of the standard normal distribution for an array ``u`` in (0, 1)."""
     q = u - 0.5
     value = q * _ratio(MIDDLE, 0.180625 - q * q)
     outer = np.abs(q) > 0.425

@@ -1,4 +1,4 @@
-"""Norms of lists of arrays, and clipping by them; public as part of :mod:`fastopt.functional`."""
+"""Norms of lists of arrays and gradient clipping; public as part of :mod:`fastopt.functional`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fastopt._params import LabelFn, Params
 def global_norm(arrays: Arrays, *, norm_type: float | Literal["2", "1", "max"] = 2) -> float:
     r"""The norm of all elements of all arrays, :math:`\sqrt{\sum_i x_i^2}`, in one read.
 
-    It does not overflow or vanish where the result is itself in range, and has the same bits however
-    the elements are cut into arrays.
+    It does not overflow or underflow if the result is in range, and it is bitwise identical however the
+    elements are split into arrays.
 
     Args:
         arrays: one array, or a list, tuple or dict of arrays; only read.
@@ -37,7 +37,7 @@ def clip_grad_norm(
     clip_eps: float = 1e-6,
     scope: Literal["global", "tensor"] = "global",
 ) -> float | list[float]:
-    r"""Scale gradients in place by :math:`\min(1, c / (\lVert g \rVert + \mathtt{clip\_eps}))`; a step with
+    r"""Scale gradients in place by :math:`\min(1, c / (\lVert g \rVert + \mathtt{clip\_eps}))`. A step with
     ``clip_norm`` does the same without the extra write.
 
     Args:
@@ -45,7 +45,7 @@ def clip_grad_norm(
         max_norm: :math:`c`, 0 or more.
         norm_type: as in :func:`global_norm`.
         clip_eps: 1e-6 as in torch, or 0 as in optax and Keras.
-        scope: one norm for all, or one for each array.
+        scope: ``"global"`` for one norm of all arrays, ``"tensor"`` for one per array.
 
     Returns:
         The norm before clipping; with ``scope="tensor"`` a list of norms, in the order of the arrays.
@@ -80,7 +80,7 @@ def clip_grad_value(grads: Arrays, value: float) -> None:
 
 
 def _as_list(role: str, arrays: Any) -> tuple[list[Array], LabelFn | None]:
-    """Arrays as a list, and what messages call them."""
+    """Return the arrays as a list, and their labels for messages."""
     if isinstance(arrays, (list, tuple)):
         return list(arrays), None
     if is_array(arrays):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastopt import _checks, _core, _hyperparams, _state_dict
 from fastopt._array_utils import Array, deepcopy_arrays, state_like
-from fastopt._concurrency import no_concurrent_step, watch_forks
+from fastopt._concurrency import check_not_forked_in_step, no_concurrent_step, watch_forks
 from fastopt._group import Group
 from fastopt._hyperparams import HyperParams
 from fastopt._options import DEFAULTS, StepOptions
@@ -59,7 +59,7 @@ class Optimizer(HyperParams):
     _hyperparams: dict[str, Any]
     _hyperparams_dirty: bool  # whether the stepper has yet to be told of them
     _stepper: _core.Stepper
-    _half_stepped: bool = False  # in a process that was forked in the middle of a step
+    _forked_in_step: bool = False
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Optimizer(HyperParams):
     def _rebuild_stepper(self, states: dict[str, list[Array]]) -> None:
         """A new stepper over these lists; it notices later changes *in* them itself."""
         params, old = self._params, self.__dict__.get("_stepper")
-        if old is not None and not self._half_stepped:
+        if old is not None and not self._forked_in_step:
             old.require_idle()  # its count would be lost
         single = params.form == "array"
         stepper = _core.Stepper(
@@ -225,7 +225,7 @@ class Optimizer(HyperParams):
 
     def _push_hyperparams(self) -> None:
         """Hand the hyper-parameters down; they were checked when they were set."""
-        self._check_whole()
+        check_not_forked_in_step(self)
         # On the way of every step with a schedule, so past __setattr__.
         self.__dict__["_hyperparams_dirty"] = False  # first: another thread may set one meanwhile
         try:
@@ -242,18 +242,6 @@ class Optimizer(HyperParams):
         if self._stepper.on_device:
             self._push_hyperparams()
 
-    def _forked_during_step(self) -> None:
-        """Replace the stepper, which would be busy forever; refuse steps until a state is loaded."""
-        self._half_stepped = True
-        self._rebuild_stepper(self._states)
-
-    def _check_whole(self) -> None:
-        if self._half_stepped:
-            raise RuntimeError(
-                "this process was forked while another thread stepped this optimizer, so that its arrays may "
-                "be half written; load the parameters, then call load_state_dict"
-            )
-
     # ---- checkpoints ----
 
     def state_dict(self) -> dict[str, Any]:
@@ -263,7 +251,7 @@ class Optimizer(HyperParams):
         A step of another thread while they are copied raises ``RuntimeError``, here and in ``copy.deepcopy``.
         A pickle is refused in the middle of a step, but does not notice one that begins while it is written.
         """
-        self._check_whole()
+        check_not_forked_in_step(self)
         with no_concurrent_step(self._stepper):
             return {
                 **self._identity(),
@@ -302,7 +290,7 @@ class Optimizer(HyperParams):
         for group, values in zip(self.groups, overrides, strict=True):
             group._overrides = values
         self.step_count, self.skipped_steps = counts.values()
-        self._half_stepped = False
+        self._forked_in_step = False
         self._hyperparams_changed()
 
     def _identity(self) -> dict[str, Any]:
@@ -315,7 +303,7 @@ class Optimizer(HyperParams):
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        self._check_whole()
+        check_not_forked_in_step(self)
         self._stepper.require_idle()
         names = ("_params", "_rule", "_states", "_hyperparams", "_constants")
         return {
