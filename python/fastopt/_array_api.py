@@ -27,7 +27,7 @@ def check_array(name: str, array: Any) -> Array:
 
 
 def _has_mask(array: Any) -> bool:
-    """Whether it is a masked array of NumPy. Checked by name, as ``numpy.ma`` is imported only when it is used."""
+    """Whether ``array`` is a masked array. Checked by name, as NumPy imports ``numpy.ma`` only on use."""
     kinds = type(array).__mro__
     return any(k.__name__ == "MaskedArray" and k.__module__.startswith("numpy.ma") for k in kinds)
 
@@ -56,8 +56,8 @@ def namespace(array: Array) -> Any:
 
 
 def asarray_like(values: Any, array: Array, dtype: Any = None) -> Array:
-    """Convert ``values`` (NumPy, a sequence or already of this library) to an array of the library of ``array``,
-    on its device."""
+    """Convert ``values`` (NumPy, a sequence or already of the library of ``array``) to an array of that library
+    on the device of ``array``."""
     same_type = type(values) is type(array)
     if same_type and dtype is None:
         return values

@@ -69,7 +69,7 @@ def config() -> dict[str, str]:
 
 
 def show_config() -> None:
-    """Print version, compiler, instruction sets (built, supported, used), threads, CUDA and optional packages."""
+    """Print version, compiler, instruction sets, threads, CUDA and optional packages."""
     lines = config()
     width = max(map(len, lines))
     for name, value in lines.items():

@@ -98,8 +98,8 @@ class Generator:
             return {"seed": self._seed, "stream": self._stream, "offset": self._offset}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Load a state returned by :meth:`state_dict`. Raises ``ValueError`` or ``TypeError`` if it does not fit; the
-        object is then unchanged."""
+        """Load a state returned by :meth:`state_dict`. Raises ``ValueError`` or ``TypeError`` if it does not
+        fit; the object is then unchanged."""
         _checks.mapping("state", state)
         _state_dict.check_same_keys("state_dict", state, self.state_dict())
         self._set(**state)

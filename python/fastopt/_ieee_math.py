@@ -2,8 +2,8 @@
 which IEEE 754 rounds in one way, are the same everywhere.
 
 They take floats or float64 NumPy arrays and are accurate to a few units in the last place, except
-:func:`sin_pi` near 0 and :func:`power`. The error of :func:`power` doubles with each squaring, up to one unit per
-unit of the exponent: 58 at 0.999**1000, 5,069 at 0.999999**1000000. For a fractional exponent the error grows by
+:func:`sin_pi` near 0 and :func:`power`. The error of :func:`power` doubles with each squaring, up to one unit
+per unit of the exponent: 58 at 0.999**1000, 5,069 at 0.999999**1000000. For a fractional exponent it grows by
 as many units as the logarithm of the power.
 """
 
@@ -52,7 +52,7 @@ def exp(x: Any) -> Any:
 
 
 def power(base: float, exponent: float) -> float:
-    """base**exponent for base and exponent of 0 or more. The integer part of the exponent is computed by repeated
+    """base**exponent for base and exponent of 0 or more. The integer part of the exponent is taken by repeated
     squaring, as in the kernels for powers of beta."""
     n = int(exponent)
     value = float(exp((exponent - n) * log(base))) if base and exponent != n else 1.0

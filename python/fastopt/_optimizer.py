@@ -1,4 +1,4 @@
-"""What all optimizers share: their arrays, their hyper-parameters, a step, a checkpoint."""
+"""The base class of all optimizers: parameters, hyper-parameters, step and checkpoint."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ _COUNTS = ("step_count", "skipped_steps")
 class Optimizer(HyperParams):
     """The base of :class:`SGD`, :class:`Adam` and the others; not for use by itself.
 
-    Hyper-parameters and state are attributes, and besides them
+    Hyper-parameters and state are attributes. Further attributes are
 
-    - ``step_count``: steps that were made. It may be set: what depends on the step (Adam's bias
-      correction, a decay of the rate) goes by it;
-    - ``skipped_steps``: those that were not, for a NaN or an infinity with ``on_nonfinite="skip"`` or
-      ``"raise"``; ``step_count`` leaves them out;
-    - ``groups``: a :class:`Group` for each group of the parameters; one if they were not given in groups.
+    - ``step_count``: number of completed steps; settable. Adam's bias correction and learning-rate decay
+      depend on it;
+    - ``skipped_steps``: number of steps skipped for a NaN or an infinity, with ``on_nonfinite="skip"`` or
+      ``"raise"``; not included in ``step_count``;
+    - ``groups``: a :class:`Group` for each group of parameters; one if they were not given in groups.
 
-    A group may have its own value of every hyper-parameter but those that look at all gradients at once,
-    ``clip_norm``, ``clip_eps``, ``clip_scope``, ``clip_norm_type`` and ``on_nonfinite``, and those fixed
-    when the optimizer is made (``amsgrad``, ``form``, ``state_dtype`` and the like): these belong to the
-    whole, and in a group they raise ``TypeError``.
+    A group can override every hyper-parameter except those that apply to all gradients together
+    (``clip_norm``, ``clip_eps``, ``clip_scope``, ``clip_norm_type`` and ``on_nonfinite``) and those fixed
+    when the optimizer is created (``amsgrad``, ``form``, ``state_dtype`` and others). In a group these raise
+    ``TypeError``.
+
+    Only one thread at a time may step an optimizer. In a process forked during a step the arrays may be half
+    written; the optimizer then raises ``RuntimeError`` until a state is loaded.
 
     >>> import numpy as np, fastopt
     >>> groups = [{"params": np.ones(3), "l2": 0.1, "clip_value": 1.0}, {"params": np.ones(2), "lr": 0.5}]
     >>> opt = fastopt.SGD(groups, lr=0.25, clip_norm=5.0, on_nonfinite="skip")
-    >>> opt.lr = 0.125  # of the groups that have none of their own
+    >>> opt.lr = 0.125  # for the groups that do not override it
     >>> [group.lr for group in opt.groups]
     [0.125, 0.5]
     >>> for value in (1.0, np.inf, 2.0):
@@ -46,7 +49,7 @@ class Optimizer(HyperParams):
     (2, 1)
     """
 
-    _rule_descriptions: ClassVar[dict[str, str]] = {}  # the options that choose each of its rules
+    _rule_descriptions: ClassVar[dict[str, str]] = {}  # the options that select each of its rules
 
     step_count: int
     skipped_steps: int
@@ -57,7 +60,7 @@ class Optimizer(HyperParams):
     _states: dict[str, list[Array]]
     _constants: dict[str, Any]
     _hyperparams: dict[str, Any]
-    _hyperparams_dirty: bool  # whether the stepper has yet to be told of them
+    _hyperparams_dirty: bool  # whether the stepper does not have them yet
     _stepper: _core.Stepper
     _forked_in_step: bool = False
 
@@ -112,10 +115,10 @@ class Optimizer(HyperParams):
         watch_forks(self)
 
     def _rebuild_stepper(self, states: dict[str, list[Array]]) -> None:
-        """A new stepper over these lists; it notices later changes *in* them itself."""
+        """Create a new stepper over these lists. It detects later changes of their elements by itself."""
         params, old = self._params, self.__dict__.get("_stepper")
         if old is not None and not self._forked_in_step:
-            old.require_idle()  # its count would be lost
+            old.require_idle()  # a step in progress would lose its count
         single = params.form == "array"
         stepper = _core.Stepper(
             self._rule,
@@ -129,10 +132,10 @@ class Optimizer(HyperParams):
         )
         if old is not None:
             stepper.step_count, stepper.skipped_steps = old.step_count, old.skipped_steps
-        self.__dict__.update(_states=states, _stepper=stepper, _hyperparams_dirty=True)  # at once
+        self.__dict__.update(_states=states, _stepper=stepper, _hyperparams_dirty=True)  # atomically
 
     def _replace_state(self, name: str, arrays: list[Array]) -> None:
-        """Shapes and types are for the next step to check: other arrays may be about to follow."""
+        """Replace a list of state. The next step checks shapes and types, as others may be replaced first."""
         expected = len(self._params.arrays)
         if len(arrays) != expected:
             raise ValueError(f"{name} has {len(arrays)} arrays, but params has {expected}")
@@ -148,7 +151,9 @@ class Optimizer(HyperParams):
 
     # ---- attributes: hyper-parameters, state, counts ----
 
-    if not TYPE_CHECKING:  # all there is stands in the classes, so a checker sees what is misspelt
+    if (
+        not TYPE_CHECKING
+    ):  # classes declare all attributes, so that a type checker finds misspelled ones
 
         def __getattr__(self, name: str) -> Any:
             if not name.startswith("_"):  # pickle looks up private names on an empty object
@@ -170,7 +175,7 @@ class Optimizer(HyperParams):
                 setattr(self._stepper, name, _checks.count(name, value))
             elif name in self._constants:
                 raise AttributeError(f"{name} is fixed when the optimizer is created")
-            elif getattr(getattr(type(self), name, None), "fset", None):  # a property: betas
+            elif getattr(getattr(type(self), name, None), "fset", None):  # a property, betas
                 object.__setattr__(self, name, value)
             else:
                 _hyperparams.raise_not_settable(type(self).__name__, self, name)
@@ -184,11 +189,11 @@ class Optimizer(HyperParams):
 
     @property
     def params(self) -> Any:
-        """The parameters, in the form they were given in (groups as one flat list).
+        """The parameters, in the form in which they were passed (groups as one flat list).
 
-        A list is the optimizer's own: an array put in the place of another is stepped from then on, with the
-        state of the one before, and a list of another length is refused by the next step. A dict is made
-        anew each time, so what is put into it changes nothing here.
+        A list is shared with the optimizer: replacing an element makes later steps update the new array,
+        keeping the old state. If its length changes, the next step raises ``ValueError``. A dict is created
+        anew on each access, so that changing it has no effect.
 
         >>> import numpy as np, fastopt
         >>> opt = fastopt.SGD([np.ones(2)], lr=0.5)
@@ -206,15 +211,16 @@ class Optimizer(HyperParams):
 
         Args:
             grads: gradients in the form of ``params``: one array, a sequence, a dict with the same
-                names, or a list of groups (dicts with ``grads``); for groups a flat sequence does too.
-                Each has the shape and dtype of its parameter; they are only read, in any layout.
+                names, or a list of groups (dicts with ``grads``); a flat sequence for groups, too.
+                Each has the shape and dtype of its parameter, in any layout. They are only read.
 
-        ``skipped_steps`` tells whether the step was skipped; where a device decides that, reading it waits for
-        the device.
+        ``skipped_steps`` shows whether the step was skipped. On a device, reading it waits for the device.
 
         Raises:
             TypeError, ValueError: an array that does not fit its parameter; nothing has been written.
-            FloatingPointError: a NaN or an infinity, with ``on_nonfinite="raise"``; likewise.
+            FloatingPointError: a NaN or an infinity, with ``on_nonfinite="raise"``; nothing has been written.
+            RuntimeError: another thread is stepping this optimizer, or this process was forked while another
+                thread stepped it; nothing has been written.
         """
         if self._hyperparams_dirty:
             self._push_hyperparams()
@@ -224,10 +230,10 @@ class Optimizer(HyperParams):
             self._stepper.step(*self._params.flatten(grads))
 
     def _push_hyperparams(self) -> None:
-        """Hand the hyper-parameters down; they were checked when they were set."""
+        """Pass the hyper-parameters, which were checked when they were set, to the stepper."""
         check_not_forked_in_step(self)
-        # On the way of every step with a schedule, so past __setattr__.
-        self.__dict__["_hyperparams_dirty"] = False  # first: another thread may set one meanwhile
+        # Every step with a schedule comes here, so bypass __setattr__.
+        self.__dict__["_hyperparams_dirty"] = False  # first, as another thread may set one meanwhile
         try:
             for i, group in enumerate(self.groups):
                 self._stepper.set_hyper(i, {**self._hyperparams, **group._overrides})
@@ -237,7 +243,7 @@ class Optimizer(HyperParams):
             raise
 
     def _hyperparams_changed(self) -> None:
-        """The next step hands them down. A device is told at once: what comes next may be a graph's replay."""
+        """Have the next step pass them on. A device gets them at once, as a replay of a graph may come next."""
         self.__dict__["_hyperparams_dirty"] = True
         if self._stepper.on_device:
             self._push_hyperparams()
@@ -245,11 +251,12 @@ class Optimizer(HyperParams):
     # ---- checkpoints ----
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later :meth:`load_state_dict` needs to go on to the bit: state (copied), counts,
-        hyper-parameters. The parameters themselves are the caller's to save.
+        """Return a copy of the state, the counts and the hyper-parameters, from which :meth:`load_state_dict`
+        resumes bit for bit. The parameters are not included; save them separately.
 
-        A step of another thread while they are copied raises ``RuntimeError``, here and in ``copy.deepcopy``.
-        A pickle is refused in the middle of a step, but does not notice one that begins while it is written.
+        If another thread steps the optimizer meanwhile, this and ``copy.deepcopy`` raise ``RuntimeError``.
+        Pickling raises ``RuntimeError`` during a step but does not detect a step that starts while it is in
+        progress.
         """
         check_not_forked_in_step(self)
         with no_concurrent_step(self._stepper):
@@ -263,9 +270,11 @@ class Optimizer(HyperParams):
             }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's, as :mod:`fastopt.checkpoint` reads
-        them. Everything is checked first: an optimizer of another kind, or over other parameters, raises
-        ``ValueError`` and changes nothing."""
+        """Load a state returned by :meth:`state_dict`. Raises ``ValueError`` or ``TypeError`` if it does not
+        fit; the object is then unchanged.
+
+        The state is written in place; its arrays may be NumPy arrays, as :mod:`fastopt.checkpoint` loads them.
+        It does not fit an optimizer of another class or rule, or over other parameters."""
         _state_dict.check_rule(state, self._identity(), self._rule_descriptions)
         _state_dict.check_identity(state, self._identity())
         _state_dict.check_keys(state, ("hyper", "groups", *_COUNTS, "state"))
@@ -282,7 +291,7 @@ class Optimizer(HyperParams):
             for name, to in self._states.items()
             for pair in zip(to, _state_dict.convert_arrays(name, state["state"][name], to), strict=True)
         ]
-        self._stepper.check()  # all can be written, and no other thread steps
+        self._stepper.check()  # that all arrays are writable and no other thread steps
 
         for to, value in pairs:
             to[...] = value
@@ -294,7 +303,7 @@ class Optimizer(HyperParams):
         self._hyperparams_changed()
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree in with the optimizer that loads it."""
+        """Return the entries of a state that must equal those of the optimizer that loads it."""
         return {
             "optimizer": type(self).__name__,
             "rule": self._rule,

@@ -1,4 +1,4 @@
-"""Options of any step, whatever its rule: penalties, decay, clipping, scaling."""
+"""Options shared by all optimizers: penalties, weight decay, gradient clipping and scaling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 
 
 class StepOptionsWithoutDecay(TypedDict, total=False):
-    """All of :class:`StepOptions` but ``weight_decay``, for which AdamW has a default of its own."""
+    """All of :class:`StepOptions` except ``weight_decay``, which has another default in AdamW."""
 
     l1: float
     l2: float
@@ -26,30 +26,30 @@ class StepOptionsWithoutDecay(TypedDict, total=False):
 class StepOptions(StepOptionsWithoutDecay, total=False):
     r"""Options that every optimizer and every ``*_step`` function takes.
 
-    They act in this order, whatever the order they are written in:
+    They are applied in this order:
 
-    1. ``maximize``, ``grad_scale``: :math:`g \leftarrow \pm g / \mathtt{grad\_scale}`; the loss scale that
-       the gradients carry.
-    2. ``clip_value``: every element limited to :math:`[-c, c]`; ``None`` is off.
-    3. ``clip_norm``: :math:`g \leftarrow g \min(1, c / (\lVert g \rVert + \mathtt{clip\_eps}))`. The norm is
-       one for all arrays, or one an array (``clip_scope``), the 2-, 1- or maximum norm
-       (``clip_norm_type`` 2, 1, ``float("inf")`` or ``"max"``). The default ``clip_eps=1e-6`` is torch's;
-       with 0 it is :math:`c / \lVert g \rVert` where that is below 1 (Pascanu et al. 2013,
+    1. ``maximize``, ``grad_scale``: :math:`g \leftarrow \pm g / \mathtt{grad\_scale}`, where
+       ``grad_scale`` is the factor by which the loss was scaled.
+    2. ``clip_value``: clip every element to :math:`[-c, c]`; ``None`` disables it.
+    3. ``clip_norm``: :math:`g \leftarrow g \min(1, c / (\lVert g \rVert + \mathtt{clip\_eps}))`. The
+       norm is of all arrays together or of each array (``clip_scope``), and it is the 2-, 1- or maximum norm
+       (``clip_norm_type`` 2, 1, ``float("inf")`` or ``"max"``). The default ``clip_eps=1e-6`` is torch's.
+       With 0 the factor is :math:`c / \lVert g \rVert` if that is below 1 (Pascanu et al. 2013,
        arXiv:1211.5063).
     4. ``l1``, ``l2``: :math:`g \leftarrow g + \lambda_1 \operatorname{sign}(\theta) + \lambda_2 \theta`, with
-       :math:`\operatorname{sign}(0) = 0`. With ``l1_mode="proximal"`` there is instead a soft threshold
-       by :math:`\eta \lambda_1` after everything else, which makes exact zeros.
+       :math:`\operatorname{sign}(0) = 0`. With ``l1_mode="proximal"`` a soft threshold by
+       :math:`\eta \lambda_1` is applied after all else instead, which produces exact zeros.
     5. The rule.
     6. ``weight_decay``: :math:`\theta \leftarrow \theta (1 - \eta \lambda)` (Loshchilov & Hutter 2019,
-       arXiv:1711.05101), just before the rule's update or after it (``decay_order``), or without the rate,
+       arXiv:1711.05101), just before or after the rule's update (``decay_order``), or without the rate,
        :math:`\theta (1 - \lambda)` (``decay_scale="none"``).
 
-    ``l2`` and ``weight_decay`` are the same thing for plain gradient descent only: with momentum, or
-    where each parameter has a rate of its own, an l2 term is carried and scaled along with the gradient.
+    ``l2`` and ``weight_decay`` are equivalent only for plain SGD. With momentum or per-parameter rates, the
+    L2 term is accumulated and scaled together with the gradient.
 
-    Where parameters are given in groups, ``clip_norm``, ``clip_eps``, ``clip_scope``, ``clip_norm_type`` and
-    ``on_nonfinite`` belong to the whole optimizer, as they look at all gradients at once. A group may have a
-    value of its own of every other option, ``clip_value`` and ``grad_scale`` among them.
+    With parameters in groups, ``clip_norm``, ``clip_eps``, ``clip_scope``, ``clip_norm_type`` and
+    ``on_nonfinite`` are set for the whole optimizer, as they apply to all gradients together. A group can
+    override every other option, including ``clip_value`` and ``grad_scale``.
 
     >>> import numpy as np, fastopt
     >>> w, b = np.ones(2), np.ones(2)
@@ -58,15 +58,15 @@ class StepOptions(StepOptionsWithoutDecay, total=False):
     >>> w, b
     (array([0.5, 0.5]), array([0., 0.]))
 
-    ``on_nonfinite`` says what a NaN or an infinity in the gradients does: ``"propagate"`` computes on,
-    ``"skip"`` leaves everything as it was, ``"raise"`` does so and raises ``FloatingPointError``.
+    ``on_nonfinite`` is the reaction to a NaN or an infinity in the gradients: ``"propagate"`` computes with
+    it, ``"skip"`` leaves everything unchanged, ``"raise"`` does so and raises ``FloatingPointError``.
     """
 
     weight_decay: float
 
 
 class AdamOptions(StepOptionsWithoutDecay, total=False):
-    """What AdamW hands to Adam."""
+    """The options that AdamW passes on to Adam."""
 
     eps_mode: Literal["outside", "hat"]
     eps_root: float

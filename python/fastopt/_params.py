@@ -1,7 +1,7 @@
-"""Parameters and gradients as users write them, made into flat lists and back.
+"""Conversion of parameters and gradients between the forms that users pass and flat lists.
 
-One array, a sequence, a dict name -> array, or a list of groups, each a dict with ``params`` and the
-hyper-parameters of its own.
+The forms are one array, a sequence, a dict name -> array, or a list of groups, each a dict with ``params`` and
+the hyper-parameters that it overrides.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from typing import Any
 
 from fastopt._array_utils import Array, is_array
 
-LabelFn = Callable[[str, int], str]  # what a message calls the i-th array, given the list's role
+LabelFn = Callable[[str, int], str]  # the label of array i in messages, given the list's role
 
 
 @dataclass
 class Params:
-    """A flat list of arrays, and what it looked like before."""
+    """A flat list of arrays, and the form in which they were passed."""
 
     arrays: list[Array]
     form: str  # "array", "list", "dict" or "groups"
     names: list[Any] | None = None  # of dict entries, for messages and checkpoints
     group_sizes: list[int] = field(default_factory=list)
-    overrides: list[dict[str, Any]] = field(default_factory=list)  # a dict for each group
-    groups: list[Params] = field(default_factory=list)  # their forms and names; the arrays are here
+    overrides: list[dict[str, Any]] = field(default_factory=list)  # one dict per group
+    groups: list[Params] = field(
+        default_factory=list
+    )  # forms and names; the arrays are in the list above
 
     @classmethod
     def parse(cls, params: object, role: str = "params") -> Params:
@@ -70,22 +72,22 @@ class Params:
         return parsed
 
     def group_slices(self) -> list[slice]:
-        """Where each group lies in the list."""
+        """Return the slice of the list that each group occupies."""
         ends = list(accumulate(self.group_sizes, initial=0))
         return [slice(a, b) for a, b in pairwise(ends)]
 
     def label(self, role: str, i: int) -> str:
-        """What a message calls the i-th of the parameters, or of state or gradients in their order."""
+        """Return the label of array ``i`` for messages, such as ``params[0]['params'][2]`` or ``grads[2]``."""
         if self.form != "groups":
             return self.item_label(role, i)
         return self.group_label(role, i) if role == "params" else f"{role}[{i}]"
 
     def item_label(self, role: str, i: int) -> str:
-        """The label in a list or a dict."""
+        """Return the label of an item of a list or a dict."""
         return f"{role}[{i if self.names is None else self.names[i]!r}]"
 
     def group_label(self, role: str, i: int) -> str:
-        """The label in a list of groups, where the array stands under the key that the role is."""
+        """Return the label in a list of groups, whose key for the arrays is the role."""
         slices = self.group_slices()
         n = next(n for n, indices in enumerate(slices) if i < indices.stop)
         prefix, group = f"{role}[{n}][{role!r}]", self.groups[n]
@@ -94,9 +96,9 @@ class Params:
     def flatten(
         self, grads: Any, role: str = "grads", reference: str = "params"
     ) -> tuple[Any, LabelFn]:
-        """Gradients in the shape of the parameters, or already flat, as a flat sequence; and their labels.
+        """Return gradients, in the form of the parameters or flat, as a flat sequence, and their labels.
 
-        ``role`` and ``reference`` are what messages call the gradients and the parameters.
+        ``role`` and ``reference`` are the names of the gradients and the parameters in messages.
         """
         if self.form == "array":
             one = is_array(grads) or not isinstance(grads, (list, tuple))
@@ -108,10 +110,10 @@ class Params:
             grads = grads if items is None else items
         if self.form == "groups" and grads and all(isinstance(g, Mapping) for g in grads):
             return self._by_group(grads, role, reference), self.group_label
-        return grads, self.label  # Stepper.step says what is wrong with it
+        return grads, self.label  # Stepper.step reports what is wrong with it
 
     def by_name(self, arrays: Mapping[Any, Array], role: str, reference: str) -> list[Array]:
-        """Arrays under the names of the parameters, in their order."""
+        """Return the arrays of a dict in the order of the parameters of the same names."""
         names = self.names if self.names is not None else []
         if set(names) != set(arrays) or self.names is None:
             raise ValueError(
@@ -147,7 +149,7 @@ class Params:
         return flat
 
     def unflatten(self, arrays: list[Array]) -> Any:
-        """A flat list in the shape the parameters were given in (groups as a flat list)."""
+        """Return a flat list in the form in which the parameters were passed (groups as a flat list)."""
         if self.form == "array":
             return arrays[0]
         if self.form == "dict" and self.names is not None:
@@ -156,11 +158,11 @@ class Params:
 
 
 def _as_items(collection: object) -> list[Any] | None:
-    """What a collection of arrays or groups holds; ``None`` if it is no such thing, but walks through something
-    else: a table of pandas', through the names of its columns."""
+    """Return the items of a collection of arrays or groups; ``None`` for other objects, also iterable ones such
+    as a pandas table, which yields the names of its columns."""
     if not isinstance(collection, Iterable):
         return None
     items = list(collection)
     if isinstance(collection, (list, tuple, Iterator)) or not items:
-        return items  # whatever they hold is named with its place
+        return items  # messages name unsuitable items by their index
     return items if any(isinstance(item, Mapping) or is_array(item) for item in items) else None

@@ -1,4 +1,4 @@
-"""What takes the place of a state, by ``load_state_dict`` or as an attribute, looked at before it does."""
+"""Validation of state passed to ``load_state_dict`` or assigned as an attribute."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fastopt._array_utils import Array, dtype_name, is_array
 
 
 def check_keys(state: dict[str, Any], names: Iterable[str]) -> None:
-    """A checkpoint has them."""
+    """Check that a state has the keys ``names``."""
     _checks.mapping("state", state)
     if missing := [name for name in names if name not in state]:
         raise ValueError(f"state_dict lacks the keys {missing}")
 
 
 def check_identity(theirs: dict[str, Any], mine: dict[str, Any]) -> None:
-    """What a checkpoint must agree in with the object that loads it."""
+    """Check that the entries of a state equal those of the object that loads it."""
     _checks.mapping("state", theirs)
     for key, value in mine.items():
         if (found := theirs.get(key)) != value:
@@ -34,7 +34,8 @@ def check_identity(theirs: dict[str, Any], mine: dict[str, Any]) -> None:
 
 
 def check_rule(theirs: dict[str, Any], mine: dict[str, Any], descriptions: dict[str, str]) -> None:
-    """A rule's name is not its user's: where only that is another, say which options chose it."""
+    """If only the rule differs, report the options that select it (such as ``amsgrad=True``), as users do not
+    see the names of rules."""
     _checks.mapping("state", theirs)
     rule, expected = str(theirs.get("rule")), mine["rule"]
     if theirs.get("optimizer") == mine["optimizer"] and rule != expected and rule in descriptions:
@@ -56,13 +57,13 @@ def check_same_keys(name: str, theirs: Any, mine: dict[str, Any]) -> None:
 
 
 def read_arrays(state: dict[str, Any], name: str) -> list[Array]:
-    """The entry, a list of arrays."""
+    """Return the entry ``name``, a list of arrays."""
     arrays = _as_list(name, state[name])
     return [check_array(f"state_dict's {name}[{i}]", array) for i, array in enumerate(arrays)]
 
 
 def read_names(state: dict[str, Any], arrays: list[Array]) -> list[Any] | None:
-    """Those of the arrays, if they have any."""
+    """Return the names of the arrays, if the state has any."""
     if state.get("names") is None:
         return None
     check_length("names", state["names"], arrays)
@@ -70,31 +71,32 @@ def read_names(state: dict[str, Any], arrays: list[Array]) -> list[Any] | None:
 
 
 def as_array_list(name: str, value: Any) -> list[Array]:
-    """What an attribute is set to, as a list of arrays. One array is no list, though its rows could be."""
+    """Return the value assigned to an attribute as a list of arrays. A single array is rejected, although it is
+    an iterable of its rows."""
     if isinstance(value, (str, Mapping)) or is_array(value) or not isinstance(value, Iterable):
         raise TypeError(f"{name} has type {type(value).__name__}, expected a list of arrays")
     return list(value)
 
 
 def convert_arrays(name: str, theirs: Any, mine: list[Array]) -> list[Array]:
-    """``theirs`` as :func:`convert_array` gives them."""
+    """Check a list of arrays against ``mine`` and convert it by :func:`convert_array`."""
     check_length(name, theirs, mine)
     pairs = enumerate(zip(theirs, mine, strict=True))
     return [convert_array(f"{name}[{i}]", a, b) for i, (a, b) in pairs]
 
 
 def convert_array(name: str, theirs: Any, mine: Array) -> Array:
-    """An array of the same shape and dtype, maybe of another library, as one of the library of ``mine``."""
+    """Convert an array of the same shape and dtype, perhaps of another library, to the library of ``mine``."""
     check_same_shape_dtype(name, theirs, mine)
     called = f"state_dict's {name}"
     array = check_array(called, theirs)
     _core.check_array(array, called)
-    check_same_shape_dtype(name, array, mine)  # whatever an object says of itself
+    check_same_shape_dtype(name, array, mine)  # the object's own attributes may be wrong
     return asarray_like(array, mine)
 
 
 def check_same_shape_dtype(name: str, theirs: Any, mine: Array) -> None:
-    """What says that it has the same shape and dtype."""
+    """Check that the attributes ``shape`` and ``dtype`` are those of ``mine``."""
     for what in ("shape", "dtype"):
         found, expected = (_attr_text(what, array) for array in (theirs, mine))
         if found != expected:
@@ -108,7 +110,7 @@ def _as_list(name: str, value: Any) -> Sequence[Any]:
 
 
 def _attr_text(what: str, array: Any) -> str:
-    """As NumPy says it of its own: one array may be a copy of another library's."""
+    """Return an attribute as NumPy prints it, as the arrays may be of different libraries."""
     value = getattr(array, what, None)
     if what == "shape" and isinstance(value, Iterable):
         return str(tuple(value))

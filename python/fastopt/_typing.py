@@ -1,4 +1,4 @@
-"""Names of :mod:`typing` that Python 3.10 lacks: :func:`typing.get_type_hints` looks them up at run time."""
+"""Names that :mod:`typing` lacks in Python 3.10; :func:`typing.get_type_hints` needs them at run time."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ else:
     Self = TypeVar("Self")
 
     class Unpack(Generic[Self]):
-        """Stands for ``typing.Unpack`` in what is looked up."""
+        """Replaces ``typing.Unpack`` in annotations."""

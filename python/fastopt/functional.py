@@ -1,11 +1,10 @@
-"""Functions without an object behind them: the steps of the optimizers, norms and clipping,
-BatchNorm, dropout.
+"""Stateless functions: steps of the optimizers, norms and clipping, BatchNorm, dropout.
 
-Every ``*_step`` function works on one array or a list of arrays, in place, takes the options of
-:class:`fastopt.StepOptions` by keyword, returns whether it stepped (``False`` where
-``on_nonfinite="skip"`` skipped it; on a CUDA device always ``True``, as the host does not wait to know),
-and raises ``ValueError`` or ``TypeError`` before it writes. Arrays and formulas are those of the classes
-in :mod:`fastopt.optim`.
+Every ``*_step`` function updates one array or a list of arrays in place, takes the options of
+:class:`fastopt.StepOptions` by keyword, and returns whether it stepped: ``False`` if
+``on_nonfinite="skip"`` skipped the step. On a CUDA device it always returns ``True``, as the host does not wait
+for the result. ``ValueError`` and ``TypeError`` are raised before anything is written. For arrays and formulas
+see the classes in :mod:`fastopt.optim`.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ def momentum_step(
     **options: Unpack[StepOptions],
 ) -> bool:
     r"""One step with momentum, :math:`v \leftarrow \gamma v + \eta g`, :math:`\theta \leftarrow \theta - v`;
-    writes ``param`` and ``velocity``. ``step`` (from 1) is needed with dampening only.
+    writes ``param`` and ``velocity``. ``step`` (from 1) is required only with dampening.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -136,7 +135,7 @@ def nesterov_step(
     **options: Unpack[StepOptions],
 ) -> bool:
     r"""One step with Nesterov's momentum; writes ``param`` and ``velocity``. With ``form="lookahead"`` the
-    gradient must have been taken at :func:`nesterov_lookahead`'s point; with ``"applied"``, at ``param``.
+    gradient must be taken at the point of :func:`nesterov_lookahead`; with ``"applied"``, at ``param``.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -162,8 +161,8 @@ def nesterov_lookahead(
     lr_in_velocity: bool = True,
 ) -> Arrays:
     r"""The point :math:`\theta - \gamma v` (with ``lr_in_velocity=False`` :math:`\theta - \eta \gamma v`) where
-    ``form="lookahead"`` takes its gradient: a new array, or a list of them (NumPy's for a ``memoryview``).
-    Nothing is written. ``lr`` is needed with ``lr_in_velocity=False`` only.
+    ``form="lookahead"`` takes its gradient: a new array, or a list of them (NumPy arrays for a ``memoryview``).
+    The arguments are only read. ``lr`` is required only with ``lr_in_velocity=False``.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -173,7 +172,7 @@ def nesterov_lookahead(
     if lr is None:
         if lr_in_velocity is False:
             raise ValueError("nesterov_lookahead with lr_in_velocity=False requires lr=")
-        lr = 0.0  # then of no matter
+        lr = 0.0  # not used then
     single = not isinstance(param, (list, tuple))
     for i, p in enumerate([param] if single else param):
         if not is_array(p):
@@ -203,7 +202,7 @@ def adagrad_step(
 ) -> bool:
     r"""One step of AdaGrad, :math:`G \leftarrow G + g^2`,
     :math:`\theta \leftarrow \theta - \eta g / (\sqrt G + \epsilon)`; writes ``param`` and ``sum_sq``. ``step``
-    (from 1) is needed with ``lr_decay`` only.
+    (from 1) is required only with ``lr_decay``.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -239,8 +238,8 @@ def rmsprop_step(
     **options: Unpack[StepOptions],
 ) -> bool:
     r"""One step of RMSprop, :math:`E \leftarrow \rho E + (1 - \rho) g^2`,
-    :math:`\theta \leftarrow \theta - \eta g / (\sqrt E + \epsilon)`; writes ``param`` and ``mean_sq``. Given
-    ``mean_grad`` it is centred, given ``velocity`` it has momentum; these are written too.
+    :math:`\theta \leftarrow \theta - \eta g / (\sqrt E + \epsilon)`; writes ``param`` and ``mean_sq``. With
+    ``mean_grad`` it is centered, with ``velocity`` it has momentum; these are written, too.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -286,8 +285,8 @@ def adam_step(
     amsgrad_max: Literal["raw", "corrected"] = "raw",
     **options: Unpack[StepOptions],
 ) -> bool:
-    r"""One step of Adam, the ``step``-th (from 1); writes ``param``, ``m`` and ``v``. Given ``v_max`` it is
-    AMSGrad, and that is written too.
+    r"""One step of Adam, the ``step``-th (from 1); writes ``param``, ``m`` and ``v``. With ``v_max``, which is
+    written, too, it is AMSGrad.
 
     >>> import numpy as np
     >>> from fastopt import functional as F

@@ -1,7 +1,7 @@
-"""Layers: functions of :mod:`fastopt.functional` that remember what their backward needs.
+"""Layers: functions of :mod:`fastopt.functional` that save what their backward pass needs.
 
-A layer is called forward, then backward; ``train()`` and ``eval()`` say which of its two forms it has. It keeps
-nothing of the arrays it is given but what backward needs, and lets that go there.
+Call ``forward``, then ``backward``. ``train()`` and ``eval()`` select the mode. Between the two calls a layer keeps
+only what ``backward`` needs, and releases it there.
 """
 
 from __future__ import annotations
@@ -57,24 +57,25 @@ class Layer:
 
 
 class BatchNorm(Layer):
-    r"""Batch normalisation, with learnt scale and shift and running statistics of its own.
+    r"""Batch normalization with learnable scale and shift and with running statistics.
 
     .. math:: y = \mathrm{activation}\Bigl(\gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
         + \mathrm{residual}\Bigr)
 
     Args:
         num_features: :math:`C`, the number of channels.
-        eps, momentum, momentum_mode, unbiased, single_value, axis, activation: as
-            :func:`fastopt.functional.batch_norm_forward` has them. With ``momentum=None`` running statistics
-            are the average of all ``num_batches_tracked`` batches.
-        affine: whether there are ``gamma`` (ones) and ``beta`` (zeros).
-        track_running_stats: whether there are ``running_mean`` (zeros) and ``running_var`` (ones). Without
-            them evaluation, too, takes the batch's statistics.
-        like: an array of shape (C,) of the library, device and dtype that ``gamma`` and the others shall
-            have; None for NumPy and float32.
+        eps, momentum, momentum_mode, unbiased, single_value, axis, activation: as in
+            :func:`fastopt.functional.batch_norm_forward`. With ``momentum=None`` the running statistics
+            are the average over all ``num_batches_tracked`` batches.
+        affine: whether to create ``gamma`` (ones) and ``beta`` (zeros).
+        track_running_stats: whether to create ``running_mean`` (zeros) and ``running_var`` (ones). Without
+            them the statistics of the batch are used in evaluation, too.
+        like: an array of shape (C,) with the library, device and dtype for ``gamma`` and the other arrays;
+            None for NumPy and float32.
 
-    ``gamma``, ``beta``, ``running_mean`` and ``running_var`` are arrays of shape (C,), or None; ``backward``
-    leaves ``dgamma`` and ``dbeta``. ``num_batches_tracked`` counts the batches of training that had any values.
+    ``gamma``, ``beta``, ``running_mean`` and ``running_var`` are arrays of shape (C,), or None. ``backward``
+    stores ``dgamma`` and ``dbeta`` as attributes. ``num_batches_tracked`` counts the non-empty training batches.
+    The layer refers to ``x`` until ``backward``, so ``x`` must not be changed before.
 
     >>> import numpy as np, fastopt
     >>> norm = fastopt.BatchNorm(2, eps=0.0)
@@ -130,14 +131,15 @@ class BatchNorm(Layer):
         self.num_batches_tracked = 0
 
     def forward(self, x: Array, *, residual: Array | None = None, out: Array | None = None) -> Array:
-        """The batch normalised, scaled, shifted, with ``residual`` added, and activated.
+        """Normalize a batch, scale and shift it, add ``residual`` and activate.
 
-        A new array, or written to ``out``. In training the running statistics follow the batch. Arguments
-        and errors are those of :func:`fastopt.functional.batch_norm_forward`.
+        Returns a new array, or ``out``. In training the running statistics are updated. ``x`` must not be
+        changed before ``backward``. Arguments and errors are those of
+        :func:`fastopt.functional.batch_norm_forward`.
         """
         tracks = self.running_mean is not None
-        # A wrong number of channels does not fit gamma or running_mean, so that the call below raises. Only
-        # then, or without either, is it looked at here: a check before every call would cost host time.
+        # A wrong number of channels does not fit gamma or running_mean, so that the call below raises, and only
+        # then is x checked here. A check before every call would cost host time.
         if self.gamma is None and not tracks:
             self._check_channels(x)
         try:
@@ -162,7 +164,7 @@ class BatchNorm(Layer):
         except ValueError:
             self._check_channels(x)
             raise
-        if self.training and tracks and self._saved.count:  # an empty batch has no share in an average
+        if self.training and tracks and self._saved.count:  # an empty batch does not enter the average
             self.num_batches_tracked += 1
         return y
 
@@ -175,23 +177,23 @@ class BatchNorm(Layer):
             ) from None
 
     def backward(self, dy: Array, *, out: Array | None = None) -> Any:
-        """``dx`` of the last forward, or with a residual ``(dx, dresidual)``; leaves ``dgamma`` and ``dbeta``.
+        """Return ``dx`` of the last forward, with a residual ``(dx, dresidual)``; sets ``dgamma`` and ``dbeta``.
 
-        ``dx`` is a new array, or written to ``out``, which may be ``dy``. ``RuntimeError`` without a forward;
-        otherwise as :func:`fastopt.functional.batch_norm_backward`.
+        ``dx`` is a new array, or ``out``, which may be ``dy``. Raises ``RuntimeError`` without a preceding
+        forward, and the errors of :func:`fastopt.functional.batch_norm_backward`.
         """
         dx, self.dgamma, self.dbeta, *residual = F.batch_norm_backward(dy, self._last_saved(), out=out)
         self._saved = None
         return (dx, *residual) if residual else dx
 
     def state_dict(self) -> dict[str, Any]:
-        """Copies of scale, shift and running statistics, and the number of batches, for a checkpoint."""
+        """Return copies of scale, shift and running statistics, and the number of batches, for a checkpoint."""
         arrays = {name: copy.deepcopy(getattr(self, name)) for name in _BATCH_NORM_ARRAYS}
         return {**arrays, "num_batches_tracked": self.num_batches_tracked}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a :meth:`state_dict`, in place; its arrays may be NumPy's. One of another layer raises
-        ``ValueError``, what is none ``TypeError``; nothing is changed then."""
+        """Load a state returned by :meth:`state_dict`. Raises ``ValueError`` or ``TypeError`` if it does not
+        fit; the object is then unchanged. The state is written in place; its arrays may be NumPy arrays."""
         _checks.mapping("state", state)
         _state_dict.check_same_keys("state_dict", state, dict.fromkeys(_BATCH_NORM_ENTRIES))
         count = _checks.count("num_batches_tracked", state["num_batches_tracked"])
@@ -208,7 +210,7 @@ class BatchNorm(Layer):
         self.num_batches_tracked = count
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy needs a forward of its own before it can go back."""
+        """Saved activations are not copied: a copy must run ``forward`` before ``backward``."""
         return {**self.__dict__, "_saved": None}
 
     def __repr__(self) -> str:
@@ -218,22 +220,22 @@ class BatchNorm(Layer):
 
 
 class Dropout(Layer):
-    r"""Dropout: each element is zero with probability :math:`p`, or :math:`x / (1 - p)`.
+    r"""Dropout: each element is 0 with probability :math:`p`, else :math:`x / (1 - p)`.
 
     .. math:: y = m \frac{x}{1 - p}, \qquad P(m = 0) = p
 
     Args:
-        p: the probability to drop, from 0 to 1.
-        generator: a :class:`fastopt.Generator`, or the seed for one. Equal seeds repeat the numbers: for masks
-            that are independent of each other, and of initial weights, layers and :mod:`fastopt.init` share one
-            generator or have a seed each. ``None`` takes a seed from the operating system;
-            ``layer.generator.seed`` tells which.
+        p: the probability of dropping an element, from 0 to 1.
+        generator: a :class:`fastopt.Generator`, or the seed for one. Equal seeds repeat the numbers. For masks
+            independent of each other and of initial weights, let layers and :mod:`fastopt.init` share one
+            generator or give each its own seed. ``None`` takes a seed from the operating system, which is
+            then ``layer.generator.seed``.
         scaling: ``"inverted"``, or ``"test_time"`` to scale by :math:`1 - p` in evaluation instead.
         channel_axis: drop whole channels along this axis.
         alpha: alpha dropout, for SELU.
 
-    :func:`fastopt.functional.dropout_forward` describes them. ``layer.generator.state_dict()`` in a checkpoint
-    resumes the same masks. Evaluation takes no random numbers.
+    See :func:`fastopt.functional.dropout_forward` for details. ``layer.generator.state_dict()`` in a checkpoint
+    resumes the same masks. Evaluation uses no random numbers.
 
     >>> import numpy as np, fastopt
     >>> layer = fastopt.Dropout(0.5, generator=0)
@@ -274,9 +276,9 @@ class Dropout(Layer):
         bias: Array | None = None,
         out: Array | None = None,
     ) -> Array:
-        """``residual + dropout(x + bias)``, each if given; a new array, or written to ``out``.
+        """Return ``residual + dropout(x + bias)``, each term if given, in a new array or in ``out``.
 
-        In training every call draws another mask; one that is refused leaves the generator as it was. Arguments
+        In training every call draws a new mask. A call that raises leaves the generator unchanged. Arguments
         and errors are those of :func:`fastopt.functional.dropout_forward`.
         """
         training, generator = self.training, self.generator
@@ -302,10 +304,11 @@ class Dropout(Layer):
         return y
 
     def backward(self, dy: Array, *, out: Array | None = None) -> Array:
-        """``dx`` of the last forward: a new array, or written to ``out``, which may be ``dy``.
+        """Return ``dx`` of the last forward in a new array or in ``out``, which may be ``dy``.
 
-        A residual's gradient is ``dy`` itself, a bias's is ``dx`` summed over all axes but the last.
-        ``RuntimeError`` without a forward; otherwise as :func:`fastopt.functional.dropout_backward`.
+        The gradient of the residual is ``dy`` itself, that of the bias ``dx`` summed over all axes but the
+        last. Raises ``RuntimeError`` without a preceding forward, and the errors of
+        :func:`fastopt.functional.dropout_backward`.
         """
         dx = F.dropout_backward(dy, self._last_saved(), out=out)
         self._saved = None

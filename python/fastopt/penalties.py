@@ -1,8 +1,8 @@
-r"""What L1 and L2 add to the loss.
+r"""L1 and L2 penalty terms of the loss.
 
-An optimizer with ``l1`` or ``l2`` adds the *gradients* of these penalties by itself
-(:class:`fastopt.StepOptions`); their values are for whoever prints the loss that is really descended.
-``weight_decay`` has none: decoupled decay is the gradient of no penalty, except for plain SGD.
+An optimizer with ``l1`` or ``l2`` adds the *gradients* of these penalties itself
+(:class:`fastopt.StepOptions`). Their values are needed only to report the loss that is minimized.
+``weight_decay`` has no value: decoupled decay is not the gradient of a penalty, except for plain SGD.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["l1", "l2", "of"]
 
 
 def l1(params: Any, strength: float) -> float:
-    r"""The L1 penalty :math:`\lambda \sum_i |\theta_i|`; its gradient is what ``l1`` adds to a step,
+    r"""The L1 penalty :math:`\lambda \sum_i |\theta_i|`; an optimizer with ``l1`` adds its gradient,
     :math:`\lambda \operatorname{sign}(\theta)`.
 
     Args:
         params: one array, a sequence, a dict or a list of groups, as an optimizer takes them; only read.
         strength: :math:`\lambda`, 0 or more.
 
-    The sum is float64 and has a fixed order: the same bits for any number of threads.
+    The sum is computed in float64 in a fixed order, so that its bits do not depend on the number of threads.
 
     >>> import numpy as np, fastopt
     >>> fastopt.penalties.l1({"w": np.array([1.0, -2.0])}, 0.5)
@@ -38,14 +38,14 @@ def l1(params: Any, strength: float) -> float:
 
 
 def l2(params: Any, strength: float, *, halved: bool = True) -> float:
-    r"""The L2 penalty :math:`\frac\lambda2 \sum_i \theta_i^2`; its gradient is what ``l2`` adds to a step,
+    r"""The L2 penalty :math:`\frac\lambda2 \sum_i \theta_i^2`; an optimizer with ``l2`` adds its gradient,
     :math:`\lambda \theta`.
 
     Args:
         params: as in :func:`l1`.
         strength: :math:`\lambda`, 0 or more.
         halved: ``False`` for :math:`\lambda \sum_i \theta_i^2`, Keras's ``L2``, whose gradient is twice
-            that: a step with ``l2=2 * strength``.
+            as large: that of a step with ``l2=2 * strength``.
 
     >>> import numpy as np, fastopt
     >>> fastopt.penalties.l2([np.array([3.0]), np.array([4.0])], 0.5)
@@ -59,8 +59,8 @@ def l2(params: Any, strength: float, *, halved: bool = True) -> float:
 
 
 def of(opt: Optimizer) -> float:
-    r"""The penalty that an optimizer's steps descend along with the loss: :func:`l1` and :func:`l2` of each
-    group with its own ``l1`` and ``l2``.
+    r"""The penalty that an optimizer minimizes along with the loss: the sum of :func:`l1` and :func:`l2` over
+    its groups, each with the ``l1`` and ``l2`` of the group.
 
     >>> import numpy as np, fastopt
     >>> w = np.array([3.0, -4.0])

@@ -1,4 +1,4 @@
-"""Batch normalisation, forward and backward; public as part of :mod:`fastopt.functional`."""
+"""Batch normalization, forward and backward; public as part of :mod:`fastopt.functional`."""
 
 from fastopt._batch_norm._forward_backward import batch_norm_backward, batch_norm_forward
 from fastopt._batch_norm._options import forward_options

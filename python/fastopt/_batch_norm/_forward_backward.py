@@ -1,4 +1,4 @@
-"""Forward and backward over a whole batch."""
+"""Forward and backward pass over a whole batch."""
 
 from __future__ import annotations
 
@@ -34,41 +34,43 @@ def batch_norm_forward(
     activation: Literal["relu"] | None = None,
     out: Array | None = None,
 ) -> tuple[Array, _core.BatchNormSaved]:
-    r"""Normalise every channel of a batch, then scale, shift, add and activate, in the same pass:
+    r"""Normalize every channel of a batch, then scale, shift, add and activate, in one pass:
 
     .. math::
         y = \mathrm{activation}\Bigl(\gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
             + \mathrm{residual}\Bigr)
 
-    In training :math:`\mu` and :math:`\sigma^2` (over :math:`n`, not :math:`n - 1`) are the batch's, taken over
-    all axes but the channels'; the running statistics follow them. In evaluation they are the running
-    ones, which stay as they are.
+    In training :math:`\mu` and :math:`\sigma^2` (over :math:`n`, not :math:`n - 1`) are those of the batch, over
+    all axes except the channel axis, and the running statistics are updated with them. In evaluation they are
+    the running statistics, which are only read.
 
     Args:
         x: (N, C), (N, C, L), (N, C, H, W), ...; with ``axis=-1`` channels come last. float16, bfloat16,
-            float32 or float64; statistics are float64, the rest is computed in float32 or, for float64, in
-            float64. It may be strided, as long as the elements of its fastest axis lie side by side.
-        gamma, beta: shape (C,), of any of these dtypes; None for 1 and 0.
-        running_mean, running_var: likewise; in training written in place.
-        training: whether to normalise by the batch's statistics.
-        momentum: :math:`m` in the running statistics' update, :math:`(1 - m)\,\mathrm{old} +
-            m\,\mathrm{batch}` (torch, cuDNN). None: the average of all batches so far; ``batch`` says how
-            many there are with this one.
+            float32 or float64. Statistics are computed in float64, the rest in float32 or, for float64, in
+            float64. It may be strided, but its fastest-varying axis must be contiguous.
+        gamma, beta: shape (C,), any of these dtypes; None for 1 and 0.
+        running_mean, running_var: shape (C,), any of these dtypes; written in place in training.
+        training: whether to normalize by the statistics of the batch.
+        momentum: :math:`m` in the update of the running statistics, :math:`(1 - m)\,\mathrm{old} +
+            m\,\mathrm{batch}` (torch, cuDNN). None for the average of all batches so far, which requires
+            ``batch``, the 1-based index of this batch.
         momentum_mode: ``"keep"`` for :math:`m\,\mathrm{old} + (1 - m)\,\mathrm{batch}` (Keras, flax, ONNX).
         eps: :math:`\epsilon`, 0 or more.
-        axis: where the channels are.
-        unbiased: whether the running variance is that over :math:`n - 1` (torch, cuDNN) or over :math:`n`
+        axis: the channel axis.
+        unbiased: whether the running variance is divided by :math:`n - 1` (torch, cuDNN) or by :math:`n`
             (Keras, flax, ONNX).
-        single_value: training on one value a channel is an error, or that value's variance is 0.
-        residual: added before the activation; of x's shape and dtype, in its order in memory.
+        single_value: with one value per channel in training, raise an error (``"error"``) or use variance 0
+            (``"zero_var"``).
+        residual: added before the activation; shape, dtype and memory order of ``x``.
         activation: ``"relu"``, or None.
-        out: where to write ``y``: of x's shape and dtype, dense, in its order in memory. It may be ``residual``
-            or, where nothing has to go back, ``x``; else it lies outside what each input spans, gaps included.
+        out: array for ``y``: dense, with shape, dtype and memory order of ``x``. It may be ``residual`` or, if
+            no backward pass follows, ``x``; otherwise it must not overlap the memory that an input spans,
+            gaps included.
 
     Returns:
-        ``y``, and what :func:`batch_norm_backward` needs: ``x`` itself, which must stay as it is until then,
-        numbers for each channel, and for ReLU a bit an element, in whole bytes a channel or, where channels
-        lie side by side, a row of them.
+        ``y``, and what :func:`batch_norm_backward` needs: ``x`` itself, which must not be changed before,
+        statistics of each channel, and for ReLU a mask of one bit per element, padded to whole bytes per
+        channel or, if channels come last, per row.
 
     Raises:
         TypeError, ValueError: an array or option that does not fit; nothing has been written.
@@ -99,7 +101,7 @@ def batch_norm_forward(
 
 def batch_norm_backward(dy: Array, saved: _core.BatchNormSaved, *, out: Array | None = None) -> Grads:
     r"""Gradients of :func:`batch_norm_forward`. With :math:`k = 1 / \sqrt{\sigma^2 + \epsilon}`, sums over the
-    :math:`n` values of a channel, and ``dy`` set to 0 where ReLU let nothing pass:
+    :math:`n` values of a channel, and ``dy`` set to 0 where the output of ReLU was 0:
 
     .. math::
         d\beta &= \textstyle\sum dy, \qquad d\gamma = k \sum dy\,(x - \mu) \\
@@ -108,13 +110,13 @@ def batch_norm_backward(dy: Array, saved: _core.BatchNormSaved, *, out: Array | 
         dx &= \gamma k\,dy \quad \text{after evaluation}
 
     Args:
-        dy: of x's shape and dtype, in its order in memory; only read.
-        saved: from the forward pass; may be used again, unless ``out`` was ``x``.
-        out: where to write ``dx``; it may be ``dy`` or ``x``.
+        dy: shape, dtype and memory order of ``x``; only read.
+        saved: the second result of the forward pass; reusable, unless ``out`` was ``x``.
+        out: array for ``dx``; it may be ``dy`` or ``x``.
 
     Returns:
         A :class:`BatchNormGrads`: ``dx``; ``dgamma`` and ``dbeta`` in the dtypes of ``gamma`` and ``beta``, or
-        None. With a residual, a :class:`BatchNormResidualGrads`: ``dresidual`` too.
+        None. With a residual, a :class:`BatchNormResidualGrads`, which has ``dresidual``, too.
 
     Raises:
         TypeError, ValueError: an array that does not fit, or an ``x`` that an earlier pass has overwritten.
@@ -138,7 +140,7 @@ def batch_norm_backward(dy: Array, saved: _core.BatchNormSaved, *, out: Array | 
 def backward(
     dy: Array, saved: _core.BatchNormSaved, sums: BatchNormSums | None, out: Array | None
 ) -> Grads:
-    """The backward pass with these sums or, if there are none, dy's own."""
+    """Run the backward pass with these sums or, if None, with those of ``dy``."""
     check_saved(saved)
     x, gamma, beta = saved.x, saved.gamma, saved.beta
     like = dy if x is None else x
@@ -154,7 +156,7 @@ def backward(
 
 
 def _residual_grad(dy: Array, saved: _core.BatchNormSaved, like: Array, out: Array | None) -> Array:
-    """The residual's gradient: ``dy``, unless ReLU let not all of it pass or ``dx`` will lie on it."""
+    """Return the array for the residual's gradient: ``dy``, unless ReLU masks it or ``dx`` overwrites it."""
     if saved.has_relu or (out is not None and _core.batch_norm_overwrites(dy, out)):
         return result_like(like, "dy")
     return dy

@@ -1,4 +1,4 @@
-"""The options of a forward pass, checked."""
+"""Checks of the options of a forward pass."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fastopt._array_utils import Array
 
 
 def forward_options(*options: Any) -> _core.BatchNormOptions:
-    """Options, checked once for each combination that is in use."""
+    """Check options and return them for the kernels; cached for each combination."""
     try:
         return _checked_options(*options)
-    except TypeError:  # also of what has no hash, whose name is still to be said
+    except TypeError:  # perhaps of an unhashable value, which the call below names
         pass
     return _checked_options.__wrapped__(*options)
 
@@ -51,7 +51,7 @@ def _checked_options(
 def batch_index(
     batch: int | None, momentum: float | None, running_mean: Array | None, running_var: Array | None
 ) -> int:
-    """The number of this batch; 1 where none is given, and running statistics need none."""
+    """Return the 1-based index of this batch; 1 if none is passed and the running statistics need none."""
     if (running_mean is None) != (running_var is None):
         raise ValueError("pass both running_mean and running_var, or neither")
     if batch is not None:

@@ -1,4 +1,4 @@
-"""Batch normalisation in pieces, for whoever has a part of the batch."""
+"""Batch normalization over parts of a batch, as in data-parallel training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Statistics = TypeVar("Statistics", BatchMoments, BatchNormSums)
 
 
 def _read_stats(kind: type[Statistics], name: str, stats: Any) -> Statistics:
-    """Statistics as they are computed with; a plain tuple does, too."""
+    """Check statistics, which may be a plain tuple, and convert their values to float64."""
     fields = kind._fields
     if not isinstance(stats, tuple):
         raise TypeError(f"{name} has type {type(stats).__name__}, expected {kind.__name__}")
@@ -30,7 +30,7 @@ def _read_stats(kind: type[Statistics], name: str, stats: Any) -> Statistics:
 
 
 def _check_count(name: str, value: Any) -> float:
-    """A number of values, as statistics have it: a float, for a sum of floats to carry it along."""
+    """Return a number of values as a float, so that it can be summed together with other statistics."""
     n = _checks.scalar(name, value)
     if not (n >= 0.0 and n.is_integer()):
         raise ValueError(f"{name} must be a number of values, an integer of 0 or more, got {value!r}")
@@ -40,7 +40,7 @@ def _check_count(name: str, value: Any) -> float:
 def _as_float64(name: str, values: Any) -> np.ndarray:
     try:
         column = np.asarray(values)
-        if not np.iscomplexobj(column):  # NumPy would only warn that it drops a part
+        if not np.iscomplexobj(column):  # NumPy would only warn that it drops the imaginary part
             return column.astype(np.float64, copy=False)
     except (TypeError, ValueError):
         pass
@@ -48,7 +48,7 @@ def _as_float64(name: str, values: Any) -> np.ndarray:
 
 
 def batch_norm_moments(x: Array, *, axis: int = 1) -> BatchMoments:
-    """The local statistics of ``x``, from which :func:`batch_norm_join` makes those of a whole batch.
+    """Compute the statistics of ``x``, a part of a batch; :func:`batch_norm_join` joins them.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -59,8 +59,8 @@ def batch_norm_moments(x: Array, *, axis: int = 1) -> BatchMoments:
 
 
 def batch_norm_join(parts: Sequence[BatchMoments]) -> BatchMoments:
-    r"""Join the statistics of parts of a batch, in a binary tree over their index, so that the result depends
-    on their order alone:
+    r"""Join the statistics of parts of a batch, in a binary tree over their indices, so that the result depends
+    only on their order:
 
     .. math::
         \mu = \mu_a + \delta\,\frac{n_b}{n}, \qquad M = M_a + M_b + \delta^2\,\frac{n_a n_b}{n}, \qquad
@@ -101,8 +101,8 @@ def batch_norm_apply(
     activation: Literal["relu"] | None = None,
     out: Array | None = None,
 ) -> tuple[Array, _core.BatchNormSaved]:
-    """:func:`batch_norm_forward` in training, with these statistics instead of x's own. Everything else is as
-    there; its own statistics give the same bits.
+    """:func:`batch_norm_forward` in training, with ``moments`` instead of the statistics of ``x``. All else is
+    the same; with the statistics of ``x`` the results are bitwise identical.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -125,7 +125,7 @@ def batch_norm_apply(
 
 
 def batch_norm_backward_reduce(dy: Array, saved: _core.BatchNormSaved) -> BatchNormSums:
-    """The sums that the backward pass needs of a whole batch, over this part of it; only reads.
+    """Compute the sums of the backward pass over a part of a batch; only reads.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -140,8 +140,8 @@ def batch_norm_backward_reduce(dy: Array, saved: _core.BatchNormSaved) -> BatchN
 def batch_norm_backward_apply(
     dy: Array, saved: _core.BatchNormSaved, sums: BatchNormSums, *, out: Array | None = None
 ) -> Grads:
-    """:func:`batch_norm_backward` with these sums instead of dy's own; ``dgamma`` and ``dbeta`` are then of all
-    that was summed.
+    """:func:`batch_norm_backward` with ``sums`` instead of the sums of ``dy``; ``dgamma`` and ``dbeta`` are then
+    the gradients of the whole batch.
 
     >>> import numpy as np
     >>> from fastopt import functional as F

@@ -1,4 +1,4 @@
-"""What the functions of batch normalisation give back."""
+"""Return types of the functions of batch normalization."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fastopt._array_utils import Array
 
 
 class BatchMoments(NamedTuple):
-    """Statistics of each channel: over ``n`` values, the mean and the sum of squared deviations from
-    it; arrays of shape (C,), float64.
+    """Statistics of each channel: the number ``n`` of values, their mean, and the sum ``m2`` of squared
+    deviations from it; float64 arrays of shape (C,).
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -26,8 +26,8 @@ class BatchMoments(NamedTuple):
 
 
 class BatchNormSums(NamedTuple):
-    r"""What the backward pass sums over each channel, :math:`\sum dy` and :math:`\sum dy\,(x - \mu)`; arrays
-    of shape (C,), float64. Those of the parts of a batch add up.
+    r"""Sums of the backward pass over each channel, :math:`\sum dy` and :math:`\sum dy\,(x - \mu)`; float64
+    arrays of shape (C,). The sums of a batch are those of its parts added up.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -42,7 +42,7 @@ class BatchNormSums(NamedTuple):
 
 
 class BatchNormGrads(NamedTuple):
-    """Gradients of a BatchNorm; None for a ``gamma`` or ``beta`` that was not there.
+    """Gradients of a BatchNorm; None for a ``gamma`` or ``beta`` that was not passed.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -58,8 +58,8 @@ class BatchNormGrads(NamedTuple):
 
 
 class BatchNormResidualGrads(NamedTuple):
-    """Gradients of a BatchNorm with a residual. Without an activation ``dresidual`` is ``dy`` itself or,
-    where ``dx`` has been written over that, a copy.
+    """Gradients of a BatchNorm with a residual. Without an activation ``dresidual`` is ``dy`` itself or, if
+    ``dx`` overwrites it, a copy.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -76,6 +76,6 @@ class BatchNormResidualGrads(NamedTuple):
     dresidual: Array
 
 
-# One of these two. Which one, `saved` knows and its type does not; a union of both could be unpacked neither
-# into three names nor into four.
+# One of these two, depending on the value of `saved`, not its type. A union could be unpacked neither into three
+# names nor into four.
 Grads = Any
