@@ -7,6 +7,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -190,3 +191,32 @@ def test_unknown_instruction_set_is_refused_with_a_list_of_what_there_is() -> No
     assert "'v9'" in message
     for isa in _core.isas_built():
         assert isa in message
+
+
+# ---- defaults ----
+
+
+def public_defaults() -> dict[str, dict[str, str]]:
+    """The defaults of every public function and class, by module and name."""
+    modules = {
+        "fastopt": fastopt,
+        **{name: getattr(fastopt, name) for name in ("checkpoint", "init", "penalties", "schedules")},
+        "data": fastopt.data,
+        "augment": fastopt.data.augment,
+        "functional": F,
+    }
+    found = {}
+    for module, content in modules.items():
+        for name in content.__all__:
+            value = getattr(content, name)
+            if inspect.isroutine(value) or inspect.isclass(value):
+                parameters = inspect.signature(value).parameters.values()
+                defaults = {p.name: repr(p.default) for p in parameters if p.default is not p.empty}
+                if defaults:
+                    found[f"{module}.{name}"] = defaults
+    return found
+
+
+def test_defaults_are_those_of_record() -> None:
+    """Every default is a convention that users rely on. To change one, change ``defaults.json``, too."""
+    assert public_defaults() == json.loads((ROOT / "tests/defaults.json").read_text())

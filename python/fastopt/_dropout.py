@@ -12,7 +12,7 @@ from fastopt._array_utils import Array, result_like
 
 
 class DropoutSaved(NamedTuple):
-    """What :func:`dropout_backward` needs of a forward call: its seed, offset and options, never a mask.
+    """The seed, offset and options of a forward call, which :func:`dropout_backward` needs; no mask.
 
     >>> import numpy as np
     >>> from fastopt import functional as F
@@ -47,36 +47,36 @@ def dropout_forward(
     start: int = 0,
     out: Array | None = None,
 ) -> tuple[Array, DropoutSaved]:
-    r"""Drop each element with probability :math:`p`; scale what is kept, so that the mean stays.
+    r"""Drop each element with probability :math:`p` and scale the others to preserve the mean.
 
     .. math:: y_i = r_i + m_i \frac{x_i + b}{1 - p}, \qquad m_i = [\, w_i \ge \text{round}(2^{32} p) \,]
 
-    with the residual :math:`r` and the bias :math:`b` only if given. :math:`w_i` is word ``i % 4`` of
-    ``philox4x32(seed=seed, offset=offset, index=i // 4)``, :math:`i` the element's row-major index: one
-    mask for every layout, dtype and number of threads. A dropped element is 0 whatever it was, NaN and
-    infinity too. No mask is kept; backward draws the same words again.
+    with the residual :math:`r` and the bias :math:`b` if given. :math:`w_i` is word ``i % 4`` of
+    ``philox4x32(seed=seed, offset=offset, index=i // 4)``, where :math:`i` is the row-major index of the
+    element. The mask is therefore the same for every layout, dtype and number of threads. A dropped element
+    is 0 even if it was NaN or infinite. No mask is saved; the backward pass draws the same words again.
 
     Args:
         x: any shape and layout; float16, bfloat16, float32 or float64. Only read, unless it is ``out``.
-        p: the probability to drop, from 0 to 1; both are exact.
-        seed, offset: whole numbers in [0, 2**64). Give every call another offset, as
+        p: the probability of dropping an element, from 0 to 1; exact at 0 and 1.
+        seed, offset: integers in [0, 2**64). Use a different offset for every call, as
             :class:`fastopt.Generator` does.
-        training: if ``False`` nothing is dropped, and :math:`y = r + x + b`.
+        training: if ``False``, nothing is dropped and :math:`y = r + x + b`.
         scaling: ``"test_time"`` for the older form: :math:`m (x + b)` in training, and
             :math:`(1 - p)(x + b)` in evaluation.
-        residual: added to the result; of ``x``'s shape and dtype. Its gradient is ``dy``.
-        bias: added before; one value for each index of the last axis, of ``x``'s dtype or float32. Its
+        residual: added to the result; shape and dtype of ``x``. Its gradient is ``dy``.
+        bias: added to ``x``; one value for each index of the last axis, in the dtype of ``x`` or float32. Its
             gradient is ``dx`` summed over all axes but the last.
-        channel_axis: drop whole channels: one decision for each index ``n`` of the first axis and ``c`` of
-            this one, that of word ``n * channels + c``.
-        alpha: alpha dropout, for SELU: what is dropped becomes :math:`\alpha' = -1.7581`, and then
+        channel_axis: drop whole channels: word ``n * channels + c`` decides for index ``n`` of the first axis
+            and index ``c`` of this axis.
+        alpha: alpha dropout, for SELU: dropped elements become :math:`\alpha' = -1.7581`, then
             :math:`a x + d` with :math:`a = ((1 - p)(1 + p \alpha'^2))^{-1/2}`, :math:`d = -a p \alpha'`
-            keeps mean 0 and variance 1.
-        start: for a chunk of a larger array, the index of its first element there; with ``channel_axis``
+            preserves mean 0 and variance 1.
+        start: for a chunk of a larger array, the index of its first element there; with ``channel_axis``,
             of its first channel.
-        out: where to write ``y``, dense in memory: an array like ``x``; may be ``x`` or ``residual``, else it
-            lies outside what each input spans, gaps included. By default a new one of ``x``'s library and
-            layout.
+        out: dense array like ``x`` for ``y``. It may be ``x`` or ``residual``; otherwise it must not overlap
+            the memory that an input spans, gaps included. By default a new array with the library and layout
+            of ``x``.
 
     Returns:
         ``y``, and what :func:`dropout_backward` needs.
@@ -105,18 +105,18 @@ def dropout_forward(
 
 
 def dropout_backward(dy: Array, saved: DropoutSaved, *, out: Array | None = None) -> Array:
-    r"""The gradient of :func:`dropout_forward` by ``x``: :math:`\partial x_i = m_i \partial y_i / (1 - p)`, or
-    as its options say.
+    r"""The gradient of :func:`dropout_forward` with respect to ``x``:
+    :math:`\partial x_i = m_i \partial y_i / (1 - p)`, or as its options require.
 
     Args:
-        dy: the gradient with respect to ``y``, of the shape that ``x`` had; any layout, any of the dtypes.
-        saved: what the forward call returned.
-        out: where to write ``dx``, dense in memory: an array like ``dy``, or ``dy`` itself, else outside
-            what that spans, gaps included. By default a new one.
+        dy: the gradient with respect to ``y``, with the shape of ``x``; any layout, any of the dtypes.
+        saved: the second result of the forward call.
+        out: dense array like ``dy`` for ``dx``. It may be ``dy``; otherwise it must not overlap the memory
+            that ``dy`` spans, gaps included. By default a new array.
 
     Returns:
-        ``dx``. A residual's gradient is ``dy`` itself, a bias's is ``dx`` summed over all axes but
-        the last.
+        ``dx``. The gradient of the residual is ``dy`` itself, that of the bias ``dx`` summed over all axes
+        but the last.
 
     Raises:
         TypeError, ValueError: an argument of the wrong kind or value; nothing has been written.
@@ -145,7 +145,7 @@ def dropout_mask(
     channel_axis: int | None = None,
     start: int = 0,
 ) -> NDArray[np.bool_]:
-    """The mask that :func:`dropout_forward` uses on an array of this shape, to look at: ``True`` is kept.
+    """Return the mask that :func:`dropout_forward` applies to an array of this shape; ``True`` is kept.
 
     >>> from fastopt import functional as F
     >>> F.dropout_mask((2, 4), 0.5, seed=0)
@@ -159,7 +159,8 @@ def dropout_mask(
 
 def philox4x32(*, seed: int, offset: int, index: int) -> tuple[int, int, int, int]:
     """Four random words of 32 bits: Philox4x32-10 with the key (``seed`` low, high) and the counter
-    (``offset`` low, high, ``index`` low, high). Dropout reads them for elements ``4 * index`` and following.
+    (``offset`` low, high, ``index`` low, high). Dropout uses them for elements
+    ``4 * index`` to ``4 * index + 3``.
 
     >>> from fastopt import functional as F
     >>> [hex(word) for word in F.philox4x32(seed=0, offset=0, index=0)]

@@ -1,7 +1,7 @@
 """Layers: functions of :mod:`fastopt.functional` that save what their backward pass needs.
 
-Call ``forward``, then ``backward``. ``train()`` and ``eval()`` select the mode. Between the two calls a layer keeps
-only what ``backward`` needs, and releases it there.
+Call ``forward``, then ``backward``. ``train()`` and ``eval()`` select the mode. Between the two calls a layer
+keeps only what ``backward`` needs, and releases it there.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class BatchNorm(Layer):
             None for NumPy and float32.
 
     ``gamma``, ``beta``, ``running_mean`` and ``running_var`` are arrays of shape (C,), or None. ``backward``
-    stores ``dgamma`` and ``dbeta`` as attributes. ``num_batches_tracked`` counts the non-empty training batches.
+    sets ``dgamma`` and ``dbeta``. ``num_batches_tracked`` counts the non-empty batches of training.
     The layer refers to ``x`` until ``backward``, so ``x`` must not be changed before.
 
     >>> import numpy as np, fastopt
@@ -138,8 +138,8 @@ class BatchNorm(Layer):
         :func:`fastopt.functional.batch_norm_forward`.
         """
         tracks = self.running_mean is not None
-        # A wrong number of channels does not fit gamma or running_mean, so that the call below raises, and only
-        # then is x checked here. A check before every call would cost host time.
+        # A wrong number of channels does not fit gamma or running_mean, so that the call below raises, and x is
+        # checked only then. A check before every call would cost host time.
         if self.gamma is None and not tracks:
             self._check_channels(x)
         try:
@@ -234,8 +234,8 @@ class Dropout(Layer):
         channel_axis: drop whole channels along this axis.
         alpha: alpha dropout, for SELU.
 
-    See :func:`fastopt.functional.dropout_forward` for details. ``layer.generator.state_dict()`` in a checkpoint
-    resumes the same masks. Evaluation uses no random numbers.
+    See :func:`fastopt.functional.dropout_forward` for details. ``layer.generator.state_dict()`` in a
+    checkpoint resumes the same masks. Evaluation uses no random numbers.
 
     >>> import numpy as np, fastopt
     >>> layer = fastopt.Dropout(0.5, generator=0)

@@ -40,9 +40,9 @@ def batch_norm_forward(
         y = \mathrm{activation}\Bigl(\gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
             + \mathrm{residual}\Bigr)
 
-    In training :math:`\mu` and :math:`\sigma^2` (over :math:`n`, not :math:`n - 1`) are those of the batch, over
-    all axes except the channel axis, and the running statistics are updated with them. In evaluation they are
-    the running statistics, which are only read.
+    In training :math:`\mu` and :math:`\sigma^2` (over :math:`n`, not :math:`n - 1`) are those of the batch,
+    over all axes except the channel axis, and the running statistics are updated with them. In evaluation they
+    are the running statistics, which are only read.
 
     Args:
         x: (N, C), (N, C, L), (N, C, H, W), ...; with ``axis=-1`` channels come last. float16, bfloat16,

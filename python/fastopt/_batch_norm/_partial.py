@@ -140,8 +140,8 @@ def batch_norm_backward_reduce(dy: Array, saved: _core.BatchNormSaved) -> BatchN
 def batch_norm_backward_apply(
     dy: Array, saved: _core.BatchNormSaved, sums: BatchNormSums, *, out: Array | None = None
 ) -> Grads:
-    """:func:`batch_norm_backward` with ``sums`` instead of the sums of ``dy``; ``dgamma`` and ``dbeta`` are then
-    the gradients of the whole batch.
+    """:func:`batch_norm_backward` with ``sums`` instead of the sums of ``dy``; ``dgamma`` and ``dbeta`` are
+    then the gradients of the whole batch.
 
     >>> import numpy as np
     >>> from fastopt import functional as F

@@ -76,6 +76,6 @@ class BatchNormResidualGrads(NamedTuple):
     dresidual: Array
 
 
-# One of these two, depending on the value of `saved`, not its type. A union could be unpacked neither into three
-# names nor into four.
+# One of these two, depending on the value of `saved`, not its type. A union could be unpacked neither into
+# three names nor into four.
 Grads = Any

@@ -1,4 +1,4 @@
-"""Adam and its kin."""
+"""Adam and AdamW."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ class Adam(Optimizer):
         \theta &\leftarrow \theta - \eta \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
     Args:
-        params: what to train; written in place by :meth:`Optimizer.step`.
-        lr: the rate :math:`\eta`, 0 or more.
+        params: parameters to train; updated in place by :meth:`Optimizer.step`.
+        lr: the learning rate :math:`\eta`, 0 or more.
         betas: :math:`\beta_1, \beta_2`, each from 0 to below 1; also ``opt.beta1``, ``opt.beta2``.
         eps: :math:`\epsilon`, 0 or more; for 0 see :mod:`fastopt.optim`.
         eps_mode: ``"outside"``, or ``"hat"``, the paper's "epsilon hat" that Keras, ONNX and scikit-learn
             use: :math:`\eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \frac{m}{\sqrt v + \epsilon}`.
-        eps_root: a second epsilon under the root (optax), 0 or more.
-        bias_correction: ``False`` leaves :math:`1 - \beta^t` out (BERT's Adam).
+        eps_root: a second epsilon, added under the square root (optax), 0 or more.
+        bias_correction: ``False`` omits the division by :math:`1 - \beta^t` (BERT's Adam).
         nesterov: Nesterov's momentum (Dozat 2016; optax).
-        amsgrad: the largest :math:`v` so far under the root; fixed once made.
-        amsgrad_max: whether that maximum is of ``"raw"`` :math:`v`, corrected afterwards (torch), or of the
-            ``"corrected"`` one (optax). With ``eps_mode="hat"``, whose correction is part of the rate, it is
-            of raw :math:`v` either way.
-        state_dtype: ``"float32"`` for float32 moments of 16-bit parameters. Advisable for float16, in which
-            :math:`(1 - \beta_2) g^2` is 0 up to :math:`2^{-25}`: what a gradient below 5.5e-3 adds is lost if
-            :math:`\beta_2` is 0.999.
-        **options: penalties, decay and clipping, see :class:`fastopt.StepOptions`.
+        amsgrad: use the largest :math:`v` so far under the root; fixed at construction.
+        amsgrad_max: whether the maximum is over ``"raw"`` :math:`v`, corrected afterwards (torch), or over
+            ``"corrected"`` :math:`v` (optax). With ``eps_mode="hat"``, whose correction is part of the
+            rate, it is over raw :math:`v` in both cases.
+        state_dtype: ``"float32"`` for float32 moments of 16-bit parameters. Recommended for float16, in which
+            :math:`(1 - \beta_2) g^2` rounds to 0 up to :math:`2^{-25}`: with :math:`\beta_2 = 0.999` the
+            contribution of gradients below 5.5e-3 is lost.
+        **options: penalties, weight decay, clipping and scaling, see :class:`fastopt.StepOptions`.
 
     State: ``m``, ``v``, and with AMSGrad ``v_max``.
 
@@ -109,7 +109,7 @@ class Adam(Optimizer):
 
     @property
     def betas(self) -> tuple[float, float]:
-        """``(opt.beta1, opt.beta2)``; may be set."""
+        """``(opt.beta1, opt.beta2)``; settable."""
         return self.beta1, self.beta2
 
     @betas.setter
@@ -118,14 +118,14 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    r"""Adam with decoupled weight decay: :class:`Adam` whose ``weight_decay`` is 0.01 unless given.
+    r"""Adam with decoupled weight decay: :class:`Adam` with a default ``weight_decay`` of 0.01.
 
     .. math:: \theta \leftarrow \theta (1 - \eta \lambda), \quad \text{then Adam's step.}
 
     Args:
         params, lr, betas, eps: as in :class:`Adam`.
         weight_decay: :math:`\lambda`, 0 or more.
-        **options: the others of :class:`Adam`.
+        **options: the other options of :class:`Adam`.
 
     >>> import numpy as np, fastopt
     >>> w = np.array([1.0])
@@ -134,8 +134,8 @@ class AdamW(Adam):
     >>> w
     array([0.95])
 
-    Source: Loshchilov & Hutter 2019, Algorithm 2, arXiv:1711.05101; the paper's decay without the rate
-    is ``decay_scale="none"``.
+    Source: Loshchilov & Hutter 2019, Algorithm 2, arXiv:1711.05101; the paper's decay, independent of the
+    learning rate, is ``decay_scale="none"``.
     """
 
     def __init__(

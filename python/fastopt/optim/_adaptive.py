@@ -1,4 +1,4 @@
-"""A rate for every parameter, from the squares of its gradients."""
+"""Optimizers with a learning rate per parameter, from the squares of its gradients."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from fastopt._typing import Unpack
 
 
 class AdaGrad(Optimizer):
-    r"""AdaGrad: a rate for every parameter, which only falls.
+    r"""AdaGrad: a learning rate per parameter, which only decreases.
 
     .. math:: G \leftarrow G + g^2, \qquad \theta \leftarrow \theta - \eta_t \frac{g}{\sqrt{G} + \epsilon}
 
     with :math:`\eta_t = \eta / (1 + (t - 1)\,\mathtt{lr\_decay})`.
 
     Args:
-        params: what to train; written in place by :meth:`Optimizer.step`.
-        lr: the rate :math:`\eta`, 0 or more.
+        params: parameters to train; updated in place by :meth:`Optimizer.step`.
+        lr: the learning rate :math:`\eta`, 0 or more.
         eps: :math:`\epsilon`, 0 or more; for 0 see :mod:`fastopt.optim`.
         eps_mode: ``"outside"`` the root, or ``"inside"``: :math:`\sqrt{G + \epsilon}` (optax, Keras).
-        initial_accumulator: what :math:`G` starts from, 0 or more (optax and Keras: 0.1).
-        lr_decay: torch's decay of the rate, 0 or more.
+        initial_accumulator: the initial value of :math:`G`, 0 or more (optax and Keras: 0.1).
+        lr_decay: torch's decay of the learning rate, 0 or more.
         state_dtype: ``"float32"`` for float32 sums of 16-bit parameters.
-        **options: penalties, decay and clipping, see :class:`fastopt.StepOptions`.
+        **options: penalties, weight decay, clipping and scaling, see :class:`fastopt.StepOptions`.
 
     State: ``sum_sq``.
 
     >>> import numpy as np, fastopt
     >>> w = np.array([1.0, -2.0])
     >>> fastopt.AdaGrad(w, lr=0.1).step(2 * w)
-    >>> w  # the first step has the rate's size, whatever the gradient's
+    >>> w  # the first step has the size of lr, whatever the size of the gradient
     array([ 0.9, -1.9])
 
     Source: Duchi, Hazan & Singer 2011, JMLR 12.
@@ -71,32 +71,32 @@ class AdaGrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    r"""RMSprop: AdaGrad that forgets.
+    r"""RMSprop: AdaGrad with an exponential moving average of the squares.
 
     .. math::
         E \leftarrow \rho E + (1 - \rho) g^2, \qquad
         \theta \leftarrow \theta - \eta \frac{g}{\sqrt{E} + \epsilon}
 
-    Centred, :math:`\bar g \leftarrow \rho \bar g + (1 - \rho) g` and :math:`E - \bar g^2`, not below 0, takes
-    the place of :math:`E` under the root. With momentum, :math:`v \leftarrow \mu v + g / (\sqrt{E} + \epsilon)`
+    If centered, :math:`\bar g \leftarrow \rho \bar g + (1 - \rho) g`, and :math:`E - \bar g^2`, at least 0,
+    replaces :math:`E` under the root. With momentum, :math:`v \leftarrow \mu v + g / (\sqrt{E} + \epsilon)`
     and :math:`\theta \leftarrow \theta - \eta v`.
 
     Args:
-        params: what to train; written in place by :meth:`Optimizer.step`.
-        lr: the rate :math:`\eta`, 0 or more.
+        params: parameters to train; updated in place by :meth:`Optimizer.step`.
+        lr: the learning rate :math:`\eta`, 0 or more.
         rho: :math:`\rho`, from 0 to 1.
         eps: :math:`\epsilon`, 0 or more; for 0 see :mod:`fastopt.optim`.
         eps_mode: ``"outside"`` the root, or ``"inside"``: :math:`\sqrt{E + \epsilon}` (optax, Keras, TF).
-        centered: fixed once made.
-        momentum: :math:`\mu`, from 0 to 1; it must be above 0 from the start, in one group at least, to
-            be changed later.
-        lr_in_velocity: with momentum, whether the rate enters :math:`v` (optax, TF) or stands outside
-            (torch).
-        initial_accumulator: what :math:`E` starts from, 0 or more (TF 1: 1).
+        centered: whether to subtract :math:`\bar g^2`; fixed at construction.
+        momentum: :math:`\mu`, from 0 to 1. It can be changed later only if it is above 0 at construction, for
+            at least one group.
+        lr_in_velocity: with momentum, whether the learning rate is part of :math:`v` (optax, TF) or
+            multiplies it (torch).
+        initial_accumulator: the initial value of :math:`E`, 0 or more (TF 1: 1).
         state_dtype: ``"float32"`` for float32 state of 16-bit parameters.
-        **options: penalties, decay and clipping, see :class:`fastopt.StepOptions`.
+        **options: penalties, weight decay, clipping and scaling, see :class:`fastopt.StepOptions`.
 
-    State: ``mean_sq``, and as asked for ``mean_grad``, ``velocity``.
+    State: ``mean_sq``; if centered ``mean_grad``; with momentum ``velocity``.
 
     >>> import numpy as np, fastopt
     >>> w = np.array([1.0, -2.0])

@@ -1,4 +1,4 @@
-"""Gradient descent, plain and with a velocity."""
+"""Gradient descent, plain and with momentum."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class SGD(Optimizer):
     .. math:: \theta \leftarrow \theta - \eta g
 
     Args:
-        params: what to train; written in place by :meth:`Optimizer.step`.
-        lr: the rate :math:`\eta`, 0 or more.
-        **options: penalties, decay and clipping, see :class:`fastopt.StepOptions`.
+        params: parameters to train; updated in place by :meth:`Optimizer.step`.
+        lr: the learning rate :math:`\eta`, 0 or more.
+        **options: penalties, weight decay, clipping and scaling, see :class:`fastopt.StepOptions`.
 
     >>> import numpy as np, fastopt
     >>> w = np.array([1.0, -2.0])
@@ -42,18 +42,19 @@ class Momentum(Optimizer):
     .. math:: v \leftarrow \gamma v + \eta (1 - \tau) g, \qquad \theta \leftarrow \theta - v
 
     With ``lr_in_velocity=False``, as in torch, :math:`v \leftarrow \gamma v + (1 - \tau) g` and
-    :math:`\theta \leftarrow \theta - \eta v`: the same path until the rate changes.
+    :math:`\theta \leftarrow \theta - \eta v`, which is equivalent while the learning rate is constant.
 
     Args:
-        params: what to train; written in place by :meth:`Optimizer.step`.
-        lr: the rate :math:`\eta`, 0 or more.
+        params: parameters to train; updated in place by :meth:`Optimizer.step`.
+        lr: the learning rate :math:`\eta`, 0 or more.
         momentum: :math:`\gamma`, from 0 to 1.
         dampening: :math:`\tau`, from 0 to 1.
-        first_step: with dampening, what enters the first velocity: the whole gradient (``"grad"``,
-            torch) or :math:`(1 - \tau) g` as in every step (``"zero"``).
-        lr_in_velocity: whether the rate enters the velocity (Keras, Chainer) or stands outside (torch).
+        first_step: with dampening, the first velocity is computed from the undampened gradient (``"grad"``,
+            torch) or from :math:`(1 - \tau) g` as in every step (``"zero"``).
+        lr_in_velocity: whether the learning rate is part of the velocity (Keras, Chainer) or multiplies it
+            (torch).
         state_dtype: ``"float32"`` for a float32 velocity of 16-bit parameters.
-        **options: penalties, decay and clipping, see :class:`fastopt.StepOptions`.
+        **options: penalties, weight decay, clipping and scaling, see :class:`fastopt.StepOptions`.
 
     State: ``velocity``.
 
@@ -94,12 +95,12 @@ class Momentum(Optimizer):
 class Nesterov(Optimizer):
     r"""Nesterov's accelerated gradient.
 
-    With ``form="lookahead"`` the gradient is the caller's to take where momentum is about to carry the
-    parameters, at :math:`\theta - \gamma v`, which :meth:`lookahead` gives:
+    With ``form="lookahead"`` the caller computes the gradient at the point to which momentum will move the
+    parameters, :math:`\theta - \gamma v`, which :meth:`lookahead` returns:
 
     .. math:: v \leftarrow \gamma v + \eta \nabla J(\theta - \gamma v), \qquad \theta \leftarrow \theta - v
 
-    With ``form="applied"`` the gradient is taken at the parameters, as any training loop has it:
+    With ``form="applied"`` the gradient is taken at the parameters, as in any training loop:
 
     .. math:: v \leftarrow \gamma v + \eta g, \qquad \theta \leftarrow \theta - (\gamma v + \eta g)
 
@@ -107,12 +108,12 @@ class Nesterov(Optimizer):
     :math:`\theta \leftarrow \theta - (\eta \gamma v + \eta g)` (torch, optax).
 
     Args:
-        params: what to train; written in place by :meth:`Optimizer.step`.
-        lr: the rate :math:`\eta`, 0 or more.
+        params: parameters to train; updated in place by :meth:`Optimizer.step`.
+        lr: the learning rate :math:`\eta`, 0 or more.
         momentum: :math:`\gamma`, from 0 to 1.
-        form: ``"lookahead"`` or ``"applied"``; fixed once made.
+        form: ``"lookahead"`` or ``"applied"``; fixed at construction.
         dampening, first_step, lr_in_velocity, state_dtype: as in :class:`Momentum`.
-        **options: penalties, decay and clipping, see :class:`fastopt.StepOptions`.
+        **options: penalties, weight decay, clipping and scaling, see :class:`fastopt.StepOptions`.
 
     State: ``velocity``.
 
@@ -164,9 +165,10 @@ class Nesterov(Optimizer):
         )
 
     def lookahead(self) -> Any:
-        r"""The point :math:`\theta - \gamma v` to take the next gradient at (:math:`\theta - \eta \gamma v`
-        with ``lr_in_velocity=False``): new arrays, in the form of the parameters. ``ValueError`` with
-        ``form="applied"``, whose gradient is taken at the parameters themselves."""
+        r"""Return the point :math:`\theta - \gamma v` at which to compute the next gradient
+        (:math:`\theta - \eta \gamma v` with ``lr_in_velocity=False``): new arrays, in the form of the
+        parameters. Raises ``ValueError`` with ``form="applied"``, whose gradient is taken at the parameters
+        themselves."""
         if self.form != "lookahead":
             raise ValueError(
                 f"lookahead needs form='lookahead', but this optimizer has form={self.form!r}; "
