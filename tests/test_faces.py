@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, is_typeddict
 
 import numpy as np
 import pytest
@@ -209,7 +209,7 @@ def public_defaults() -> dict[str, dict[str, str]]:
     for module, content in modules.items():
         for name in content.__all__:
             value = getattr(content, name)
-            if inspect.isroutine(value) or inspect.isclass(value):
+            if callable(value) and not is_typeddict(value):
                 parameters = inspect.signature(value).parameters.values()
                 defaults = {p.name: repr(p.default) for p in parameters if p.default is not p.empty}
                 if defaults:
