@@ -177,7 +177,7 @@ class BatchNorm(Layer):
             ) from None
 
     def backward(self, dy: Array, *, out: Array | None = None) -> Any:
-        """Return ``dx`` of the last forward, or ``(dx, dresidual)`` with a residual; sets ``dgamma``, ``dbeta``.
+        """Return ``dx`` of the last forward, with a residual ``(dx, dresidual)``; sets ``dgamma``, ``dbeta``.
 
         ``dx`` is a new array, or ``out``, which may be ``dy``. Raises ``RuntimeError`` without a preceding
         forward, and the errors of :func:`fastopt.functional.batch_norm_backward`.

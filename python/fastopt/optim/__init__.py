@@ -18,8 +18,8 @@ Wrong values raise ``ValueError`` and wrong types ``TypeError`` before anything 
 
 A sum or mean of squares below the smallest normal number, 1.2e-38 in float32, is treated as 0, because
 subnormal numbers would slow steps down. With ``eps=0`` a tiny gradient is then divided by 0. In float32 with
-other options at their defaults, this happens to a first gradient below 1.1e-19 in :class:`fastopt.AdaGrad`, below
-3.4e-19 in :class:`fastopt.RMSprop` and below 3.4e-18 in :class:`fastopt.Adam`.
+other options at their defaults, this happens to a first gradient below 1.1e-19 in :class:`fastopt.AdaGrad`,
+below 3.4e-19 in :class:`fastopt.RMSprop` and below 3.4e-18 in :class:`fastopt.Adam`.
 
 >>> w = np.zeros(2, np.float32)
 >>> fastopt.AdaGrad(w, eps=0.0).step(np.array([1e-18, 1e-19], np.float32))
