@@ -350,7 +350,7 @@ def test_torch_takes_up_numpys_views_and_read_only_arrays(torch):
 
 
 def test_a_shallow_copy_is_refused():
-    with pytest.raises(TypeError, match=r"^a shallow copy would share its arrays"):
+    with pytest.raises(TypeError, match=r"^a shallow copy would share arrays"):
         copy.copy(momentum())
 
 

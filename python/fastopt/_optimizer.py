@@ -333,10 +333,7 @@ class Optimizer(HyperParams):
         return clone
 
     def __copy__(self) -> Self:
-        raise TypeError(
-            "a shallow copy would share its arrays with this optimizer, but not its step count; "
-            "use copy.deepcopy"
-        )
+        raise TypeError("a shallow copy would share arrays but not the step count; use copy.deepcopy")
 
     def __repr__(self) -> str:
         values = self._hyperparams
