@@ -104,7 +104,7 @@ def test_an_array_without_a_library_is_stepped_and_gets_no_other(shim):
         lambda: F.dropout_forward(array, 0.5, seed=1),
         lambda: F.batch_norm_forward(array),
     ):
-        with pytest.raises(TypeError, match=r"another array like one of type Bare .* cupy\.asarray"):
+        with pytest.raises(TypeError, match=r"another array of type Bare .* cupy\.asarray"):
             make()
     out = shim.array(np.ones((3, 2), np.float32))
     F.dropout_forward(array, 0.0, seed=1, out=out)
