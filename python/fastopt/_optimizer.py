@@ -151,9 +151,8 @@ class Optimizer(HyperParams):
 
     # ---- attributes: hyper-parameters, state, counts ----
 
-    if (
-        not TYPE_CHECKING
-    ):  # classes declare all attributes, so that a type checker finds misspelled ones
+    # Classes declare all attributes, so that a type checker finds misspelled ones.
+    if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             if not name.startswith("_"):  # pickle looks up private names on an empty object

@@ -25,9 +25,7 @@ class Params:
     names: list[Any] | None = None  # of dict entries, for messages and checkpoints
     group_sizes: list[int] = field(default_factory=list)
     overrides: list[dict[str, Any]] = field(default_factory=list)  # one dict per group
-    groups: list[Params] = field(
-        default_factory=list
-    )  # forms and names; the arrays are in the list above
+    groups: list[Params] = field(default_factory=list)  # forms and names without arrays
 
     @classmethod
     def parse(cls, params: object, role: str = "params") -> Params:

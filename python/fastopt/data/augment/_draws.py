@@ -40,9 +40,9 @@ class Draws:
 
     def __init__(self, index: Any, *, seed: int = 0, epoch: int = 0) -> None:
         index = to_numpy(check_array("index", index) if is_array(index) else index)
-        self.index = (
-            index if index.shape != (0,) else index.astype(np.int64)
-        )  # np.asarray([]) is float64
+        if index.shape == (0,):
+            index = index.astype(np.int64)  # np.asarray([]) is float64
+        self.index = index
         if self.index.ndim != 1 or self.index.dtype.kind not in "iu":
             raise TypeError(
                 f"index has shape {self.index.shape} and dtype {self.index.dtype}, expected integers (N,)"
