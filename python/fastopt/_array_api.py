@@ -10,7 +10,7 @@ import numpy as np
 from fastopt._array_utils import Array, dtype_name, full_like, has_numpy_view, is_mutable, library_of
 
 
-def check_array(name: str, array: Any) -> Array:
+def as_array(name: str, array: Any) -> Array:
     """Return an array that its library can compute with: a torch tensor detached, a buffer as a NumPy view,
     any other array as it is."""
     if _has_mask(array):  # the mask would be lost
@@ -38,7 +38,7 @@ def detach(array: Array) -> Array:
 
 
 def namespace(array: Array) -> Any:
-    """Return the array API namespace of ``array``, which :func:`check_array` returned."""
+    """Return the array API namespace of ``array``, which :func:`as_array` returned."""
     if isinstance(array, np.ndarray):
         return np
     if library_of(array) == "cupy":
@@ -111,7 +111,7 @@ def is_floating(array: Array) -> bool:
 
 
 def check_floating(name: str, array: Any) -> Array:
-    array = check_array(name, array)
+    array = as_array(name, array)
     if not is_floating(array):
         raise TypeError(f"{name} has dtype {array.dtype}, {EXPECTED_FLOATING}")
     return array
@@ -122,7 +122,7 @@ def copy_array(array: Any, dtype: str | None = None) -> Array:
     new = full_like(array, 0.0, dtype)
     if not is_mutable(new):
         return namespace(array).asarray(array, dtype=new.dtype, copy=True)
-    new[...] = check_array("array", array)
+    new[...] = as_array("array", array)
     return new
 
 

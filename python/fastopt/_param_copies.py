@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fastopt._array_api import asarray_like, check_array, copy_array, is_floating
+from fastopt._array_api import as_array, asarray_like, copy_array, is_floating
 from fastopt._array_utils import Array, dtype_name
 from fastopt._params import Params
 
@@ -21,7 +21,7 @@ def read_params(params: Any) -> Params:
 def refresh(params: Params) -> Params:
     """Return ``params`` with the arrays as they are now: torch replaces a parameter's memory, shape and dtype
     when ``p.data`` is assigned, as ``model.half()`` does."""
-    return replace(params, arrays=[check_array(name, array) for name, array in labeled(params)])
+    return replace(params, arrays=[as_array(name, array) for name, array in labeled(params)])
 
 
 def labeled(params: Params) -> Labeled:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastopt import _checks, _core
-from fastopt._array_api import asarray_like, check_array
+from fastopt._array_api import as_array, asarray_like
 from fastopt._array_utils import Array, dtype_name, is_array
 
 
@@ -59,7 +59,7 @@ def check_same_keys(name: str, theirs: Any, mine: dict[str, Any]) -> None:
 def read_arrays(state: dict[str, Any], name: str) -> list[Array]:
     """Return the entry ``name``, a list of arrays."""
     arrays = _as_list(name, state[name])
-    return [check_array(f"state_dict's {name}[{i}]", array) for i, array in enumerate(arrays)]
+    return [as_array(f"state_dict's {name}[{i}]", array) for i, array in enumerate(arrays)]
 
 
 def read_names(state: dict[str, Any], arrays: list[Array]) -> list[Any] | None:
@@ -89,7 +89,7 @@ def convert_array(name: str, theirs: Any, mine: Array) -> Array:
     """Convert an array of the same shape and dtype, perhaps of another library, to the library of ``mine``."""
     check_same_shape_dtype(name, theirs, mine)
     called = f"state_dict's {name}"
-    array = check_array(called, theirs)
+    array = as_array(called, theirs)
     _core.check_array(array, called)
     check_same_shape_dtype(name, array, mine)  # the object's own attributes may be wrong
     return asarray_like(array, mine)

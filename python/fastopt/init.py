@@ -31,7 +31,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from fastopt import _checks, _random
-from fastopt._array_api import EXPECTED_FLOATING, FLOATING_DTYPES, asarray_like, check_array, ml_dtype
+from fastopt._array_api import EXPECTED_FLOATING, FLOATING_DTYPES, as_array, asarray_like, ml_dtype
 from fastopt._array_utils import Array
 from fastopt._generator import Generator
 from fastopt._typing import Unpack
@@ -217,7 +217,7 @@ def _initialize(
     generator = _as_generator(generator)
     values = np.empty(shape, _dtype(options.get("dtype")))
     like = options.get("like")
-    template = values if like is None else check_array("like", like)
+    template = values if like is None else as_array("like", like)
     offset = generator.next_offset()
     try:
         with np.errstate(under="ignore"):  # rounding to a subnormal number is no error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import _checks, _random, _state_dict
-from fastopt._array_api import check_array, take_rows
+from fastopt._array_api import as_array, take_rows
 
 # Entries that must be equal in a state to load.
 _IDENTITY = ("samples", "batch_size", "shuffle", "seed", "drop_last")
@@ -40,7 +40,7 @@ class MiniBatches:
             raise TypeError("minibatches needs at least one array")
         self.arrays = [
             # NumPy arrays are only indexed, which keeps a mask.
-            a if isinstance(a, np.ndarray) else check_array(f"arrays[{i}]", a)
+            a if isinstance(a, np.ndarray) else as_array(f"arrays[{i}]", a)
             for i, a in enumerate(arrays)
         ]
         for i, array in enumerate(self.arrays):

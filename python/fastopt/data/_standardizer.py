@@ -11,8 +11,8 @@ import numpy as np
 from fastopt import _checks, _state_dict
 from fastopt._array_api import (
     EXPECTED_FLOATING,
+    as_array,
     asarray_like,
-    check_array,
     check_floating,
     copy_array,
     is_floating,
@@ -213,7 +213,7 @@ def _unfit(found: Sequence[int], expected: Sequence[int]) -> str:
 
 
 def _real(x: Any) -> Array:
-    x = check_array("x", x)
+    x = as_array("x", x)
     if isinstance(x, np.ndarray) and not x.dtype.isnative:
         x = x.astype(x.dtype.newbyteorder("="))
     if not (is_floating(x) or _INTEGER.fullmatch(dtype_name(x))):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastopt import _checks, _random
-from fastopt._array_api import check_array, check_floating, namespace, to_numpy
+from fastopt._array_api import as_array, check_floating, namespace, to_numpy
 from fastopt._array_utils import Array, compute_dtype_name, is_array
 
 Layout = Literal["NCHW", "NHWC"]
@@ -39,7 +39,7 @@ class Draws:
     """
 
     def __init__(self, index: Any, *, seed: int = 0, epoch: int = 0) -> None:
-        index = to_numpy(check_array("index", index) if is_array(index) else index)
+        index = to_numpy(as_array("index", index) if is_array(index) else index)
         if index.shape == (0,):
             index = index.astype(np.int64)  # np.asarray([]) is float64
         self.index = index
@@ -76,7 +76,7 @@ class Draws:
 def as_nchw(images: Any, draws: Draws, layout: str, floating: bool = False) -> Array:
     """Return the images as N, C, H, W, checked against ``draws`` and, if ``floating``, for their dtype."""
     _checks.choice("layout", layout, TO_NCHW)
-    images = check_floating("images", images) if floating else check_array("images", images)
+    images = check_floating("images", images) if floating else as_array("images", images)
     if len(images.shape) != 4:
         raise ValueError(f"images has shape {tuple(images.shape)}, expected 4 axes, {layout}")
     check_draws("images", images, draws)
