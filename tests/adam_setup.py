@@ -1,4 +1,4 @@
-"""All that a step of Adam needs, laid out to be spoiled, and the watch over it."""
+"""The arrays of a step of Adam, for tests that make one of them invalid, and a check that nothing changes."""
 
 from contextlib import contextmanager
 from itertools import chain
@@ -11,11 +11,11 @@ from fastopt import functional as F
 from optimizers_table import all_bits, values
 
 SHAPE = (4, 25)
-LAST = 2  # of three arrays: the first two must stay untouched when this one is bad
+LAST = 2  # of three arrays: the first two must stay unchanged when this one is invalid
 
 
 def scene():
-    """Three parameters with all that a step of Adam needs for them; the state is not at zero."""
+    """Three parameters with their gradients and nonzero state, as a step of Adam needs them."""
     places = ("params", "m", "v", "grads")
     return {p: [abs(values(SHAPE, seed=9 * i + j)) for j in range(3)] for i, p in enumerate(places)}
 
@@ -25,7 +25,7 @@ def flat(s):
 
 
 def by_class(s):
-    """Adam after one good step, with the scene's arrays in place of its own."""
+    """Step with the class: Adam after one valid step, with its arrays replaced by those of ``s``."""
     opt = fastopt.Adam([np.ones(SHAPE, np.float32) for _ in range(3)])
     opt.step([np.ones(SHAPE, np.float32) for _ in range(3)])
     opt.params[:], opt.m[:], opt.v[:] = s["params"], s["m"], s["v"]
@@ -46,7 +46,7 @@ FACES = {"class": by_class, "function": by_function}
 
 @contextmanager
 def refused(kind, message, arrays):
-    """The block raises what is expected and leaves the arrays as they are."""
+    """Check that the block raises exactly this error and leaves the arrays unchanged."""
     arrays = [a for a in arrays if isinstance(a, np.ndarray) and a.dtype != object]
     before = all_bits(arrays)
     with pytest.raises(kind, match=message) as caught:

@@ -1,5 +1,5 @@
-"""The libraries whose arrays the course's functions are tried on: NumPy, and torch where it is installed, which
-has no array API of its own."""
+"""The array libraries for the tests of functions on arrays: NumPy, and torch if it is installed. torch does not
+implement the array API itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables that the tests of BatchNorm walk: batches of every form and size, and options of every kind."""
+"""Parameter tables for the tests of BatchNorm: batches of every form and size, and all kinds of options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tolerance import DTYPES
 
 @dataclass(frozen=True)
 class Form:
-    """A shape, and where its channels stand. ``order``: the axes in memory from slowest to fastest."""
+    """A shape and its channel axis. ``order``: the axes in memory from slowest to fastest."""
 
     shape: tuple[int, ...]
     axis: int = 1
@@ -37,8 +37,8 @@ class Form:
         return "x".join(map(str, self.shape)) + f"-axis{self.axis}{order}"
 
 
-# Counts of values around and far beyond the blocks, lengths of segments around what is gathered, and
-# channel counts that fill no register; in rows, and in planes.
+# Numbers of values around and far beyond the block size, segment lengths around the limit for gathering, and
+# channel counts that do not fill a register; in rows and in planes.
 FORMS = [
     Form((2, 3)),
     Form((257, 65)),
@@ -53,18 +53,18 @@ FORMS = [
     Form((5, 3, 2, 11, 13)),
     Form((2, 9, 11, 65), axis=-1),
     Form((2, 70, 3), axis=-1),
-    Form((4, 5, 6, 7), order=(0, 2, 3, 1)),  # channels last, as torch has it
+    Form((4, 5, 6, 7), order=(0, 2, 3, 1)),  # channels last, as in torch
     Form((4, 5, 6, 7), order=(3, 0, 2, 1)),
-    Form((5, 300, 4), axis=0),  # slowest, in planes of neighbouring values
+    Form((5, 300, 4), axis=0),  # the slowest axis, with the values of a channel contiguous
     Form((1, 65)),
 ]
-# One of each way through the kernels: for tests that have much else to walk.
+# One form for each path through the kernels, for tests with many other parameters.
 FEW = [Form((300, 65)), Form((33, 3, 300)), Form((600, 2, 13)), Form((2, 3, 6000))]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Options of a forward pass, and which arrays it is given."""
+    """Options of a forward pass, and the arrays passed to it."""
 
     id: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +106,7 @@ BY_ID = {case.id: case for case in CASES}
 
 @dataclass
 class Batch:
-    """All arrays that a call may take."""
+    """All arrays that can be passed to a call."""
 
     x: np.ndarray
     gamma: np.ndarray
@@ -118,20 +118,20 @@ class Batch:
     form: Form
 
     def given(self, case: Case) -> dict[str, Any]:
-        """What ``case`` takes of it, beside x."""
+        """The arguments of ``case``, except x."""
         names = case.affine.split() + ["running_mean", "running_var"] * case.running
         names += ["residual"] * case.residual
         given = {name: getattr(self, name) for name in names}
         return given | {"axis": self.form.axis} | case.options
 
     def run(self, case: Case, **more: Any) -> tuple[Any, Any, Any]:
-        """``y``, what is saved, and the gradients."""
+        """Run both passes. Returns ``y``, the saved values and the gradients."""
         y, saved = F.batch_norm_forward(self.x, **(self.given(case) | more))
         return y, saved, F.batch_norm_backward(self.dy, saved)
 
 
 def batch(form: Form, dtype: Any = "float32", small: Any = None, mean: float = 0.5) -> Batch:
-    """Normal values; ``small`` is the dtype of what there is one of for each channel."""
+    """A batch of normal values. ``small`` is the dtype of the per-channel arrays."""
     rng = np.random.default_rng(form.shape)
     dtype = DTYPES.get(dtype, dtype)
     small = dtype if small is None else DTYPES.get(small, small)
@@ -151,6 +151,6 @@ def batch(form: Form, dtype: Any = "float32", small: Any = None, mean: float = 0
 
 
 def result_image(b: Batch, y: Any, saved: Any, grads: Any) -> str:
-    """All bits of what a call gives and of what it changes."""
+    """A digest of all results of a call and of the arrays that it changes."""
     stats = [saved.mean, saved.var, saved.invstd, b.running_mean, b.running_var]
     return image([y], stats, [g for g in grads if g is not None])

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the machine's settings, restored after each test that turns them."""
+"""Fixtures for all tests. Machine settings are restored after each test that changes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastopt import _core
 
 @pytest.fixture
 def machine():
-    """Leave to turn threads, cutoff and instruction set."""
+    """Allow a test to change threads, cutoff and instruction set; restore them afterwards."""
     isa = _core.isa()
     yield
     _core.select_isa(isa)
@@ -23,24 +23,24 @@ def machine():
 
 @pytest.fixture
 def torch():
-    """torch, or the test is skipped: it is no dependency of the suite."""
+    """The torch module. The test is skipped without it, because torch is not a dependency of the suite."""
     return pytest.importorskip("torch", reason="torch is not installed")
 
 
-# All of this machine's, or the one that the environment forces.
+# All instruction sets of this machine, or the one that the environment forces.
 ISAS = [_core.isa()] if os.environ.get("FASTOPT_ISA") else _core.isas_supported()
 
 
 @pytest.fixture(params=ISAS)
 def isa(request, machine):
-    """Each instruction set in turn, forced."""
+    """Force each instruction set in turn."""
     _core.select_isa(request.param)
     return request.param
 
 
 @pytest.fixture
 def cuda():
-    """A CUDA device: the host shim, or a real one (devices.py)."""
+    """A CUDA device: the host shim or a real one (devices.py)."""
     from devices import device
 
     try:
@@ -54,7 +54,7 @@ def cuda():
 
 @pytest.fixture
 def shim(cuda):
-    """The host shim, for what it alone has or tells."""
+    """The host shim, for tests of what only the shim provides."""
     if cuda.name != "shim":
-        pytest.skip("needs the shim: its two devices, its plain arrays, what it counts and refuses")
+        pytest.skip("needs the shim: its two devices, plain arrays, counters and simulated errors")
     return cuda

@@ -1,6 +1,6 @@
-"""Arrays on a CUDA device, for tests: on a real one through CuPy, if FASTOPT_TEST_DEVICE=cupy says so, else on
-the host shim (cuda_shim/), which runs the engine's own sources on this machine or, with "ptx", what nvcc makes
-of its kernels."""
+"""Arrays on a CUDA device, for tests. FASTOPT_TEST_DEVICE=cupy selects a real device through CuPy. The default
+is the host shim (cuda_shim/), which runs the engine's own sources on this machine or, with "ptx", the PTX that
+nvcc generates from its kernels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
 
 
 def reach(shape: Any, strides: Any, itemsize: int) -> tuple[int, int]:
-    """Where an array's elements begin and end, in bytes from the first one."""
+    """The start and end of an array's elements, in bytes relative to its first element."""
     if 0 in shape:
         return 0, 0
     reaches = [(n - 1) * s for n, s in zip(shape, strides, strict=True)]
@@ -28,14 +28,14 @@ def reach(shape: Any, strides: Any, itemsize: int) -> tuple[int, int]:
 
 
 def bounds(a: np.ndarray) -> tuple[int, int]:
-    """The first byte of an array's elements and one past the last, as addresses."""
+    """The addresses of the first byte of an array's elements and of the byte after the last."""
     low, high = reach(a.shape, a.strides, a.itemsize)
     return a.ctypes.data + low, a.ctypes.data + high
 
 
 class Array:
-    """An array of the shim's, described as other libraries describe theirs. It knows no more than fastopt asks
-    of a library: how to make another one like itself, and to be assigned to."""
+    """An array on the shim, exposed through the same protocols as arrays of other libraries. It implements only
+    what fastopt requires of a library: creating a similar array, and assignment."""
 
     def __init__(self, device: Shim, view: np.ndarray, memory: Any) -> None:
         self._device, self.view, self._memory = device, view, memory
@@ -70,7 +70,7 @@ class Array:
 
 
 class Memory:
-    """Bytes on the shim's device, as long as an array needs them."""
+    """Memory on the shim's device, freed with the last array that uses it."""
 
     def __init__(self, lib: ctypes.CDLL, size: int) -> None:
         self._lib, self.address = lib, ctypes.c_void_p()
@@ -87,7 +87,7 @@ class Shim:
 
     def __init__(self, lib: ctypes.CDLL) -> None:
         self.lib = lib
-        self.stream = 1  # the legacy default one
+        self.stream = 1  # the legacy default stream
         self._capsule = capsule(lib)
 
     def use(self) -> None:
@@ -96,10 +96,10 @@ class Shim:
     # ---- arrays ----
 
     def array(self, host: np.ndarray) -> Array:
-        """One with these values, this layout, and this distance from a boundary of 64 bytes."""
+        """An array with the values, layout and offset from a 64-byte boundary of ``host``."""
         low, high = bounds(host)
         start = low % 64
-        memory = Memory(self.lib, start + high - low)  # not a byte more, so that reading on is found
+        memory = Memory(self.lib, start + high - low)  # exact, to detect reads past the end
         raw = (ctypes.c_char * (start + high - low)).from_address(memory.address.value or 0)
         view = np.ndarray(host.shape, host.dtype, raw, start + host.ctypes.data - low, host.strides)
         if host.flags.writeable or not host.size:
@@ -122,7 +122,7 @@ class Shim:
 
     @contextlib.contextmanager
     def new_stream(self) -> Iterator[int]:
-        """Queue on a stream of one's own."""
+        """Use a new stream within the block."""
         stream, before = ctypes.c_void_p(), self.stream
         assert self.lib.cudaStreamCreateWithFlags(ctypes.byref(stream), 1) == 0
         self.stream = stream.value
@@ -132,7 +132,7 @@ class Shim:
             self.stream = before
 
     def capture(self, work: Any) -> Any:
-        """A function that replays on the current stream what `work` queued there."""
+        """Capture the work queued by `work`. Returns a function that replays it on the current stream."""
         stream, graph, ready = ctypes.c_void_p(self.stream), ctypes.c_void_p(), ctypes.c_void_p()
         assert self.lib.cudaStreamBeginCapture(stream, CAPTURE_RELAXED) == 0
         try:
@@ -147,15 +147,15 @@ class Shim:
         return replay
 
     def hold(self, most: int) -> None:
-        """Bytes of shared memory in which BatchNorm may hold channels."""
+        """Limit the shared memory, in bytes, in which BatchNorm may hold channels."""
         self.lib.fastopt_cuda_hold(ctypes.c_int64(most))
 
     def cluster(self, most: int) -> bool:
-        """Let so many blocks be a cluster; whether they may."""
+        """Allow clusters of up to ``most`` blocks. Returns whether the device supports them."""
         return clusters(self.lib, most) == most
 
     def counts(self) -> dict[str, int]:
-        """What the host has asked of the device since the last call."""
+        """The numbers of device operations that the host has requested since the last call."""
         names = ("launches", "clustered", "allocations", "synchronisations", "copies")
         found = {}
         for name in names:
@@ -167,7 +167,7 @@ class Shim:
 
 
 def capsule(lib: ctypes.CDLL) -> Any:
-    """The engine of a library that was built with the shim, as _core takes it."""
+    """The engine of a library built with the shim, in the capsule that _core expects."""
     lib.fastopt_cuda_backend.restype = ctypes.c_void_p
     new = ctypes.pythonapi.PyCapsule_New
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
@@ -175,20 +175,20 @@ def capsule(lib: ctypes.CDLL) -> Any:
 
 
 def clusters(lib: ctypes.CDLL, most: int) -> int:
-    """Let so many blocks of an engine's kernels be a cluster, from now on; how many that is."""
+    """Allow an engine's kernels clusters of up to ``most`` blocks from now on. Returns the new limit."""
     return lib.fastopt_cuda_cluster(ctypes.c_int(most))
 
 
 def launch_plainly(lib: ctypes.CDLL, plain: bool) -> None:
-    """Keep an engine's kernels from overlapping and their blocks from being clusters, or let them. Earlier
-    versions know of neither."""
+    """Disable, or enable, the overlap of an engine's kernels and clusters of their blocks. Earlier versions
+    have neither."""
     if hasattr(lib, "fastopt_cuda_cluster"):
         lib.fastopt_cuda_overlap(ctypes.c_bool(not plain))
         clusters(lib, 1 if plain else 8)
 
 
 class Bfloat16:
-    """An array of CuPy's as bits, described as bfloat16: not every CuPy knows that dtype."""
+    """A CuPy array of raw bits, described as bfloat16, because not every CuPy version supports that dtype."""
 
     def __init__(self, device: CuPy, raw: Any, dtype: np.dtype) -> None:
         self._device, self.raw, self.dtype = device, raw, dtype
@@ -212,8 +212,8 @@ class Bfloat16:
 
 
 class CuPy:
-    """A real device. Arrays go there and back byte by byte, whatever dtypes and layouts CuPy's kernels know of,
-    and when everything that is queued is done."""
+    """A real device. Arrays are copied in both directions as bytes, independent of the dtypes and layouts that
+    CuPy's kernels support, and only after all queued work has finished."""
 
     name = "cupy"
 
@@ -223,7 +223,7 @@ class CuPy:
         self.cupy = cupy
         if (
             os.environ.get("FASTOPT_TEST_POOL") == "off"
-        ):  # so that a memory checker sees where arrays end
+        ):  # so that a memory checker detects accesses past an array
             cupy.cuda.set_allocator(None)
 
     @property
@@ -246,7 +246,7 @@ class CuPy:
     # ---- arrays ----
 
     def array(self, host: np.ndarray) -> Any:
-        """One with these values, this layout, and this distance from a boundary of 64 bytes."""
+        """An array with the values, layout and offset from a 64-byte boundary of ``host``."""
         low, high = bounds(host)
         memory = self.cupy.cuda.alloc(high - low + 128)
         start = memory + (-memory.ptr % 64 + low % 64)
@@ -273,13 +273,13 @@ class CuPy:
         runtime = self.cupy.cuda.runtime
         runtime.deviceSynchronize()
         runtime.memcpy(to, start, size, kind)
-        runtime.deviceSynchronize()  # a copy from pageable memory may end later than the call
+        runtime.deviceSynchronize()  # a copy from pageable memory may finish after the call
 
     # ---- streams and graphs ----
 
     @contextlib.contextmanager
     def new_stream(self) -> Iterator[int]:
-        """Queue on a stream of one's own."""
+        """Use a new stream within the block."""
         with self.cupy.cuda.Stream(non_blocking=True) as stream:
             self.cupy.cuda.runtime.deviceSynchronize()
             try:
@@ -288,7 +288,7 @@ class CuPy:
                 stream.synchronize()
 
     def capture(self, work: Any) -> Any:
-        """A function that replays on the current stream what `work` queued there."""
+        """Capture the work queued by `work`. Returns a function that replays it on the current stream."""
         stream = self.cupy.cuda.get_current_stream()
         stream.begin_capture()
         try:
@@ -300,7 +300,7 @@ class CuPy:
 
 @cache
 def device() -> Shim | CuPy:
-    """The one that the tests run on; it raises what keeps it from being there."""
+    """The device for the tests. Raises the original error if it is not available."""
     match os.environ.get("FASTOPT_TEST_DEVICE", "shim"):
         case "cupy":
             return CuPy()

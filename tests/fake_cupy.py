@@ -1,5 +1,5 @@
-"""Arrays of the shim that fastopt takes for CuPy's, by the name of their type: they have the attributes that it
-reads, and a current stream that ends with its object."""
+"""Shim arrays that fastopt treats as CuPy arrays because of their type's name. They have the attributes that it
+reads, and a current stream that is destroyed with its object."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from devices import Array, Shim
 
 
 class Attributes(Array):
-    """What an array of CuPy's says of itself."""
+    """The attributes of a CuPy array that fastopt reads."""
 
     strides = property(lambda self: self.view.strides)
     data = property(lambda self: SimpleNamespace(ptr=self.view.ctypes.data, device_id=self.device_id))
 
 
 class Cupys:
-    """Makes such arrays, and keeps the identity of each that is asked where it lies."""
+    """Creates such arrays, and records the id of each array whose ``data`` attribute is read."""
 
     def __init__(self, shim: Shim, monkeypatch: Any) -> None:
         self.shim = shim
@@ -34,7 +34,7 @@ class Cupys:
             return Attributes.data.fget(array)
 
         names = {"__module__": "cupy", "data": property(data)}
-        self.type = type("ndarray", (Attributes,), names)  # a new one each time, asked for its library
+        self.type = type("ndarray", (Attributes,), names)  # a new type, whose library is not cached
 
     def __call__(self, host: np.ndarray) -> Array:
         array, device = self.shim.array(host), ctypes.c_int()
@@ -44,14 +44,14 @@ class Cupys:
         return array
 
     def leave(self) -> None:
-        """The default stream is the current one again."""
+        """Make the default stream current again."""
         self.shim.stream = 1
         default = SimpleNamespace(ptr=0)
         self.get_current_stream = lambda device: default
 
 
 class Stream:
-    """Of CuPy's, in short: the current one until it is left, and destroyed when nobody holds it."""
+    """A minimal CuPy stream: current until ``leave`` is called, and destroyed with its last reference."""
 
     def __init__(self, cupys: Cupys) -> None:
         self.lib, number = cupys.shim.lib, ctypes.c_void_p()

@@ -1,4 +1,4 @@
-"""The ways an array may lie in memory, and the ways an object may say so."""
+"""Memory layouts of arrays, and objects that expose an array through one protocol."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SHAPE = (3, 1, 20, 17)  # 1020 elements: two tiles, the second not full
 
 
 def permuted(a: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
-    """Equal to ``a``, its axes in memory in this order from slowest to fastest."""
+    """A copy of ``a`` with its axes in memory in this order, from slowest to fastest."""
     return np.array(a.transpose(order), order="C").transpose(np.argsort(order))
 
 
 def shifted(a: np.ndarray, offset: int) -> np.ndarray:
-    """Equal to ``a``, ``offset`` bytes away from any alignment."""
+    """A copy of ``a`` that starts ``offset`` bytes after a 64-byte boundary."""
     memory = np.zeros(a.nbytes + 64 + offset, np.uint8)
     start = -memory.ctypes.data % 64 + offset
     out = memory[start : start + a.nbytes].view(a.dtype).reshape(a.shape)
@@ -27,13 +27,13 @@ def shifted(a: np.ndarray, offset: int) -> np.ndarray:
 
 
 def odd_strides(a: np.ndarray) -> np.ndarray:
-    """Equal to ``a``, with strides for its axes of one element that nobody would compute."""
+    """A copy of ``a`` with arbitrary strides for its axes of length 1."""
     strides = [7 if n == 1 else s for n, s in zip(a.shape, a.strides, strict=True)]
     return np.lib.stride_tricks.as_strided(a.copy(), a.shape, strides)
 
 
 def spread(a: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
-    """Equal to ``a``, every step-th element of a larger array, backwards where a step is negative."""
+    """A copy of ``a`` in every step-th element of a larger array, reversed where a step is negative."""
     shape = [n * abs(s) for n, s in zip(a.shape, steps, strict=True)]
     out = np.full(shape, 7, a.dtype)[(..., *(slice(None, None, s) for s in steps))]
     out[...] = a
@@ -41,7 +41,7 @@ def spread(a: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
 
 
 def field(a: np.ndarray) -> np.ndarray:
-    """Equal to ``a``, a field of an array of packed structures."""
+    """A copy of ``a`` in one field of an array of packed structures."""
     out = np.zeros(a.shape, [("before", np.uint8), ("value", a.dtype), ("after", np.uint8)])["value"]
     out[...] = a
     return out
@@ -51,7 +51,7 @@ def broadcast(a: np.ndarray) -> np.ndarray:
     return np.broadcast_to(a[:1, :, :, :1].copy(), a.shape)
 
 
-# What may be written to, dense in some order of axes; and in addition what may be read.
+# Layouts that may be written to (dense in some order of axes), then those that may also be read.
 TARGETS = {
     "C order": lambda a: a.copy(),
     "Fortran order": np.asfortranarray,
@@ -80,7 +80,7 @@ class OnlyInterface:
 
 
 class OnlyDLPack:
-    """Has DLPack 1.0's protocol and nothing else."""
+    """Has the DLPack 1.0 protocol and nothing else."""
 
     def __init__(self, a: np.ndarray) -> None:
         self.base = a
@@ -93,7 +93,7 @@ class OnlyDLPack:
 
 
 class OldDLPack(OnlyDLPack):
-    """Speaks the protocol from before 1.0: no version, no read-only flag."""
+    """Has the protocol from before 1.0, without a version or a read-only flag."""
 
     def __dlpack__(self, stream: Any = None) -> Any:
         return self.base.__dlpack__()
@@ -108,7 +108,7 @@ def ctypes_array(a: np.ndarray) -> Any:
     return (ctypes.c_float * a.size)(*a)
 
 
-# Each makes an object of a one-dimensional float32 array; np.asarray or .base leads back to its memory.
+# Each makes an object from a one-dimensional float32 array; np.asarray or .base gives access to its memory.
 FOREIGN = {
     "torch": torch_tensor,
     "array.array": lambda a: array.array("f", a),

@@ -1,4 +1,4 @@
-"""Every optimizer in both its faces, class and function, as one table to walk; and arrays as bits."""
+"""A table of all optimizers, each with its class and its function; and the bits of arrays."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Case:
-    """One rule as its class makes it, and the function that makes the same step."""
+    """A rule: its class, and the function that computes the same step."""
 
     rule: str
     cls: Callable[..., fastopt.Optimizer]
     function: Callable[..., bool]
-    options: dict[str, Any] = field(default_factory=dict)  # that choose the rule
+    options: dict[str, Any] = field(default_factory=dict)  # those that select the rule
 
     @property
     def states(self) -> list[str]:
@@ -69,12 +69,12 @@ CASES = {
 
 
 def values(shape: Any, dtype: Any = np.float32, seed: int = 0) -> np.ndarray:
-    """Plain normal numbers in C order."""
+    """Normally distributed numbers in C order."""
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
 def bits(array: Any) -> tuple[Any, ...]:
-    """What two arrays share if they are equal to the last bit, NaN and the sign of zero included."""
+    """A value that is equal for bitwise identical arrays, including NaN and the sign of zero."""
     if isinstance(array, np.ndarray):
         return (array.shape, array.dtype.str, array.dtype.name, array.tobytes())
     if type(array).__module__.partition(".")[0] == "torch":
@@ -90,7 +90,7 @@ def all_bits(arrays: Any) -> list[tuple[Any, ...]]:
 
 
 def state_bits(opt: fastopt.Optimizer) -> dict[str, Any]:
-    """Everything a step changes."""
+    """The bits of everything that a step changes except the parameters."""
     states = _core.RULES[opt.state_dict()["rule"]]["states"]
     return {name: all_bits(getattr(opt, name)) for name in states} | {
         "step_count": opt.step_count,

@@ -1,8 +1,8 @@
-"""What a step should give, in float64, written to be read: straight from the papers and from the table of
-conventions. Nothing here is fast and nothing here knows how fastopt does it.
+"""Reference steps in float64, written for readability from the papers and the table of conventions. They are
+not fast, and they are independent of fastopt's implementation.
 
 A rule takes the parameter ``w``, the gradient ``g``, its state ``s`` (a dict, updated in place), the step
-count ``t`` (1 for the first) and its hyper-parameters under fastopt's names, and returns the new parameter.
+count ``t`` (1 for the first) and its hyper-parameters with fastopt's names, and returns the new parameter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def polyak(w, g, s, t, *, lr, momentum=0.9, dampening=0.0, first_step="grad", lr
 def nesterov(w, g, s, t, *, lr, momentum=0.9, form="applied", lr_in_velocity=True, **rest):
     """Nesterov 1983; ``"applied"`` as in Sutskever et al. 2013, section 2."""
     carried = polyak(w, g, s, t, lr=lr, momentum=momentum, lr_in_velocity=lr_in_velocity, **rest)
-    if form == "lookahead":  # g was taken at lookahead(w, v); the step itself is momentum's
+    if form == "lookahead":  # g was computed at lookahead(w, v); the step is that of momentum
         return carried
     if lr_in_velocity:
         return w - (momentum * s["velocity"] + lr * g)
@@ -37,7 +37,7 @@ def nesterov(w, g, s, t, *, lr, momentum=0.9, form="applied", lr_in_velocity=Tru
 
 
 def lookahead(w, v, *, lr, momentum=0.9, lr_in_velocity=True):
-    """Where momentum alone would carry the parameter."""
+    """The parameter after a step of momentum with a gradient of 0."""
     return w - momentum * v if lr_in_velocity else w - lr * momentum * v
 
 
@@ -51,7 +51,7 @@ def adagrad(w, g, s, t, *, lr, eps=1e-8, eps_mode="outside", lr_decay=0.0):
 def rmsprop(
     w, g, s, t, *, lr, rho=0.9, eps=1e-8, eps_mode="outside", momentum=0.0, lr_in_velocity=False
 ):
-    """Tieleman & Hinton 2012; centred and with momentum: Graves 2013, equations 38 to 45."""
+    """Tieleman & Hinton 2012; centered and with momentum: Graves 2013, equations 38 to 45."""
     s["mean_sq"] = rho * s["mean_sq"] + (1 - rho) * g**2
     variance = s["mean_sq"]
     if "mean_grad" in s:
@@ -95,7 +95,7 @@ def adam(
     if not bias_correction:
         c1 = c1_next = c2 = 1.0
     m_hat = beta1 * s["m"] / c1_next + (1 - beta1) * g / c1 if nesterov else s["m"] / c1
-    if eps_mode == "hat":  # v stays uncorrected; its correction is in the rate
+    if eps_mode == "hat":  # v stays uncorrected; its correction is in the learning rate
         lr, c2 = lr * np.sqrt(c2), 1.0
     v_hat = s["v"] / c2
     if "v_max" in s and amsgrad_max == "corrected":
@@ -120,11 +120,11 @@ REFERENCES = {
 }
 
 
-# ---- around a rule, in this order ----
+# ---- operations around a rule, in this order ----
 
 
 def norm(arrays, kind=2):
-    """Of a list of arrays taken as one."""
+    """The norm of a list of arrays, taken as one vector."""
     values = np.abs(np.concatenate([np.ravel(a) for a in arrays] or [np.zeros(0)]))
     if kind in ("max", float("inf")):
         return values.max(initial=0.0)
@@ -202,7 +202,7 @@ SHAPING = {
 
 
 def step(rule, ws, gs, states, t, **hyper):
-    """One step of the named rule on a list of parameters; ``states`` is a dict for each of them."""
+    """One step of the named rule on a list of parameters; ``states`` has a dict for each of them."""
     gs = shape_gradients(gs, **{k: v for k, v in hyper.items() if k in SHAPING})
     rest = {k: v for k, v in hyper.items() if k not in SHAPING}
     return [

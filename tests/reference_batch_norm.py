@@ -1,8 +1,8 @@
-"""What BatchNorm should give, in float64, written to be read: Ioffe & Szegedy 2015, Algorithm 1 and section 3.
-Channels stand along axis 1 here; sums are exact.
+"""Reference BatchNorm in float64, written for readability: Ioffe & Szegedy 2015, Algorithm 1 and section 3.
+The channel axis is axis 1; sums are exact.
 
-Beside each result stands what it was summed from: the largest of the terms, for where they cancel the
-rounding that is left is that of a term (see ``before`` in tolerance.py).
+Each result comes with the largest of the terms that were summed: where terms cancel, the remaining error is the
+rounding of a term (see ``before`` in tolerance.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def add_up(x: np.ndarray) -> np.ndarray:
 
 
 def upright(v: np.ndarray | float | None, x: np.ndarray, absent: float) -> np.ndarray:
-    """A value for each channel, to be computed with beside ``x``."""
+    """Per-channel values, reshaped to broadcast against ``x``."""
     return np.reshape(absent if v is None else v, (1, -1) + (1,) * (x.ndim - 2))
 
 
@@ -37,22 +37,22 @@ class Forward:
 
 
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean, and variance over n, of each channel."""
+    """Mean and variance (divided by n) of each channel."""
     n = x.size // x.shape[1]
     mean = add_up(x) / n
     return mean, add_up((x - upright(mean, x, 0)) ** 2) / n
 
 
 def reach(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """The size of each channel's mean and of what is farthest from it, together."""
+    """For each channel, |mean| plus the largest distance of a value from the mean."""
     middle = upright(mean, x, 0.0)
     axes = tuple(d for d in range(x.ndim) if d != 1)
     return abs(middle) + abs(x - middle).max(axes, keepdims=True, initial=0.0)
 
 
 def forward(x, gamma=None, beta=None, *, given=None, eps=1e-5, residual=None, relu=False, doubt=0.0):
-    """With ``given`` statistics (mean, variance), or those of ``x``. ``doubt``: how far the mean may be off,
-    as a share of it and of the farthest value from it."""
+    """Normalize with the ``given`` statistics (mean, variance), or with those of ``x``. ``doubt``: the relative
+    error of the mean, with respect to |mean| plus the largest distance from it."""
     mean, var = moments(x) if given is None else given
     invstd = 1 / np.sqrt(var + eps)
     scale = upright(gamma, x, 1.0) * upright(invstd, x, 1.0)
@@ -69,7 +69,7 @@ def forward(x, gamma=None, beta=None, *, given=None, eps=1e-5, residual=None, re
 
 
 def follow(old, batch, momentum, mode="update"):
-    """A running statistic after one more batch."""
+    """A running statistic, updated with one more batch."""
     if mode == "keep":
         return momentum * old + (1 - momentum) * batch
     return (1 - momentum) * old + momentum * batch
@@ -86,7 +86,7 @@ class Backward:
 
 
 def backward(f: Forward, dy: np.ndarray, *, count=None, sums=None, doubt=0.0) -> Backward:
-    """``dy`` is what ReLU let pass. Of a part of a batch: with the whole's count and sums."""
+    """``dy`` is the gradient behind ReLU. For part of a batch, pass the whole batch's count and sums."""
     centred = f.x - upright(f.mean, f.x, 0.0)
     n = dy.size // dy.shape[1] if count is None else count
     sum_dy, products = (add_up(dy), add_up(dy * centred)) if sums is None else sums

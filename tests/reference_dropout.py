@@ -1,5 +1,5 @@
-"""Philox4x32-10 and dropout in plain NumPy, written from the papers and the contract, not from csrc/: whole
-64-bit integers for the words, float64 or the compute type for the values.
+"""Reference Philox4x32-10 and dropout in plain NumPy, written from the papers and the specification, not from
+csrc/. Words are 64-bit integers; values are float64 or have the compute type.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ ALPHA = -1.0507009873554804934193349852946 * 1.6732632423543772848170429916717  
 
 
 def philox(counter, key) -> list[np.ndarray]:
-    """Salmon et al. 2011: four words (arrays) of a counter of four and a key of two."""
+    """Salmon et al. 2011: four words (arrays) from a counter of four words and a key of two."""
     c = [np.asarray(word, np.uint64) for word in counter]
     k = [int(word) for word in key]
     for _ in range(10):
@@ -27,7 +27,7 @@ def philox(counter, key) -> list[np.ndarray]:
 
 
 def words(index, *, seed, offset=0) -> np.ndarray:
-    """The words of the elements with these row-major indices."""
+    """The random words of the elements with these row-major indices."""
     index = np.asarray(index, np.uint64)
     group = index >> np.uint64(2)
     counter = (offset % 2**32, offset >> 32, group & WORD, group >> np.uint64(32))
@@ -41,7 +41,7 @@ def split(number: int) -> tuple[int, int]:
 
 
 def mask(shape, p, *, seed, offset=0, channel_axis=None, start=0) -> np.ndarray:
-    """True where kept."""
+    """True where an element is kept."""
     index = np.arange(int(np.prod(shape)), dtype=np.uint64).reshape(shape)
     if channel_axis is not None:
         axis = channel_axis % len(shape)
@@ -56,7 +56,7 @@ def compute_dtype(dtype) -> np.dtype:
 
 
 def constants(p, *, training=True, scaling="inverted", alpha=False) -> tuple[float, float, float]:
-    """Kept values are times the first plus the second; dropped ones are the third."""
+    """Scale and shift for kept values, and the value of dropped ones."""
     if not training:
         return (1.0 if scaling == "inverted" else 1 - p), 0.0, 0.0
     if scaling == "test_time" or p in (0, 1):
@@ -68,7 +68,7 @@ def constants(p, *, training=True, scaling="inverted", alpha=False) -> tuple[flo
 
 
 def forward(x, keep, p, *, residual=None, bias=None, **options) -> np.ndarray:
-    """In the compute type, one IEEE operation after the other, then rounded to ``x``'s dtype."""
+    """Dropout in the compute type, one IEEE operation at a time, then rounded to the dtype of ``x``."""
     f = compute_dtype(x.dtype).type
     scale, shift, dropped = (f(c) for c in constants(p, **options))
     y = x.astype(f)
@@ -78,7 +78,7 @@ def forward(x, keep, p, *, residual=None, bias=None, **options) -> np.ndarray:
         y = y * scale
         if shift != 0:
             y = y + shift
-    if not options.get("training", True):  # nothing is left of inf * 0, when p is 1, but the 0
+    if not options.get("training", True):  # for p = 1 the result is 0, also for inf * 0
         keep = np.full_like(keep, scale > 0)
     y = np.where(keep, y, dropped)
     if residual is not None:

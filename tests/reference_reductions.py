@@ -1,5 +1,5 @@
-"""BatchNorm's reductions in plain float64, joined as csrc/rules/moments.hpp and tree.hpp have it. With
-them a whole pass can be computed to the last bit."""
+"""BatchNorm's reductions in plain float64, combined in the order of csrc/rules/moments.hpp and tree.hpp. With
+them, the bits of a whole pass can be computed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LANES, PLANE_BLOCK, ROW_BLOCK, QUARTERS = 16, 4096, 128, 4
 
 
 def tree(nodes: list, join) -> object:
-    """Neighbours two by two, until there is one; who has no partner waits."""
+    """Combine adjacent pairs until one node is left. An unpaired last node moves to the next level."""
     while len(nodes) > 1:
         odd = nodes[len(nodes) // 2 * 2 :]
         nodes = [join(a, b) for a, b in zip(nodes[::2], nodes[1::2], strict=False)] + odd
@@ -17,8 +17,8 @@ def tree(nodes: list, join) -> object:
 
 
 def block_sums(values: np.ndarray, rows: bool) -> np.ndarray:
-    """Sums over the first axis, of quarters that are added one after the other: from first to last, or in
-    lanes that are joined in halves."""
+    """Sums over the first axis. A block's quarters are added in order, either sequentially (rows) or in
+    lanes that are then reduced by halving."""
     lanes = np.zeros((1 if rows else LANES, *values.shape[1:]))
     quarter = (ROW_BLOCK if rows else PLANE_BLOCK) // QUARTERS
     for begin in range(0, len(values), quarter):
@@ -39,7 +39,7 @@ def blocks(values: np.ndarray, rows: bool) -> list[np.ndarray]:
 
 
 def moments(x: np.ndarray, rows: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and squared deviations over the first axis of ``x``, whose values stand in memory order."""
+    """Mean and sum of squared deviations over the first axis of ``x``, whose values are in memory order."""
     nodes = []
     for block in blocks(x.astype(np.float64), rows):
         d = block - block[0]
@@ -58,7 +58,7 @@ def join_moments(a: tuple, b: tuple) -> tuple:
 
 
 def backward_sums(x: np.ndarray, dy: np.ndarray, mean: np.ndarray, rows: bool) -> tuple:
-    """The sums of dy and of dy (x - mean); x and dy in the type that elements are computed in."""
+    """The sums of dy and of dy (x - mean). x and dy have the compute type of elements."""
     rounded = mean.astype(x.dtype)
     products = dy.astype(np.float64) * (x - rounded).astype(np.float64)
     sums = []

@@ -1,5 +1,5 @@
-"""The table that the tests of steps walk: every rule with every convention, and everything that may stand
-around a rule. A case can be stepped as a class, as functions, and by the reference."""
+"""The parameter table for tests of steps: every rule with every convention, and every option that applies
+around a rule. A case can be stepped with its class, with functions, and with the reference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tolerance import DTYPES, wide
 
 RULES = {name: info["states"] for name, info in _core.RULES.items() if not name.startswith("move")}
 
-# What a class is asked for when it is made, and a step function learns from its arrays.
+# Options of a class's constructor that a step function infers from its arrays.
 MADE_WITH = ("amsgrad", "centered", "initial_accumulator")
 
 
@@ -33,7 +33,7 @@ class Case:
 
     @property
     def hyper(self) -> dict[str, Any]:
-        """The options that a step is told, rather than the class when it is made."""
+        """The options that are passed to a step, not only to the constructor."""
         told = {k: v for k, v in self.options.items() if k not in MADE_WITH}
         if "betas" in told:
             told["beta1"], told["beta2"] = told.pop("betas")
@@ -47,13 +47,13 @@ class Case:
         return {name: getattr(opt, name) for name in RULES[self.rule]}
 
     def step_function(self, params, grads, states, t) -> bool:
-        """The t-th step through fastopt.functional."""
+        """Step number t through fastopt.functional."""
         step = _FUNCTIONS[self.cls]
         counted = {} if self.cls in (fastopt.SGD, fastopt.RMSprop) else {"step": t}
         return step(params, grads, **states, **self.hyper, **counted)
 
     def reference(self, params, grads, states, t):
-        """New parameters and states, in float64, after one step from these stored ones."""
+        """New parameters and states in float64 after one step from these stored values."""
         hyper = {k: v for k, v in self.hyper.items() if k != "form"}
         per_param = [
             {name: wide(arrays[i]) for name, arrays in states.items()} for i in range(len(params))
@@ -158,7 +158,7 @@ def _variants() -> list[Case]:
 
 VARIANTS = _variants()
 
-# ---- what may stand around any rule ----
+# ---- options that apply around any rule ----
 
 AROUND: dict[str, dict[str, Any]] = {
     "maximize": {"maximize": True},
@@ -202,7 +202,7 @@ CASES = [*VARIANTS, *AROUND_CASES, *EVERYTHING_CASES]
 
 # ---- arrays to step ----
 
-# Storage of parameters and of state: 16-bit parameters may have float32 state.
+# Dtypes of parameters and of state: 16-bit parameters may have float32 state.
 STORAGES = {
     **{name: (dtype, None) for name, dtype in DTYPES.items()},
     "float16+float32": (DTYPES["float16"], "float32"),
@@ -212,14 +212,14 @@ TILE = 512  # a multiple of kTile in csrc/cpu/kernels.hpp
 
 
 def parameters(rng, lengths, dtype) -> list[np.ndarray]:
-    """Of either sign and away from zero: no step here crosses it, so that no result is the small rest of
-    large terms, which no bound in ULPs could hold."""
+    """Random parameters of either sign and away from zero. No step crosses zero, so that no result is a small
+    difference of large terms, for which no bound in ULPs could hold."""
     signs = [rng.choice([-1.0, 1.0], n) for n in lengths]
     return [(s * rng.uniform(1.0, 4.0, len(s))).astype(dtype) for s in signs]
 
 
 def gradients(rng, params, case: Case | None = None) -> list[np.ndarray]:
-    """None zero. A penalised gradient points as its penalty does, lest the two cancel."""
+    """Nonzero gradients. Gradient and penalty have the same sign, so that they do not cancel."""
     grads = []
     for p in params:
         g = rng.uniform(0.25, 2.0, p.shape)

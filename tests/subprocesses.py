@@ -1,4 +1,4 @@
-"""Python programs run in a process of their own, with this fastopt and a chosen environment."""
+"""Run Python programs in a separate process, with this fastopt and a given environment."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def run(program: str, timeout: float = 60, **environment: str) -> subprocess.Com
 
 
 def output(program: str, **options: str) -> str:
-    """What a program prints; it must end well and say nothing else."""
+    """Run a program and return its output. It must exit with status 0 and an empty stderr."""
     done = run(program, **options)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()

@@ -1,14 +1,14 @@
-"""The one table of tolerances, and how an error is measured against it.
+"""The table of tolerances, and the measure of errors in ULPs.
 
-A step is compared with a float64 step *from the same stored state*, so errors do not add up over steps and
-the bounds do not grow with them. The unit is the ULP of the larger of the value before and after the step:
-what a sum loses where its terms cancel is a rounding of the terms, not of the result.
+A step is compared with a float64 step *from the same stored state*, so errors do not accumulate over steps and
+the bounds do not grow with the number of steps. The unit is the ULP of the larger of the values before and
+after the step: where the terms of a sum cancel, the error is a rounding of the terms, not of the result.
 
-Where the bounds come from: narrowing to 16 bits rounds once, by half an ULP, and float32 adds next to nothing
-to that. In float32 and float64 a gradient takes up to eight roundings on its way through scale, clip and
-penalties, half an ULP each; squaring doubles them, the moment adds four. That is ten ULPs if all fall
-to one side; they do not, and the most that is seen in float32 is 4.6. A float64 reference makes as many
-errors of its own, hence twice that.
+Derivation of the bounds: narrowing to 16 bits rounds once, by half an ULP, and float32 adds next to nothing to
+that. In float32 and float64 a gradient is rounded up to eight times by scale, clip and penalties, half an ULP
+each; squaring doubles these errors, and the moment adds four. That is ten ULPs if all errors have the same
+sign; they do not, and the largest error observed in float32 is 4.6. A float64 reference has as many errors of
+its own, hence twice that.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ DTYPES = {
 
 
 def wide(array) -> np.ndarray:
-    """The values in float64, in which every dtype's are exact."""
-    with np.errstate(invalid="ignore"):  # a signalling NaN among them
+    """The values in float64, which represents those of every dtype exactly."""
+    with np.errstate(invalid="ignore"):  # from signaling NaNs
         return np.asarray(array).astype(np.float64)
 
 
 def ulp(x, dtype) -> np.ndarray:
-    """The distance between neighbours of ``dtype`` at ``x``; below the normal numbers it is constant."""
+    """The distance between adjacent numbers of ``dtype`` at ``x``; it is constant for subnormal numbers."""
     info = finfo(dtype)
     _, exponent = np.frexp(np.abs(wide(x)))
     exponent = np.maximum(exponent - 1, info.minexp)
@@ -41,8 +41,8 @@ def ulp(x, dtype) -> np.ndarray:
 
 
 def errors(actual, expected, before=None) -> np.ndarray:
-    """How far ``actual`` is from the float64 ``expected``, in ULPs of its dtype, element by element. NaN and
-    infinities are at distance 0 from themselves and infinitely far from all else."""
+    """The elementwise distance of ``actual`` from the float64 ``expected``, in ULPs of its dtype. NaN and
+    infinities have distance 0 from themselves and infinite distance from everything else."""
     dtype = np.asarray(actual).dtype
     got, want = wide(actual), wide(expected)
     size = np.abs(want) if before is None else np.maximum(np.abs(want), np.abs(wide(before)))
@@ -56,7 +56,7 @@ def errors(actual, expected, before=None) -> np.ndarray:
 
 
 def assert_close(actual, expected, before=None, *, what="", steps=1) -> None:
-    """Within the table's ULPs; ``steps`` times as many where roundings of so many steps add up."""
+    """Check the error against the table. ``steps`` multiplies the bound where roundings of steps add up."""
     off = errors(actual, expected, before)
     name = np.asarray(actual).dtype.name
     assert off.max(initial=0.0) <= ULPS[name] * steps, (
