@@ -1,5 +1,5 @@
-"""Augmented images: each function against a plain loop over samples, for any batch split, both layouts and all
-libraries; and the distributions of what is drawn."""
+"""Image augmentation: each function against a plain loop over samples, for any split into batches, both layouts
+and all libraries; and the distributions of the random draws."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ WITH_LAYOUT = [name for name in FUNCTIONS if name not in ("noise", "mixup")]
 each_function = pytest.mark.parametrize("name", FUNCTIONS)
 
 
-# ---- the result for a sample depends on its number alone ----
+# ---- the result for a sample depends only on its index ----
 
 
 @each_function
@@ -69,7 +69,7 @@ def test_seed_epoch_and_sample_change_it(name):
 
 @pytest.mark.parametrize(
     "name", [name for name in FUNCTIONS if name != "mixup"]
-)  # which is tried below
+)  # tested with its own arguments below
 @each_library
 def test_libraries_agree(name, library):
     x = images()
@@ -88,7 +88,7 @@ def test_layouts_agree(name):
 
 @each_function
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8])
-def test_dtypes_stay_and_the_images_are_only_read(name, dtype):
+def test_dtype_is_kept_and_input_is_not_written(name, dtype):
     x = images(dtype)
     x.flags.writeable = False
     if dtype == np.uint8 and name not in MOVING:
@@ -117,7 +117,7 @@ def test_numpys_error_settings_do_not_matter(name, dtype):
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 1e300])
-def test_numpys_error_settings_do_not_matter_to_mixups_share(alpha):
+def test_mixup_with_extreme_alpha_raises_no_numpy_errors(alpha):
     index = np.arange(200)
     x = np.ones((200, 2))
     with np.errstate(all="raise"):
@@ -142,8 +142,8 @@ def test_crop_is_a_window_of_the_padded_image():
         assert any(np.array_equal(before[:, i : i + 7, j : j + 8], after) for i, j in places)
 
 
-def test_every_place_of_a_window_is_equally_likely():
-    """25 places for 10,000 samples: chi-squared with 24 degrees of freedom, deviation 6.9."""
+def test_crop_positions_are_equally_likely():
+    """25 positions and 10,000 samples: chi-squared with 24 degrees of freedom, standard deviation 6.9."""
     x = np.zeros((10000, 1, 5, 5), np.int8)
     x[:, 0, 2, 2] = 1
     y = augment.crop(x, draws(np.arange(10000)), padding=2)
@@ -154,7 +154,7 @@ def test_every_place_of_a_window_is_equally_likely():
 
 @pytest.mark.parametrize(("axis", "numpys"), [("horizontal", 3), ("vertical", 2)])
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
-def test_flip_mirrors_a_share_p(axis, numpys, p):
+def test_flip_mirrors_with_probability_p(axis, numpys, p):
     x = np.random.default_rng(0).normal(size=(2000, 1, 3, 3))
     y = augment.flip(x, draws(np.arange(2000)), p=p, axis=axis)
     mirrored = (y == np.flip(x, numpys)).all(axis=(1, 2, 3))
@@ -212,7 +212,7 @@ def test_angles_are_uniform():
     assert angle.std() == pytest.approx(60 / math.sqrt(3), rel=0.05)
 
 
-def test_jitter_by_hand():
+def test_jitter_matches_its_formula():
     x = images(np.float64)
     y = augment.jitter(x, draws(), brightness=0.5, contrast=0.4, saturation=1.5, limits=None)
     low, high = np.array([0.5, 0.6, 0.0]), np.array([1.5, 1.4, 2.5])
@@ -246,7 +246,7 @@ def test_limits_may_be_equal():
     assert (augment.jitter(images(), draws(), limits=(0.5, 0.5)) == 0.5).all()
 
 
-def test_images_without_channels_stay_so():
+def test_jitter_of_images_without_channels():
     assert augment.jitter(images(channels=0), draws(), saturation=0).shape == (6, 0, 7, 8)
 
 
@@ -270,8 +270,8 @@ def test_cutout_is_one_square_that_may_reach_over_the_edge():
 
 
 @each_library
-def test_mixup_mixes_samples_and_targets_alike(library):
-    """With one-hot samples the share and the partner can be read from the result."""
+def test_mixup_uses_the_same_shares_for_samples_and_targets(library):
+    """With one-hot samples, the result shows the share and the partner."""
     each = np.eye(20)
     x, y = augment.mixup(
         library.array(each[:6]),
@@ -290,13 +290,13 @@ def test_mixup_mixes_samples_and_targets_alike(library):
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2, 0.5, 1.0, 2.0, 30.0])
 def test_mixups_shares_are_beta_distributed(alpha):
-    """Kolmogorov's distance, against SciPy's distribution."""
+    """Kolmogorov-Smirnov distance from SciPy's distribution."""
     special = pytest.importorskip("scipy.special")
     u = draws(np.arange(4000)).uniforms("mixup", 2)
     share = np.sort(symmetric_beta(alpha, u[:, 0], u[:, 1]))
     assert 0 <= share[0] <= share[-1] <= 1
     distance = np.abs(special.betainc(alpha, alpha, share) - (np.arange(4000) + 0.5) / 4000)
-    distance[(share == 0) | (share == 1)] = 0  # steps, where a double has no finer values
+    distance[(share == 0) | (share == 1)] = 0  # steps, because a double has no finer values there
     assert distance.max() < 1.95 / math.sqrt(4000)
 
 
@@ -310,7 +310,7 @@ def test_mixup_from_a_memory_map(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_mixup_of_nothing_with_nothing():
+def test_mixup_of_empty_batches():
     x = np.ones((0, 2))
     assert augment.mixup(x, x, augment.Draws([]), others=(x, x))[0].shape == (0, 2)
 
@@ -340,7 +340,7 @@ BYTES = np.zeros(X.shape, np.uint8)
         ("float16", -np.inf),
     ],
 )
-def test_a_fill_that_the_dtype_can_hold_is_taken(dtype, fill, library):
+def test_fill_that_the_dtype_can_represent_is_used(dtype, fill, library):
     images = library.array(np.zeros(X.shape, dtype))
     y = library.host(augment.crop(images, D, padding=9, fill=fill))
     assert y.dtype == dtype
@@ -348,7 +348,7 @@ def test_a_fill_that_the_dtype_can_hold_is_taken(dtype, fill, library):
 
 
 MASKED = np.ma.array(X, mask=X > 0)
-REFUSED = {
+INVALID = {
     "a mask": (lambda: augment.flip(MASKED, D), TypeError, "images has a mask, expected a plain array"),
     "a mask to compute with": (lambda: augment.noise(MASKED, D), TypeError, "images has a mask, expec"),
     "axes": (lambda: augment.flip(X[0], D), ValueError, r"images has shape \(3, 7, 8\), expected 4"),
@@ -475,7 +475,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
-def test_refused(call, kind, says):
+@pytest.mark.parametrize(("call", "kind", "says"), INVALID.values(), ids=INVALID)
+def test_invalid_arguments_raise(call, kind, says):
     with pytest.raises(kind, match="^" + says):
         call()

@@ -1,5 +1,5 @@
-"""Augmented texts: only words of the table change, with the given probability, by sample; translators are
-called as documented."""
+"""Text augmentation: only words in the table change, with the given probability and independently of the batch;
+translators are called as documented."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_with_p_0_nothing_changes():
     assert augment.replace_synonyms(TEXTS, draws(4), synonyms=TABLE, p=0.0) == TEXTS
 
 
-def test_each_word_changes_with_probability_p_into_each_synonym_alike():
+def test_words_change_with_probability_p_and_synonyms_are_equally_likely():
     words = " ".join(["big"] * 50)
     found = " ".join(augment.replace_synonyms([words] * 80, draws(80), synonyms=TABLE, p=0.3)).split()
     assert abs(found.count("big") - 2800) < 4 * math.sqrt(4000 * 0.3 * 0.7)
@@ -81,14 +81,14 @@ def test_a_share_p_is_translated_there_and_back_in_one_call_each():
     assert abs(len(chosen) - 300) < 4 * math.sqrt(210)
 
 
-def test_translators_are_not_called_for_nothing():
+def test_translators_are_not_called_without_texts():
     def never(texts):
         raise AssertionError
 
     assert augment.back_translate(["a"], draws(1), there=never, back=never, p=0.0) == ["a"]
 
 
-REFUSED = {
+INVALID = {
     "one string": (
         lambda: augment.replace_synonyms("abc", draws(3), synonyms=TABLE),
         TypeError,
@@ -167,7 +167,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
-def test_refused(call, kind, says):
+@pytest.mark.parametrize(("call", "kind", "says"), INVALID.values(), ids=INVALID)
+def test_invalid_arguments_raise(call, kind, says):
     with pytest.raises(kind, match="^" + says):
         call()

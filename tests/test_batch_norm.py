@@ -1,5 +1,5 @@
-"""BatchNorm gives what its formula gives, forward and backward: in every form, dtype and option, and at the
-edges, where a channel has one value or none."""
+"""BatchNorm matches its formula forward and backward: for every form, dtype and option, and for channels with
+one value or none."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from batch_norm_cases import BY_ID, CASES, FEW, FORMS, Form, batch
 from fastopt import functional as F
 from tolerance import DTYPES, ULPS, assert_close, errors, wide
 
-# What the table of tolerances has no word for: statistics are sums in double. A mean is off by a double's
-# rounding or, where elements are float32, by that of its second part.
+# Not covered by the table of tolerances: statistics are sums in double. The error of a mean is a rounding
+# of a double or, where elements are float32, a rounding of its second part.
 DOUBT = {"float64": 1.0, "float32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
-# Doubles that are summed in double, 128 in a row about a value that may be far from the mean, lose more
-# than a step does: 35 ULPs are the most that is seen.
+# Doubles summed in double, 128 in a row relative to a value that may be far from the mean, have larger
+# errors than a step: the largest observed is 35 ULPs.
 SUMS = {"float64": 4}
-# A double's rounding, in ULPs of these.
+# A rounding of a double, in ULPs of these dtypes.
 DOUBLE = {"float64": 1.0, "float32": 2.0**-29, "float16": 2.0**-42, "bfloat16": 2.0**-45}
 
 
@@ -29,7 +29,7 @@ def channels_second(b, a):
 
 
 def expected(b, case, y):
-    """The reference's forward and backward pass of a batch; ReLU passes where the stored ``y`` is above 0."""
+    """The reference's forward and backward pass of a batch. ReLU is active where the stored ``y`` is > 0."""
     given = b.given(case)
     per_channel = {k: wide(given[k]) for k in ("gamma", "beta") if k in given}
     stats = None if case.training else (wide(b.running_mean), wide(b.running_var))
@@ -50,7 +50,7 @@ def expected(b, case, y):
 
 
 def check(b, case):
-    """A forward and a backward pass against the reference's."""
+    """Compare a forward and a backward pass with the reference."""
     y, saved, grads = b.run(case)
     f, dy, want = expected(b, case, y)
     kind = b.x.dtype.name
@@ -93,15 +93,15 @@ def test_every_option_matches_the_reference(case, form, dtype):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("form", FEW, ids=str)
 @pytest.mark.parametrize("mean", [1e3, -3e4])
-def test_a_large_mean_costs_nothing(mean, form, dtype):
-    """As many ULPs as without one; x itself has lost digits, and what it holds is what is normalised."""
+def test_large_mean_keeps_precision(mean, form, dtype):
+    """The error in ULPs is no larger than with a small mean. The stored, rounded x is what is normalized."""
     check(batch(form, dtype, mean=mean), BY_ID["affine"])
 
 
 @pytest.mark.parametrize(("dtype", "small"), [p for p in product(DTYPES, DTYPES) if p[0] != p[1]])
 @pytest.mark.parametrize("name", ["residual-relu", "eval-residual-relu"])
 def test_per_channel_arrays_of_another_dtype(name, dtype, small):
-    """They are read and written in their own: a gradient in gamma's dtype is rounded once more."""
+    """They are read and written in their own dtype: a gradient is rounded once more, to the dtype of gamma."""
     case, form = BY_ID[name], Form((20, 65))
     b, twin = batch(form, dtype, small), batch(form, dtype, small)
     for array in ("gamma", "beta", "running_mean", "running_var"):
@@ -116,7 +116,7 @@ def test_per_channel_arrays_of_another_dtype(name, dtype, small):
         (b.running_var, twin.running_var),
     ]:
         assert got.dtype == DTYPES[small]
-        # By way of float32, then to 16 bits: two roundings where the first meets a tie.
+        # Rounded to float32, then to 16 bits: double rounding where the first result is a tie.
         assert errors(got, want).max() <= 0.5001
     assert saved.mean.tobytes() == saved2.mean.tobytes()
 
@@ -128,7 +128,7 @@ CONVENTIONS = list(product([0.1, 0.0, 1.0, 0.9], ["update", "keep"], [True, Fals
 
 @pytest.mark.parametrize(("momentum", "mode", "unbiased"), CONVENTIONS)
 @pytest.mark.parametrize("form", [FEW[0], FEW[2]], ids=str)
-def test_running_statistics_follow_by_every_convention(form, momentum, mode, unbiased):
+def test_running_statistics_match_every_convention(form, momentum, mode, unbiased):
     b = batch(form, "float64")
     options = {"momentum": momentum, "momentum_mode": mode, "unbiased": unbiased}
     old = b.running_mean.copy(), b.running_var.copy()
@@ -141,9 +141,9 @@ def test_running_statistics_follow_by_every_convention(form, momentum, mode, unb
         )
 
 
-def test_no_momentum_is_the_average_of_all_batches():
+def test_momentum_none_averages_all_batches():
     rng = np.random.default_rng(3)
-    running = np.full(3, 7.0), np.full(3, 7.0)  # forgotten with the first batch
+    running = np.full(3, 7.0), np.full(3, 7.0)  # overwritten by the first batch
     seen = []
     for number in range(1, 6):
         x = rng.standard_normal((50, 3))
@@ -153,8 +153,8 @@ def test_no_momentum_is_the_average_of_all_batches():
         np.testing.assert_allclose(running[1], np.mean([np.var(s, 0) for s in seen], 0), rtol=1e-12)
 
 
-def test_evaluation_and_joined_statistics_leave_or_follow_them():
-    """Evaluation changes no running statistic; a part of a batch follows with the whole batch's."""
+def test_running_statistics_in_evaluation_and_with_joined_moments():
+    """Evaluation does not update them; part of a batch updates them with the whole batch's statistics."""
     b = batch(Form((20, 3)), "float64")
     before = b.running_mean.tobytes(), b.running_var.tobytes()
     b.run(BY_ID["eval-relu"])
@@ -172,7 +172,7 @@ def test_evaluation_and_joined_statistics_leave_or_follow_them():
 
 @pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1), (1, 1)])
 @pytest.mark.parametrize("unbiased", [True, False])
-def test_one_value_a_channel_has_no_variance(shape, unbiased):
+def test_one_value_per_channel_raises_unless_zero_var(shape, unbiased):
     x, c = np.full(shape, 5.0, np.float32), shape[1]
     running = np.zeros(c, np.float32), np.ones(c, np.float32)
     with pytest.raises(ValueError, match=r"^x has shape .*, expected more than one value per channel"):
@@ -189,7 +189,7 @@ def test_one_value_a_channel_has_no_variance(shape, unbiased):
     assert not F.batch_norm_backward(np.ones_like(x), saved).dx.any()
 
 
-def test_one_value_will_do_in_evaluation_and_in_a_part_of_a_batch():
+def test_single_value_is_allowed_in_evaluation_and_partial_batches():
     x = np.array([[3.0, 5.0]])
     y, _ = F.batch_norm_forward(x, None, None, np.ones(2), np.full(2, 4.0), training=False, eps=0.0)
     np.testing.assert_array_equal(y, [[1.0, 2.0]])
@@ -218,14 +218,14 @@ def test_an_empty_batch_changes_nothing(shape, name):
 @pytest.mark.parametrize("form", [Form((40, 70)), Form((3, 2, 700)), Form((90, 3, 13))], ids=str)
 @pytest.mark.parametrize("residual", [False, True])
 def test_gradient_passes_exactly_where_the_stored_output_is_above_zero(dtype, form, residual, isa):
-    """Also where a 16-bit type stores zero for what was more, and for a NaN."""
+    """This includes positive values that a 16-bit type rounds to zero, and NaN."""
     b = batch(form, dtype)
     case = BY_ID["eval-residual-relu" if residual else "eval-relu"]
     b.running_mean[:], b.running_var[:], b.beta[:] = 0, 1, 0
     b.residual[...] = 0
     tiny = float(finfo(b.x.dtype).smallest_subnormal)
     values = np.array([0.25, 0.5, 0.51, 0.75, 1.0, 1.5, 3.0, 0.0, -0.0, -1.0, -0.4, np.nan, np.inf])
-    # In 16 bits gamma brings y among what is stored as zero, or just not.
+    # In 16 bits gamma scales y to values that are stored as zero, or that are just large enough not to be.
     b.gamma = np.where(np.arange(form.channels) % 2, 0.25, 1.0)
     flat = np.resize(np.concatenate([values[:11] * tiny * 4, values[7:], values]), b.x.size)
     b.x[...] = flat.reshape(form.shape).astype(b.x.dtype)
@@ -253,7 +253,7 @@ def test_a_nan_stays_in_its_channel(activation):
 
 
 def test_the_bound_is_tight():
-    """What is allowed is near what is seen: a bound that nothing reaches would guard nothing."""
+    """The bound is near the observed error: a bound that is never approached would detect nothing."""
     b = batch(FEW[0])
     y, _, _ = b.run(BY_ID["affine"])
     f, _, _ = expected(b, BY_ID["affine"], y)

@@ -1,5 +1,5 @@
-"""BatchNorm's bits: the same for any thread count, instruction set, alignment, order of writing and cut into
-pieces, and those of its formulas, computed one rounding at a time."""
+"""BatchNorm's bits are the same for any thread count, instruction set, alignment, kind of store and split into
+pieces, and equal those of its formulas computed one rounding at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from step_cases import image
 from test_bits import MACHINES, turn
 from tolerance import DTYPES, wide
 
-# Of each way through the kernels one that cuts unevenly: blocks, tiles, lanes, bits of a byte.
+# One form for each path through the kernels that leaves a remainder: of blocks, tiles, lanes, bits of a byte.
 FORMS = [
     Form((300, 65)),
     Form((3, 1500)),
@@ -25,17 +25,18 @@ FORMS = [
     Form((2, 9, 11, 65), axis=-1),
     Form((5, 45, 7, 7)),
 ]
-# Planes so short that neighbouring channels are taken together: twice as many as are, and three more. And of
-# more than one block.
+# Planes so short that adjacent channels are processed together: two such groups and three more channels. The
+# last ones have more than one block.
 SHORT = [Form((5, 2 * (1024 // n) + 3, n)) for n in (1, 2, 8, 15, 16, 17, 49, 127, 128, 129)]
 SHORT += [Form((90, 23, 7, 7)), Form((600, 20, 8))]
-# Rows of so few channels that several are taken as one: a block's last ones and the last block's are left over,
-# and of 17 channels ReLU's bits are lines of their own.
+# Rows of so few channels that several are processed as one, with a remainder in each block and in the last
+# block. With 17 channels, the ReLU mask is stored in separate rows.
 NARROW = [Form((1100, 8)), Form((600, 16)), Form((333, 24)), Form((201, 64)), Form((650, 17))]
-# Of so few that a block's quarters are summed side by side: two blocks and the beginning of one, of rows of one
-# to four registers of either length, and more. And whole blocks, beyond which nothing may be read.
-FEWER = [Form((261, c)) for c in (2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 20, 24, 25, 31, 32, 33)]
-FEWER += [Form((256, c)) for c in (3, 7, 12, 20, 30)]
+# Rows of so few channels that a block's quarters are summed side by side: two blocks and a partial one, with
+# rows of one to four registers of either width, and more. Then whole blocks, which must not be read past their
+# end.
+FEW_CHANNELS = [Form((261, c)) for c in (2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 20, 24, 25, 31, 32, 33)]
+FEW_CHANNELS += [Form((256, c)) for c in (3, 7, 12, 20, 30)]
 BOTH = [BY_ID["residual-relu"], BY_ID["affine"], BY_ID["eval-residual-relu"]]
 
 
@@ -71,8 +72,8 @@ def test_any_byte_offset(case, form, dtype, isa):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("offset", [0, 1, 2, 4, 8])
-def test_writing_past_the_cache(form, dtype, offset, isa):
-    """Where x outgrows the last-level cache, results go past it; to whatever address."""
+def test_nontemporal_stores_give_the_same_bits(form, dtype, offset, isa):
+    """If x exceeds the last-level cache, results are written with non-temporal stores, at any alignment."""
     case, results = BY_ID["residual-relu"], []
     try:
         for cache in (2**40, 1):
@@ -92,7 +93,7 @@ def test_writing_past_the_cache(form, dtype, offset, isa):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("case", [c for c in CASES if c.training], ids=str)
-def test_pieces_on_the_whole_give_the_bits_of_the_whole(case, form, dtype):
+def test_separate_passes_on_a_whole_batch_give_the_same_bits(case, form, dtype):
     b, c = batch(form, dtype), batch(form, dtype)
     whole = result_image(b, *b.run(case))
     moments = F.batch_norm_join([F.batch_norm_moments(c.x, axis=form.axis)])
@@ -102,13 +103,13 @@ def test_pieces_on_the_whole_give_the_bits_of_the_whole(case, form, dtype):
     grads = F.batch_norm_backward_apply(c.dy, saved, sums)
     assert result_image(c, y, saved, grads) == whole
     again = F.batch_norm_backward_reduce(c.dy, saved)
-    assert image(again) == image(sums)  # which were only read
+    assert image(again) == image(sums)  # sums are not changed by backward_apply
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("form", [FORMS[0], *FORMS[2:5]], ids=str)
-def test_two_halves_joined_are_the_whole_to_rounding(form, dtype):
-    """A data-parallel batch: what each part computes of its own goes into sums over all."""
+def test_two_joined_parts_match_the_whole_to_rounding(form, dtype):
+    """A data-parallel batch: the moments and sums of the parts are combined into those of the whole."""
     b, case = batch(form, dtype), BY_ID["relu"]
     y, saved, grads = b.run(case)
     cut = form.shape[0] // 3
@@ -140,8 +141,8 @@ def test_the_backward_pass_may_be_taken_twice():
 
 
 def by_hand(b, case: Case, rows: bool):
-    """A pass in NumPy over an array of values by channels: statistics and their sums in the fixed tree, in
-    float64; elements in the type they are computed in."""
+    """Both passes in NumPy on an array of shape (values, channels): statistics and sums in float64 with the
+    fixed reduction tree, elements in their compute type."""
     small = b.x.dtype.itemsize == 2
     kind = np.float32 if small else b.x.dtype.type
     values, dy, residual = (
@@ -174,7 +175,7 @@ def by_hand(b, case: Case, rows: bool):
 
 
 def check_by_hand(case, form, dtype):
-    b = batch(form, dtype, mean=30.0)  # whose rounding to 16 or 32 bits matters
+    b = batch(form, dtype, mean=30.0)  # a mean whose rounding to 16 or 32 bits matters
     y, _, grads = b.run(case)
     got = [y, grads.dx, grads.dgamma, grads.dbeta]
     want = by_hand(b, case, rows=b.form.count == b.x.shape[0])
@@ -186,18 +187,18 @@ def check_by_hand(case, form, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", [*FORMS[:5], Form((1, 3, 20_011)), Form((1030, 7))], ids=str)
 @pytest.mark.parametrize("case", [BY_ID["affine"], BY_ID["residual-relu"]], ids=str)
-def test_a_pass_by_hand_gives_the_same_bits(case, form, dtype, isa):
+def test_passes_give_the_bits_of_their_formulas(case, form, dtype, isa):
     check_by_hand(case, form, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("form", SHORT + NARROW + FEWER, ids=str)
+@pytest.mark.parametrize("form", SHORT + NARROW + FEW_CHANNELS, ids=str)
 @pytest.mark.parametrize("case", [*BOTH, BY_ID["eval"]], ids=str)
-def test_short_planes_and_rows_by_hand_give_the_same_bits(case, form, dtype, isa):
+def test_short_planes_and_rows_give_the_bits_of_their_formulas(case, form, dtype, isa):
     check_by_hand(case, form, dtype)
 
 
-# Of a batch of planes: channels far apart, near and backwards, and inside a plane's rows' distance.
+# Layouts of a batch of planes: channels with a large stride, a small negative one, and one within a row stride.
 VIEWS = {
     "every other": lambda a: spread(a, (2, 3, 1, 1)),
     "backwards": lambda a: spread(a, (-1, -1, 1, 1)),

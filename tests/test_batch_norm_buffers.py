@@ -1,5 +1,5 @@
-"""BatchNorm takes batches as they lie, in place or not, of whatever library; a strided one gives the bits of
-its contiguous copy, and what is made beyond the results is small."""
+"""BatchNorm on arrays of any layout and library, in place or not. A strided batch gives the bits of its
+contiguous copy, and passes allocate little besides their results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LAST = Form((3, 6, 7, 20), axis=-1)
 
 
 def inside(a: np.ndarray) -> np.ndarray:
-    """Equal to ``a``, within an array that is larger in every axis."""
+    """A copy of ``a`` inside an array that is larger along every axis."""
     room = np.full([n + 3 for n in a.shape], 7, a.dtype)
     view = room[tuple(slice(1, n + 1) for n in a.shape)]
     view[...] = a
@@ -62,7 +62,7 @@ def test_a_strided_batch_gives_the_bits_of_its_copy(how, dtype):
 
 @pytest.mark.parametrize("one", ["x", "dy", "residual"])
 @pytest.mark.parametrize("how", STRIDED)
-def test_one_of_them_may_be_strided_alone(how, one):
+def test_a_single_strided_array_gives_the_bits_of_its_copy(how, one):
     form, stride = STRIDED[how]
     b, c = batch(form), batch(form)
     setattr(c, one, stride(getattr(c, one)))
@@ -81,7 +81,7 @@ WINDOWS = {
 
 @pytest.mark.parametrize("what", WINDOWS)
 def test_sliding_windows_give_the_bits_of_their_copy(what):
-    """Of their axes two and two have the same stride; results lie in an order that passes walk."""
+    """Pairs of their axes have the same stride; results have an order of axes that the passes support."""
     shape, window, axes, axis = WINDOWS[what]
     a, dy = np.random.default_rng(23).standard_normal((2, *shape))
     x, dy = (np.lib.stride_tricks.sliding_window_view(v, window, axes) for v in (a, dy))
@@ -94,7 +94,7 @@ def test_sliding_windows_give_the_bits_of_their_copy(what):
     assert found[0] == found[1]
 
 
-FAST = "expected its fastest-varying axis to be contiguous"
+NOT_CONTIGUOUS = "expected its fastest-varying axis to be contiguous"
 REFUSED = {
     "gaps between neighbours": lambda a: spread(a, (1, 1, 1, 2)),
     "neighbours backwards": lambda a: spread(a, (1, 1, 1, -1)),
@@ -104,19 +104,19 @@ REFUSED = {
 
 @pytest.mark.parametrize("one", ["x", "dy", "residual"])
 @pytest.mark.parametrize("how", REFUSED)
-def test_neighbours_that_do_not_lie_side_by_side_are_refused(how, one):
+def test_noncontiguous_fastest_axis_is_rejected(how, one):
     b, case = batch(PLANES), BY_ID["residual-relu"]
     setattr(b, one, REFUSED[how](getattr(b, one)))
-    with pytest.raises(ValueError, match=f"^{one} has shape .* and strides .*, {FAST}"):
+    with pytest.raises(ValueError, match=f"^{one} has shape .* and strides .*, {NOT_CONTIGUOUS}"):
         b.run(case)
 
 
 @pytest.mark.parametrize("one", ["dy", "residual"])
-def test_another_order_than_xs_is_refused_with_both(one):
+def test_axis_order_that_differs_from_x_is_rejected(one):
     b, case = batch(PLANES), BY_ID["residual-relu"]
     setattr(b, one, Form(PLANES.shape, order=(0, 2, 3, 1)).place(getattr(b, one)))
     order = r"in the order of x, which has strides \(3360, 672, 96, 4\); pass a copy in that order$"
-    says = rf"^{one} has shape .*, {FAST}, {order}"
+    says = rf"^{one} has shape .*, {NOT_CONTIGUOUS}, {order}"
     with pytest.raises(ValueError, match=says):
         b.run(case)
 
@@ -178,7 +178,7 @@ def test_without_an_activation_the_residuals_gradient_is_dy_itself():
 
 
 @pytest.mark.parametrize("view", [lambda a: a, lambda a: a[:]], ids=["itself", "a view"])
-def test_a_dx_that_is_written_over_x_is_the_last_of_its_forward_pass(view):
+def test_backward_after_dx_overwrote_x_raises(view):
     b = batch(ROWS)
     _, saved, grads = b.run(BY_ID["affine"])
     assert image([F.batch_norm_backward(b.dy, saved, out=view(b.x)).dx]) == image([grads.dx])
@@ -204,7 +204,7 @@ SAME = {"itself": lambda a: a, "another view of its memory": lambda a: a[:]}
 @pytest.mark.parametrize("form", [ROWS, PLANES, Form((700, 3, 5))], ids=str)
 @pytest.mark.parametrize("name", ["residual", "eval-residual"])
 @pytest.mark.parametrize("same", SAME)
-def test_the_residuals_gradient_outlives_a_dx_that_is_written_over_dy(same, name, form, dtype):
+def test_dresidual_is_kept_when_dx_overwrites_dy(same, name, form, dtype):
     b = batch(form, dtype)
     _, saved, grads = b.run(BY_ID[name])
     sums = F.batch_norm_backward_reduce(b.dy, saved)
@@ -214,7 +214,7 @@ def test_the_residuals_gradient_outlives_a_dx_that_is_written_over_dy(same, name
         assert image([dy, *again[1:]]) == image(grads)
 
 
-def test_the_result_lies_in_memory_as_x_does():
+def test_results_have_the_memory_layout_of_x():
     for order in ((0, 2, 3, 1), (3, 2, 1, 0)):
         b = batch(Form((4, 5, 6, 7), order=order))
         y, _, grads = b.run(BY_ID["residual-relu"])
@@ -250,7 +250,7 @@ def test_torch_tensors_go_in_and_come_out(name, dtype, torch):
 
 
 @pytest.mark.parametrize("wrap", [OnlyInterface, OnlyDLPack, OldDLPack])
-def test_whatever_speaks_a_protocol(wrap):
+def test_objects_with_an_array_protocol_are_accepted(wrap):
     b, c, case = batch(ROWS), batch(ROWS), BY_ID["residual-relu"]
     y, saved, grads = b.run(case)
     kept = c.running_mean, c.running_var
@@ -262,11 +262,11 @@ def test_whatever_speaks_a_protocol(wrap):
     assert result_image(c, y2, saved2, grads2) == result_image(b, y, saved, grads)
 
 
-# ---- what is kept between forward and backward ----
+# ---- the arrays kept between forward and backward ----
 
 
-def test_x_must_be_what_it_was():
-    """It is kept, not copied."""
+def test_backward_raises_if_x_was_reshaped():
+    """x is kept by reference, not copied."""
     x, dy = np.ones((6, 4), np.float32), np.ones((6, 4), np.float32)
     _, saved = F.batch_norm_forward(x)
     x.resize((12, 2), refcheck=False)
@@ -280,7 +280,7 @@ def test_x_must_be_what_it_was():
     F.batch_norm_backward(dy, saved)
 
 
-def test_a_tensor_that_is_turned_is_refused(torch):
+def test_backward_raises_if_a_tensor_was_transposed(torch):
     x = torch.ones(4, 4)
     _, saved = F.batch_norm_forward(x)
     x.t_()
@@ -288,14 +288,14 @@ def test_a_tensor_that_is_turned_is_refused(torch):
         F.batch_norm_backward(torch.ones(4, 4), saved)
 
 
-def test_x_is_kept_alive_and_let_go():
+def test_saved_arrays_are_referenced_and_released():
     b = batch(ROWS)
     arrays = [b.x, b.gamma, b.beta, b.residual, b.dy]
     before = counts(arrays)
     _, saved, grads = b.run(BY_ID["residual"])
     kept = counts(arrays)
     assert [after - was for after, was in zip(kept, before, strict=True)] == [1, 1, 1, 0, 1]
-    del saved, grads  # dy was its own dresidual
+    del saved, grads  # without an activation, dresidual is dy itself
     assert counts(arrays) == before
 
 
@@ -309,7 +309,7 @@ def status(field):
 
 def passes(shape):
     x, dy, residual, y, dx = (np.ones(shape, np.float32) for _ in range(5))
-    open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+    open("/proc/self/clear_refs", "w").write("5")  # reset the peak
     before = status("VmRSS")
     for training in (True, False):
         running = np.zeros(shape[1]), np.ones(shape[1])
@@ -318,17 +318,17 @@ def passes(shape):
         F.batch_norm_backward(dy, saved, out=dx)
     return status("VmHWM") - before
 
-passes((64, *{shape}[1:]))  # code and threads' stacks
+passes((64, *{shape}[1:]))  # warm up: load code, allocate thread stacks
 print(passes({shape}))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how much memory there was at most")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc for the peak memory")
 @pytest.mark.parametrize("shape", ["(1 << 16, 256)", "(256, 256, 256)", "(16384, 64, 16)"])
 @pytest.mark.parametrize(
     ("options", "most"),
-    # KiB beside five arrays of 65,536. ReLU keeps a bit an element: 2,048. Rows in blocks leave two
-    # doubles for each channel and block, a sixteenth of an element's bytes at most: 2,048.
+    # KiB besides five arrays of 65,536 KiB. ReLU keeps one bit per element: 2,048. Rows in blocks need two
+    # doubles per channel and block, at most a sixteenth of an element's bytes: 2,048.
     [("eps=1e-5", 4096), ("residual=residual", 4096), ("activation='relu'", 7168)],
 )
 def test_passes_over_16_million_elements_make_no_array(shape, options, most):

@@ -1,5 +1,5 @@
-"""Gradients are derivatives: against central differences for every option, in one piece and in parts, and
-against torch, running statistics too."""
+"""BatchNorm's gradients match central differences for every option, on a whole batch and in parts, and match
+torch. Running statistics match torch, too."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fastopt import functional as F
 
 SMALL = [Form((5, 3)), Form((2, 3, 4)), Form((2, 2, 3), axis=-1), Form((3, 2, 2, 2), axis=0)]
 STEP = 1e-5
-# The difference quotient is off by a third derivative's share of STEP**2, and by roundings over STEP.
+# The error of the difference quotient: the third derivative times STEP**2, and rounding errors divided by STEP.
 NEAR = {"rtol": 1e-6, "atol": 1e-7}
 
 
 def differences(function, array: np.ndarray) -> np.ndarray:
-    """Central differences of a number with respect to each element of ``array``."""
+    """Central differences of a scalar function with respect to each element of ``array``."""
     slopes = np.empty_like(array)
     for place in np.ndindex(array.shape):
         kept = array[place]
@@ -28,8 +28,8 @@ def differences(function, array: np.ndarray) -> np.ndarray:
     return slopes
 
 
-def away_from_the_kink(b, case: Case):
-    """A batch none of whose outputs is so near 0 that a step would cross it."""
+def check_away_from_relu_kink(b, case: Case):
+    """Check that no output of the batch is so near 0 that a step would cross it."""
     if case.relu:
         options = b.given(case) | {"activation": None, "running_mean": None, "running_var": None}
         if not case.training:
@@ -42,10 +42,10 @@ def away_from_the_kink(b, case: Case):
 
 @pytest.mark.parametrize("form", SMALL, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_gradients_are_the_slopes_of_the_forward_pass(case, form):
-    b = away_from_the_kink(batch(form, "float64"), case)
+def test_gradients_match_central_differences(case, form):
+    b = check_away_from_relu_kink(batch(form, "float64"), case)
     given = b.given(case)
-    if case.training:  # which changes them: a function has no memory
+    if case.training:  # training changes running statistics, and loss() must be a pure function
         given = {k: v for k, v in given.items() if not k.startswith("running")}
 
     def loss() -> float:
@@ -65,7 +65,7 @@ def test_gradients_are_the_slopes_of_the_forward_pass(case, form):
 
 @pytest.mark.parametrize("relu", [False, True])
 def test_gradients_through_joined_statistics(relu):
-    """Of parts whose statistics and sums went over the whole: a part's x moves the other part's output."""
+    """Statistics and sums are those of the whole batch: x of one part affects the output of the other."""
     b = batch(Form((7, 3)), "float64")
     parts = [slice(0, 2), slice(2, 7)]
     options = {"gamma": b.gamma, "beta": b.beta, "activation": "relu" if relu else None}
@@ -89,8 +89,8 @@ def test_gradients_through_joined_statistics(relu):
     np.testing.assert_allclose(grads[1].dbeta, differences(loss, b.beta), **NEAR)
 
 
-def test_a_constant_shift_of_a_batch_has_no_slope():
-    """In training; the gradient of each channel adds up to nothing and is at right angles to x."""
+def test_gradient_is_orthogonal_to_shifts_and_scalings_of_x():
+    """In training, the gradient of each channel sums to 0 and is orthogonal to x."""
     for form in FEW:
         b = batch(form, "float64")
         _, saved = F.batch_norm_forward(b.x, b.gamma)
@@ -98,9 +98,7 @@ def test_a_constant_shift_of_a_batch_has_no_slope():
         axes = tuple(d for d in range(b.x.ndim) if d != 1)
         assert np.abs(dx.sum(axes)).max() < 1e-10 * np.abs(dx).sum(axes).min()
         with_eps = np.abs((dx * b.x).sum(axes))
-        assert (
-            with_eps.max() < 1e-4 * np.abs(dx * b.x).sum(axes).min()
-        )  # eps is all that stretching meets
+        assert with_eps.max() < 1e-4 * np.abs(dx * b.x).sum(axes).min()  # not exactly 0, because of eps
 
 
 # ---- torch ----
@@ -109,7 +107,7 @@ def test_a_constant_shift_of_a_batch_has_no_slope():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("form", [*FEW, Form((4, 5, 6, 7), order=(0, 2, 3, 1))], ids=str)
 @pytest.mark.parametrize("case", [c for c in CASES if c.affine != "gamma"], ids=str)
-def test_as_torch_has_it(case, form, dtype, torch):
+def test_forward_and_backward_match_torch(case, form, dtype, torch):
     b = batch(form, dtype)
     given = b.given(case)
     names = [n for n in ("gamma", "beta", "residual") if n in given]
@@ -131,7 +129,7 @@ def test_as_torch_has_it(case, form, dtype, torch):
     y = torch.relu(y) if case.relu else y
     y.backward(torch.from_numpy(b.dy.copy()))
     ours, _, grads = b.run(case)
-    # torch sums in the array's own type, over thousands of values in an order of its own.
+    # torch sums thousands of values in the array's dtype, in a different order.
     near = {"rtol": 1e-4, "atol": 2e-5} if dtype == "float32" else {"rtol": 1e-11, "atol": 1e-12}
     np.testing.assert_allclose(ours, y.detach().numpy(), **near)
     np.testing.assert_allclose(grads.dx, x.grad.numpy(), **near)

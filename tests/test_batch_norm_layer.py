@@ -1,4 +1,4 @@
-"""The BatchNorm layer: its functions with arrays of its own, one backward for each forward, a checkpoint."""
+"""The BatchNorm layer: equal to its functions, one backward for each forward, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FUNCTION = {"momentum", "momentum_mode", "unbiased", "eps", "activation", "axis"
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_a_layer_is_its_functions_with_its_arrays(options):
+def test_layer_matches_the_functions(options):
     options = OPTIONS[options]
     layer = fastopt.BatchNorm(6, **options)
     mine = {
@@ -70,7 +70,7 @@ def test_a_refused_batch_changes_nothing():
     assert (bits(layer.running_mean), layer.num_batches_tracked) == before
 
 
-def test_a_batch_without_values_has_no_share_in_the_average():
+def test_empty_batch_is_not_counted_in_the_average():
     layer = fastopt.BatchNorm(2, momentum=None)
     for samples in ([], [[1.0, 2.0], [3.0, 4.0]], [], [[5.0, 0.0], [7.0, 0.0]]):
         layer(np.reshape(samples, (-1, 2)))
@@ -78,7 +78,7 @@ def test_a_batch_without_values_has_no_share_in_the_average():
     assert layer.running_mean.tolist() == [4.0, 1.5]
 
 
-def test_a_refused_single_sample_has_no_share_and_a_taken_one_has():
+def test_single_sample_is_counted_in_the_average_only_if_accepted():
     layer = fastopt.BatchNorm(2, momentum=None)
     with pytest.raises(ValueError, match="more than one value per channel"):
         layer(np.ones((1, 2)))
@@ -93,7 +93,7 @@ def test_a_refused_single_sample_has_no_share_and_a_taken_one_has():
 )
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("tracks", [True, False])
-def test_a_layer_counts_the_channels_whatever_arrays_it_has(axis, shape, affine, tracks):
+def test_wrong_number_of_channels_is_rejected_with_and_without_arrays(axis, shape, affine, tracks):
     layer = fastopt.BatchNorm(3, axis=axis, affine=affine, track_running_stats=tracks)
     x, says = (
         np.ones(shape),
@@ -112,14 +112,14 @@ def test_a_layer_counts_the_channels_whatever_arrays_it_has(axis, shape, affine,
 
 
 class Opaque:
-    """An array that says its shape by a protocol alone."""
+    """An array whose shape is available only through a protocol."""
 
     def __init__(self, array):
         self.__array_interface__ = array.__array_interface__
         self.array = array
 
 
-def test_of_right_channels_what_else_is_wrong_is_said():
+def test_other_errors_are_reported_if_the_number_of_channels_matches():
     layer = fastopt.BatchNorm(3)
     with pytest.raises(ValueError, match=r"^out has shape \(4, 2\), but x has \(4, 3\)"):
         layer(np.ones((4, 3)), out=np.ones((4, 2)))
@@ -145,7 +145,7 @@ def test_out_is_written_forward_and_backward():
     assert layer.backward(dy, out=dy) is dy
 
 
-def test_a_skip_connection_keeps_its_gradient_when_dx_is_written_over_dy():
+def test_skip_gradient_is_kept_when_dx_overwrites_dy():
     layer, x, skip, dy = fastopt.BatchNorm(3), *(values((4, 3), seed=s) for s in range(3))
     given = dy.copy()
     layer(x, residual=skip)
@@ -189,7 +189,7 @@ def test_a_checkpoint_goes_on_with_the_same_bits():
 
 
 class Described:
-    """The shape and the dtype of an array that is not there, as jax.ShapeDtypeStruct has them."""
+    """A shape and a dtype without an array, like jax.ShapeDtypeStruct."""
 
     shape, dtype = (3,), np.dtype(np.float32)
 
@@ -229,7 +229,7 @@ def test_a_checkpoint_is_loaded_whole_or_not_at_all(name):
     assert (bits(layer.gamma), bits(layer.running_mean)) == before
 
 
-def test_what_is_no_checkpoint_is_refused():
+def test_state_that_is_not_a_dict_is_rejected():
     for state in (None, [], 3):
         with pytest.raises(TypeError, match=r"^state has type \w+, expected a dict"):
             fastopt.BatchNorm(3).load_state_dict(state)
@@ -265,7 +265,7 @@ def test_repr_shows_every_option_that_is_not_the_default():
     assert repr(layer) == text
 
 
-def test_a_checkpoint_with_or_without_arrays_is_told_apart_without_printing_them():
+def test_missing_and_unexpected_arrays_are_reported_without_their_values():
     with_arrays, without = fastopt.BatchNorm(3), fastopt.BatchNorm(3, affine=False)
     with pytest.raises(ValueError, match=r"^state_dict's gamma is None, expected an array$"):
         with_arrays.load_state_dict(without.state_dict())

@@ -1,5 +1,5 @@
-"""What does not fit BatchNorm is refused, a line each: which argument, with which error, in which words.
-Nothing is written then."""
+"""Invalid arguments of BatchNorm are rejected: for each, the argument, the type of the error and its message.
+Nothing is written."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ROWS = dict(rows())
 
 @pytest.mark.parametrize("face", FACES.values(), ids=FACES)
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-def test_what_is_no_array_of_ours_is_named(row, face):
+def test_unsupported_array_types_are_named(row, face):
     place, spoil, says = row
     b = batch(FORM)
     everything = parts(b)
@@ -77,13 +77,13 @@ def longer(a):
 
 
 def over(a, b):
-    """An array like ``a`` whose first half lies in the second half of ``b``'s memory."""
+    """Arrays like ``a`` and ``b``; the memory of the former begins in the middle of that of the latter."""
     memory = np.zeros(a.size + b.size, a.dtype)
     return memory[b.size // 2 :][: a.size].reshape(a.shape), memory[: b.size].reshape(b.shape)
 
 
 def overlapping(b, one, other):
-    """``one`` lies half over ``other``; what is not an array of the batch is out."""
+    """A forward pass in which ``one`` and ``other`` half overlap. Each is an array of the batch or ``out``."""
     b.out = np.empty_like(b.x)
     mine, theirs = over(getattr(b, one), getattr(b, other))
     mine[...], theirs[...] = 1, 1
@@ -150,7 +150,7 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("row", ARRAYS.values(), ids=ARRAYS)
-def test_an_array_that_does_not_fit_is_named(row):
+def test_mismatched_arrays_are_named(row):
     refuse, says = row
     b = batch(FORM)
     with refused(ValueError, says, parts(b)):
@@ -158,7 +158,7 @@ def test_an_array_that_does_not_fit_is_named(row):
 
 
 @pytest.mark.parametrize("what", ["gamma", "residual", "x"])
-def test_what_is_only_read_may_be_read_only_and_evaluation_writes_no_statistics(what):
+def test_inputs_and_statistics_in_evaluation_may_be_read_only(what):
     b = batch(FORM)
     setattr(b, what, read_only(getattr(b, what)))
     expected = batch(FORM)
@@ -167,7 +167,7 @@ def test_what_is_only_read_may_be_read_only_and_evaluation_writes_no_statistics(
     assert bits(forward(b, training=False)[0]) == bits(forward(expected, training=False)[0])
 
 
-def test_evaluation_does_not_write_over_what_it_reads():
+def test_out_that_overlaps_statistics_in_evaluation_is_rejected():
     for name in ("running_mean", "running_var"):
         b = batch(FORM)
         with refused(ValueError, TWO.format("out", name), parts(b)):
@@ -179,8 +179,8 @@ def test_evaluation_does_not_write_over_what_it_reads():
             )
 
 
-def test_a_result_that_cannot_be_written_to_is_refused():
-    """Unless there is an ``out`` for it."""
+def test_library_with_read_only_arrays_requires_out():
+    """With ``out``, the same call succeeds."""
     jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed")
     x, out = jnp.ones((4, 3), jnp.float32), np.empty((4, 3), np.float32)
     with pytest.raises(TypeError, match=r"^x has type ArrayImpl, and new arrays of this type are"):
@@ -197,7 +197,7 @@ def test_residual_and_out_of_another_dtype():
 
 # ---- options ----
 
-NEITHER = "must be one of"
+ONE_OF = "must be one of"
 OPTIONS = [
     ("training", 1, TypeError, "training must be True or False, got 1"),
     ("training", "yes", TypeError, "training must be True or False, got 'yes'"),
@@ -208,7 +208,7 @@ OPTIONS = [
     ("momentum", "0.1", TypeError, "momentum must be a number, got '0.1'"),
     ("momentum", True, TypeError, "momentum must be a number, got True"),
     ("momentum", None, ValueError, r"momentum=None \(cumulative average\) requires batch="),
-    ("momentum_mode", "torch", ValueError, f"momentum_mode {NEITHER} 'update', 'keep', got 'torch'"),
+    ("momentum_mode", "torch", ValueError, f"momentum_mode {ONE_OF} 'update', 'keep', got 'torch'"),
     ("eps", -1e-5, ValueError, r"eps must lie in \[0, inf\), got -1e-05"),
     ("eps", math.inf, ValueError, r"eps must lie in \[0, inf\), got inf"),
     ("eps", math.nan, ValueError, r"eps must lie in \[0, inf\), got nan"),
@@ -217,16 +217,16 @@ OPTIONS = [
     ("axis", -3, ValueError, r"axis must lie in \[-2, 1\] for x of shape \(4, 25\), got -3"),
     ("eps", np.ones(2), TypeError, r"eps must be a number, got array\(\[1., 1.\]\)"),
     ("eps", 10**400, ValueError, r"eps must lie in \[0, inf\), got 1000"),
-    ("activation", ["relu"], ValueError, rf"activation {NEITHER} None, 'relu', got \['relu'\]"),
+    ("activation", ["relu"], ValueError, rf"activation {ONE_OF} None, 'relu', got \['relu'\]"),
     ("axis", True, TypeError, "axis must be an integer, got True"),
     ("axis", 1.0, TypeError, "axis must be an integer, got 1.0"),
-    ("single_value", "nan", ValueError, f"single_value {NEITHER} 'error', 'zero_var', got 'nan'"),
-    ("activation", "gelu", ValueError, f"activation {NEITHER} None, 'relu', got 'gelu'"),
+    ("single_value", "nan", ValueError, f"single_value {ONE_OF} 'error', 'zero_var', got 'nan'"),
+    ("activation", "gelu", ValueError, f"activation {ONE_OF} None, 'relu', got 'gelu'"),
 ]
 
 
 @pytest.mark.parametrize(("name", "value", "kind", "says"), OPTIONS)
-def test_an_option_is_refused_in_these_words(name, value, kind, says):
+def test_invalid_option_error_message(name, value, kind, says):
     for face in FACES.values():
         if face is apply and name == "training":
             continue
@@ -239,7 +239,7 @@ def test_an_option_is_refused_in_these_words(name, value, kind, says):
     ("number", "kind"),
     [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError), (True, TypeError)],
 )
-def test_the_number_of_a_batch_counts_from_one_also_where_none_is_needed(number, kind):
+def test_invalid_batch_number_is_rejected_even_if_unused(number, kind):
     for face in FACES.values():
         for more in ({"momentum": None}, {}, {"running_mean": None, "running_var": None}):
             b = batch(FORM)
@@ -247,7 +247,7 @@ def test_the_number_of_a_batch_counts_from_one_also_where_none_is_needed(number,
                 face(b, batch=number, **more)
 
 
-def test_evaluation_takes_statistics_and_a_batch_takes_two_axes():
+def test_evaluation_requires_statistics_and_x_requires_two_axes():
     b = batch(FORM)
     with refused(ValueError, "^training=False takes running_mean and running_var", parts(b)):
         forward(b, running_mean=None, running_var=None, training=False)

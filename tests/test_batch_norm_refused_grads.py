@@ -1,4 +1,4 @@
-"""What does not fit BatchNorm's backward pass, or its pieces, is refused by name; nothing is written then."""
+"""Invalid arguments of BatchNorm's backward pass and of its parts are rejected by name. Nothing is written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BACKWARD = {
 
 
 @pytest.mark.parametrize("row", BACKWARD.values(), ids=BACKWARD)
-def test_a_gradient_that_does_not_fit_is_named(row):
+def test_mismatched_gradient_is_named(row):
     spoil, kind, says = row
     b = batch(FORM)
     _, saved = forward(b)
@@ -46,7 +46,7 @@ def test_a_gradient_that_does_not_fit_is_named(row):
             call(spoil(b))
 
 
-def test_the_backward_passs_out_is_checked():
+def test_invalid_out_of_backward_is_rejected():
     b = batch(FORM)
     _, saved = forward(b)
     half, dy = over(b.dy, b.dy)
@@ -61,7 +61,7 @@ def test_the_backward_passs_out_is_checked():
 
 
 @pytest.mark.parametrize("saved", [None, (1, 2), {}])
-def test_saved_is_what_a_forward_pass_returned(saved):
+def test_invalid_saved_is_rejected(saved):
     b = batch(FORM)
     says = f"^saved has type {type(saved).__name__}, expected what a forward pass returned"
     sums = F.BatchNormSums(np.zeros(25), np.zeros(25))
@@ -73,7 +73,7 @@ def test_saved_is_what_a_forward_pass_returned(saved):
         F.batch_norm_backward_reduce(b.dy, saved)
 
 
-NO_MOMENTS = {
+INVALID_MOMENTS = {
     "none": (None, " has type NoneType, expected BatchMoments"),
     "a number": (1, " has type int, expected BatchMoments"),
     "too few": ((4.0, np.zeros(25)), r" has length 2, expected 3 \(n, mean, m2\)"),
@@ -84,8 +84,8 @@ NO_MOMENTS = {
 }
 
 
-@pytest.mark.parametrize(("moments", "says"), NO_MOMENTS.values(), ids=NO_MOMENTS)
-def test_what_is_no_moments_is_refused(moments, says):
+@pytest.mark.parametrize(("moments", "says"), INVALID_MOMENTS.values(), ids=INVALID_MOMENTS)
+def test_invalid_moments_are_rejected(moments, says):
     b = batch(FORM)
     with refused(TypeError, "^moments" + says, parts(b)):
         F.batch_norm_apply(b.x, moments)
@@ -99,7 +99,7 @@ def test_what_is_no_moments_is_refused(moments, says):
 
 
 @pytest.mark.parametrize("n", [math.nan, math.inf, -math.inf, -1, 0.5, np.float64(-4.0)])
-def test_statistics_are_of_a_whole_number_of_values(n):
+def test_moments_with_an_invalid_count_are_rejected(n):
     b = batch(FORM)
     moments = F.batch_norm_moments(b.x)._replace(n=n)
     says = r"\.n must be a number of values, an integer of 0 or more, got " + re.escape(repr(n))
@@ -109,7 +109,7 @@ def test_statistics_are_of_a_whole_number_of_values(n):
         F.batch_norm_join([F.batch_norm_moments(b.x), moments])
 
 
-def test_a_batch_is_not_normalised_by_statistics_of_nothing():
+def test_moments_with_count_0_are_rejected_for_a_nonempty_batch():
     b = batch(FORM)
     nothing = F.batch_norm_moments(b.x[:0])
     with refused(ValueError, r"^moments\.n is 0, but x has shape \(4, 25\); expected", parts(b)):
@@ -119,21 +119,21 @@ def test_a_batch_is_not_normalised_by_statistics_of_nothing():
 
 
 @pytest.mark.parametrize("sums", [None, (1.0,), [np.zeros(25)] * 2])
-def test_what_is_no_sums_is_refused(sums):
+def test_invalid_sums_are_rejected(sums):
     b = batch(FORM)
     _, saved = forward(b)
     with refused(TypeError, "^sums has (type|length).*, expected (BatchNormSums|2)", parts(b)):
         F.batch_norm_backward_apply(b.dy, saved, sums)
 
 
-def test_plain_tuples_of_statistics_do():
+def test_plain_tuples_are_accepted_as_moments():
     b = batch(FORM)
     moments = F.batch_norm_moments(b.x)
     assert bits(F.batch_norm_join([tuple(moments)]).m2) == bits(moments.m2)
     assert bits(F.batch_norm_apply(b.x, tuple(moments))[0]) == bits(F.batch_norm_apply(b.x, moments)[0])
 
 
-def test_numbers_of_other_channels_are_refused():
+def test_moments_and_sums_of_another_shape_are_rejected():
     b = batch(FORM)
     _, saved = forward(b)
     few = np.zeros(24)
@@ -157,8 +157,8 @@ def test_numbers_of_other_channels_are_refused():
 
 
 @pytest.mark.parametrize("name", ["dgamma", "dbeta", "dresidual"])
-def test_every_result_of_the_compiled_backward_pass_is_a_target(name):
-    """The functions pass new arrays."""
+def test_every_output_array_of_the_compiled_backward_pass_is_checked(name):
+    """The public functions pass new arrays."""
     b = batch(FORM)
     _, saved = forward(b)
     results = {"dgamma": values(25), "dbeta": values(25), "dresidual": values(FORM.shape)}
@@ -179,7 +179,7 @@ def test_joining_changes_no_part():
     assert [bits(v) for v in (a.mean, a.m2, b.mean, b.m2)] == before
 
 
-def test_an_array_of_another_shape_is_not_overwritten_element_by_element():
+def test_overwrites_is_true_only_for_arrays_of_the_same_shape():
     dy = values((4, 25))
     outs = {"itself": dy, "a row": dy[0], "as a column": dy.reshape(100, 1), "a part": dy[:3]}
     written = {name: _core.batch_norm_overwrites(dy, out) for name, out in outs.items()}

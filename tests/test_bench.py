@@ -46,7 +46,7 @@ def bench(*options, rc=0, module="bench", code=None):
 
 # -- The command line ------------------------------------------------------------------------------------
 
-COMMANDS = {  # and the number of their rows; the last one confines the process to one CPU
+COMMANDS = {  # commands and their numbers of rows; the last one confines the process to one CPU
     "step --size 5000": 7,
     "step sgd adam --size 5000 --dtype f16,bf16,f64": 6,
     "clip --workload mlp --dtype f16,bf16,f32,f64": 8,
@@ -113,7 +113,7 @@ def test_pictures_and_a_comparison_with_an_earlier_run(tmp_path):
     pictures = {path.stem for path in tmp_path.glob("*.png")}
     assert pictures == {"growth-step-adam-float32", "workloads-step-adam-float32", "roofline"}
     record = json.loads(file.read_text())
-    for row in record["rows"]:  # an earlier run in which each took a thousandth of the time
+    for row in record["rows"]:  # an earlier run that took a thousandth of the time
         row["entries"]["fastopt"]["to_limit"] = [
             1e-3 * q for q in row["entries"]["fastopt"]["to_limit"]
         ]
@@ -284,7 +284,7 @@ def test_a_stored_record_is_drawn(tmp_path, capsys, monkeypatch):
         ("gpt2", 148, 124_439_808),
     ],
 )
-def test_workloads_are_those_networks(name, tensors, elements):
+def test_workloads_have_the_sizes_of_their_networks(name, tensors, elements):
     shapes = workloads.LISTS[name](0)
     assert (len(shapes), workloads.elements(shapes)) == (tensors, elements)
 
@@ -301,7 +301,7 @@ def test_the_full_suite_has_each_case_of_a_section_once(name, device, quick):
         assert 0 < case.bytes <= 1 << 33
 
 
-def test_bytes_are_those_of_the_plan():
+def test_bytes_per_element():
     moved = {rule: StepCase(rule, "array", 1000).bytes / 1000 for rule in ("sgd", "momentum", "adam")}
     assert moved == {"sgd": 12, "momentum": 20, "adam": 28}
     assert TASKS["clip"].CASE("adam", "array", 1000).bytes == 32_000
@@ -318,7 +318,7 @@ def test_correct_layers_pass_their_checks_and_wrong_ones_do_not(task, workload, 
     for what in TASKS[task].WHAT:
         case = TASKS[task].CASE(what, workload, size=100_000, dtype=dtype)
         made = (competitors(TASKS[task])[name].make(case) for name in ("NumPy", "fastopt"))
-        competitor = next(filter(None, made))  # NumPy has no block
+        competitor = next(filter(None, made))  # NumPy has no competitor for "block"
         case.check(competitor)
         for i in range(len(competitor.results())):
             with pytest.raises(WrongError):
@@ -372,7 +372,7 @@ def test_a_missing_clip_is_detected():
         case.check(numpy_.make(StepCase("momentum", "array", 1000)))
 
 
-def test_a_sample_has_every_position_in_a_vector_and_the_end():
+def test_sample_covers_all_vector_lanes_and_the_end():
     places = sample(np.arange(2**20, dtype=np.float32))
     assert set(places % 64) == set(range(64))
     assert set(range(2**20 - 4096, 2**20)) <= set(places)
@@ -437,7 +437,7 @@ def test_a_case_of_two_sections_is_compared_with_that_of_its_own_section():
     both = Record({}, [*fast.rows, *slow.rows])
     swapped = Record({}, [*slow.rows, *fast.rows])
     assert slower(both, both) == slower(both, swapped) == slower(swapped, both) == []
-    assert len(slower(fast, slow)) == 1  # without that section, with the case of the same name
+    assert len(slower(fast, slow)) == 1  # no such section: compared with the case of the same name
     assert pairs(both, recorded(1.0, 1.0, 1.0)) != []
 
 

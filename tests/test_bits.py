@@ -1,5 +1,5 @@
-"""The numerical contract: the same bits for any thread count, any instruction set, any alignment and any split
-into arrays. Everything here is asserted with equality."""
+"""The numerical contract: the same bits for any thread count, instruction set, alignment and split into arrays.
+All comparisons are exact."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tolerance import DTYPES
 BLOCK, GROUP = 4096, 16  # csrc/rules/norms.hpp; csrc/cpu/norm.cpp hands out groups of blocks
 LENGTHS = (0, 1, TILE - 1, TILE, TILE + 1, 0, 2 * BLOCK + 3, 9 * TILE, 40_001)
 
-# Each rule by itself, and each with everything around it.
+# Each rule alone, and each with all options around it.
 CASES = [
     *PLAIN.values(),
     *(around(case, "everything", EVERYTHING) for case in PLAIN.values()),
@@ -42,7 +42,7 @@ CASES = [
 
 
 def walk(case: Case, storage: str, lengths=LENGTHS, steps=3) -> str:
-    """The bits of parameters and state after a few steps from a fixed start."""
+    """A digest of parameters and state after a few steps from a fixed start."""
     dtype, state_dtype = STORAGES[storage]
     rng = np.random.default_rng(41)
     params = parameters(rng, lengths, dtype)
@@ -59,7 +59,7 @@ MACHINES = [*((isa, 1) for isa in ISAS), *((ISAS[0], threads) for threads in (2,
 
 
 def turn(isa: str, threads: int) -> None:
-    """Force this many threads, however little there is to do."""
+    """Select the instruction set and force this many threads, however small the arrays."""
     _core.select_isa(isa)
     _core.set_parallel_cutoff(0)
     fastopt.set_num_threads(threads)
@@ -91,7 +91,7 @@ def test_norms_on_threads_and_instruction_sets(kind, dtype, machine):
 
 
 def placed(array: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray]:
-    """A copy that starts ``offset`` bytes after a multiple of 64, and the bytes around it."""
+    """A copy that starts ``offset`` bytes after a multiple of 64, and its whole buffer with margins."""
     size, margin = array.nbytes, 64
     room = np.full(size + offset + 3 * margin, 0xA5, np.uint8)
     start = -room.ctypes.data % 64 + margin + offset
@@ -103,7 +103,7 @@ def placed(array: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("rule", RULES)
 def test_any_byte_offset(rule, storage, isa):
-    """Parameters, gradients and state at unlike offsets; and nothing around them is touched."""
+    """Parameters, gradients and state have different offsets; the bytes around parameters do not change."""
     case = around(PLAIN[rule], "", {"clip_norm": 3.0, "l2": 0.1})
     dtype, state_dtype = STORAGES[storage]
     rng = np.random.default_rng(47)
@@ -142,8 +142,8 @@ many = settings(
 
 @many
 @given(cuts=cuts, storage=st.sampled_from(list(STORAGES)), rule=st.sampled_from(list(RULES)))
-def test_any_split_steps_alike(cuts, storage, rule):
-    """One array or any list of its parts: the same bits, with one norm for all of them."""
+def test_any_split_gives_the_same_step(cuts, storage, rule):
+    """An array and any list of its parts give the same bits, with one norm over the whole list."""
     case = around(PLAIN[rule], "clipped", {"clip_norm": 5.0})
     dtype, state_dtype = STORAGES[storage]
     rng = np.random.default_rng(59)
@@ -167,9 +167,9 @@ def test_any_split_has_the_same_norm(cuts, dtype, kind):
 
 @pytest.mark.parametrize("length", [0, 1, TILE - 1, TILE, TILE + 1, 2 * TILE, 20 * TILE + 3])
 @pytest.mark.parametrize("rule", RULES)
-def test_an_element_does_not_know_its_neighbours(rule, length, isa):
-    """Vector body, tail and tile edges round alike: a long array of one value stays an array of one value,
-    the one that the element gets alone."""
+def test_elements_are_independent(rule, length, isa):
+    """Vector body, tail and tile edges round identically: an array of equal values stays an array of equal
+    values, the result of a single element."""
     case = PLAIN[rule]
     for storage in STORAGES:
         dtype, state_dtype = STORAGES[storage]
@@ -185,7 +185,7 @@ def test_an_element_does_not_know_its_neighbours(rule, length, isa):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("prefetch_threshold", [1, 2**62])
 def test_a_large_array_steps_as_its_parts(rule, storage, prefetch_threshold, isa):
-    """Whether a thread asks ahead for it or not."""
+    """The bits are the same with and without software prefetching."""
     _core.set_prefetch_threshold(prefetch_threshold)
     dtype, state_dtype = STORAGES[storage]
     fastopt.set_num_threads(1)
@@ -200,11 +200,11 @@ def test_a_large_array_steps_as_its_parts(rule, storage, prefetch_threshold, isa
     assert whole.tobytes() == part.tobytes() * count
 
 
-# ---- the norm's tree, pinned ----
+# ---- the norm's reduction tree, pinned ----
 
 
 def tree_norm(values: list[float], kind: int) -> float:
-    """The norm in double precision, joined as rules/norms.hpp has it."""
+    """The norm in double precision, with the reduction tree of rules/norms.hpp."""
     sums = []
     for start in range(0, len(values), BLOCK):
         lanes = [0.0] * 16
@@ -220,8 +220,8 @@ def tree_norm(values: list[float], kind: int) -> float:
     return math.sqrt(sums[0]) if kind == 2 else sums[0]
 
 
-# Of many that were tried these tell the tree from its likes: lanes joined with their neighbours, 8 or 32
-# lanes, blocks half or twice as long, blocks added one after the other or joined in halves.
+# Cases selected from many to distinguish the tree from similar ones: adjacent lanes combined first, 8 or 32
+# lanes, blocks half or twice as long, blocks added sequentially or combined by halving.
 PINNED = {
     (1, 1000): "0x1.bef55abd3cb82p+0",
     (1, BLOCK + 1): "0x1.0b528a557c65cp+2",
@@ -235,18 +235,18 @@ PINNED = {
 
 @pytest.mark.parametrize(("kind", "count"), PINNED)
 def test_norm_tree_is_pinned(kind, count, isa):
-    """Another order of additions is another result: a new major version."""
+    """Another order of additions changes results and requires a new major version."""
     values = [1.0 / (1 + i * 7919 % 10007) for i in range(count)]
     assert tree_norm(values, kind).hex() == PINNED[kind, count]
     assert F.global_norm(np.array(values), norm_type=kind).hex() == PINNED[kind, count]
 
 
 def test_mixed_dtypes_are_one_sequence(isa):
-    """A list of all dtypes is normed as the same values in float64 are, and stepped as each would be alone."""
+    """The norm of a list of all dtypes is that of the values in float64; each array is stepped as if alone."""
     rng = np.random.default_rng(67)
     params = [p for dtype in DTYPES.values() for p in parameters(rng, (TILE + 9, 0, 3), dtype)]
     grads = gradients(rng, params)
-    grads[-1][0] = 2.0  # the largest there is
+    grads[-1][0] = 2.0  # the largest gradient
     wide = np.concatenate([g.astype(np.float64) for g in grads])
     assert F.global_norm(grads).hex() == F.global_norm(wide).hex()
     alone = [p.copy() for p in params]
@@ -261,7 +261,7 @@ def test_mixed_dtypes_are_one_sequence(isa):
 
 @pytest.mark.slow
 def test_more_than_2_to_the_31_elements(machine):
-    """4.3 GB of float16; the gradient is one value, broadcast. Element after element is stepped once."""
+    """4.3 GB of float16; the gradient is one broadcast value. Every element is stepped exactly once."""
     n = 2**31 + 4 * TILE + 3
     w = np.zeros(n, np.float16)
     w[-5:] = 7.0

@@ -1,5 +1,5 @@
-"""However arrays lie in memory and whatever object holds them, a step gives the bits that it gives on
-plain contiguous NumPy arrays, and writes where it was told to."""
+"""For any memory layout and any kind of array object, a step gives the same bits as for contiguous NumPy arrays
+and writes to the given memory."""
 
 import copy
 import ctypes
@@ -28,7 +28,7 @@ from optimizers_table import CASES, DTYPES, all_bits, bits, state_bits, values
 
 
 def stepped(params, grads, **options):
-    """What two steps of Adam make of the parameters and of the state."""
+    """The bits of parameters and state after two steps of Adam."""
     opt = fastopt.Adam(params, lr=0.1, **options)
     for _ in range(2):
         opt.step(grads)
@@ -45,7 +45,7 @@ def test_a_layout_changes_nothing(layout, grad_layout, dtype):
     param, grad = (values(SHAPE, DTYPES[dtype], seed) for seed in (1, 2))
     param, grad = TARGETS[layout](param), GRADS[grad_layout](grad)
     plain_param, plain_grad = np.array(param, order="C"), np.array(grad, order="C")
-    # With a clip the norm counts too: it is taken in the order of the parameter's memory.
+    # With clipping, the result depends on the norm, which is summed in the parameter's memory order.
     twin_param, twin_grad = param.copy(order="K"), np.empty_like(param)
     twin_grad[...] = grad
     twin = stepped([twin_param], [twin_grad], clip_norm=1.0)
@@ -59,7 +59,7 @@ def orders(ndim):
 
 @st.composite
 def tensors(draw):
-    """A dtype, a parameter in some dense layout, and a gradient in any."""
+    """A parameter with any dense layout and a gradient with any layout, of the same dtype."""
     dtype = DTYPES[draw(st.sampled_from(sorted(DTYPES)))]
     shape = tuple(draw(st.lists(st.integers(0, 9), max_size=4)))
     param, grad = (values(shape, dtype, draw(st.integers(0, 99))) for _ in range(2))
@@ -88,7 +88,7 @@ def test_any_list_steps_like_its_contiguous_copies(pairs, rule):
     assert all_bits(grads) == grad_bits
 
 
-def test_state_lies_as_its_parameter():
+def test_state_has_the_strides_of_its_parameter():
     param = permuted(values((3, 4, 5, 6)), (3, 0, 2, 1))
     assert fastopt.Momentum(param).velocity[0].strides == param.strides
 
@@ -102,7 +102,7 @@ def test_memmap_is_written_to_the_file(tmp_path):
     assert bits(np.fromfile(tmp_path / "w", np.float32)) == bits(start - np.float32(0.5) * grad)
 
 
-# ---- objects that are not NumPy's ----
+# ---- objects other than NumPy arrays ----
 
 
 @pytest.mark.parametrize("as_grad", FOREIGN)
@@ -128,7 +128,7 @@ def test_functions_take_foreign_objects_too(as_param):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_torch_tensors_stay_torch_and_get_numpys_bits(torch, dtype):
+def test_torch_tensors_get_the_bits_of_numpy(torch, dtype):
     param, grad = (torch.randn(4, 3, 50).to(getattr(torch, dtype)) for _ in range(2))
     param = param.permute(2, 0, 1).contiguous().permute(1, 2, 0)
     as_int = torch.int16 if param.element_size() == 2 else param.dtype
@@ -141,7 +141,7 @@ def test_torch_tensors_stay_torch_and_get_numpys_bits(torch, dtype):
         assert (type(ours), ours.dtype, ours.stride()) == (torch.Tensor, param.dtype, param.stride())
 
 
-def test_wide_state_of_torch_is_torchs(torch):
+def test_state_dtype_applies_to_torch_state(torch):
     opt = fastopt.Adam(torch.ones(5, dtype=torch.bfloat16), state_dtype="float32")
     opt.step(torch.ones(5, dtype=torch.bfloat16))
     assert opt.m[0].dtype == torch.float32
@@ -162,7 +162,7 @@ READ_ONLY = {
 
 
 @pytest.mark.parametrize("make", READ_ONLY.values(), ids=READ_ONLY)
-def test_read_only_is_fine_for_a_gradient_alone(make):
+def test_read_only_is_accepted_only_for_gradients(make):
     param, grad = values(10), values(10, seed=1)
     expected = param - np.float32(0.5) * grad
     fastopt.SGD(param, lr=0.5).step(make(grad))
@@ -171,13 +171,13 @@ def test_read_only_is_fine_for_a_gradient_alone(make):
         fastopt.SGD(make(param))
 
 
-def test_old_dlpack_cannot_hand_over_what_is_read_only():
+def test_read_only_array_through_old_dlpack_raises():
     with pytest.raises(TypeError, match=r"^grad cannot be read through DLPack: .*readonly"):
         fastopt.SGD(values(10)).step(OldDLPack(read_only(values(10))))
 
 
 class CopyingDLPack(OnlyDLPack):
-    """Can export a copy only, and sets the flag for it."""
+    """Can only export a copy, and sets the flag that says so."""
 
     def __dlpack__(self, *, max_version=None, copy=None, **_):
         if copy is False:
@@ -185,7 +185,7 @@ class CopyingDLPack(OnlyDLPack):
         return self.base.__dlpack__(max_version=max_version, copy=True)
 
 
-def test_a_copy_through_dlpack_is_fine_for_a_gradient_alone():
+def test_dlpack_copy_is_accepted_only_for_gradients():
     param, grad = values(10), values(10, seed=1)
     expected = param - np.float32(0.5) * grad
     fastopt.SGD(param, lr=0.5).step(CopyingDLPack(grad))
@@ -196,13 +196,13 @@ def test_a_copy_through_dlpack_is_fine_for_a_gradient_alone():
 
 
 class LazyDLPack(OnlyDLPack):
-    """Copies unless it is told not to, as the protocol allows."""
+    """Exports a copy unless copy=False, as the protocol allows."""
 
     def __dlpack__(self, *, max_version=None, copy=None, **_):
         return self.base.__dlpack__(max_version=max_version, copy=copy is not False)
 
 
-def test_a_producer_of_dlpack_is_told_not_to_copy():
+def test_dlpack_export_requests_no_copy():
     param, grad = values(10), values(10, seed=1)
     expected = param - np.float32(0.5) * grad
     fastopt.SGD(LazyDLPack(param), lr=0.5).step(grad)
@@ -210,7 +210,7 @@ def test_a_producer_of_dlpack_is_told_not_to_copy():
 
 
 class EditedDLPack(OnlyDLPack):
-    """An array whose DLPack description is changed by hand: (offset in its struct, C type, value)."""
+    """An array with one field of its DLPack struct overwritten: offset in the struct, C type, value."""
 
     def __init__(self, a, offset, kind, value):
         super().__init__(a)
@@ -240,7 +240,7 @@ def test_a_vector_type_of_dlpack_is_refused():
         fastopt.SGD(EditedDLPack(values(10), 22, ctypes.c_uint16, 2))
 
 
-# ---- nothing to do, little to do ----
+# ---- empty and zero-dimensional arrays ----
 
 EMPTY = {"(0,)": (0,), "(3, 0)": (3, 0), "(0, 5) among others": (0, 5)}
 
@@ -261,7 +261,7 @@ def test_empty_arrays_do_nothing(rule, shape, around):
 
 @pytest.mark.parametrize("rule", CASES)
 @pytest.mark.parametrize("none", [[], (), {}], ids=repr)
-def test_empty_lists_do_nothing(rule, none):
+def test_empty_lists_only_advance_the_step_count(rule, none):
     opt = CASES[rule].make(none, clip_norm=1.0, on_nonfinite="raise")
     opt.step(none)
     assert (opt.params, opt.step_count) == (none if none != () else [], 1)
@@ -272,10 +272,10 @@ def test_zero_dimensions():
     assert stepped([param], [np.array(3.0)])[0][0][3] == stepped([one], [np.array([3.0])])[0][0][3]
 
 
-# ---- what is replaced between steps ----
+# ---- arrays replaced between steps ----
 
 
-def test_replaced_arrays_are_noticed():
+def test_replaced_arrays_are_used_by_the_next_step():
     old, grad = values(50), values(50, seed=1)
     opt = fastopt.Adam([old], lr=0.1)
     opt.step([grad])
@@ -302,7 +302,7 @@ def test_resized_arrays_are_noticed():
     assert bits(param) == bits(expected)
 
 
-def test_a_bfloat16_of_ml_dtypes_is_known_in_any_guise():
+def test_bfloat16_is_recognized_in_all_spellings():
     dtype = np.dtype(ml_dtypes.bfloat16)
     for same in (dtype, np.dtype("bfloat16"), dtype.newbyteorder("=")):
         w = np.ones(3, same)
@@ -311,7 +311,7 @@ def test_a_bfloat16_of_ml_dtypes_is_known_in_any_guise():
 
 
 @pytest.mark.parametrize("order", ["=", "<" if np.little_endian else ">"])
-def test_native_byte_order_is_known_by_both_its_names(order):
+def test_native_byte_order_is_recognized_by_both_codes(order):
     dtype = np.dtype(np.float32).newbyteorder(order)
     w = np.ones(3, dtype)
     fastopt.SGD(w, lr=0.5).step(np.ones(3, np.float32))

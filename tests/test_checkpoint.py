@@ -1,5 +1,5 @@
-"""A checkpoint is restored from its file bit for bit; the file is complete or unchanged, whatever happens while
-it is written; corrupted and foreign files are rejected with one type of error."""
+"""A checkpoint is restored from its file bit for bit. It is complete or unchanged, even if writing fails.
+Corrupted and foreign files are rejected with one type of error."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STATE = {
 
 
 def image(value):
-    """All the bits, to compare by equality."""
+    """A value that is equal for bitwise identical states of the same types."""
     if isinstance(value, dict):
         return {key: image(entry) for key, entry in value.items()}
     if isinstance(value, list):
@@ -82,7 +82,7 @@ def test_everything_in_a_state_is_restored(written):
 
 
 @pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
-def test_an_array_comes_back_to_the_bit(array, file):
+def test_array_is_restored_bit_for_bit(array, file):
     for state in (array, {"a": [array]}):
         checkpoint.save(file, state)
         assert image(checkpoint.load(file)) == image(state)
@@ -96,7 +96,7 @@ SCALARS = [
 
 
 @pytest.mark.parametrize("scalar", SCALARS, ids=lambda s: str(s.dtype))
-def test_a_scalar_of_numpys_comes_back_as_one(scalar, file):
+def test_numpy_scalar_is_restored_as_numpy_scalar(scalar, file):
     for state in (scalar, {"best": scalar, "array": np.asarray(scalar), "all": [scalar]}):
         checkpoint.save(file, state)
         assert image(checkpoint.load(file)) == image(state)
@@ -112,23 +112,26 @@ def test_bfloat16_comes_back_in_a_process_that_has_not_imported_ml_dtypes(value,
     assert output(f"{load}; print(({told}))") == str((value.dtype, value.shape, value.tobytes()))
 
 
-ALONE = "import sys; sys.modules['ml_dtypes'] = None; import fastopt"
-LACKING = "bfloat16 in NumPy requires ml_dtypes, which is not installed: pip install ml_dtypes"
+WITHOUT_ML_DTYPES = "import sys; sys.modules['ml_dtypes'] = None; import fastopt"
+NEEDS_ML_DTYPES = "bfloat16 in NumPy requires ml_dtypes, which is not installed: pip install ml_dtypes"
 
 
-def refused_without_ml_dtypes(call):
+def import_error_without_ml_dtypes(call):
     """Return the message of the ImportError where ml_dtypes cannot be imported."""
-    return output(f"{ALONE}\ntry:\n  {call}\nexcept ImportError as e:\n  print(e)")
+    return output(f"{WITHOUT_ML_DTYPES}\ntry:\n  {call}\nexcept ImportError as e:\n  print(e)")
 
 
-def test_bfloat16_is_not_called_damaged_where_ml_dtypes_is_not_installed(file):
+def test_loading_bfloat16_without_ml_dtypes_raises_import_error(file):
     checkpoint.save(file, ARRAYS["bfloat16"])
-    assert refused_without_ml_dtypes(f"fastopt.checkpoint.load({str(file)!r})") == LACKING
+    assert import_error_without_ml_dtypes(f"fastopt.checkpoint.load({str(file)!r})") == NEEDS_ML_DTYPES
 
 
-def test_torchs_bfloat16_is_not_saved_where_ml_dtypes_is_not_installed(torch, file):
+def test_saving_torch_bfloat16_without_ml_dtypes_raises_import_error(torch, file):
     w = "__import__('torch').ones(3).bfloat16()"
-    assert refused_without_ml_dtypes(f"fastopt.checkpoint.save({str(file)!r}, {w})") == LACKING
+    assert (
+        import_error_without_ml_dtypes(f"fastopt.checkpoint.save({str(file)!r}, {w})")
+        == NEEDS_ML_DTYPES
+    )
     assert not file.exists()
 
 
@@ -193,7 +196,7 @@ def test_a_memory_map_comes_back_as_an_array(file):
 
 
 @each_library
-def test_every_part_loads_a_state_from_the_host(library, file):
+def test_every_stateful_object_loads_a_state_of_numpy_arrays(library, file):
     """A checkpoint's arrays are NumPy arrays; they are loaded into arrays of any library."""
 
     def parts():
@@ -237,7 +240,7 @@ def test_every_part_loads_a_state_from_the_host(library, file):
 def test_numpy_reads_the_file_and_the_same_state_gives_the_same_bytes(written, tmp_path, monkeypatch):
     with np.load(written, allow_pickle=False) as archive:
         np.testing.assert_array_equal(archive["arrays/w"], STATE["arrays"]["w"])
-    monkeypatch.setattr("time.time", lambda: 1e9)  # nor does the hour matter
+    monkeypatch.setattr("time.time", lambda: 1e9)  # the time of writing does not change the bytes
     checkpoint.save(tmp_path / "other.npz", STATE)
     assert (tmp_path / "other.npz").read_bytes() == written.read_bytes()
 
@@ -328,7 +331,7 @@ UNSAVED = {
 
 
 @pytest.mark.parametrize(("state", "says"), UNSAVED.values(), ids=UNSAVED)
-def test_what_could_not_come_back_is_refused_and_nothing_written(state, says, written):
+def test_state_that_cannot_be_restored_is_rejected_and_not_written(state, says, written):
     before = written.read_bytes()
     with pytest.raises(TypeError, match="^" + says):
         checkpoint.save(written, state)
@@ -345,7 +348,7 @@ PARTS = {
 
 @pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
 @pytest.mark.parametrize("number", [Number.one, np.int64(1)], ids=["enumeration", "NumPy's"])
-def test_a_number_of_a_derived_type_is_kept_as_pythons(number, make, file):
+def test_numbers_of_derived_types_are_stored_as_python_numbers(number, make, file):
     state = make(number).state_dict()
     checkpoint.save(file, state)
     assert image(checkpoint.load(file)) == image(make(1).state_dict())
@@ -363,12 +366,12 @@ def test_the_longest_keys_come_back(file):
     assert image(checkpoint.load(file)) == image(state)
 
 
-# ---- completely or not at all ----
+# ---- atomic writes ----
 
 
 @pytest.mark.parametrize("place", ["zipfile.ZipFile", "os.fsync", "os.replace"])
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
-def test_what_ends_a_write_leaves_the_old_file_alone(place, kind, written, monkeypatch):
+def test_failed_write_leaves_the_old_file_unchanged(place, kind, written, monkeypatch):
     before = written.read_bytes()
 
     def fail(*_):
@@ -383,7 +386,7 @@ def test_what_ends_a_write_leaves_the_old_file_alone(place, kind, written, monke
 
 
 def test_the_new_file_is_on_the_disk_before_it_takes_the_name(written, monkeypatch):
-    """The folder, which holds the name, is flushed after that."""
+    """The folder, which contains the name, is flushed afterwards."""
     done, fsync, replace = [], os.fsync, os.replace
 
     def synced(descriptor):
@@ -402,20 +405,20 @@ def test_the_new_file_is_on_the_disk_before_it_takes_the_name(written, monkeypat
     assert done == [size, (True, size), "folder"]
 
 
-def test_a_file_without_a_folder_is_written_here(tmp_path, monkeypatch):
+def test_path_without_a_folder_is_in_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkpoint.save("run.npz", STATE)
     assert image(checkpoint.load("run.npz")) == image(STATE)
 
 
-def test_the_file_has_the_rights_that_any_new_file_has(written):
+def test_new_file_has_default_permissions(written):
     plain = written.with_name("plain")
     plain.touch()
     assert written.stat().st_mode == plain.stat().st_mode
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o777], ids=oct)
-def test_a_file_that_was_there_keeps_its_rights(mode, written):
+def test_existing_file_keeps_its_permissions(mode, written):
     written.chmod(mode)
     checkpoint.save(written, {})
     assert stat.S_IMODE(written.stat().st_mode) == mode
@@ -462,7 +465,7 @@ def test_a_device_is_not_replaced():
 
 
 @pytest.mark.parametrize("name", ["", "folder"])
-def test_what_names_no_file_is_refused(name, tmp_path, monkeypatch):
+def test_path_that_is_not_a_file_is_rejected(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     kind = IsADirectoryError if name else FileNotFoundError
@@ -487,8 +490,8 @@ def test_a_path_may_be_bytes(file):
         checkpoint.load(os.fsencode(file))
 
 
-def test_a_folder_that_may_be_written_but_not_read_takes_the_file(written, monkeypatch):
-    """Simulated, because root may read every folder."""
+def test_save_to_a_folder_that_is_writable_but_not_readable(written, monkeypatch):
+    """The error is simulated, because root can read every folder."""
     real = os.open
 
     def denied(path, *args, **options):
@@ -533,7 +536,7 @@ def test_every_truncation_is_refused(written, file):
 
 
 def test_no_flipped_bit_changes_a_value(file):
-    """It is detected, or it is in bytes that are never read, such as a date."""
+    """Every flipped bit is detected, or is in bytes that are never read, such as a date."""
     state = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": 1}
     checkpoint.save(file, state)
     whole, told = file.read_bytes(), 0
@@ -547,7 +550,7 @@ def test_no_flipped_bit_changes_a_value(file):
     assert told > 4 * len(whole)
 
 
-def test_an_array_cut_short_by_its_own_header_is_found_out(file):
+def test_array_shortened_by_its_header_is_detected(file):
     checkpoint.save(file, {"a": np.zeros((40, 40))})
     file.write_bytes(file.read_bytes().replace(b"(40, 40)", b"(40, 39)"))
     with pytest.raises(ValueError, match="Bad CRC-32"):
@@ -563,8 +566,8 @@ def zipped(members):
     return write
 
 
-def said_to_be_compressed(file):
-    """By bz2, in the archive's directory."""
+def declared_as_compressed(file):
+    """Write an archive whose directory declares its member as compressed with bz2."""
     zipped({"state.json": "{}"})(file)
     directory = b"PK\x01\x02\x14\x03\x14\0\0\0"
     whole = file.read_bytes()
@@ -582,7 +585,7 @@ FOREIGN = {
     "text": lambda file: file.write_text("epoch 3"),
     "a pickle": lambda file: file.write_bytes(pickle.dumps(Bomb())),
     "an npz": lambda file: np.savez(file, w=np.ones(3)),
-    "no bz2": said_to_be_compressed,
+    "no bz2": declared_as_compressed,
     "another JSON": zipped({"state.json": "[]"}),
     "no JSON": zipped({"state.json": "{"}),
     "another's JSON": zipped({"state.json": json.dumps({"state": 1})}),

@@ -1,5 +1,5 @@
-"""The tables of docs/coming-from.md: the left side of a row, in its library, and the right side, in fastopt,
-give the same numbers. Its examples with torch do what it says."""
+"""The tables of docs/coming-from.md: both sides of a row, the other library's and fastopt's, give the same
+numbers. The page's examples with torch work as described."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import fastopt
 
 PAGE = Path(__file__).parents[1] / "docs" / "coming-from.md"
 STEPS, CHANGE = 20, 10
-LR = 0.1  # halved at CHANGE, which shows whether it stands in the velocity
+LR = 0.1  # halved at CHANGE, which shows whether it is a factor in the velocity
 LENGTHS = (3, 40)
 
 
 def rows_of(page):
-    """Each row: its library, which is the section it stands in, its kind, and its two sides."""
+    """Yield each row: its library (the title of its section), its kind, and its two sides."""
     library = kind = ""
     for line in page.splitlines():
         if line.startswith("## "):
@@ -31,7 +31,7 @@ def rows_of(page):
             yield library, kind, *row.groups()
 
 
-# What a table is about, by its headings.
+# The kind of a table, by its header row.
 KINDS = {
     "torch.optim | fastopt": "optimizer",
     "keras.optimizers | fastopt": "optimizer",
@@ -44,14 +44,14 @@ KINDS = {
 }
 
 
-# ---- the libraries: each turns a row's left side into a function that walks ----
+# ---- the libraries: each runs the left side of a row ----
 
 
 class Torch:
     def __init__(self):
         self.torch = pytest.importorskip("torch", reason="torch is not installed")
 
-    def walk(self, cell, start, gradients):
+    def run(self, cell, start, gradients):
         torch = self.torch
         p = [torch.tensor(a, requires_grad=True) for a in start]
         utils = {
@@ -79,8 +79,8 @@ class Torch:
             if t + 1 < STEPS:
                 schedule.step()
 
-    def normalised(self, cell, batches):
-        """The last batch, as it comes out in evaluation; the others in training before it."""
+    def normalized(self, cell, batches):
+        """Yield the outputs of all batches: the last one in evaluation, the others before it in training."""
         torch = self.torch
         layer = eval(cell, vars(torch.nn)).double()
         for x in batches[:-1]:
@@ -93,7 +93,7 @@ class Torch:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def default_precision_afterwards():
+def restore_default_precision():
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_enable_x64", False)
@@ -107,12 +107,12 @@ def in_float64():
 
 class Keras:
     def __init__(self):
-        os.environ.setdefault("KERAS_BACKEND", "jax")  # which computes in float64 if it is told to
+        os.environ.setdefault("KERAS_BACKEND", "jax")  # JAX can compute in float64
         in_float64()
         self.keras = pytest.importorskip("keras", reason="Keras is not installed")
         self.keras.config.set_floatx("float64")
 
-    def walk(self, cell, start, gradients):
+    def run(self, cell, start, gradients):
         p = [self.keras.Variable(a, dtype="float64") for a in start]
         opt = eval(cell, vars(self.keras.optimizers), {"lr": LR})
         for t, grads in enumerate(gradients):
@@ -125,7 +125,7 @@ class Keras:
         schedule = eval(cell, vars(self.keras.optimizers.schedules))
         return (float(schedule(t)) for t in range(STEPS))
 
-    def normalised(self, cell, batches):
+    def normalized(self, cell, batches):
         layer = eval(cell, vars(self.keras.layers))
         for i, x in enumerate(batches):
             yield np.asarray(layer(x, training=i + 1 < len(batches)))
@@ -136,7 +136,7 @@ class Optax:
         self.jax = in_float64()
         self.optax = pytest.importorskip("optax", reason="optax is not installed")
 
-    def walk(self, cell, start, gradients):
+    def run(self, cell, start, gradients):
         p = [self.jax.numpy.asarray(a) for a in start]
         opt = eval(cell, vars(self.optax), {"lr": self._rate})
         state = opt.init(p)
@@ -171,14 +171,14 @@ def rows(kind):
 
 
 def draw(seed):
-    """Parameters, and gradients from 1e-8 to 2 for each step: small ones show where epsilon stands."""
+    """Parameters, and gradients from 1e-8 to 2 for each step. The small ones show where epsilon is added."""
     rng = np.random.default_rng(seed)
     start = [rng.uniform(1.0, 2.0, n) for n in LENGTHS]
     size = [10.0 ** rng.uniform(-8.0, 0.0, n) for n in LENGTHS]
     return start, [[s * rng.uniform(-0.5, 2.0, s.size) for s in size] for _ in range(STEPS)]
 
 
-def walk(cell, start, gradients):
+def run(cell, start, gradients):
     p = [a.copy() for a in start]
     opt = eval(cell, vars(fastopt), {"p": p, "lr": LR})
     for t, grads in enumerate(gradients):
@@ -189,30 +189,30 @@ def walk(cell, start, gradients):
 
 
 @rows("optimizer")
-def test_optimizers_walk_the_same_path(library, theirs, ours):
+def test_optimizers_match(library, theirs, ours):
     start, gradients = draw(seed=5)
-    expected = LIBRARIES[library]().walk(theirs, start, gradients)
-    for a, b, c in zip(walk(ours, start, gradients), expected, start, strict=True):
+    expected = LIBRARIES[library]().run(theirs, start, gradients)
+    for a, b, c in zip(run(ours, start, gradients), expected, start, strict=True):
         np.testing.assert_allclose(a - c, b - c, rtol=1e-7, atol=1e-14)
-        assert np.abs(a - c).max() > 1e-3  # they did walk
+        assert np.abs(a - c).max() > 1e-3  # the parameters moved
 
 
 @rows("schedule")
 def test_schedules_give_the_same_rates(library, theirs, ours):
     schedule = eval(ours, vars(fastopt.schedules))
     expected = list(LIBRARIES[library]().rates(theirs))
-    # Keras takes its cosines in float32.
+    # Keras computes cosines in float32.
     assert [schedule(t) for t in range(STEPS)] == pytest.approx(expected, rel=1e-6, abs=1e-7)
 
 
 @rows("layer")
-def test_layers_normalise_alike(library, theirs, ours):
-    """In training, and then in evaluation, where the running statistics show."""
+def test_layers_match(library, theirs, ours):
+    """In training, and then in evaluation, which depends on the running statistics."""
     rng = np.random.default_rng(7)
     batches = [rng.normal(3.0, 2.0, (6, 4)) for _ in range(4)]
     layer = eval(ours, vars(fastopt))
     for i, (x, expected) in enumerate(
-        zip(batches, LIBRARIES[library]().normalised(theirs, batches), strict=True)
+        zip(batches, LIBRARIES[library]().normalized(theirs, batches), strict=True)
     ):
         (layer.train if i < len(batches) - 1 else layer.eval)()
         np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
@@ -223,7 +223,7 @@ def test_layers_normalise_alike(library, theirs, ours):
 
 @pytest.fixture
 def page(tmp_path):
-    """What the examples find: a model with a frozen parameter, and one in 16 bits; and a batch."""
+    """The variables that the examples use: a model with a frozen and a 16-bit parameter, and a batch."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
@@ -250,12 +250,12 @@ def test_a_model_is_stepped_saved_and_loaded_as_the_page_says(page):
     assert page["opt"].params["0.bias"] is model[0].bias
 
 
-def test_batch_norm_as_a_function_of_autograds_has_torchs_gradients(page):
+def test_batch_norm_autograd_function_has_the_gradients_of_torch(page):
     torch = page["torch"]
     exec(FUNCTION, page)
     shapes = (8, 4), (4,), (4,)
     given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    dy = torch.randn(4, 8, dtype=torch.float64).t()  # not in rows
+    dy = torch.randn(4, 8, dtype=torch.float64).t()  # not in C order
 
     def theirs(x, gamma, beta):
         return torch.nn.functional.batch_norm(x, None, None, gamma, beta, training=True)
@@ -280,7 +280,7 @@ def test_a_change_in_place_before_backward_raises_as_in_torch(page, changed):
         y.sum().backward()
 
 
-def test_a_batch_that_was_looked_at_is_missing_from_its_epoch_until_the_position_is_set_back():
+def test_peeking_at_a_batch_skips_it_unless_position_is_reset():
     batches = fastopt.data.minibatches(np.arange(6), batch_size=2)
     next(iter(batches))
     assert len(list(batches)) == 2
@@ -308,6 +308,6 @@ def test_every_optimizer_has_a_row_in_every_library():
 
 
 def test_no_row_is_left_out():
-    """Every row of a table of code, but for those that no test compares, is one of the rows that are walked."""
+    """Every table row of code is one of the tested rows, except in the sections that no test compares."""
     compared = PAGE.read_text().partition("## Coupled")[0]
     assert len(ROWS) == len(re.findall(r"^\| `.*\(.*\|$", compared, re.MULTILINE))
