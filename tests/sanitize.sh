@@ -3,9 +3,9 @@
 #
 #     tests/sanitize.sh [pytest arguments]
 #
-# Needs g++, and a Python (PYTHON, else python3) that has the packages of the test extra. Left out is what
-# would say nothing of our own C++: Python, other libraries, the compiler, and the size of a process whose freed
-# memory AddressSanitizer holds back.
+# Needs g++ and a Python (PYTHON, else python3) with the packages of the test extra. Tests of Python code, other
+# libraries and the compiler are left out, because they do not exercise our C++ code, and so are tests of the size of
+# the process, because AddressSanitizer delays the release of freed memory.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
