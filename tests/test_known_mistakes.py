@@ -53,7 +53,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("rule", RULES)
-def test_no_copy_swallows_the_write(rule, layout):
+def test_step_writes_to_the_view_and_not_to_a_copy(rule, layout):
     """A view was made contiguous first, and the step wrote to the copy."""
     view = LAYOUTS[layout](parameters(np.random.default_rng(7), (3600,), np.float32)[0].reshape(60, 60))
     flat = np.array(view, order="C")

@@ -1,5 +1,5 @@
-"""A step makes no array and keeps none: beyond parameters, gradients and state its memory does not grow
-with their size, nor with the number of steps."""
+"""A step allocates no arrays and keeps none: apart from parameters, gradients and state, its memory grows
+neither with their size nor with the number of steps."""
 
 import gc
 import sys
@@ -14,9 +14,7 @@ from layouts import FOREIGN, OnlyDLPack, spread
 from optimizers_table import CASES, values
 from subprocesses import output
 
-linux = pytest.mark.skipif(
-    sys.platform != "linux", reason="/proc tells how much memory there was at most"
-)
+linux = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 
 PEAK = """
 import numpy as np, fastopt
@@ -29,21 +27,21 @@ def step(size):
     w, g = np.ones(size, np.float32), np.ones(size, np.float32)
     {gradient}
     opt = fastopt.Adam(w, {options})
-    opt.m[0].fill(1), opt.v[0].fill(1)  # in memory from here on
+    opt.m[0].fill(1), opt.v[0].fill(1)  # makes the pages resident
     opt.lr = 1e-3
-    open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+    open("/proc/self/clear_refs", "w").write("5")  # resets the peak
     before = status("VmRSS")
     opt.step(g)
     opt.step(g)
     return status("VmHWM") - before
 
-step(1 << 18)  # code and threads' stacks
+step(1 << 18)  # warm-up: loads code and allocates the threads' stacks
 print(step(1 << 24))
 """
 
-# KiB that two steps on 16 M elements, 256 MiB in all, may take; an array of theirs has 65,536. The
-# kernel counts resident pages for each thread in batches, so that a few hundred KiB mean nothing.
-MOST = 1024
+# KiB that two steps on 16 M elements (256 MiB in total) may take; one such array takes 65,536. The kernel
+# counts each thread's resident pages in batches, so a few hundred KiB are not significant.
+MAX_KIB = 1024
 
 
 @linux
@@ -56,8 +54,8 @@ MOST = 1024
     ],
     ids=["clip", "everything around", "a gradient that must be gathered"],
 )
-def test_a_step_on_16_million_elements_makes_no_array(options, gradient):
-    assert int(output(PEAK.format(options=options, gradient=gradient))) < MOST
+def test_step_on_16_million_elements_allocates_no_array(options, gradient):
+    assert int(output(PEAK.format(options=options, gradient=gradient))) < MAX_KIB
 
 
 LEAK = """
@@ -99,17 +97,17 @@ print(resident() - before)
 
 @linux
 def test_ten_thousand_steps_leak_nothing():
-    # A single array object leaked in each step would be more than 1 MiB.
+    # One leaked array object per step would be more than 1 MiB.
     assert int(output(LEAK)) < 512 << 10
 
 
-def counts(objects):
+def reference_counts(objects):
     gc.collect()
     return [sys.getrefcount(o) for o in objects]
 
 
-class Watched(OnlyDLPack):
-    """Counts its capsules that are alive, by the references they hold to the array."""
+class CapsuleCounter(OnlyDLPack):
+    """An array whose live capsules are counted by the references that they hold to it."""
 
     def alive(self):
         gc.collect()
@@ -117,27 +115,27 @@ class Watched(OnlyDLPack):
 
 
 @pytest.mark.parametrize("rule", CASES)
-def test_a_step_gives_every_reference_back(rule):
-    params = [values(20), FOREIGN["torch"](values(20)), Watched(values(20))]
-    grads = [spread(values(20), (2,)), FOREIGN["torch"](values(20)), Watched(values(20))]
+def test_step_keeps_reference_counts_unchanged(rule):
+    params = [values(20), FOREIGN["torch"](values(20)), CapsuleCounter(values(20))]
+    grads = [spread(values(20), (2,)), FOREIGN["torch"](values(20)), CapsuleCounter(values(20))]
     opt = CASES[rule].make(params, clip_norm=1.0)
     everything = [*params, params[2].base, *grads, grads[2].base, grads]
     opt.step(grads)
-    before = counts(everything)
+    before = reference_counts(everything)
     for _ in range(10):
         opt.step(grads)
-    assert counts(everything) == before
+    assert reference_counts(everything) == before
     for bad in (None, values(3), values(20, np.float64), params[0]):
         for place in range(3):
             with pytest.raises((TypeError, ValueError)):
                 opt.step([*grads[:place], bad, *grads[place + 1 :]])
     del bad
-    assert counts(everything) == before
+    assert reference_counts(everything) == before
 
 
-def test_gradients_are_free_after_the_step_even_a_refused_one():
+def test_gradients_are_released_after_valid_and_rejected_steps():
     opt = fastopt.SGD([values(20), values(20)])
-    grads = [Watched(values(20)), Watched(values(20))]
+    grads = [CapsuleCounter(values(20)), CapsuleCounter(values(20))]
     free = [g.alive() for g in grads]
     opt.step(grads)
     assert [g.alive() for g in grads] == free
@@ -146,33 +144,33 @@ def test_gradients_are_free_after_the_step_even_a_refused_one():
     assert [g.alive() for g in grads] == free
 
 
-def test_an_optimizer_and_its_arrays_go_when_they_are_let_go():
+def test_deleting_an_optimizer_releases_its_params():
     param = values(20)
-    before = counts([param])
+    before = reference_counts([param])
     opt = fastopt.Adam([{"params": [param], "lr": 0.1}])
     opt.step([np.ones(20, np.float32)])
     del opt
-    assert counts([param]) == before
+    assert reference_counts([param]) == before
 
 
 class Owner(np.ndarray):
-    """An array that may hold on to others."""
+    """An array that may have attributes, and so hold references to others."""
 
 
-def cycle_of_an_optimizer(form):
+def cycle_through_optimizer(form):
     param = np.ones(20).view(Owner)
     param.holds = fastopt.Adam(form(param))
     param.holds.step(form(np.ones(20)))
     return param
 
 
-def cycle_of_a_forward_pass():
+def cycle_through_saved_forward():
     x = values((4, 3)).view(Owner)
     _, x.holds = F.batch_norm_forward(x)
     return x
 
 
-def cycle_of_a_parameter():
+def cycle_through_torch_parameter():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     param = torch.nn.Parameter(torch.ones(20))
     param.holds = fastopt.Adam({"w": param})
@@ -181,16 +179,16 @@ def cycle_of_a_parameter():
 
 
 CYCLES = {
-    "an array": lambda: cycle_of_an_optimizer(lambda a: a),
-    "a list": lambda: cycle_of_an_optimizer(lambda a: [a]),
-    "a dict": lambda: cycle_of_an_optimizer(lambda a: {"w": a}),
-    "a forward pass": cycle_of_a_forward_pass,
-    "a parameter of torch's": cycle_of_a_parameter,
+    "an array": lambda: cycle_through_optimizer(lambda a: a),
+    "a list": lambda: cycle_through_optimizer(lambda a: [a]),
+    "a dict": lambda: cycle_through_optimizer(lambda a: {"w": a}),
+    "a forward pass": cycle_through_saved_forward,
+    "a torch parameter": cycle_through_torch_parameter,
 }
 
 
 @pytest.mark.parametrize("cycle", CYCLES)
-def test_what_holds_what_holds_it_is_collected(cycle):
+def test_reference_cycles_are_garbage_collected(cycle):
     array = CYCLES[cycle]()
     gone = weakref.ref(array)
     del array

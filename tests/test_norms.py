@@ -1,5 +1,5 @@
-"""Norms stay in range and clipping does what it says: the global norm of finite gradients is finite, tiny ones
-do not vanish, and clipping inside a step is clipping before it."""
+"""Norms and clipping: the global norm of finite gradients is finite, tiny gradients do not underflow, and
+clipping in a step gives the same result as clipping before it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EPS = 2.0**-52
 
 
 def exact_norm(values, kind) -> float:
-    """The sum is exact; the largest is brought near 1, so that no square leaves its range."""
+    """Sum exactly. Values are scaled so that the largest is near 1 and no square overflows or underflows."""
     x = [abs(float(v)) for v in values]
     if kind == 2:
         shift = max(math.frexp(max(x, default=0.0))[1], -1000)
@@ -35,7 +35,7 @@ def exact_norm(values, kind) -> float:
 def test_norm_against_exact_sums(kind, dtype, length, isa):
     values = np.random.default_rng(length).standard_normal(length).astype(DTYPES[dtype])
     exact = exact_norm(values, kind)
-    # Sixteen lanes of 256 additions each, then a tree: no element passes through more than 300 roundings.
+    # Sixteen lanes of 256 additions each, then a tree: no element goes through more than 300 roundings.
     assert F.global_norm(values, norm_type=kind) == pytest.approx(exact, rel=300 * EPS, abs=0)
 
 
@@ -56,7 +56,7 @@ def test_norm_against_exact_sums(kind, dtype, length, isa):
         ("float64", 5e-324),
     ],
 )
-def test_huge_does_not_overflow_and_tiny_does_not_vanish(dtype, size, kind, isa):
+def test_norm_of_huge_or_tiny_values_stays_in_range(dtype, size, kind, isa):
     x = np.full(10_000, size, DTYPES[dtype])
     count = {1: 10_000, 2: 100, "max": 1}[kind]
     assert F.global_norm(x, norm_type=kind) == pytest.approx(count * float(x[0]), rel=300 * EPS, abs=0)
@@ -67,8 +67,8 @@ def test_huge_does_not_overflow_and_tiny_does_not_vanish(dtype, size, kind, isa)
 @example([5e-324, 3e-320])
 @example([1e-200, 1e200])
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=40))
-def test_any_finite_doubles_have_a_norm(values):
-    """However their sizes are mixed."""
+def test_norm_of_any_finite_float64_values(values):
+    """Their magnitudes may be mixed in any way."""
     try:
         exact = exact_norm(values, 2)
     except OverflowError:  # the norm itself is beyond the largest double
@@ -76,30 +76,30 @@ def test_any_finite_doubles_have_a_norm(values):
     assert F.global_norm(np.array(values)) == pytest.approx(exact, rel=300 * EPS, abs=5e-324)
 
 
-def test_small_doubles_beside_large_floats():
-    """Rescaling for the doubles must not lose what is stored in fewer bits, where that is the larger."""
+def test_norm_of_tiny_float64_and_large_float32_arrays():
+    """Rescaling for the float64 values must not lose the float32 values if these are larger."""
     tiny, one = np.full(3, 1e-200), np.array([3.0, 4.0], np.float32)
     assert F.global_norm([tiny, one]) == 5.0
     assert F.global_norm([np.array([3e200, 4e200]), one]) == pytest.approx(5e200, rel=4 * EPS)
 
 
 @pytest.mark.parametrize("size", [1e-160, 1e-150, 1e-138, 1e153])
-def test_squares_near_the_ends_of_their_range(size):
-    """Subnormal squares, whose sum has too few digits, and squares whose sum alone overflows."""
+def test_norm_with_squares_near_underflow_and_overflow(size):
+    """Subnormal squares, whose sum has too few digits, and squares of which only the sum overflows."""
     x = np.full(1000, size)
     assert F.global_norm(x) == pytest.approx(exact_norm(x, 2), rel=300 * EPS, abs=0)
 
 
 @pytest.mark.parametrize("kind", NORMS)
-def test_nothing_has_no_norm(kind):
-    for nothing in ([], [np.zeros(0)], [np.zeros(0), np.zeros(5000, np.float32)], np.zeros((0, 3))):
-        assert F.global_norm(nothing, norm_type=kind) == 0.0
+def test_norm_of_an_empty_list_is_zero(kind):
+    for empty in ([], [np.zeros(0)], [np.zeros(0), np.zeros(5000, np.float32)], np.zeros((0, 3))):
+        assert F.global_norm(empty, norm_type=kind) == 0.0
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", NORMS)
 @pytest.mark.parametrize("place", [0, TILE, 5000, -1])
-def test_infinity_and_nan_come_through(kind, dtype, place, isa):
+def test_norm_propagates_infinity_and_nan(kind, dtype, place, isa):
     x = np.ones(9000, DTYPES[dtype])
     x[place] = -np.inf
     assert F.global_norm([x[:3000], x[3000:]], norm_type=kind) == np.inf
@@ -130,7 +130,7 @@ def test_clip_grad_norm_against_reference(dtype, kind, scope, clip_eps):
 @pytest.mark.parametrize("storage", ["float32", "float64"])
 @pytest.mark.parametrize("kind", NORMS)
 @pytest.mark.parametrize("scope", ["global", "tensor"])
-def test_clipping_in_a_step_is_clipping_before_it(storage, kind, scope):
+def test_clip_norm_in_a_step_equals_clipping_before_it(storage, kind, scope):
     rng = np.random.default_rng(73)
     dtype, _ = STORAGES[storage]
     params = parameters(rng, (3, TILE + 1, 0, 9000), dtype)
@@ -145,8 +145,8 @@ def test_clipping_in_a_step_is_clipping_before_it(storage, kind, scope):
 
 @pytest.mark.parametrize("exponent", [-1020, -600, -450, -1, 422, 440, 460, 473, 480, 1000])
 @pytest.mark.parametrize("size", [2.0**-1000, 2.0**-550, 2.0**550, 2.0**1018])
-def test_clipping_at_any_scale_of_the_gradient(exponent, size):
-    """The unscaled gradient is in range, and so is its norm; the scale alone, or its square, may not be."""
+def test_clip_norm_with_any_grad_scale(exponent, size):
+    """The unscaled gradient and its norm are in range, but the scale itself or its square may not be."""
     scale = math.ldexp(1.2345, exponent)
     if not 2.0**-1000 < size / scale < 2.0**1020:
         scale = math.ldexp(1.2345, -exponent)
@@ -158,8 +158,8 @@ def test_clipping_at_any_scale_of_the_gradient(exponent, size):
     np.testing.assert_allclose(w, -(g / scale) / 2, rtol=8 * EPS)
 
 
-def test_zeros_stay_zeros_at_any_scale_of_the_gradient():
-    """Another group's scale may be so large beside the norm that their product overflows."""
+def test_zero_gradients_stay_zero_with_any_grad_scale():
+    """Another group's scale may be so large relative to the norm that their product overflows."""
     w = np.ones(3)
     F.sgd_step(
         w, np.array([3e-170, 4e-170, 0.0]) * 2.0**-450, lr=1.0, grad_scale=2.0**-450, clip_norm=1.0
@@ -172,7 +172,7 @@ def test_zeros_stay_zeros_at_any_scale_of_the_gradient():
     assert b.tolist() == [1.0, 1.0]
 
 
-def test_a_limit_by_value_on_doubles_beyond_the_range_of_squares():
+def test_clip_value_of_float64_gradients_whose_squares_overflow():
     p, q = np.zeros(2), np.zeros(2)
     fastopt.SGD([p], lr=1.0, clip_value=1e170, clip_norm=1.0).step([np.full(2, 5e200)])
     fastopt.SGD([q], lr=1.0, clip_norm=1.0).step([np.full(2, 1e170)])
@@ -183,7 +183,7 @@ FORMS = {"tuple": tuple, "dict": lambda grads: dict(zip("ab", grads, strict=True
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_the_form_changes_nothing(form):
+def test_container_of_gradients_does_not_change_the_result(form):
     plain, given = ([np.array([3.0]), np.array([0.0, 4.0])] for _ in range(2))
     assert F.global_norm(form(given)) == 5.0
     assert F.clip_grad_norm(form(given), 4.5, scope="tensor") == [3.0, 4.0]
@@ -195,16 +195,16 @@ def test_the_form_changes_nothing(form):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("max_norm", [5.0, 5.5, 1e30, float("inf")])
-def test_within_the_limit_nothing_changes(dtype, max_norm):
-    """The coefficient is then exactly 1, at the limit itself too."""
+def test_norm_within_the_limit_leaves_gradients_unchanged(dtype, max_norm):
+    """The coefficient is then exactly 1, even at the limit itself."""
     g = np.array([3.0, 0.0, -4.0], DTYPES[dtype])
     given = image([g])
     assert F.clip_grad_norm(g, max_norm, clip_eps=0.0) == 5.0
     assert image([g]) == given
 
 
-def test_a_zero_gradient_stays_zero():
-    """0 / 0 must not enter: the norm is within the limit, even a limit of 0."""
+def test_clipping_zero_gradients_gives_no_nan():
+    """0 / 0 must not be computed: the norm is within the limit, even if the limit is 0."""
     g, w = np.zeros(5), np.ones(5)
     assert F.clip_grad_norm(g, 0.0, clip_eps=0.0) == 0.0
     F.sgd_step(w, g, lr=1.0, clip_norm=0.0, clip_eps=0.0)

@@ -1,5 +1,5 @@
-"""An optimizer takes parameters and gradients in any form its users write them in, its hyper-parameters
-are attributes that act from the next step on, and it counts its steps once."""
+"""An optimizer accepts parameters and gradients in any container, its hyper-parameters are attributes that
+apply from the next step on, and its step count is shared by all groups and dtypes."""
 
 import array
 import re
@@ -24,7 +24,7 @@ def by_name(x):
     return dict(zip(NAMES, x, strict=True))
 
 
-def backwards(mapping):
+def reverse_order(mapping):
     return dict(reversed(mapping.items()))
 
 
@@ -32,12 +32,12 @@ def grouped(key, first, second):
     return [{key: first}, {key: second}]
 
 
-# How three parameters may be given, and their gradients then. In groups the third has its own.
+# Containers for three parameters, and for their gradients. With groups, the third has a group of its own.
 FORMS = {
     "list": (list, (list, tuple, iter)),
     "tuple": (tuple, (list, tuple, iter)),
     "generator": (iter, (list, tuple, iter)),
-    "dict": (by_name, (by_name, lambda x: backwards(by_name(x)), list, tuple)),
+    "dict": (by_name, (by_name, lambda x: reverse_order(by_name(x)), list, tuple)),
     "groups of lists": (
         lambda x: grouped("params", x[:2], x[2:]),
         (
@@ -65,7 +65,7 @@ PAIRS = [(form, i) for form, (_, grads) in FORMS.items() for i in range(len(grad
 
 
 @pytest.mark.parametrize(("form", "grad_form"), PAIRS)
-def test_the_form_changes_nothing(form, grad_form):
+def test_container_of_params_does_not_change_the_result(form, grad_form):
     ours, plain = arrays(0), arrays(0)
     as_params, as_grads = FORMS[form][0], FORMS[form][1][grad_form]
     opt, twin = fastopt.Adam(as_params(ours), clip_norm=1.0), fastopt.Adam(plain, clip_norm=1.0)
@@ -77,7 +77,7 @@ def test_the_form_changes_nothing(form, grad_form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_params_come_back_in_their_form(form):
+def test_params_attribute_keeps_its_container_and_arrays(form):
     given = arrays(0)
     found = fastopt.SGD(FORMS[form][0](given)).params
     assert list(found) == list(NAMES) if form == "dict" else type(found) is list
@@ -85,7 +85,7 @@ def test_params_come_back_in_their_form(form):
     assert all(a is b for a, b in zip(flat, given, strict=True))
 
 
-def test_one_array_is_a_form_too():
+def test_single_array_is_accepted_as_params():
     ours, plain = values(9), values(9)
     opt = fastopt.SGD(ours)
     assert opt.params is ours
@@ -99,7 +99,7 @@ def test_one_array_is_a_form_too():
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("lr_in_velocity", [True, False])
-def test_lookahead_is_where_momentum_carries(form, lr_in_velocity):
+def test_lookahead_is_params_minus_momentum_times_velocity(form, lr_in_velocity):
     params = arrays(0, np.float64)
     options = {"lr": 0.25, "momentum": 0.5, "lr_in_velocity": lr_in_velocity}
     opt = fastopt.Nesterov(FORMS[form][0](params), **options)
@@ -122,7 +122,7 @@ def test_lookahead_of_one_array_is_an_array():
 
 
 @pytest.mark.parametrize("buffer", [memoryview, lambda a: array.array("f", a)])
-def test_lookahead_of_a_buffer_is_an_array_or_one_more_of_its_kind(buffer):
+def test_lookahead_of_a_buffer_returns_an_array(buffer):
     w, g = values(9), values(9, seed=1)
     opt, twin = (fastopt.Nesterov(p, lr=0.25) for p in (buffer(w.copy()), w))
     for o in (opt, twin):
@@ -134,7 +134,7 @@ def test_lookahead_of_a_buffer_is_an_array_or_one_more_of_its_kind(buffer):
     assert bits(np.asarray(opt.params)) == before
 
 
-def test_a_buffer_may_be_state_and_is_saved():
+def test_buffer_as_state_is_copied_by_state_dict():
     opt = fastopt.Momentum([np.zeros(3)])
     opt.velocity = [memoryview(np.ones(3))]
     saved = opt.state_dict()["state"]["velocity"][0]
@@ -146,7 +146,7 @@ def test_a_buffer_may_be_state_and_is_saved():
 
 
 @pytest.mark.parametrize("rule", CASES)
-def test_attributes_act_from_the_next_step_on(rule):
+def test_hyperparameters_set_as_attributes_apply_to_the_next_step(rule):
     case = CASES[rule]
     ours, plain = values(50), values(50)
     changed = {"lr": 0.3, "l2": 0.1, "weight_decay": 0.2, "clip_value": 0.5, "clip_norm": 2.0}
@@ -172,8 +172,8 @@ OTHER_NUMBERS = {
 
 
 @pytest.mark.parametrize("number", OTHER_NUMBERS.values(), ids=OTHER_NUMBERS)
-def test_numbers_are_kept_as_pythons_own(number, tmp_path):
-    """So that nobody else changes them, and a checkpoint takes them."""
+def test_hyperparameters_are_stored_as_python_floats(number, tmp_path):
+    """This protects them from changes elsewhere, and a checkpoint can store them."""
     half = number(0.5)
     group = {"params": values(3), "lr": half, "betas": (half, half)}
     opt = fastopt.Adam([group], lr=half, betas=[half, half], clip_norm=half, clip_norm_type=number(2))
@@ -190,7 +190,7 @@ def test_numbers_are_kept_as_pythons_own(number, tmp_path):
     assert fastopt.checkpoint.load(tmp_path / "opt.npz")["hyper"] == hyper
 
 
-def test_what_is_pythons_own_stays_as_it_is():
+def test_python_ints_strings_and_bools_are_stored_unchanged():
     class Name(str):
         __slots__ = ()
 
@@ -201,7 +201,7 @@ def test_what_is_pythons_own_stays_as_it_is():
 
 
 @pytest.mark.parametrize(("eps_mode", "differ"), [("outside", True), ("hat", False)])
-def test_amsgrad_max_is_of_raw_v_where_the_rate_is_corrected(eps_mode, differ):
+def test_amsgrad_max_is_always_raw_with_eps_mode_hat(eps_mode, differ):
     ours = [values(50) for _ in range(2)]
     for w, largest in zip(ours, ("raw", "corrected"), strict=True):
         opt = fastopt.Adam(w, amsgrad=True, amsgrad_max=largest, eps_mode=eps_mode)
@@ -210,7 +210,7 @@ def test_amsgrad_max_is_of_raw_v_where_the_rate_is_corrected(eps_mode, differ):
     assert (bits(ours[0]) != bits(ours[1])) == differ
 
 
-def test_betas_are_beta1_and_beta2():
+def test_betas_and_beta1_beta2_stay_in_sync():
     opt = fastopt.Adam([{"params": values(3)}, {"params": values(3), "betas": (0.1, 0.2)}])
     opt.beta1 = 0.5
     assert (opt.betas, opt.groups[0].betas, opt.groups[1].betas) == (
@@ -223,7 +223,7 @@ def test_betas_are_beta1_and_beta2():
     assert not hasattr(fastopt.SGD(values(3)), "betas")
 
 
-OWN = {
+GROUP_OPTIONS = {
     "lr": 0.7,
     "l1": 0.1,
     "weight_decay": 0.3,
@@ -235,16 +235,16 @@ OWN = {
 
 @pytest.mark.parametrize("later", [False, True])
 @pytest.mark.parametrize("rule", CASES)
-def test_groups_have_hyper_parameters_of_their_own(rule, later):
+def test_groups_override_hyperparameters(rule, later):
     case = CASES[rule]
     ours, plain = arrays(0), arrays(0)
-    opt = case.make([{"params": ours[:1]}, {"params": ours[1:], **({} if later else OWN)}])
+    opt = case.make([{"params": ours[:1]}, {"params": ours[1:], **({} if later else GROUP_OPTIONS)}])
     if later:
-        for name, value in OWN.items():
+        for name, value in GROUP_OPTIONS.items():
             setattr(opt.groups[1], name, value)
     assert [p.shape for g in opt.groups for p in g.params] == list(SHAPES)
-    opt.lr = 0.2  # the first group follows, the second has parted
-    twins = case.make(plain[:1], lr=0.2), case.make(plain[1:], **OWN)
+    opt.lr = 0.2  # applies to the first group; the second overrides lr
+    twins = case.make(plain[:1], lr=0.2), case.make(plain[1:], **GROUP_OPTIONS)
     for seed in (1, 2):
         grads = arrays(seed)
         opt.step(grads)
@@ -255,7 +255,7 @@ def test_groups_have_hyper_parameters_of_their_own(rule, later):
 
 
 @pytest.mark.parametrize("momentum", [(0.0, 0.9), (0.9, 0.0)])
-def test_rmsprop_has_a_velocity_if_any_group_asks_for_one(momentum):
+def test_rmsprop_has_velocity_if_any_group_has_momentum(momentum):
     ours, plain = arrays(0)[:2], arrays(0)[:2]
     opt = fastopt.RMSprop([{"params": p, "momentum": m} for p, m in zip(ours, momentum, strict=True)])
     twins = [fastopt.RMSprop(p, momentum=m) for p, m in zip(plain, momentum, strict=True)]
@@ -268,7 +268,7 @@ def test_rmsprop_has_a_velocity_if_any_group_asks_for_one(momentum):
 
 
 @pytest.mark.parametrize("rule", CASES)
-def test_what_can_be_read_is_listed(rule):
+def test_dir_lists_all_readable_attributes(rule):
     opt = CASES[rule].make([{"params": values(3)}])
     hyper = {*_core.RULES[rule]["hyper"], *_core.RUN_HYPER, *_core.LIST_HYPER}
     if rule.startswith("adam"):
@@ -306,7 +306,7 @@ CLIPS = [{}, {"clip_norm": 1}, {"clip_value": 1}, {"clip_norm": 1, "clip_value":
 @pytest.mark.parametrize("around", CLIPS)
 @pytest.mark.parametrize("policy", ["skip", "raise"])
 @pytest.mark.parametrize("rule", CASES)
-def test_a_skipped_step_changes_one_count(rule, policy, around, bad):
+def test_skipped_step_changes_only_skipped_steps(rule, policy, around, bad):
     params, grads = arrays(0), arrays(1)
     opt = CASES[rule].make(by_name(params), on_nonfinite=policy, **around)
     opt.step(grads)
@@ -322,14 +322,14 @@ def test_a_skipped_step_changes_one_count(rule, policy, around, bad):
     assert (all_bits(params), state_bits(opt)) == before
 
 
-def test_by_default_what_is_not_finite_goes_on():
+def test_nonfinite_gradients_propagate_by_default():
     w = np.ones(3)
     opt = fastopt.SGD(w)
     opt.step(np.array([1.0, np.nan, np.inf]))
     assert (np.isfinite(w).tolist(), opt.step_count, opt.skipped_steps) == ([True, False, False], 1, 0)
 
 
-def test_repr_shows_what_it_is_and_what_was_changed():
+def test_repr_shows_rule_options_and_changed_options():
     opt = fastopt.AdamW(arrays(0), lr=0.5, clip_norm=1.0)
     for part in (
         "AdamW(3 arrays, lr=0.5",
@@ -343,12 +343,12 @@ def test_repr_shows_what_it_is_and_what_was_changed():
     assert repr(fastopt.SGD([{"params": [], "lr": 1}]).groups[0]) == "Group(lr=1)"
 
 
-def test_groups_cannot_be_replaced_one_by_one():
+def test_groups_is_a_tuple():
     assert type(fastopt.SGD([{"params": np.ones(2)}]).groups) is tuple
 
 
 @pytest.mark.parametrize("kind", [list, tuple, iter])
-def test_state_that_is_set_is_copied_to_a_list_of_the_optimizer(kind):
+def test_assigned_state_is_copied_to_a_new_list(kind):
     opt, mine = fastopt.Adam([np.ones(2)]), [np.zeros(2)]
     opt.m = given = kind(mine)
     assert type(opt.m) is list
@@ -356,13 +356,13 @@ def test_state_that_is_set_is_copied_to_a_list_of_the_optimizer(kind):
     assert opt.m[0] is mine[0]
 
 
-def test_rmsprop_with_momentum_in_no_group_yet_has_a_velocity():
+def test_rmsprop_created_with_momentum_has_velocity_even_if_all_groups_override_it():
     opt = fastopt.RMSprop([{"params": np.ones(2), "momentum": 0.0}], momentum=0.9)
     opt.groups[0].momentum = 0.5
     assert len(opt.velocity) == 1
 
 
-def test_bools_of_numpy_are_bools_where_python_checks_them():
+def test_numpy_bools_are_accepted():
     opt = fastopt.Adam(np.ones(2), amsgrad=np.True_)
     assert opt.amsgrad is True
     assert fastopt.RMSprop(np.ones(2), centered=np.False_).centered is False
@@ -370,7 +370,7 @@ def test_bools_of_numpy_are_bools_where_python_checks_them():
 
 
 @pytest.mark.parametrize("make", [np.array, np.float32])
-def test_arrays_without_axes_are_numbers(make):
+def test_zero_dimensional_arrays_are_accepted_as_numbers(make):
     half = make(0.5)
     assert fastopt.penalties.l1(np.ones(2), half) == 1.0
     assert fastopt.BatchNorm(2, eps=half, momentum=half).eps == 0.5
@@ -378,12 +378,12 @@ def test_arrays_without_axes_are_numbers(make):
     assert fastopt.schedules.Constant(half)(0) == fastopt.SGD(np.ones(2), lr=half).lr == 0.5
 
 
-def test_an_integer_beyond_all_floats_is_out_of_range():
+def test_integer_too_large_for_a_float_is_out_of_range():
     with pytest.raises(ValueError, match=r"^strength must lie in \[0, inf\), got 1000"):
         fastopt.penalties.l1(np.ones(2), 10**400)
 
 
-def test_new_arrays_are_on_the_device_of_the_parameters_whatever_the_default():
+def test_new_arrays_ignore_the_default_torch_device():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     w = torch.ones(3)
     opt = fastopt.Momentum([w])

@@ -1,5 +1,5 @@
-"""What happens at the edges of a dtype: NaN and infinities by policy, denormals, huge and tiny gradients, and
-the rounding to 16 bits, pattern by pattern."""
+"""The limits of a dtype: NaN and infinities under each policy, denormals, huge and tiny gradients, and rounding
+to 16 bits, pattern by pattern."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CLIPS = {
     "": {},
     "clip-norm": {"clip_norm": 1.0},
     "clip-tensor": {"clip_norm": 1.0, "clip_scope": "tensor", "clip_norm_type": "max"},
-    "clip-value": {"clip_value": 0.5},  # which would make an infinity finite
+    "clip-value": {"clip_value": 0.5},  # would make an infinity finite
     "unscale": {"grad_scale": 4096.0},
     "everything": EVERYTHING,
 }
 
 
-def poisoned(params, bad, tensor, place):
+def gradients_with(params, bad, tensor, place):
     grads = gradients(np.random.default_rng(79), params)
     grads[tensor][place] = bad
     return grads
@@ -33,7 +33,7 @@ def poisoned(params, bad, tensor, place):
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("policy", ["skip", "raise"])
-def test_nonfinite_writes_nothing(policy, clip, storage):
+def test_nonfinite_gradients_write_nothing_with_skip_and_raise(policy, clip, storage):
     dtype, state_dtype = STORAGES[storage]
     case = around(PLAIN["adam"], clip, {**CLIPS[clip], "on_nonfinite": policy})
     params = parameters(np.random.default_rng(83), LENGTHS, dtype)
@@ -44,7 +44,7 @@ def test_nonfinite_writes_nothing(policy, clip, storage):
     for skipped, (bad, (tensor, place)) in enumerate(
         ((bad, spot) for bad in (np.nan, np.inf, -np.inf) for spot in spots), start=1
     ):
-        grads = poisoned(params, bad, tensor, place)
+        grads = gradients_with(params, bad, tensor, place)
         if policy == "raise":
             with pytest.raises(
                 FloatingPointError, match=rf"grads\[{tensor}\] has a NaN or an infinity"
@@ -62,7 +62,7 @@ def test_nonfinite_writes_nothing(policy, clip, storage):
 
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("policy", ["propagate", "skip", "raise"])
-def test_finite_gradients_step_alike_under_every_policy(policy, clip):
+def test_finite_gradients_give_the_same_step_with_every_policy(policy, clip):
     results = []
     for on_nonfinite in ("propagate", policy):
         params = parameters(np.random.default_rng(83), LENGTHS, np.float32)
@@ -75,22 +75,22 @@ def test_finite_gradients_step_alike_under_every_policy(policy, clip):
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_propagate_touches_only_its_element(rule, bad):
-    """A NaN spreads through a common norm alone."""
+def test_propagate_affects_only_the_nonfinite_element(rule, bad):
+    """A NaN affects other elements only through a common norm."""
     params = parameters(np.random.default_rng(83), LENGTHS, np.float32)
     twins = [p.copy() for p in params]
     opt, twin = PLAIN[rule].make(params), PLAIN[rule].make(twins)
-    opt.step(poisoned(params, bad, 0, 5))
+    opt.step(gradients_with(params, bad, 0, 5))
     twin.step(gradients(np.random.default_rng(79), params))
     assert not np.isfinite(params[0][5])
     params[0][5] = twins[0][5]
     assert image(params) == image(twins)
     clipped = PLAIN[rule].cls(params, **{**PLAIN[rule].options, "clip_norm": 1.0})
-    clipped.step(poisoned(params, np.nan, 0, 5))
+    clipped.step(gradients_with(params, np.nan, 0, 5))
     assert all(np.isnan(p).all() for p in params)
 
 
-def test_a_limit_of_one_group_hides_no_infinity():
+def test_clip_value_of_one_group_does_not_hide_an_infinity():
     """A norm over values that clip_value has limited is finite even if a gradient is not."""
     limited, other, g = np.zeros(4, np.float32), np.zeros(4, np.float32), np.ones(4, np.float32)
     bad = np.array([1.0, np.inf, 1.0, 1.0], np.float32)
@@ -102,8 +102,8 @@ def test_a_limit_of_one_group_hides_no_infinity():
     assert not other.any()
 
 
-def test_what_unscaling_overflows_is_not_finite():
-    """With a norm to clip to and without: it is the unscaled gradient that the policy looks at."""
+def test_gradient_that_overflows_when_unscaled_counts_as_nonfinite():
+    """The policy applies to the unscaled gradient, with and without clip_norm."""
     for clip_norm in (None, 1.0):
         w, g = np.ones(3, np.float32), np.array([1.0, 1e30, 1.0], np.float32)
         options = {"grad_scale": 1e-30, "clip_norm": clip_norm, "on_nonfinite": "skip"}
@@ -116,8 +116,8 @@ def test_what_unscaling_overflows_is_not_finite():
 
 @pytest.mark.parametrize("storage", ["float32", "float64", "float16+float32", "bfloat16"])
 @pytest.mark.parametrize("rule", [rule for rule in RULES if RULES[rule]])
-def test_quiet_gradients_leave_no_denormals(rule, storage):
-    """Moments that decay for 3,000 steps end as zeros, never among the denormals of the compute type."""
+def test_zero_gradients_leave_no_denormals_in_the_state(rule, storage):
+    """Moments that decay for 3,000 steps become zeros and are never denormals of the compute type."""
     dtype, state_dtype = STORAGES[storage]
     params = parameters(np.random.default_rng(89), (TILE + 5,), dtype)
     case = PLAIN[rule]
@@ -132,21 +132,22 @@ def test_quiet_gradients_leave_no_denormals(rule, storage):
                 size = np.abs(wide(arrays[0]))
                 assert not ((size > 0) & (size < least)).any()
     if storage != "float64" and "velocity" in RULES[rule]:
-        assert not wide(opt.velocity[0]).any()  # it has gone all the way
+        assert not wide(opt.velocity[0]).any()  # it has decayed to zero
 
 
-POWERS = [0.9, 0.49, -0.3, -0.6, -1.0]  # of the dtype's largest; above 0.5 squares overflow
+# Exponents relative to the dtype's largest; above 0.5, squares overflow.
+POWERS = [0.9, 0.49, -0.3, -0.6, -1.0]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("rule", "power"),
-    # A centred variance of overflowed squares is inf - inf: NaN by its formula.
+    # A centered variance of overflowed squares is inf - inf, which is NaN by its formula.
     [(r, p) for r in RULES for p in POWERS if p < 0.5 or "mean_grad" not in RULES[r]],
 )
 def test_huge_and_tiny_gradients_stay_finite(rule, dtype, power):
-    """Squares may overflow to infinity or vanish: no parameter becomes NaN, and where a rule divides by the
-    gradient's size none moves further than the rate allows."""
+    """Squares may overflow to infinity or underflow to zero. No parameter becomes NaN, and if the rule divides
+    by the gradient's magnitude, none moves further than the learning rate allows."""
     info = np.finfo(dtype)
     size = np.dtype(dtype).type(2.0 ** (power * info.maxexp))
     w = np.ones(TILE + 3, dtype)
@@ -161,20 +162,20 @@ def test_huge_and_tiny_gradients_stay_finite(rule, dtype, power):
 # ---- 16-bit storage, pattern by pattern ----
 
 PATTERNS = np.arange(2**16, dtype=np.uint16)
-HALVES = ["float16", "bfloat16"]
+DTYPES_16_BIT = ["float16", "bfloat16"]
 
 
 def assert_same_values(a: np.ndarray, b: np.ndarray) -> None:
-    """Bit for bit, but for what a NaN carries."""
+    """Compare bit for bit, except for the payload of NaNs."""
     nan = np.isnan(wide(a))
     np.testing.assert_array_equal(nan, np.isnan(wide(b)))
     np.testing.assert_array_equal(a.view(np.uint16)[~nan], b.view(np.uint16)[~nan])
 
 
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", DTYPES_16_BIT)
 @pytest.mark.parametrize("shift", [0, 1, 3])
-def test_every_pattern_survives_a_step(dtype, shift, isa):
-    """Widening and narrowing undo each other; a shift moves each pattern into the tail once."""
+def test_zero_step_preserves_every_16_bit_pattern(dtype, shift, isa):
+    """Widening followed by narrowing is the identity. The shift moves each pattern into the tail once."""
     values = PATTERNS[shift:].view(DTYPES[dtype])
     w = values.copy()
     F.sgd_step(w, np.zeros_like(w), lr=1.0)
@@ -182,7 +183,7 @@ def test_every_pattern_survives_a_step(dtype, shift, isa):
 
 
 def critical_floats(dtype) -> np.ndarray:
-    """Every 16-bit value in float32, every midpoint between neighbours, and the floats on either side."""
+    """Return every 16-bit value as float32, every midpoint between neighbors, and the adjacent floats."""
     values = PATTERNS.view(DTYPES[dtype]).astype(np.float32)
     finite = np.sort(values[np.isfinite(values)])
     most = finite[-1]
@@ -190,17 +191,17 @@ def critical_floats(dtype) -> np.ndarray:
     middles = ((wide(finite[1:]) + wide(finite[:-1])) / 2).astype(np.float32)
     edge = np.float32(wide(most) + (wide(most) - wide(finite[-2])) / 2)  # where infinity begins
     points = np.concatenate([finite, middles, beyond, -beyond, [edge, -edge, np.nan]]).astype("f4")
-    around_them = [np.nextafter(points, np.float32(s)) for s in (-np.inf, np.inf)]
-    return np.concatenate([points, *around_them])
+    adjacent = [np.nextafter(points, np.float32(s)) for s in (-np.inf, np.inf)]
+    return np.concatenate([points, *adjacent])
 
 
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", DTYPES_16_BIT)
 def test_narrowing_rounds_to_nearest_even(dtype, isa):
-    """Against NumPy's and ml_dtypes' casts. A float32 velocity brings any float there is to a 16-bit
-    parameter: w = 0 - v."""
+    """Compare with the casts of NumPy and ml_dtypes. With a float32 velocity, any float can be rounded to a
+    16-bit parameter: w = 0 - v."""
     with np.errstate(over="ignore", invalid="ignore"):
         velocity = critical_floats(dtype)
-    velocity = velocity[~(np.abs(velocity) < np.finfo(np.float32).tiny)]  # those are stored as zero
+    velocity = velocity[~(np.abs(velocity) < np.finfo(np.float32).tiny)]  # denormals are stored as zero
     with np.errstate(over="ignore", invalid="ignore"):
         expected = (np.float32(0) - velocity).astype(DTYPES[dtype])
     w = np.zeros(len(velocity), DTYPES[dtype])
@@ -208,10 +209,10 @@ def test_narrowing_rounds_to_nearest_even(dtype, isa):
     assert_same_values(w, expected)
 
 
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", DTYPES_16_BIT)
 @pytest.mark.parametrize("lr", [0.75, 0.5, 0.499, 1.0, 3.7])
-def test_arithmetic_in_float32_then_one_rounding(dtype, lr, isa):
-    """Every pattern as a gradient: denormals, too, are computed with and rounded once."""
+def test_16_bit_step_computes_in_float32_and_rounds_once(dtype, lr, isa):
+    """Every pattern is used as a gradient; denormals, too, take part in the arithmetic and are rounded once."""
     g = PATTERNS.view(DTYPES[dtype])
     w = np.roll(g, 12345)
     with np.errstate(all="ignore"):
@@ -220,9 +221,9 @@ def test_arithmetic_in_float32_then_one_rounding(dtype, lr, isa):
     assert_same_values(w, expected)
 
 
-@pytest.mark.parametrize("dtype", HALVES)
-def test_state_in_float32_keeps_what_16_bits_lose(dtype):
-    """Gradients whose squares vanish in float16 still count with state_dtype="float32"."""
+@pytest.mark.parametrize("dtype", DTYPES_16_BIT)
+def test_float32_state_keeps_squares_that_underflow_in_16_bits(dtype):
+    """Gradients whose squares underflow in float16 still count with state_dtype="float32"."""
     w, g = np.ones(3, DTYPES[dtype]), np.full(3, 1e-4, DTYPES[dtype])
     opt = fastopt.Adam(w, lr=0.25, state_dtype="float32")
     opt.step(g)

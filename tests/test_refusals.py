@@ -1,5 +1,5 @@
-"""Arrays that do not fit are refused by class and function alike, in words that name the argument, its
-index, what was found and what was expected; and then every byte is as it was before."""
+"""Invalid arrays are rejected by classes and functions alike. The error names the argument, its index, what was
+found and what was expected, and no byte of any array changes."""
 
 import collections
 import re
@@ -27,15 +27,15 @@ def read_only(a):
 
 
 class Cuda:
-    """What an array on a GPU looks like from outside."""
+    """Has the interface of an array on a GPU."""
 
     def __init__(self, a):
         pointer = {"data": (a.ctypes.data, False), "version": 3}
         self.__cuda_array_interface__ = {"shape": a.shape, "typestr": a.dtype.str, **pointer}
 
 
-def failing(name, error):
-    """An array whose interface raises."""
+def raising_array(name, error):
+    """Return an array whose interface raises an error."""
 
     def ask(self):
         raise error
@@ -43,30 +43,30 @@ def failing(name, error):
     return type("Freed", (), {name: property(ask)})()
 
 
-# What makes a bad array of a good one, the kind of error, and what is said of it.
-NO_ARRAY = {
+# How to make an invalid array from a valid one, and the error message without the name of the argument.
+NOT_AN_ARRAY = {
     "None": (lambda a: None, f"has type NoneType, expected an array of {ANY_TYPE}"),
     "a list": (lambda a: a.tolist(), f"has type list, expected an array of {ANY_TYPE}"),
     "a number": (lambda a: 1.0, f"has type float, expected an array of {ANY_TYPE}"),
     **{
         f"an array whose {name} raises": (
-            lambda a, n=name: failing(n, RuntimeError("it was freed")),
+            lambda a, n=name: raising_array(n, RuntimeError("it was freed")),
             "cannot be viewed as an array: it was freed",
         )
         for name in ("__array_interface__", "__cuda_array_interface__", "__dlpack__")
     },
     "a CUDA array": (Cuda, f"is a CUDA array (Cuda), but {_core.cuda_trouble()}"),
 }
-NO_DTYPE = {
+INVALID_DTYPE = {
     name: (lambda a, d=name: a.astype(d), f"has dtype {np.dtype(name)}, expected {ANY_TYPE}")
     for name in ("int32", "uint8", "bool", "complex64", "longdouble", "object", "S4")
 }
-NO_DTYPE["the other byte order"] = (
+INVALID_DTYPE["the other byte order"] = (
     lambda a: a.astype(a.dtype.newbyteorder("S")),
     f"has dtype {np.dtype(np.float32).newbyteorder('S')}, expected {ANY_TYPE} in native byte order",
 )
 GAPS = "has shape (4, 25) and strides {strides}, expected a dense array"
-NO_TARGET = {
+NOT_WRITABLE = {
     "read-only": (read_only, "is read-only, expected an array to write to"),
     "gaps": (lambda a: np.repeat(a, 2, 1)[:, ::2], GAPS.format(strides=(200, 8))),
     "gaps outside": (lambda a: np.repeat(a, 2, 0)[::2], GAPS.format(strides=(200, 4))),
@@ -89,22 +89,22 @@ class Row:
 def table():
     for place in ("params", "m", "v", "grads"):
         at = f"{place}[{LAST}]"
-        for what, (bad, says) in (NO_ARRAY | NO_DTYPE).items():
-            yield f"{place}: {what}", Row(place, bad, TypeError, f"{at} {says}")
+        for what, (bad, message) in (NOT_AN_ARRAY | INVALID_DTYPE).items():
+            yield f"{place}: {what}", Row(place, bad, TypeError, f"{at} {message}")
         if place == "params":
             continue
         of = f"params[{LAST}] has"
         for dtype in ("float16", "float64"):
-            says = f"{at} has dtype {dtype}, but {of} float32"
-            yield f"{place}: {dtype}", Row(place, lambda a, d=dtype: a.astype(d), TypeError, says)
+            message = f"{at} has dtype {dtype}, but {of} float32"
+            yield f"{place}: {dtype}", Row(place, lambda a, d=dtype: a.astype(d), TypeError, message)
         for shape in ((25, 4), (100,), (4, 25, 1)):
-            says = f"{at} has shape {shape}, but {of} (4, 25)"
-            yield f"{place}: {shape}", Row(place, lambda a, s=shape: a.reshape(s), ValueError, says)
+            message = f"{at} has shape {shape}, but {of} (4, 25)"
+            yield f"{place}: {shape}", Row(place, lambda a, s=shape: a.reshape(s), ValueError, message)
     for place in ("params", "m", "v"):
-        for what, (bad, says) in NO_TARGET.items():
-            yield f"{place}: {what}", Row(place, bad, ValueError, f"{place}[{LAST}] {says}")
-    says = "has strides (4, 16), but params[2] has (100, 4): their elements must have the same order"
-    yield "m: another order", Row("m", np.asfortranarray, ValueError, f"m[2] {says}")
+        for what, (bad, message) in NOT_WRITABLE.items():
+            yield f"{place}: {what}", Row(place, bad, ValueError, f"{place}[{LAST}] {message}")
+    message = "has strides (4, 16), but params[2] has (100, 4): their elements must have the same order"
+    yield "m: another order", Row("m", np.asfortranarray, ValueError, f"m[2] {message}")
 
 
 ROWS = dict(table())
@@ -112,21 +112,18 @@ ROWS = dict(table())
 
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-def test_a_bad_array_is_named(row, face):
+def test_invalid_array_is_named_in_the_error(row, face):
     s = scene()
     good = s[row.place][LAST]
     s[row.place][LAST] = row.bad(good)
-    everything = [good, *flat(s)]
-    with refused(row.kind, "^" + re.escape(row.message), everything):
+    all_arrays = [good, *flat(s)]
+    with refused(row.kind, "^" + re.escape(row.message), all_arrays):
         FACES[face](s)
 
 
-PLAIN = (
-    "None",
-    "a list",
-    "a number",
-)  # as params they are a sequence, or refused in other words (below)
-MADE = [
+# As params, these are a sequence or are rejected with another message (below).
+PLAIN = ("None", "a list", "a number")
+CONSTRUCTOR_CASES = [
     (name, form)
     for name, row in ROWS.items()
     for form in ("list", "array", "dict", "groups", "lists in groups", "dicts in groups")
@@ -134,8 +131,8 @@ MADE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "form"), MADE)
-def test_a_bad_parameter_is_refused_when_the_optimizer_is_made(name, form):
+@pytest.mark.parametrize(("name", "form"), CONSTRUCTOR_CASES)
+def test_invalid_parameter_is_rejected_by_the_constructor(name, form):
     row = ROWS[name]
     a, bad = values(SHAPE), row.bad(values(SHAPE))
     params, at = {
@@ -156,15 +153,15 @@ def test_a_bad_parameter_is_refused_when_the_optimizer_is_made(name, form):
         fastopt.Adam(params)
 
 
-def test_what_is_neither_array_nor_collection_is_refused():
+def test_params_that_are_neither_array_nor_collection_raise():
     with pytest.raises(TypeError, match=r"^params has type float, expected an array, a sequence"):
         fastopt.Adam(1.0)
     with pytest.raises(TypeError, match=r"^params\[1\]\['params'\] has type NoneType, expected"):
         fastopt.Adam([{"params": values(SHAPE)}, {"params": None}])
 
 
-def test_pairs_of_a_name_and_an_array_are_refused_with_what_to_pass():
-    """As torch's named_parameters() gives them."""
+def test_name_array_pairs_raise_and_suggest_a_dict():
+    """torch's named_parameters() returns such pairs."""
     with pytest.raises(
         TypeError, match=r"^params\[0\] has type tuple, .*; pass names and arrays as a dict$"
     ):
@@ -172,7 +169,7 @@ def test_pairs_of_a_name_and_an_array_are_refused_with_what_to_pass():
 
 
 class DataFrame:
-    """What one of pandas' looks like from outside: it walks through names, and gives arrays only when asked."""
+    """Behaves like a pandas DataFrame: iterates over names, and is an array only on request."""
 
     def __iter__(self):
         return iter(["a", "b"])
@@ -182,14 +179,14 @@ class DataFrame:
 
 
 @pytest.mark.parametrize("thing", ["ab", DataFrame(), range(2)], ids=lambda t: type(t).__name__)
-def test_what_walks_through_no_arrays_is_named_by_its_own_type(thing):
-    says = f"has type {type(thing).__name__}, expected "
+def test_iterable_without_arrays_is_reported_by_its_type(thing):
+    message = f"has type {type(thing).__name__}, expected "
     for make, name in (
         (lambda: fastopt.Adam(thing), "params"),
         (lambda: fastopt.Adam([{"params": thing}]), "params[0]['params']"),
         (lambda: fastopt.Adam([values(SHAPE)]).step(thing), "grads"),
     ):
-        with pytest.raises(TypeError, match="^" + re.escape(f"{name} {says}")):
+        with pytest.raises(TypeError, match="^" + re.escape(f"{name} {message}")):
             make()
 
 
@@ -198,19 +195,19 @@ def test_what_walks_through_no_arrays_is_named_by_its_own_type(thing):
     [iter, tuple, collections.deque, lambda a: (x for x in a), lambda a: dict(enumerate(a)).values()],
     ids=["iterator", "tuple", "deque", "generator", "values of a dict"],
 )
-def test_whatever_walks_through_arrays_is_a_collection(collection):
+def test_any_iterable_of_arrays_is_accepted(collection):
     w = [values(SHAPE), values(SHAPE)]
     opt = fastopt.SGD(collection(w), lr=1.0)
     opt.step(collection([a.copy() for a in w]))
     assert [a.any() for a in w] == [False, False]
 
 
-def test_a_numpy_scalar_is_no_target():
+def test_numpy_scalar_as_parameter_raises():
     with pytest.raises(ValueError, match=r"^params\[0\] is read-only"):
         fastopt.SGD([np.float32(3)])
 
 
-def test_mixed_widths_of_state_are_refused():
+def test_state_arrays_of_different_dtypes_raise():
     s = {k: [a.astype(np.float16) for a in v] for k, v in scene().items()}
     s["m"] = [a.astype(np.float32) for a in s["m"]]
     for face in FACES.values():
@@ -221,8 +218,8 @@ def test_mixed_widths_of_state_are_refused():
 # ---- buffers that overlap ----
 
 
-def shares(place, other, index):
-    """The last array of one list is an array of another, or lies half in it."""
+def share_memory(place, other, index):
+    """Return functions that make the last array of one list the same as one of another list, or overlap it."""
 
     def whole(s):
         s[place][LAST] = s[other][index]
@@ -235,7 +232,7 @@ def shares(place, other, index):
     return {"whole": whole, "partly": partly}
 
 
-def test_gradients_of_groups_in_another_form_are_refused():
+def test_gradients_in_another_container_than_their_groups_raise():
     pair = fastopt.SGD([{"params": [np.ones(3), np.ones(3)]}])
     with pytest.raises(
         TypeError, match=r"^grads\[0\]\['grads'\] has type ndarray, expected a list of arrays"
@@ -255,17 +252,17 @@ OVERLAPS = [
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize("how", ["whole", "partly"])
 @pytest.mark.parametrize(("place", "other", "index"), OVERLAPS)
-def test_overlaps_are_refused(place, other, index, how, face):
+def test_overlapping_arrays_raise(place, other, index, how, face):
     s = scene()
-    shares(place, other, index)[how](s)
+    share_memory(place, other, index)[how](s)
     one, two = re.escape(f"{place}[{LAST}]"), re.escape(f"{other}[{index}]")
-    says = f"^({one} and {two}|{two} and {one}) overlap in memory$"
-    with refused(ValueError, says, flat(s)):
+    message = f"^({one} and {two}|{two} and {one}) overlap in memory$"
+    with refused(ValueError, message, flat(s)):
         FACES[face](s)
 
 
 @pytest.mark.parametrize("face", FACES.values(), ids=FACES)
-def test_neighbours_and_shared_gradients_are_no_overlap(face):
+def test_adjacent_arrays_and_shared_gradients_are_accepted(face):
     s = scene()
     memory = np.zeros((4, 3, *SHAPE), np.float32)
     s = {place: list(block) for place, block in zip(s, memory, strict=True)}
@@ -273,12 +270,12 @@ def test_neighbours_and_shared_gradients_are_no_overlap(face):
     face(s)
 
 
-def test_an_empty_array_inside_another_is_no_overlap():
-    room, apart, grad = np.zeros(10, np.float32), np.zeros(0, np.float32), np.ones(8, np.float32)
-    inside = room[4:][:0]
-    fastopt.SGD([room[:8], apart], lr=1.0).step([grad, inside])
-    fastopt.SGD([room[:8], inside], lr=1.0).step([grad, apart])
-    assert room.tolist() == [-2.0] * 8 + [0.0] * 2
+def test_empty_array_inside_another_is_accepted():
+    memory, separate, grad = np.zeros(10, np.float32), np.zeros(0, np.float32), np.ones(8, np.float32)
+    inside = memory[4:][:0]
+    fastopt.SGD([memory[:8], separate], lr=1.0).step([grad, inside])
+    fastopt.SGD([memory[:8], inside], lr=1.0).step([grad, separate])
+    assert memory.tolist() == [-2.0] * 8 + [0.0] * 2
 
 
 # ---- lists as a whole ----
@@ -305,36 +302,36 @@ LISTS = {
 
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize("row", LISTS.values(), ids=LISTS)
-def test_lists_of_another_length_are_refused(row, face):
-    place, bad, kind, says = row
+def test_lists_of_a_different_length_raise(row, face):
+    place, bad, kind, message = row
     s = scene()
-    everything = flat(s)
+    all_arrays = flat(s)
     s[place] = bad(s[place])
-    with refused(kind, "^" + says, everything):
+    with refused(kind, "^" + message, all_arrays):
         FACES[face](s)
 
 
-def test_a_function_wants_a_list_of_state_for_a_list_of_parameters():
+def test_function_with_a_list_of_params_requires_a_list_of_state():
     s = scene()
     with refused(TypeError, r"^m has type ndarray, expected a list of arrays", flat(s)):
         F.adam_step(s["params"], s["grads"], s["m"][0], s["v"], step=1)
 
 
 @pytest.mark.parametrize("clip", [F.clip_grad_norm, F.clip_grad_value], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("what", NO_ARRAY | NO_DTYPE | NO_TARGET)
-def test_clipping_in_place_refuses_the_same(clip, what):
-    bad, says = (NO_ARRAY | NO_DTYPE | NO_TARGET)[what]
+@pytest.mark.parametrize("what", NOT_AN_ARRAY | INVALID_DTYPE | NOT_WRITABLE)
+def test_clipping_in_place_rejects_the_same_arrays(clip, what):
+    bad, message = (NOT_AN_ARRAY | INVALID_DTYPE | NOT_WRITABLE)[what]
     grads = [values(SHAPE), values(SHAPE, seed=1)]
-    kind = ValueError if what in NO_TARGET else TypeError
-    with refused(kind, "^" + re.escape(f"grads[2] {says}"), grads):
+    kind = ValueError if what in NOT_WRITABLE else TypeError
+    with refused(kind, "^" + re.escape(f"grads[2] {message}"), grads):
         clip([*grads, bad(grads[0])], 0.1)
-    with refused(kind, "^" + re.escape(f"grads['b'] {says}"), grads):
+    with refused(kind, "^" + re.escape(f"grads['b'] {message}"), grads):
         clip({"a": grads[0], "b": bad(grads[0])}, 0.1)
     with refused(ValueError, r"^grads\[0\] and grads\[1\] overlap in memory$", grads):
         clip([grads[0], grads[0]], 0.1)
 
 
-# How gradients are given for two groups, a dict and a list, and what the last of them is called then.
+# Ways to pass gradients for two groups, a dict and a list, and how errors refer to the last of them.
 GIVEN = {
     "a flat list": (lambda a, b, c: [a, b, c], "grads[2]"),
     "groups": (lambda a, b, c: [{"grads": {"b": b, "a": a}}, {"grads": [c]}], "grads[1]['grads'][0]"),
@@ -346,7 +343,7 @@ GIVEN = {
 
 
 @pytest.mark.parametrize(("give", "at"), GIVEN.values(), ids=GIVEN)
-def test_arrays_in_groups_are_named_as_they_were_given(give, at):
+def test_arrays_in_groups_are_named_by_their_place(give, at):
     a, b, c = (np.ones(3) for _ in range(3))
     opt = fastopt.Adam([{"params": {"a": a, "b": b}}, {"params": [c]}], on_nonfinite="raise")
     good = [np.ones(3) for _ in range(2)]
@@ -363,14 +360,14 @@ def test_arrays_in_groups_are_named_as_they_were_given(give, at):
         opt.step(give(*good, np.ones(3)))
 
 
-def test_gradients_by_name_are_named_so_in_groups_too():
+def test_gradients_by_name_in_groups_are_named_by_name():
     groups = [{"params": {"a": np.ones(3)}}, {"params": {"b": np.ones(3)}}]
-    says = "^" + re.escape("grads['b'] has shape (2,), but params[1]['params']['b'] has (3,)")
-    with refused(ValueError, says, [group["params"] for group in groups]):
+    message = "^" + re.escape("grads['b'] has shape (2,), but params[1]['params']['b'] has (3,)")
+    with refused(ValueError, message, [group["params"] for group in groups]):
         fastopt.SGD(groups).step({"b": np.ones(2), "a": np.ones(3)})
 
 
-def test_a_list_of_parameters_that_has_grown_is_refused_in_these_words():
+def test_appending_to_params_makes_step_raise():
     opt = fastopt.Momentum([np.ones(3)])
     opt.params.append(np.ones(3))
     for grads in ([np.ones(3)], [np.ones(3)] * 2):
@@ -383,7 +380,7 @@ def test_a_list_of_parameters_that_has_grown_is_refused_in_these_words():
     assert opt.step_count == 1
 
 
-# ---- what norms and clipping take ----
+# ---- arguments of norms and clipping ----
 
 NORMS = {
     "global_norm": (F.global_norm, "arrays"),
@@ -393,7 +390,7 @@ NORMS = {
 
 
 @pytest.mark.parametrize(("of", "role"), NORMS.values(), ids=NORMS)
-def test_norms_say_what_they_take(of, role):
+def test_norms_reject_other_types_and_dtypes(of, role):
     expected = "expected an array, or a list, tuple or dict of arrays$"
     for what, kind in (
         ({"a": 1}.values(), "dict_values"),
@@ -414,15 +411,15 @@ def test_norms_say_what_they_take(of, role):
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_an_interrupt_is_not_taken_for_a_bad_array(face):
+def test_keyboard_interrupt_from_an_array_propagates(face):
     s = scene()
-    s["grads"][LAST] = failing("__array_interface__", KeyboardInterrupt())
+    s["grads"][LAST] = raising_array("__array_interface__", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         FACES[face](s)
 
 
 class Interrupting:
-    """Raises KeyboardInterrupt wherever a number or an array is asked for."""
+    """Raises KeyboardInterrupt when converted to a number or an array."""
 
     def interrupt(self, *_, **__):
         raise KeyboardInterrupt
@@ -440,13 +437,13 @@ INTERRUPTED = {
 
 
 @pytest.mark.parametrize("call", INTERRUPTED.values(), ids=INTERRUPTED)
-def test_an_interrupt_is_not_taken_for_a_bad_value(call):
+def test_keyboard_interrupt_from_a_value_propagates(call):
     with pytest.raises(KeyboardInterrupt):
         call(np.ones(3), Interrupting())
 
 
 class Finalized:
-    """In a dtype's metadata: runs Python code when the dtype is freed."""
+    """Runs Python code when the dtype that has it in its metadata is freed."""
 
     call = None
 
@@ -455,24 +452,25 @@ class Finalized:
             self.call()
 
 
-def test_a_dtype_whose_end_asks_for_another_is_forgotten_safely():
-    """All three dtypes share an entry of the cache: freeing the first one, to store the second, looks up the
-    third, which must not be left there under the second's name."""
+def test_dtype_cache_survives_a_lookup_from_a_dtype_destructor():
+    """All three dtypes share one cache entry. Storing the second one frees the first, whose finalizer looks up
+    the third; the third must not remain in the cache under the second's key."""
 
     def dtypes(kind):
         made = [
-            (end, np.dtype(kind, metadata={"end": end})) for end in (Finalized() for _ in range(100))
+            (finalizer, np.dtype(kind, metadata={"end": finalizer}))
+            for finalizer in (Finalized() for _ in range(100))
         ]
         return made, lambda slot: [pair for pair in made if id(pair[1]) // 16 % 8 == slot]
 
     singles, of_slot = dtypes("f4")
     _, wider = dtypes("f8")
     slot = next(s for s in range(8) if len(of_slot(s)) > 1 and wider(s))
-    (end, first), (_, second), (_, third) = *of_slot(slot)[:2], wider(slot)[0]
+    (finalizer, first), (_, second), (_, third) = *of_slot(slot)[:2], wider(slot)[0]
     a, b, c = np.ones(4, first), np.ones(4, second), np.ones(4, third)
     _core.check_array(a, "a")
-    end.call = lambda: _core.check_array(c, "c")
-    singles.remove((end, first))
-    del a, first, end
+    finalizer.call = lambda: _core.check_array(c, "c")
+    singles.remove((finalizer, first))
+    del a, first, finalizer
     _core.check_array(b, "b")
     assert F.global_norm(b) == 2.0

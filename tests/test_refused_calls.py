@@ -1,5 +1,4 @@
-"""Calls that make no sense, a line each: what is refused, with which error, in which words. Nothing is
-written then."""
+"""Invalid calls, one per entry: the call, the error and the message. Nothing is written."""
 
 import math
 
@@ -33,7 +32,7 @@ def setting(make, name, value):
     return lambda: setattr(make(), name, value)
 
 
-LINES = [
+CASES = [
     # names
     (
         lambda: adam(foo=1),
@@ -125,7 +124,7 @@ LINES = [
     ),
     (lambda: adam().foo, AttributeError, "Adam has no attribute 'foo'"),
     (lambda: grouped().groups[0].step, AttributeError, "a group of SGD has no attribute 'step'"),
-    # what is fixed, and what is counted
+    # fixed attributes, and counts
     (setting(adam, "amsgrad", True), AttributeError, "amsgrad is fixed when the optimizer is created"),
     (setting(adam, "state_dtype", None), AttributeError, "state_dtype is fixed when the optimizer is"),
     *(
@@ -180,7 +179,7 @@ LINES = [
         ValueError,
         "lookahead needs form='lookahead', but this optimizer has form='applied'; compute the gradient at",
     ),
-    # options of the arrays
+    # options of the constructors
     (lambda: adam(betas=0.9), ValueError, "betas must be a pair, got 0.9"),
     (lambda: adam(betas=(0.9,)), ValueError, r"betas must be a pair, got \(0.9,\)"),
     (
@@ -324,10 +323,10 @@ LINES = [
 ]
 
 
-@pytest.mark.parametrize(("refuse", "kind", "says"), LINES, ids=[line[2] for line in LINES])
-def test_it_is_refused_in_these_words(refuse, kind, says):
+@pytest.mark.parametrize(("call", "kind", "message"), CASES, ids=[line[2] for line in CASES])
+def test_invalid_call_raises_with_message_and_writes_nothing(call, kind, message):
     before = bits(W), bits(V)
-    with pytest.raises(kind, match="^" + says) as caught:
-        refuse()
+    with pytest.raises(kind, match="^" + message) as caught:
+        call()
     assert type(caught.value) is kind
     assert (bits(W), bits(V)) == before

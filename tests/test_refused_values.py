@@ -1,5 +1,5 @@
-"""Hyper-parameters outside their range or of the wrong kind are refused wherever they can be given, in
-words that name them and say what is allowed; and then nothing has changed."""
+"""Hyper-parameters that are out of range or of the wrong type are rejected wherever they can be passed. The
+error names the hyper-parameter and the valid values, and nothing changes."""
 
 import math
 import re
@@ -10,7 +10,7 @@ import pytest
 from fastopt import _core
 from optimizers_table import CASES, bits, values
 
-# Where each number may lie; None switches off those that may be infinite.
+# The range of each number. None disables those that may be infinite.
 RANGES = {
     **dict.fromkeys(
         ("lr", "eps", "eps_root", "lr_decay", "l1", "l2", "weight_decay", "clip_eps"), "[0, inf)"
@@ -40,8 +40,8 @@ CHOICES = {
 }
 
 
-def wrong_values(rule, name):
-    """Each wrong value of a hyper-parameter with the error it deserves."""
+def invalid_values(rule, name):
+    """Yield each invalid value of a hyper-parameter with the expected error."""
     if name in RANGES:
         must = f"{name} must lie in {RANGES[name]}, got "
         for value in (*OUTSIDE[RANGES[name]], math.nan):
@@ -64,14 +64,14 @@ def wrong_values(rule, name):
 def all_names(case):
     own = _core.RULES[case.rule]["hyper"]
     if "velocity" not in case.states:
-        own = [name for name in own if name != "momentum"]  # has a message of its own
+        own = [name for name in own if name != "momentum"]  # has its own message
     return [*own, *_core.RUN_HYPER, *_core.LIST_HYPER]
 
 
 PAIRS = [(rule, name) for rule, case in CASES.items() for name in all_names(case)]
 
 
-def test_the_tables_know_every_name():
+def test_tables_cover_every_hyperparameter():
     named = {name for _, name in PAIRS}
     assert named == {*RANGES, *SWITCHES, *CHOICES, "eps_mode"}
 
@@ -83,36 +83,36 @@ def as_argument(case, name, value):
 
 
 @pytest.mark.parametrize(("rule", "name"), PAIRS)
-def test_a_class_refuses_it_when_made_when_set_and_in_a_group(rule, name):
+def test_class_rejects_invalid_value_in_constructor_attribute_and_group(rule, name):
     case, w = CASES[rule], values(10)
     opt = case.make([{"params": [w]}])
     before, good = bits(w), getattr(opt, name)
-    for value, kind, says in wrong_values(rule, name):
-        says = re.escape(says)
-        with pytest.raises(kind, match="^" + says):
+    for value, kind, message in invalid_values(rule, name):
+        message = re.escape(message)
+        with pytest.raises(kind, match="^" + message):
             case.make(w, **as_argument(case, name, value))
-        with pytest.raises(kind, match="^" + says):
+        with pytest.raises(kind, match="^" + message):
             setattr(opt, name, value)
         if name in _core.LIST_HYPER:
-            kind, says = (
+            kind, message = (
                 TypeError,
                 f"{name} is set for the whole optimizer and cannot differ between groups",
             )
-        with pytest.raises(kind, match="^" + says):
+        with pytest.raises(kind, match="^" + message):
             setattr(opt.groups[0], name, value)
-        with pytest.raises(kind, match=r"^params\[0\]: " + says):
+        with pytest.raises(kind, match=r"^params\[0\]: " + message):
             case.make([{"params": [w], name: value}])
         assert getattr(opt, name) is getattr(opt.groups[0], name) is good
     assert bits(w) == before
 
 
 @pytest.mark.parametrize(("rule", "name"), PAIRS)
-def test_a_function_refuses_it(rule, name):
+def test_function_rejects_invalid_value(rule, name):
     case = CASES[rule]
     arrays = [values(10, seed=i) for i in range(2 + len(case.states))]
     before = [bits(a) for a in arrays]
     states = dict(zip(case.states, arrays[2:], strict=True))
-    for value, kind, says in wrong_values(rule, name):
-        with pytest.raises(kind, match="^" + re.escape(says)):
+    for value, kind, message in invalid_values(rule, name):
+        with pytest.raises(kind, match="^" + re.escape(message)):
             case.call(arrays[0], arrays[1], states, **{name: value})
     assert [bits(a) for a in arrays] == before

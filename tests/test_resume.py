@@ -31,7 +31,7 @@ class Run:
         self.dropout = fastopt.Dropout(0.2, generator=self.generator)
         self.opt = fastopt.Adam(self.params, clip_norm=5.0)
         self.schedule = schedules.Warmup(5, schedules.Cosine(0.1, steps=20))
-        # min_delta is never reached, so the rate is halved after every epoch except the first.
+        # min_delta is never reached, so the learning rate is halved after every epoch except the first.
         self.plateau = schedules.ReduceOnPlateau(1.0, factor=0.5, patience=1, min_delta=1e6)
         self.ema = fastopt.EMA(self.params, decay=0.9)
         self.stopper = fastopt.EarlyStopping(patience=3)
@@ -78,16 +78,16 @@ class Run:
                 part.load_state_dict(state[name])
 
 
-def through_a_file(state, folder):
+def save_and_load(state, folder):
     fastopt.checkpoint.save(folder / "run.npz", state)
     return fastopt.checkpoint.load(folder / "run.npz")
 
 
-CARRIERS = {"a file": through_a_file, "a pickle": lambda state, _: pickle.loads(pickle.dumps(state))}
+CARRIERS = {"a file": save_and_load, "a pickle": lambda state, _: pickle.loads(pickle.dumps(state))}
 
 
 def image(state):
-    """All the bits, to compare by equality."""
+    """Return an object that is equal for bitwise identical states."""
     if isinstance(state, dict):
         return {name: image(value) for name, value in state.items()}
     if isinstance(state, (list, tuple)):
@@ -96,7 +96,7 @@ def image(state):
 
 
 @pytest.fixture(scope="module")
-def straight():
+def uninterrupted():
     run = Run()
     run.train()
     return run.image()
@@ -104,18 +104,18 @@ def straight():
 
 @pytest.mark.parametrize("carry", CARRIERS.values(), ids=CARRIERS)
 @pytest.mark.parametrize("steps", [1, 6, 7, 8, 20, 28])
-def test_a_resumed_run_ends_in_the_same_bits(steps, carry, straight, tmp_path):
-    broken, resumed = Run(), Run()
-    broken.train(steps)
-    resumed.load(carry(broken.state(), tmp_path))
+def test_resumed_run_is_bitwise_identical(steps, carry, uninterrupted, tmp_path):
+    interrupted, resumed = Run(), Run()
+    interrupted.train(steps)
+    resumed.load(carry(interrupted.state(), tmp_path))
     resumed.train()
-    assert resumed.image() == straight
+    assert resumed.image() == uninterrupted
 
 
 @pytest.mark.parametrize("part", ["generator", "batches", "opt", "plateau", "ema", "stopper"])
-def test_no_part_can_be_left_out(part, straight):
-    broken, resumed = Run(), Run()
-    broken.train(20)
-    resumed.load(pickle.loads(pickle.dumps(broken.state())), but=part)
+def test_every_part_of_the_state_is_needed(part, uninterrupted):
+    interrupted, resumed = Run(), Run()
+    interrupted.train(20)
+    resumed.load(pickle.loads(pickle.dumps(interrupted.state())), but=part)
     resumed.train()
-    assert resumed.image() != straight
+    assert resumed.image() != uninterrupted

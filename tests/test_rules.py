@@ -1,5 +1,5 @@
-"""Every rule, with every convention and everything around it, gives what its formula gives: as a class and as
-a function, in every dtype, at lengths around a tile and far beyond one, step after step."""
+"""Every rule, with every convention and option, matches its formula: as a class and as a function, in every
+dtype, at lengths around a tile and far beyond one, over several steps."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_step_matches_reference(case, storage):
 
 @pytest.mark.parametrize("t", [1, 2, 999, 10**6, 2**40])
 @pytest.mark.parametrize("rule", ["adam", "adam_amsgrad", "adagrad", "momentum"])
-def test_far_steps_match_reference(rule, t):
-    """The step count enters as a power or a factor, which must hold for counts that no test can step to."""
+def test_large_step_counts_match_reference(rule, t):
+    """The step count is used in powers and factors, which must be right for counts that no test can reach."""
     case = PLAIN[rule]
     rng = np.random.default_rng(t)
     params = parameters(rng, (9,), np.float64)
@@ -67,7 +67,7 @@ def test_far_steps_match_reference(rule, t):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("lr_in_velocity", [True, False])
-def test_lookahead_is_where_momentum_carries(dtype, lr_in_velocity):
+def test_nesterov_lookahead_matches_reference(dtype, lr_in_velocity):
     rng = np.random.default_rng(3)
     params = parameters(rng, (TILE + 3,), DTYPES[dtype])
     velocity = [p * DTYPES[dtype].type(0.125) for p in params]
@@ -79,8 +79,8 @@ def test_lookahead_is_where_momentum_carries(dtype, lr_in_velocity):
     assert image(params, velocity) == given
 
 
-def test_the_rate_matters_to_the_lookahead_where_it_stands_outside():
-    """It has no default then: 0 would silently give back the parameters."""
+def test_nesterov_lookahead_requires_lr_unless_it_is_in_the_velocity():
+    """lr has no default here, because 0 would silently return the parameters."""
     param, velocity = np.array([1.0]), np.array([0.5])
     options = {"momentum": 0.5, "lr_in_velocity": False}
     assert F.nesterov_lookahead(param, velocity, lr=0.5, **options) == [0.875]
@@ -89,9 +89,9 @@ def test_the_rate_matters_to_the_lookahead_where_it_stands_outside():
         F.nesterov_lookahead(param, velocity, **options)
 
 
-def test_lookahead_and_applied_forms_walk_the_same_path():
-    """With a constant rate the parameters of one form are the look-ahead points of the other
-    (Sutskever et al. 2013, section 2), whatever the function."""
+def test_lookahead_and_applied_forms_follow_the_same_path():
+    """With a constant learning rate, the parameters of one form are the look-ahead points of the other, for any
+    function (Sutskever et al. 2013, section 2)."""
     rng = np.random.default_rng(5)
     curvature, start = rng.uniform(0.5, 2.0, 40), rng.standard_normal(40)
     ahead, applied = start.copy(), start.copy()
@@ -122,8 +122,8 @@ def test_l1_at_and_around_zero(dtype, mode, w, g, expected):
 
 
 def test_float32_steps_compute_in_float32():
-    """A hyper-parameter is rounded once to the compute type, not carried as a double through the loop: then
-    the GPU would run in FP64, and NumPy's float32 expression would not give the same bits."""
+    """A hyper-parameter is rounded once to the compute type. If it stayed a double, the GPU would compute in
+    FP64, and NumPy's float32 expression would not give the same bits."""
     rng = np.random.default_rng(0)
     w, g = (rng.standard_normal(1000).astype(np.float32) for _ in "wg")
     expected = w - np.float32(0.1) * g

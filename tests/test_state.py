@@ -1,5 +1,5 @@
-"""The state is the optimizer's memory: a checkpoint, a pickle or a copy goes on to the bit as if nothing had
-happened, apart from the original; and a checkpoint that does not fit changes nothing."""
+"""Optimizer state: an optimizer restored from a checkpoint, a pickle or a copy continues bit for bit and is
+independent of the original. A checkpoint that does not match changes nothing."""
 
 import copy
 import pickle
@@ -22,7 +22,7 @@ def grouped(x):
     return [{"params": {"a": x[0], "b": x[1]}, "lr": 0.3}, {"params": x[2:]}]
 
 
-def through_a_file(state, tmp_path):
+def save_and_load(state, tmp_path):
     fastopt.checkpoint.save(tmp_path / "state.npz", state)
     return fastopt.checkpoint.load(tmp_path / "state.npz")
 
@@ -30,41 +30,41 @@ def through_a_file(state, tmp_path):
 CARRIERS = {
     "in memory": lambda state, _: state,
     "pickled": lambda state, _: pickle.loads(pickle.dumps(state)),
-    "a file": through_a_file,
+    "a file": save_and_load,
 }
 STORAGES = [*((name, None) for name in DTYPES), ("float16", "float32"), ("bfloat16", "float32")]
-AROUND = {"l1": 0.01, "weight_decay": 0.1, "clip_norm": 1.0, "on_nonfinite": "skip"}
+OPTIONS = {"l1": 0.01, "weight_decay": 0.1, "clip_norm": 1.0, "on_nonfinite": "skip"}
 
 
 @pytest.mark.parametrize(("dtype", "wide"), STORAGES)
 @pytest.mark.parametrize("carrier", CARRIERS)
 @pytest.mark.parametrize("rule", CASES)
-def test_a_checkpoint_goes_on_to_the_bit(rule, carrier, wide, dtype, tmp_path):
+def test_checkpoint_resumes_bit_for_bit(rule, carrier, wide, dtype, tmp_path):
     case, dtype = CASES[rule], DTYPES[dtype]
     options = {} if rule == "sgd" else {"state_dtype": wide}
     params = arrays(0, dtype)
-    opt = case.make(grouped(params), **options, **AROUND)
+    opt = case.make(grouped(params), **options, **OPTIONS)
     opt.step(arrays(1, dtype))
     opt.step([np.full_like(a, np.nan) for a in arrays(1, dtype)])
     opt.step(arrays(2, dtype))
     saved = opt.state_dict()
     copies = [p.copy() for p in params]
     opt.step(arrays(3, dtype))
-    later = case.make(grouped(copies), lr=0.01, **options)
-    later.load_state_dict(CARRIERS[carrier](saved, tmp_path))
-    later.step(arrays(3, dtype))
+    resumed = case.make(grouped(copies), lr=0.01, **options)
+    resumed.load_state_dict(CARRIERS[carrier](saved, tmp_path))
+    resumed.step(arrays(3, dtype))
     assert all_bits(copies) == all_bits(params)
-    assert state_bits(later) == state_bits(opt)
-    assert (later.step_count, later.skipped_steps) == (3, 1)
-    assert repr(later) == repr(opt)
-    assert repr(later.groups) == repr(opt.groups)
+    assert state_bits(resumed) == state_bits(opt)
+    assert (resumed.step_count, resumed.skipped_steps) == (3, 1)
+    assert repr(resumed) == repr(opt)
+    assert repr(resumed.groups) == repr(opt.groups)
 
 
 def momentum(**options):
     return fastopt.Momentum({"a": values((2, 3)), "b": values(4)}, **options)
 
 
-def test_a_checkpoint_is_a_copy_both_ways():
+def test_state_dict_and_load_state_dict_copy_the_arrays():
     opt = momentum()
     saved = opt.state_dict()
     before = all_bits(saved["state"]["velocity"])
@@ -82,7 +82,7 @@ def test_load_state_dict_restores_hyper_parameters_of_the_optimizer_and_its_grou
     opt = fastopt.SGD([{"params": a, "lr": 0.5}, {"params": b}], lr=0.25)
     saved = opt.state_dict()
     opt.groups[0].lr, opt.lr = 0.0, 0.0
-    opt.step([np.ones(2), np.ones(2)])  # the next step must not use these rates
+    opt.step([np.ones(2), np.ones(2)])  # the next step must not use these learning rates
     assert saved["groups"] == [{"lr": 0.5}, {}]
     opt.load_state_dict(saved)
     assert [group.lr for group in opt.groups] == [0.5, 0.25]
@@ -90,13 +90,13 @@ def test_load_state_dict_restores_hyper_parameters_of_the_optimizer_and_its_grou
     assert (a.tolist(), b.tolist()) == ([0.5, 0.5], [0.75, 0.75])
 
 
-def test_names_of_groups_with_and_without_names():
+def test_state_dict_names_of_groups_with_and_without_names():
     opt = fastopt.SGD([{"params": {"q": np.ones(2)}}, {"params": [np.ones(2)]}], lr=1.0)
     assert opt.state_dict()["names"] == ["q", 1]
 
 
 def changed(path, value):
-    """Puts a value somewhere in a checkpoint, or takes it away."""
+    """Return a function that sets a value in a checkpoint, or deletes it if the value is None."""
 
     def change(state):
         *way, last = path
@@ -111,20 +111,20 @@ def changed(path, value):
 
 
 class Described:
-    """The shape and the dtype of an array that is not there, as jax.ShapeDtypeStruct has them."""
+    """Shape and dtype without an array, like jax.ShapeDtypeStruct."""
 
     shape, dtype = (4,), np.dtype(np.float32)
 
 
-class Misdescribed(Described):
-    """An array, but of another shape than it says."""
+class WrongShape(Described):
+    """An array whose shape attribute is wrong."""
 
     __array_interface__ = np.ones(2, np.float32).__array_interface__
 
 
 VELOCITY = ("state", "velocity")
-UNFIT = {
-    "no optimizer's": (
+MISMATCHED = {
+    "no optimizer": (
         changed(["optimizer"], None),
         " has no key 'optimizer', expected the state of an",
     ),
@@ -170,7 +170,7 @@ BAD_VALUES = {
         TypeError,
         "state_dict's groups has type int, expected a list",
     ),
-    "a group that is none": (
+    "a group that is not a dict": (
         changed(["groups", 0], 1),
         TypeError,
         r"state_dict's groups\[0\] has type int, expected a dict",
@@ -185,8 +185,8 @@ BAD_VALUES = {
         TypeError,
         r"state_dict's velocity\[1\] has type Described, expected an array",
     ),
-    "an array that says something else": (
-        changed([*VELOCITY, 1], Misdescribed()),
+    "an array with a wrong shape attribute": (
+        changed([*VELOCITY, 1], WrongShape()),
         ValueError,
         r"state_dict's velocity\[1\] has shape \(2,\), expected \(4,\)",
     ),
@@ -195,30 +195,32 @@ BAD_VALUES = {
         TypeError,
         r"state_dict's velocity\[1\] has a mask, expected a plain array",
     ),
-    "half a count": (
+    "fractional count": (
         changed(["skipped_steps"], 0.5),
         TypeError,
         "skipped_steps must be an integer",
     ),
 }
-REFUSED = BAD_VALUES | {k: (do, ValueError, "state_dict" + says) for k, (do, says) in UNFIT.items()}
+INVALID = BAD_VALUES | {
+    k: (do, ValueError, "state_dict" + message) for k, (do, message) in MISMATCHED.items()
+}
 
 
-@pytest.mark.parametrize(("change", "kind", "says"), REFUSED.values(), ids=REFUSED)
-def test_a_checkpoint_that_does_not_fit_changes_nothing(change, kind, says):
+@pytest.mark.parametrize(("change", "kind", "message"), INVALID.values(), ids=INVALID)
+def test_mismatched_state_raises_and_changes_nothing(change, kind, message):
     source = momentum(lr=0.5)
     source.step({"a": values((2, 3)), "b": values(4)})
     state = source.state_dict()
     change(state)
     opt = momentum()
     before = state_bits(opt), repr(opt), repr(opt.groups)
-    with pytest.raises(kind, match="^" + says):
+    with pytest.raises(kind, match="^" + message):
         opt.load_state_dict(state)
     assert (state_bits(opt), repr(opt), repr(opt.groups)) == before
 
 
 @pytest.mark.parametrize("kind", ["meta", "sparse"])
-def test_a_tensor_without_values_to_copy_changes_nothing(kind, torch):
+def test_meta_or_sparse_tensor_in_the_state_raises_and_changes_nothing(kind, torch):
     opt, state = (fastopt.Adam([torch.ones(3), torch.ones(2)]) for _ in range(2))
     opt.step([torch.ones(3), torch.ones(2)])
     state, before = state.state_dict(), state_bits(opt)
@@ -229,7 +231,7 @@ def test_a_tensor_without_values_to_copy_changes_nothing(kind, torch):
     assert state_bits(opt) == before
 
 
-KINDS = {
+VARIANTS = {
     "form": (
         lambda: fastopt.Nesterov(values(3)),
         lambda: fastopt.Nesterov(values(3), form="applied"),
@@ -248,9 +250,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("theirs", "mine", "says"), KINDS.values(), ids=KINDS)
-def test_a_checkpoint_of_another_kind_is_told_by_its_options(theirs, mine, says):
-    with pytest.raises(ValueError, match=f"^state_dict has {says}$"):
+@pytest.mark.parametrize(("theirs", "mine", "message"), VARIANTS.values(), ids=VARIANTS)
+def test_state_of_another_variant_is_reported_by_its_options(theirs, mine, message):
+    with pytest.raises(ValueError, match=f"^state_dict has {message}$"):
         mine().load_state_dict(theirs().state_dict())
 
 
@@ -266,7 +268,7 @@ LOADERS = {
 
 
 @pytest.mark.parametrize("make", LOADERS.values(), ids=LOADERS)
-def test_what_is_no_checkpoint_is_refused(make):
+def test_state_that_is_not_a_dict_raises(make):
     for state, kind in ((None, "NoneType"), ("state", "str"), ([1], "list")):
         with pytest.raises(TypeError, match=f"^state has type {kind}, expected a dict$"):
             make().load_state_dict(state)
@@ -274,7 +276,7 @@ def test_what_is_no_checkpoint_is_refused(make):
 
 # ---- pickles and copies ----
 
-TWINS = {
+COPIES = {
     "pickle": lambda opt: pickle.loads(pickle.dumps(opt)),
     "deepcopy": copy.deepcopy,
     "pickled twice": lambda opt: pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(opt)))),
@@ -282,13 +284,13 @@ TWINS = {
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize("twin", COPIES)
 @pytest.mark.parametrize("rule", CASES)
-def test_a_copy_goes_on_to_the_bit_and_by_itself(rule, twin, order):
+def test_pickled_or_copied_optimizer_continues_bit_for_bit_and_is_independent(rule, twin, order):
     params = [np.array(a, order=order) for a in arrays(0)]
-    opt = CASES[rule].make(grouped(params), **AROUND)
+    opt = CASES[rule].make(grouped(params), **OPTIONS)
     opt.step(arrays(1))
-    other = TWINS[twin](opt)
+    other = COPIES[twin](opt)
     before = all_bits(params), state_bits(opt)
     for seed in (2, 3):
         other.step(arrays(seed))
@@ -300,7 +302,7 @@ def test_a_copy_goes_on_to_the_bit_and_by_itself(rule, twin, order):
     assert (repr(other), repr(other.groups)) == (repr(opt), repr(opt.groups))
 
 
-def test_a_model_and_its_optimizer_copied_together_stay_together():
+def test_deepcopy_of_model_and_optimizer_keeps_them_connected():
     model = {"w": values(5)}
     twin, opt = copy.deepcopy((model, fastopt.SGD(model)))
     opt.step({"w": values(5, seed=1)})
@@ -308,7 +310,7 @@ def test_a_model_and_its_optimizer_copied_together_stay_together():
 
 
 @pytest.mark.parametrize("wide", [None, "float32"])
-def test_torch_goes_on_too(wide, torch, tmp_path):
+def test_torch_optimizer_resumes_bit_for_bit(wide, torch, tmp_path):
     params = [torch.ones(5, dtype=torch.bfloat16)]
     opt = fastopt.Adam(params, state_dtype=wide)
     opt.step([params[0] * 3])
@@ -325,7 +327,7 @@ def test_torch_goes_on_too(wide, torch, tmp_path):
 
 @pytest.mark.parametrize(("dtype", "wide"), STORAGES)
 @pytest.mark.parametrize("carrier", CARRIERS)
-def test_a_state_goes_from_numpy_to_torch_and_back_to_the_bit(carrier, dtype, wide, torch, tmp_path):
+def test_state_round_trips_between_numpy_and_torch(carrier, dtype, wide, torch, tmp_path):
     w = values(301, DTYPES[dtype])
     opt = fastopt.Adam([w], state_dtype=wide)
     opt.step([values(301, DTYPES[dtype], 1)])
@@ -338,7 +340,7 @@ def test_a_state_goes_from_numpy_to_torch_and_back_to_the_bit(carrier, dtype, wi
         assert bits(a)[-1] == bits(b)[-1]
 
 
-def test_torch_takes_up_numpys_views_and_read_only_arrays(torch):
+def test_torch_loads_numpy_views_and_read_only_arrays(torch):
     opt, there = fastopt.Adam([values((3, 4))]), fastopt.Adam([torch.ones(3, 4)])
     opt.step([values((3, 4), seed=1)])
     state = opt.state_dict()
@@ -349,17 +351,17 @@ def test_torch_takes_up_numpys_views_and_read_only_arrays(torch):
     assert [a.numpy().tobytes() for a in (*there.m, *there.v)] == [m.tobytes(), v.tobytes()]
 
 
-def test_a_shallow_copy_is_refused():
+def test_shallow_copy_raises():
     with pytest.raises(TypeError, match=r"^a shallow copy would share arrays"):
         copy.copy(momentum())
 
 
-# ---- what state there is ----
+# ---- dtypes and initial values of the state ----
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("rule", [rule for rule, case in CASES.items() if case.states])
-def test_wide_state_is_float32_and_keeps_what_16_bits_lose(rule, dtype):
+def test_state_dtype_float32_gives_float32_state_of_higher_precision(rule, dtype):
     params = [values(50, dtype, 1) for _ in range(2)]
     opts = [CASES[rule].make(params[0], state_dtype="float32"), CASES[rule].make(params[1])]
     for opt in opts:
@@ -371,7 +373,7 @@ def test_wide_state_is_float32_and_keeps_what_16_bits_lose(rule, dtype):
         assert bits(wide) != bits(narrow.astype(np.float32))
 
 
-def test_a_float16_second_moment_loses_the_gradients_that_it_is_said_to():
+def test_float16_second_moment_loses_gradients_below_the_documented_size():
     grads = np.arange(2**10, 2**14, dtype=np.uint16).view(np.float16)  # all from 6e-5 to 2
     opt = fastopt.Adam(np.zeros_like(grads))
     opt.step(grads)
@@ -381,7 +383,7 @@ def test_a_float16_second_moment_loses_the_gradients_that_it_is_said_to():
 
 
 @pytest.mark.parametrize("rule", [rule for rule, case in CASES.items() if case.states])
-def test_state_dtype_is_for_16_bit_parameters_alone(rule):
+def test_state_dtype_applies_only_to_16_bit_parameters(rule):
     params = [values(3, dtype) for dtype in DTYPES.values()]
     opt = CASES[rule].make(params, state_dtype="float32")
     for name in CASES[rule].states:
@@ -391,7 +393,7 @@ def test_state_dtype_is_for_16_bit_parameters_alone(rule):
     assert (opt.step_count, opt.state_dtype) == (1, "float32")
 
 
-def test_state_dtype_is_for_16_bit_buffers_and_tensors_too(torch):
+def test_state_dtype_applies_to_16_bit_buffers_and_tensors(torch):
     opt = fastopt.Adam(
         [
             memoryview(values(3, np.float16)),
@@ -406,7 +408,7 @@ def test_state_dtype_is_for_16_bit_buffers_and_tensors_too(torch):
 
 
 @pytest.mark.parametrize("cls", [fastopt.AdaGrad, fastopt.RMSprop])
-def test_the_accumulator_starts_where_it_is_told(cls):
+def test_initial_accumulator_sets_the_first_value(cls):
     opt = cls(
         arrays(0), initial_accumulator=0.25, **({"momentum": 0.9} if cls is fastopt.RMSprop else {})
     )
@@ -416,21 +418,21 @@ def test_the_accumulator_starts_where_it_is_told(cls):
     assert all((v == 0).all() for v in getattr(opt, "velocity", []))
 
 
-# ---- what changes while it is read or stepped ----
+# ---- changes while the state is read or stepped ----
 
 
-def test_a_state_array_that_cannot_be_written_leaves_all_others(tmp_path):
+def test_read_only_state_array_makes_load_state_dict_change_nothing(tmp_path):
     opt = fastopt.Adam(arrays(0))
     opt.step(arrays(3))
-    later, before = opt.state_dict(), state_bits(opt)
-    later["state"]["m"][0][:] = 9
+    state, before = opt.state_dict(), state_bits(opt)
+    state["state"]["m"][0][:] = 9
     opt.m[1].flags.writeable = False
     with pytest.raises(ValueError, match=r"m\[1\] is read-only"):
-        opt.load_state_dict(later)
+        opt.load_state_dict(state)
     assert state_bits(opt) == before
 
 
-def test_a_number_whose_own_code_empties_the_dict_that_holds_it():
+def test_load_state_dict_survives_a_number_that_empties_its_dict():
     opt = fastopt.Adam(np.ones(2))
     state = opt.state_dict()
 
@@ -445,8 +447,8 @@ def test_a_number_whose_own_code_empties_the_dict_that_holds_it():
     assert opt.lr == 1e-3
 
 
-class Meddling:
-    """A gradient that does something to the optimizer when it is read, amid a step."""
+class CallsBack:
+    """A gradient that calls a function when it is read, which is during a step."""
 
     def __init__(self, does):
         self.does = does
@@ -457,11 +459,11 @@ class Meddling:
         return np.ones(2).__array_interface__
 
 
-def test_state_is_not_replaced_nor_loaded_nor_copied_amid_a_step():
+def test_state_cannot_be_set_loaded_or_copied_during_a_step():
     opt = fastopt.Adam([np.ones(2)])
     state, before, refused = opt.state_dict(), opt.m, []
 
-    def meddle():
+    def callback():
         for what in (
             lambda: setattr(opt, "m", [np.zeros(2)]),
             lambda: opt.load_state_dict(state),
@@ -473,7 +475,7 @@ def test_state_is_not_replaced_nor_loaded_nor_copied_amid_a_step():
                 what()
             refused.append(error)
 
-    opt.step([Meddling(meddle)])
+    opt.step([CallsBack(callback)])
     assert len(refused) >= 2
     assert opt.m is before
     assert opt.step_count == 1
@@ -482,7 +484,7 @@ def test_state_is_not_replaced_nor_loaded_nor_copied_amid_a_step():
 @pytest.mark.parametrize(
     "copied", [fastopt.Adam.state_dict, copy.deepcopy], ids=["state_dict", "deepcopy"]
 )
-def test_a_step_while_the_state_is_copied_is_noticed(copied):
+def test_step_while_the_state_is_copied_raises(copied):
     class Stepping(np.ndarray):
         def __deepcopy__(self, memo):
             opt.step([np.ones(2)])
@@ -494,24 +496,24 @@ def test_a_step_while_the_state_is_copied_is_noticed(copied):
         copied(opt)
 
 
-def test_what_cannot_be_stepped_can_be_saved():
+def test_optimizer_that_cannot_step_can_be_saved():
     opt = fastopt.Adam([np.ones(2)])
     opt.params[0].flags.writeable = False
     opt.m = [np.ones(3)]
     assert opt.state_dict()["state"]["m"][0].shape == (3,)
 
 
-def test_a_rate_set_amid_a_step_is_that_of_the_next_one():
+def test_lr_set_during_a_step_applies_to_the_next_step():
     w, refused = np.zeros(2), []
     opt = fastopt.SGD([w], lr=1.0)
 
-    def meddle():
+    def callback():
         opt.lr = 0.5
         with pytest.raises(RuntimeError, match="is being stepped") as error:
             opt.step([np.ones(2)])
         refused.append(error)
 
-    opt.step([Meddling(meddle)])
+    opt.step([CallsBack(callback)])
     assert refused
     opt.step([np.ones(2)])
     assert w.tolist() == [-1.5] * 2

@@ -1,5 +1,5 @@
-"""Threads never change a result nor meet in one optimizer; the environment's word on threads and on the
-instruction set is followed, and what it asks in vain is said."""
+"""Threads do not change results, and two threads cannot step one optimizer at a time. Environment variables set
+the number of threads and the instruction set, and an unavailable instruction set is an error."""
 
 import contextlib
 import copy
@@ -22,7 +22,7 @@ from subprocesses import output, run
 
 @pytest.fixture
 def parallel():
-    """Every step in a parallel region of three threads, however small it is."""
+    """Run every step in a parallel region of three threads, even a small one."""
     _core.set_parallel_cutoff(0)
     fastopt.set_num_threads(3)
     yield
@@ -34,7 +34,7 @@ def parallel():
 
 
 def trained(job):
-    """Parameters and state after thirty steps; each job has its own rule, sizes and numbers."""
+    """Return parameters and state after thirty steps; each job has its own rule, sizes and numbers."""
     case = list(CASES.values())[job]
     params = [values(n, seed=job) for n in (40_000, 100 * job, 3)]
     opt = case.make(params, clip_norm=1.0, lr=0.01 * job)
@@ -44,15 +44,15 @@ def trained(job):
 
 
 @pytest.mark.usefixtures("parallel")
-def test_eight_threads_step_eight_optimizers_as_one_does():
+def test_eight_threads_give_the_same_bits_as_one():
     jobs = range(1, 9)
     alone = [trained(job) for job in jobs]
     with ThreadPoolExecutor(len(jobs)) as pool:
         assert list(pool.map(trained, jobs)) == alone
 
 
-def test_one_optimizer_is_for_one_thread_at_a_time():
-    """The second thread is turned away; what the first one does is whole."""
+def test_step_from_a_second_thread_raises_and_the_first_one_completes():
+    """The second thread gets an error, and the steps of the first one are complete."""
     size = 4_000_000
     params, twin = np.ones(size, np.float32), np.ones(size, np.float32)
     grads = np.ones(size, np.float32)
@@ -61,7 +61,7 @@ def test_one_optimizer_is_for_one_thread_at_a_time():
 
     def meddle():
         while not done.is_set():
-            opt.lr = opt.lr  # to be handed down, too
+            opt.lr = opt.lr  # has to be passed on, too
             try:
                 opt.step(grads)
                 done.wait(0.001)
@@ -87,8 +87,8 @@ def test_one_optimizer_is_for_one_thread_at_a_time():
     assert state_bits(opt) == state_bits(alone)
 
 
-def test_a_rate_set_while_the_one_before_is_handed_down_is_not_lost():
-    """What another thread might do between any two lines is done where the values have just been taken."""
+def test_lr_set_while_hyperparameters_are_passed_on_is_not_lost():
+    """Simulate another thread that sets lr right after the values have been read."""
     w = np.zeros(3)
     opt = fastopt.SGD(w, lr=1.0)
 
@@ -109,15 +109,15 @@ def test_a_rate_set_while_the_one_before_is_handed_down_is_not_lost():
     assert w.tolist() == [-1.5] * 3
 
 
-def test_an_optimizer_is_not_stepped_from_within_its_own_step():
+def test_step_from_within_a_step_raises():
     opt = fastopt.SGD(values(10))
 
-    class Sly:
+    class StepsAgain:
         def __dlpack__(self, **_):
             opt.step(values(10))
 
     with pytest.raises(TypeError, match=r"^grad cannot be read .*: this optimizer is being stepped"):
-        opt.step(Sly())
+        opt.step(StepsAgain())
     assert opt.step_count == 0
 
 
@@ -126,9 +126,10 @@ def test_an_optimizer_is_not_stepped_from_within_its_own_step():
 
 @pytest.mark.usefixtures("parallel")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX's, where another test has loaded it
-def test_a_forked_child_steps():
-    """OpenMP's threads do not survive a fork, and to wait for them would be forever."""
+# JAX warns of forks if another test has imported it.
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+def test_forked_child_can_step():
+    """OpenMP's threads do not survive a fork, and waiting for them would never end."""
     trained(8)
     expected = trained(8)
     child = os.fork()
@@ -146,7 +147,7 @@ def test_a_forked_child_steps():
 
 
 class Waiting:
-    """A gradient whose reader waits, in the middle of a step."""
+    """A gradient that blocks when it is read, in the middle of a step."""
 
     def __init__(self):
         self.reached, self.go_on = threading.Event(), threading.Event()
@@ -185,7 +186,7 @@ def test_child_forked_during_a_step_can_load_a_state():
     assert opt.step_count == 2
 
 
-# ---- how many threads ----
+# ---- number of threads ----
 
 THREADS = "import fastopt; print(fastopt.get_num_threads())"
 BUSY = """
@@ -198,25 +199,25 @@ print(len(os.listdir("/proc/self/task")))
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_omp_num_threads_is_followed(n):
+def test_omp_num_threads_is_respected(n):
     assert output(THREADS, OMP_NUM_THREADS=str(n)) == str(n)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc counts the threads")
+@pytest.mark.skipif(sys.platform != "linux", reason="the threads are counted in /proc")
 @pytest.mark.parametrize("n", [1, 4])
-def test_that_many_threads_there_are(n):
-    # NumPy's linear algebra may start some of its own, but is told not to.
+def test_process_has_the_requested_number_of_threads(n):
+    # OPENBLAS_NUM_THREADS keeps NumPy's linear algebra from starting threads of its own.
     assert output(BUSY, OMP_NUM_THREADS=str(n), OPENBLAS_NUM_THREADS="1") == str(n)
 
 
-def test_threadpoolctl_is_followed():
+def test_threadpoolctl_is_respected():
     before = fastopt.get_num_threads()
     with threadpoolctl.threadpool_limits(1, user_api="openmp"):
         assert fastopt.get_num_threads() == 1
     assert fastopt.get_num_threads() == before
 
 
-def test_set_num_threads_comes_first_until_it_is_0():
+def test_set_num_threads_takes_precedence_until_reset_to_0():
     before = fastopt.get_num_threads()
     fastopt.set_num_threads(7)
     with threadpoolctl.threadpool_limits(1, user_api="openmp"):
@@ -225,8 +226,8 @@ def test_set_num_threads_comes_first_until_it_is_0():
     assert fastopt.get_num_threads() == before
 
 
-def test_openmp_number_of_threads_is_limited_too():
-    """Unlimited, OpenMP would run out of stack or of threads and end the process."""
+def test_omp_num_threads_is_limited_to_1024():
+    """Without a limit, OpenMP would run out of stack or threads and abort the process."""
     code = """if True:
         import numpy as np, fastopt
         print(fastopt.get_num_threads())
@@ -238,7 +239,7 @@ def test_openmp_number_of_threads_is_limited_too():
 
 
 @pytest.mark.parametrize(
-    ("n", "kind", "says"),
+    ("n", "kind", "message"),
     [
         (-1, ValueError, r"n must lie in \[0, 1024\], got -1"),
         (1025, ValueError, r"n must lie in \[0, 1024\], got 1025"),
@@ -248,16 +249,16 @@ def test_openmp_number_of_threads_is_limited_too():
         (None, TypeError, "n must be an integer, got None"),
     ],
 )
-def test_set_num_threads_refuses(n, kind, says):
+def test_set_num_threads_with_invalid_number_raises(n, kind, message):
     before = fastopt.get_num_threads()
-    with pytest.raises(kind, match=f"^{says}"):
+    with pytest.raises(kind, match=f"^{message}"):
         fastopt.set_num_threads(n)
     assert fastopt.get_num_threads() == before
 
 
 @pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer's frames are larger")
-def test_a_thread_needs_little_stack():
-    """musl gives it 128 KiB unasked."""
+def test_threads_need_at_most_128_kib_of_stack():
+    """128 KiB is the default of musl."""
     code = """if True:
         import numpy as np, fastopt
         from fastopt import _core, functional as F
@@ -275,29 +276,29 @@ def test_a_thread_needs_little_stack():
     assert output(code, OMP_STACKSIZE="128k") == "done"
 
 
-# ---- which instruction set ----
+# ---- instruction set ----
 
 ISA = "from fastopt import _core; print(_core.isa())"
 
 
 @pytest.mark.parametrize("name", _core.isas_supported())
-def test_the_instruction_set_asked_for_is_used(name):
+def test_requested_instruction_set_is_used(name):
     assert output(ISA, FASTOPT_ISA=name) == name
 
 
-def test_unasked_it_is_the_best_there_is():
+def test_default_instruction_set_is_the_best_supported():
     assert output(ISA) == output(ISA, FASTOPT_ISA="") == _core.isas_supported()[0]
 
 
-NOT_HERE = set(_core.isas_built()) - set(_core.isas_supported())
+UNSUPPORTED = set(_core.isas_built()) - set(_core.isas_supported())
 
 
-@pytest.mark.parametrize("name", ["v9", "avx2", *NOT_HERE])
-def test_an_instruction_set_that_is_not_there_is_an_error_that_lists_what_is(name):
+@pytest.mark.parametrize("name", ["v9", "avx2", *UNSUPPORTED])
+def test_unavailable_instruction_set_raises_and_lists_the_available_ones(name):
     done = run("import fastopt", FASTOPT_ISA=name)
     assert done.returncode == 1
-    says = done.stderr.strip().splitlines()[-1]
-    assert says == (
+    message = done.stderr.strip().splitlines()[-1]
+    assert message == (
         f"ImportError: FASTOPT_ISA: instruction set '{name}' is not available; "
         f"built: {', '.join(_core.isas_built())}; "
         f"supported by this CPU: {', '.join(_core.isas_supported())}"

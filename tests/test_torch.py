@@ -1,4 +1,4 @@
-"""fastopt with torch's conventions walks torch's path: fifty steps of every optimizer that torch has too."""
+"""With torch's conventions, fastopt matches torch over fifty steps of every optimizer that torch also has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: nothing to 
 STEPS = 50
 LENGTHS = (1, 300, 1025)
 
-# torch's optimizer and its options; ours and its options.
+# torch's optimizer and its options, then ours and its options.
 PAIRS = {
     "sgd": ("SGD", {}, fastopt.SGD, {}),
     "sgd-maximize": ("SGD", {"maximize": True}, fastopt.SGD, {"maximize": True}),
@@ -79,13 +79,13 @@ PAIRS = {
         {"amsgrad": True, "betas": (0.8, 0.5)},
     ),
 }
-# clip_grad_norm_ before torch's step; clip_norm in ours.
+# Norm types: of clip_norm here, and of clip_grad_norm_ before torch's step.
 NORMS = {"2": 2.0, "1": 1.0, "max": float("inf")}
 
 
-def walk(dtype, theirs, their_options, cls, options, clip=None):
-    """Both optimizers' parameters after the same gradients, ours second. Gradients are drawn around the
-    parameters' sign, so that an l2 term does not cancel them."""
+def train_both(dtype, theirs, their_options, cls, options, clip=None):
+    """Return the initial parameters, torch's and ours after the same gradients. Gradients have the sign of the
+    parameters, so that an l2 term does not cancel them."""
     rng = np.random.default_rng(23)
     start = [rng.uniform(2.0, 4.0, n).astype(dtype) for n in LENGTHS]
     ours = [p.copy() for p in start]
@@ -105,22 +105,22 @@ def walk(dtype, theirs, their_options, cls, options, clip=None):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("pair", PAIRS)
-def test_same_path_as_torch(pair, dtype):
-    start, theirs, ours = walk(dtype, *PAIRS[pair])
+def test_steps_match_torch(pair, dtype):
+    start, theirs, ours = train_both(dtype, *PAIRS[pair])
     for a, b, c in zip(ours, theirs, start, strict=True):
         assert_close(a, b.astype(np.float64), c, what=pair, steps=STEPS)
-        assert np.abs(a - c).min() > 0.01  # they did walk
+        assert np.abs(a - c).min() > 0.01  # the parameters have moved
 
 
 @pytest.mark.parametrize("kind", NORMS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("share", [0.5, 2.0])
-def test_clipped_step_matches_torch(kind, dtype, share):
-    """Below the norm and above it."""
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_clipped_step_matches_torch(kind, dtype, factor):
+    """Limits below and above the norm."""
     typical = {"2": 45.0, "1": 1500.0, "max": 2.0}[kind]
-    clip = (share * typical, NORMS[kind])
+    clip = (factor * typical, NORMS[kind])
     options = {"clip_norm": clip[0], "clip_norm_type": kind}
-    start, theirs, ours = walk(dtype, "SGD", {}, fastopt.SGD, options, clip)
+    start, theirs, ours = train_both(dtype, "SGD", {}, fastopt.SGD, options, clip)
     for a, b, c in zip(ours, theirs, start, strict=True):
         assert_close(a, b.astype(np.float64), c, what=kind, steps=STEPS)
 
@@ -134,7 +134,7 @@ def test_clip_grad_norm_matches_torch(kind, dtype):
     for tensor, g in zip(tensors, ours, strict=True):
         tensor.grad = torch.tensor(g)
     size = torch.nn.utils.clip_grad_norm_(tensors, 1.5, NORMS[kind])
-    # torch adds in the gradients' own type, in an order of its own: a rounding for each level of its tree.
+    # torch sums in the gradients' dtype and in another order: one rounding for each level of its tree.
     assert F.clip_grad_norm(ours, 1.5, norm_type=kind) == pytest.approx(
         float(size), rel=16 * float(np.finfo(dtype).eps)
     )
