@@ -1,4 +1,4 @@
-"""A generator hands each offset out once, and a checkpoint of it or of the layer resumes the exact masks."""
+"""A generator returns each offset once, and a checkpoint of it or of its layer resumes the exact masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def masks(layer, count):
     return [layer(np.ones(1000, np.float32)).astype(bool) for _ in range(count)]
 
 
-def test_offsets_count_up_and_the_key_is_the_seed():
+def test_offsets_count_up_and_key_of_stream_0_is_the_seed():
     generator = fastopt.Generator(2**64 - 1)
     assert [generator.next_offset() for _ in range(3)] == [0, 1, 2]
     assert (generator.offset, generator.key, generator.seed, generator.stream) == (
@@ -30,8 +30,8 @@ def test_offsets_count_up_and_the_key_is_the_seed():
     )
 
 
-def test_streams_have_keys_of_their_own():
-    """Mixed of seed and stream by Philox itself, as the docstring says."""
+def test_streams_have_distinct_keys_and_independent_masks():
+    """The key is computed from seed and stream by Philox, as the docstring says."""
     keys = {fastopt.Generator(seed, stream).key for seed in range(50) for stream in range(50)}
     assert len(keys) == 2500
     low, high, _, _ = F.philox4x32(seed=5, offset=3, index=2**64 - 1)
@@ -41,8 +41,8 @@ def test_streams_have_keys_of_their_own():
         assert abs(np.mean(a == b) - 0.5) < 0.08  # five standard deviations
 
 
-def test_a_stream_is_the_same_everywhere():
-    """Pinned: other keys would be other runs, and so a new major version."""
+def test_stream_keys_are_pinned():
+    """Other keys would give other results, and so require a new major version."""
     assert [hex(fastopt.Generator(7, stream).key) for stream in (0, 1, 2**64 - 1)] == [
         "0x7",
         "0xf70768022dc32cfd",
@@ -50,19 +50,19 @@ def test_a_stream_is_the_same_everywhere():
     ]
 
 
-def test_threads_never_share_an_offset():
-    generator, taken = fastopt.Generator(0), []
+def test_threads_draw_distinct_offsets():
+    generator, offsets = fastopt.Generator(0), []
 
     def take():
         mine = [generator.next_offset() for _ in range(5000)]
-        taken.extend(mine)
+        offsets.extend(mine)
 
     threads = [threading.Thread(target=take) for _ in range(4)]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
-    assert sorted(taken) == list(range(20_000))
+    assert sorted(offsets) == list(range(20_000))
 
 
 # ---- checkpoints ----
@@ -84,7 +84,7 @@ COPIES = {
 
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("stream", [0, 3])
-def test_a_copy_resumes_the_exact_masks(how, stream):
+def test_copies_resume_the_exact_masks(how, stream):
     layer = fastopt.Dropout(0.4, generator=fastopt.Generator(21, stream))
     masks(layer, 3)
     resumed = fastopt.Dropout(0.4, generator=COPIES[how](layer.generator))
@@ -95,7 +95,7 @@ def test_a_copy_resumes_the_exact_masks(how, stream):
 
 
 @pytest.mark.parametrize("how", ["pickle", "deepcopy"])
-def test_a_layer_is_copied_with_its_generator_and_between_its_two_calls(how):
+def test_copying_a_layer_between_forward_and_backward_copies_its_generator(how):
     layer = fastopt.Dropout(0.4, generator=21, channel_axis=1)
     x, dy = values((3, 4, 5)), values((3, 4, 5), seed=1)
     layer(x)
@@ -105,30 +105,30 @@ def test_a_layer_is_copied_with_its_generator_and_between_its_two_calls(how):
     np.testing.assert_array_equal(other(x), layer(x))
 
 
-GOOD = {"seed": 1, "stream": 2, "offset": 3}
+VALID_STATE = {"seed": 1, "stream": 2, "offset": 3}
 
 
 @pytest.mark.parametrize(
-    ("state", "kind", "says"),
+    ("state", "kind", "message"),
     [
         (None, TypeError, "state has type NoneType, expected a dict"),
         ({"seed": 1, "stream": 2}, ValueError, "state_dict has the keys"),
-        ({**GOOD, "more": 1}, ValueError, "state_dict has the keys"),
-        ({**GOOD, "seed": -1}, ValueError, "seed must lie in [0, 2**64), got -1"),
-        ({**GOOD, "stream": 2**64}, ValueError, "stream must lie in [0, 2**64), got"),
-        ({**GOOD, "offset": 1.5}, TypeError, "offset must be an integer, got 1.5"),
+        ({**VALID_STATE, "more": 1}, ValueError, "state_dict has the keys"),
+        ({**VALID_STATE, "seed": -1}, ValueError, "seed must lie in [0, 2**64), got -1"),
+        ({**VALID_STATE, "stream": 2**64}, ValueError, "stream must lie in [0, 2**64), got"),
+        ({**VALID_STATE, "offset": 1.5}, TypeError, "offset must be an integer, got 1.5"),
     ],
 )
-def test_a_bad_state_changes_nothing(state, kind, says):
+def test_invalid_state_is_rejected_and_changes_nothing(state, kind, message):
     generator = fastopt.Generator(5)
     generator.next_offset()
-    with pytest.raises(kind, match=re.escape(says)):
+    with pytest.raises(kind, match=re.escape(message)):
         generator.load_state_dict(state)
     assert generator.state_dict() == {"seed": 5, "stream": 0, "offset": 1}
 
 
 @pytest.mark.parametrize("arguments", [(-1,), (2**64,), (1, -1), (1, 2**64)])
-def test_numbers_beyond_64_bits_are_refused(arguments):
+def test_seed_or_stream_outside_uint64_raises(arguments):
     with pytest.raises(ValueError, match=r"(seed|stream) must lie in \[0, 2\*\*64\), got"):
         fastopt.Generator(*arguments)
     for kind in (1.5, "1", None):
@@ -136,7 +136,7 @@ def test_numbers_beyond_64_bits_are_refused(arguments):
             fastopt.Generator(kind)
 
 
-def test_an_exhausted_generator_does_not_start_again():
+def test_exhausted_generator_raises_instead_of_wrapping_around():
     generator = fastopt.Generator(1)
     generator.load_state_dict({"seed": 1, "stream": 0, "offset": 2**64 - 2})
     assert generator.next_offset() == 2**64 - 2

@@ -1,5 +1,5 @@
 """Initial weights: ranges, variances and distributions; the same values in every dtype, layout and library;
-each call takes one offset, a refused call none."""
+each call consumes one offset, and a rejected call consumes none."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def make(name, shape=(150, 250), seed=3, **options):
 
 @each_function
 @pytest.mark.parametrize("gain", [None, 0.5])
-def test_the_distribution_is_the_one_asked_for(name, gain):
-    """Kolmogorov's distance, and the variance to within four standard deviations."""
+def test_values_follow_the_requested_distribution(name, gain):
+    """Check the Kolmogorov distance, and the variance to within four standard deviations."""
     w = make(name, **({} if gain is None else {"gain": gain})).astype(np.float64).ravel()
     variance = VARIANCES[name](150, 250)
     if gain is not None:
@@ -48,7 +48,7 @@ def test_the_distribution_is_the_one_asked_for(name, gain):
 
 
 @each_function
-def test_dtypes_hold_the_same_values_each_rounded_once(name):
+def test_dtypes_round_the_same_float64_values(name):
     wide = make(name, dtype="float64")
     assert make(name).dtype == np.float32
     for dtype in (np.float16, np.float32):
@@ -81,8 +81,8 @@ def test_bfloat16_by_name_does_not_depend_on_imports():
 
 
 @each_function
-def test_layouts_and_windows_set_the_scale(name):
-    """5 x 5 x 3 inputs and 5 x 5 x 16 outputs in either order of axes."""
+def test_convolution_layouts_determine_the_scale(name):
+    """5 x 5 x 3 inputs and 5 x 5 x 16 outputs, with both orders of axes."""
     torch_like = make(name, (16, 3, 5, 5), layout="out_in", dtype="float64")
     keras_like = make(name, (5, 5, 3, 16), dtype="float64")
     flat = make(name, (75, 400), dtype="float64")
@@ -96,32 +96,32 @@ def test_fan_out():
 
 @each_function
 @each_library
-def test_libraries_get_the_same_values(name, library):
+def test_array_libraries_get_the_same_values(name, library):
     like = library.array(np.zeros(1))
     np.testing.assert_array_equal(library.host(make(name, (9, 5), like=like)), make(name, (9, 5)))
 
 
 @each_function
-def test_a_seed_stands_for_a_new_generator(name):
+def test_seed_is_accepted_as_generator(name):
     found = getattr(init, name)((3, 4), generator=np.int64(3))
     np.testing.assert_array_equal(found, make(name, (3, 4), seed=3))
 
 
 @each_function
-def test_a_shape_may_be_an_iterator(name):
+def test_shape_may_be_an_iterator(name):
     np.testing.assert_array_equal(make(name, iter((3, 4))), make(name, (3, 4)))
 
 
 @each_function
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_numpys_error_settings_do_not_matter(name, dtype):
+def test_numpy_errstate_does_not_change_the_result(name, dtype):
     expected = make(name, (500, 400), dtype=dtype)
     with np.errstate(all="raise"):
         found = make(name, (500, 400), dtype=dtype)
     np.testing.assert_array_equal(found, expected)
 
 
-def test_every_call_takes_one_offset():
+def test_each_call_consumes_one_offset():
     generator = fastopt.Generator(1)
     a, b = (init.he_normal((3, 4), generator=generator) for _ in range(2))
     assert generator.offset == 2
@@ -131,12 +131,12 @@ def test_every_call_takes_one_offset():
     np.testing.assert_array_equal(init.he_normal((3, 4), generator=resumed), b)
 
 
-def test_streams_of_a_generator_have_values_of_their_own():
+def test_streams_of_a_generator_give_distinct_values():
     one, other = (init.he_normal((3, 4), generator=fastopt.Generator(1, stream=s)) for s in (0, 1))
     assert not np.isin(one, other).any()
 
 
-def test_the_bits_are_those_of_the_generator():
+def test_values_are_computed_from_philox_words():
     """Element 5 is the upper 52 bits of words 2 and 3 of block 2, at the key and the offset."""
     words = fastopt.functional.philox4x32(seed=9, offset=0, index=2)
     u = ((words[3] << 32 | words[2]) // 2**12 + 0.5) / 2**52
@@ -151,18 +151,18 @@ def test_empty_arrays(name, shape):
     assert make(name, shape).shape == shape
 
 
-def test_gains_are_torchs(torch):
+def test_gains_match_torch(torch):
     for name in ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"):
         assert init.gain(name) == pytest.approx(torch.nn.init.calculate_gain(name), rel=1e-15)
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (16, 3, 5, 5), (4, 6, 3)])
-def test_fans_are_torchs(torch, shape):
+def test_fans_match_torch(torch, shape):
     expected = torch.nn.init._calculate_fan_in_and_fan_out(torch.empty(shape))
     assert init.fans(shape, layout="out_in") == expected
 
 
-REFUSED = {
+INVALID = {
     "one axis": ({"shape": (3,)}, ValueError, r"shape is \(3,\), expected two axes"),
     "a size": ({"shape": (3, -1)}, ValueError, r"shape\[1\] must be 0 or more, got -1"),
     "a layout": (
@@ -186,7 +186,7 @@ REFUSED = {
         TypeError,
         "generator has type Generator, expected fastopt.Generator or an integer seed",
     ),
-    "a switch for a seed": (
+    "a bool as seed": (
         {"generator": True},
         TypeError,
         "generator has type bool, expected fastopt.Generator or an integer seed",
@@ -195,15 +195,15 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("options", "kind", "says"), REFUSED.values(), ids=REFUSED)
-def test_a_refused_call_takes_no_offset(options, kind, says):
+@pytest.mark.parametrize(("options", "kind", "message"), INVALID.values(), ids=INVALID)
+def test_rejected_call_consumes_no_offset(options, kind, message):
     generator = fastopt.Generator(1)
-    with pytest.raises(kind, match="^" + says):
+    with pytest.raises(kind, match="^" + message):
         init.he_normal(**{"shape": (3, 4), "generator": generator, **options})
     assert generator.offset == 0
 
 
-def test_an_array_that_its_library_does_not_make_takes_no_offset(monkeypatch):
+def test_failed_allocation_consumes_no_offset(monkeypatch):
     def no_memory(values, template):
         raise MemoryError
 
@@ -214,14 +214,14 @@ def test_an_array_that_its_library_does_not_make_takes_no_offset(monkeypatch):
     assert generator.offset == 0
 
 
-def test_an_unknown_nonlinearity():
+def test_unknown_nonlinearity_raises():
     with pytest.raises(ValueError, match=r"^nonlinearity must be one of 'linear', .*, got 'gelu'"):
         init.gain("gelu")
 
 
 @each_function
-def test_the_values_are_pinned(name):
-    """They are the same on every machine: a change here changes the results of every user."""
+def test_values_are_pinned(name):
+    """The values are the same on every machine. A change here changes every user's results."""
     pins = {
         "xavier_uniform": ["-0x1.039c60p-1", "-0x1.d31862p-1", "0x1.26fc9ap-2"],
         "xavier_normal": ["-0x1.8fb258p-2", "-0x1.bf487cp-1", "0x1.b2f166p-3"],

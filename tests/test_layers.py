@@ -1,4 +1,5 @@
-"""The Dropout layer: another mask every time, the same one in backward, none in evaluation, nothing kept."""
+"""The Dropout layer: a new mask in every forward pass, the same one in its backward pass, none in evaluation
+mode, and no arrays kept."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("training", [True, False])
-def test_a_layer_is_its_functions_with_its_generators_numbers(options, training):
+def test_layer_matches_the_functions_with_its_generators_offsets(options, training):
     layer = fastopt.Dropout(0.3, generator=fastopt.Generator(5, stream=2), **OPTIONS[options])
     layer.train() if training else layer.eval()
     x, residual, bias, dy = (
@@ -47,7 +48,7 @@ def test_a_layer_is_its_functions_with_its_generators_numbers(options, training)
         layer.training = training
 
 
-def test_evaluation_takes_no_numbers():
+def test_eval_mode_consumes_no_offset():
     layer, twin = (fastopt.Dropout(0.3, generator=5) for _ in range(2))
     x = values(100)
     layer.eval()(x)
@@ -55,33 +56,33 @@ def test_evaluation_takes_no_numbers():
 
 
 @pytest.mark.parametrize(
-    ("call", "kind", "says"),
+    ("call", "kind", "message"),
     [
         (lambda layer: layer([1.0]), TypeError, "x has type list"),
         (lambda layer: layer(np.ones(3), out=np.ones(4)), ValueError, "out has shape"),
         (lambda layer: layer(np.ones(3), bias=np.ones(2)), ValueError, "bias has shape"),
     ],
 )
-def test_a_refused_call_takes_no_numbers(call, kind, says):
+def test_rejected_call_consumes_no_offset(call, kind, message):
     layer, twin = (fastopt.Dropout(0.3, generator=5) for _ in range(2))
-    with pytest.raises(kind, match=says):
+    with pytest.raises(kind, match=message):
         call(layer)
     assert layer.generator.offset == 0
     x = values(100)
     assert bits(layer(x)) == bits(twin(x))
 
 
-def test_a_refused_call_takes_no_numbers_from_whoever_shares_the_generator():
-    """Who drew while it was being refused keeps what they had."""
+def test_rejected_call_keeps_offsets_that_others_drew_meanwhile():
+    """An offset drawn elsewhere while the call is being rejected is not returned again."""
     layer, drawn = fastopt.Dropout(generator=5), []
 
-    class Sly:
+    class DrawsThenFails:
         def __dlpack__(self, **_):
             drawn.append(layer.generator.next_offset())
             raise TypeError("none")
 
     with pytest.raises(TypeError, match="x cannot be read"):
-        layer(Sly())
+        layer(DrawsThenFails())
     assert layer.generator.next_offset() == drawn[-1] + 1
 
 
@@ -94,7 +95,7 @@ def test_train_and_eval_return_the_layer():
     assert layer.training
 
 
-def test_layers_share_a_generator_and_no_mask():
+def test_layers_sharing_a_generator_have_distinct_masks():
     generator = fastopt.Generator(3)
     one, two = fastopt.Dropout(generator=generator), fastopt.Dropout(generator=generator)
     x = np.ones(1000)
@@ -103,7 +104,7 @@ def test_layers_share_a_generator_and_no_mask():
     assert generator.offset == 4
 
 
-def test_without_a_generator_the_seed_can_be_read_and_kept():
+def test_default_seed_is_readable_and_reproduces_the_masks():
     one, two = fastopt.Dropout(), fastopt.Dropout()
     assert one.generator.seed != two.generator.seed
     again = fastopt.Dropout(generator=one.generator.seed)
@@ -111,20 +112,20 @@ def test_without_a_generator_the_seed_can_be_read_and_kept():
     assert bits(again(x)) == bits(one(x))
 
 
-def test_backward_needs_a_forward_each_time():
+def test_backward_without_its_own_forward_raises():
     layer = fastopt.Dropout(generator=1)
-    says = (
+    message = (
         "Dropout.backward called without a preceding forward; each backward needs a forward of its own"
     )
-    with pytest.raises(RuntimeError, match=says):
+    with pytest.raises(RuntimeError, match=message):
         layer.backward(values(3))
     layer(values(3))
     layer.backward(values(3))
-    with pytest.raises(RuntimeError, match=says):
+    with pytest.raises(RuntimeError, match=message):
         layer.backward(values(3))
 
 
-def test_after_a_refused_backward_there_is_a_right_one():
+def test_backward_can_be_repeated_after_a_rejected_call():
     layer = fastopt.Dropout(generator=1)
     x = values((3, 4))
     layer(x)
@@ -146,14 +147,14 @@ def test_a_layer_keeps_no_array():
 
 
 @pytest.mark.parametrize("generator", ["seed", 1.5, b"seed", True], ids=repr)
-def test_what_is_no_generator_is_refused(generator):
+def test_invalid_generator_raises(generator):
     with pytest.raises(
         TypeError, match=r"^generator must be a fastopt\.Generator or an integer seed, got"
     ):
         fastopt.Dropout(generator=generator)
 
 
-def test_a_layer_says_what_it_is():
+def test_repr_shows_generator_and_changed_options():
     assert (
         repr(fastopt.Dropout(0.1, generator=3))
         == "Dropout(0.1, generator=Generator(3, stream=0, offset=0))"
@@ -163,24 +164,24 @@ def test_a_layer_says_what_it_is():
     assert "scaling='test_time'" in repr(fastopt.Dropout(scaling="test_time"))
 
 
-def test_channels_are_dropped_whole():
+def test_channel_axis_drops_whole_channels():
     y = fastopt.Dropout(0.5, generator=1, channel_axis=1)(np.ones((4, 3, 50), np.float32))
     assert (y == y[..., :1]).all()
     assert 0 < (y == 0).sum() < y.size
 
 
 @pytest.mark.parametrize("axis", [0, 64, -65, 2**100])
-def test_a_channel_axis_that_no_array_has_is_refused_at_once(axis):
+def test_constructor_rejects_impossible_channel_axis(axis):
     with pytest.raises(ValueError, match=r"^channel_axis must be an axis other than 0, the batch, in "):
         fastopt.Dropout(0.5, channel_axis=axis)
 
 
-def test_a_seed_out_of_range_is_named_as_the_generator():
+def test_seed_out_of_range_is_reported_as_generator():
     with pytest.raises(ValueError, match=r"^generator must lie in \[0, 2\*\*64\), got -1$"):
         fastopt.Dropout(generator=-1)
 
 
-def test_train_takes_the_mode():
+def test_train_accepts_a_mode():
     layer = fastopt.Dropout(0.5)
     assert layer.train(False) is layer
     assert not layer.training

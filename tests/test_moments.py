@@ -1,5 +1,5 @@
-"""The statistics of a batch: right to rounding whatever the mean, finite and never negative for finite values,
-and summed in one fixed tree."""
+"""Batch statistics: exact to rounding for any mean, finite and never negative for finite values, and summed in
+one fixed tree."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYOUTS = {"planes": False, "rows": True}
 
 
 def columns(values: np.ndarray, rows: bool) -> np.ndarray:
-    """Three channels of the same values, side by side or one after the other."""
+    """Return three channels with the same values, interleaved (rows) or one after the other (planes)."""
     return np.repeat(values[:, None], 3, 1) if rows else np.repeat(values[None, None], 3, 1)
 
 
@@ -35,15 +35,15 @@ def moments_of(values: np.ndarray, rows: bool) -> tuple[float, float]:
 
 
 def exact(values: np.ndarray) -> tuple[float, float]:
-    """Without rounding until the end."""
+    """Return mean and sum of squared deviations, rounded only at the end."""
     terms = [Fraction(float(v)) for v in values]
     mean = sum(terms) / len(terms)
     return float(mean), float(sum((t - mean) ** 2 for t in terms))
 
 
-# ---- right to rounding ----
+# ---- accuracy ----
 
-# Fifty powers of ten: from squares that a float32 could not hold to those that it would lose.
+# Fifty powers of ten: from values whose squares overflow float32 to values whose squares underflow.
 SPREADS = [(0.0, 1.0), (1e4, 1.0), (-1e6, 1.0), (1e30, 1e29), (1e30, 1e24), (1e-20, 1e-22), (3.0, 0.0)]
 
 
@@ -55,16 +55,16 @@ def test_moments_against_exact_sums(count, mean, std, dtype, layout, isa):
     values = (mean + std * np.random.default_rng(5).standard_normal(count)).astype(dtype)
     mu, m2 = moments_of(values, LAYOUTS[layout])
     true_mu, true_m2 = exact(values)
-    # A value passes through at most 300 additions, about a value of its own block. The blocks' means are
-    # doubles: what they lose of a large mean comes back when they are compared.
+    # A value goes through at most 300 additions, taken about a value of its own block. The means of the blocks
+    # are doubles: their rounding errors, relative to a large mean, enter when blocks are joined.
     reach = float(np.abs(values.astype(np.float64) - values[0]).max())
     assert mu == pytest.approx(true_mu, rel=EPS, abs=300 * EPS * reach)
     assert m2 == pytest.approx(true_m2, rel=1200 * EPS, abs=count * reach * EPS * abs(true_mu))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_large_mean_costs_float32_no_digit(layout):
-    """The mean of squares less the square of the mean is 0.0 here, or negative."""
+def test_large_mean_keeps_float32_precision(layout):
+    """The mean of squares minus the square of the mean would be 0.0 or negative here."""
     values = np.float32(1e4) + np.random.default_rng(7).standard_normal(20_000).astype(np.float32)
     _, m2 = moments_of(values, LAYOUTS[layout])
     variance = exact(values)[1] / len(values)
@@ -74,7 +74,7 @@ def test_a_large_mean_costs_float32_no_digit(layout):
 
 # ---- finite and never negative ----
 
-HARD = {
+HARD_VALUES = {
     "constant": lambda n: np.full(n, 0.1),
     "constant, huge": lambda n: np.full(n, -3e38),
     "constant, tiny": lambda n: np.full(n, 1e-45),
@@ -84,35 +84,35 @@ HARD = {
     "outlier first": lambda n: np.where(np.arange(n) % PLANE_BLOCK == 0, 1e8, 1.0),
     "outlier first of a block of rows": lambda n: np.where(np.arange(n) % ROW_BLOCK == 0, 1e8, 1.0),
     "outlier last": lambda n: np.where(np.arange(n) == n - 1, 1e30, 1e-30),
-    "either sign": lambda n: np.where(np.arange(n) % 2, 1e30, -1e30),
+    "alternating sign": lambda n: np.where(np.arange(n) % 2, 1e30, -1e30),
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("count", [1, 2, 127, 4097, 9000])
-@pytest.mark.parametrize("what", HARD)
+@pytest.mark.parametrize("what", HARD_VALUES)
 def test_finite_values_have_finite_moments(what, count, dtype, layout):
-    values = HARD[what](count).astype(dtype)
+    values = HARD_VALUES[what](count).astype(dtype)
     mu, m2 = moments_of(values, LAYOUTS[layout])
     true_mu, true_m2 = exact(values)
     assert values.min() <= mu <= values.max() or mu == pytest.approx(true_mu, rel=2 * EPS)
     assert 0.0 <= m2 < math.inf
     assert m2 == 0.0 or not what.startswith("constant")
-    # About an outlier, the deviations of the rest cancel: what is left is a rounding of its square.
+    # Relative to an outlier, the deviations of the others cancel, which leaves a rounding error of its square.
     farthest = float(np.abs(values.astype(np.float64) - true_mu).max())
     assert m2 == pytest.approx(true_m2, rel=1200 * EPS, abs=1200 * EPS * count * farthest**2)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("count", [2, 200, 5000])
-def test_doubles_whose_squares_overflow_have_no_nan(count, layout):
+def test_float64_values_whose_squares_overflow_give_no_nan(count, layout):
     values = np.where(np.arange(count) % 2, 1e200, -3e200)
     mu, m2 = moments_of(values, LAYOUTS[layout])
     assert mu == pytest.approx(-1e200)
     assert m2 == math.inf
     y, saved = F.batch_norm_forward(columns(values, LAYOUTS[layout]))
-    assert not y.any()  # as its formula has it: divided by infinity
+    assert not y.any()  # by the formula: divided by infinity
     assert not np.isnan(F.batch_norm_backward(np.ones_like(y), saved).dx).any()
 
 
@@ -121,18 +121,18 @@ def test_doubles_whose_squares_overflow_have_no_nan(count, layout):
     values=st.lists(st.floats(-1e150, 1e150), min_size=1, max_size=300),
     layout=st.sampled_from(list(LAYOUTS)),
 )
-def test_any_doubles_have_a_variance(values, layout):
+def test_variance_of_any_float64_values_is_finite(values, layout):
     mu, m2 = moments_of(np.array(values), LAYOUTS[layout])
     assert math.isfinite(mu)
     assert 0.0 <= m2 < math.inf
 
 
-# ---- the tree ----
+# ---- the reduction tree ----
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_moments_are_joined_in_the_tree(form, dtype, isa):
+def test_moments_follow_the_reduction_tree(form, dtype, isa):
     rng = np.random.default_rng(11)
     x = form.place((3 + rng.standard_normal(form.shape)).astype(DTYPES[dtype]))
     found = F.batch_norm_moments(x, axis=form.axis)
@@ -145,7 +145,7 @@ def test_moments_are_joined_in_the_tree(form, dtype, isa):
 
 
 def is_rows(x: np.ndarray, form) -> bool:
-    """Whether the next element in memory is another channel's."""
+    """Return whether the next element in memory belongs to another channel."""
     others = [s for d, s in enumerate(x.strides) if x.shape[d] > 1 and d != form.axis % x.ndim]
     return form.channels > 1 and x.strides[form.axis] < min(others, default=math.inf)
 
@@ -155,7 +155,7 @@ COUNTS = [15, 16, 17, 127, 128, 129, 257, 4095, 4096, 4097, 3 * 4096 + 57, 11 * 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("count", COUNTS)
-def test_any_count_is_joined_in_the_tree(count, layout, isa):
+def test_any_count_follows_the_reduction_tree(count, layout, isa):
     rows = LAYOUTS[layout]
     values = np.array(pinned_values(count))
     found = moments_of(values, rows)
@@ -166,8 +166,8 @@ def pinned_values(count: int) -> list[float]:
     return [1.0 / (1 + i * 7919 % 10007) for i in range(count)]
 
 
-# Of many that were tried these tell the tree from its likes: lanes joined with their neighbours, 8 or 32
-# lanes, blocks half or twice as long or in no quarters, blocks joined one after the other or in halves.
+# Of many lengths tried, these distinguish the tree from similar ones: lanes joined with their neighbors, 8 or
+# 32 lanes, blocks half or twice as long or not in quarters, blocks joined sequentially or in halves.
 PINNED = {
     ("planes", 128): ("0x1.1440c6f31d580p-7", "0x1.fb9fd97851700p-1"),
     ("planes", 3021): ("0x1.201aa151ce000p-10", "0x1.0e37792488000p+0"),
@@ -182,8 +182,8 @@ PINNED = {
 
 
 @pytest.mark.parametrize(("layout", "count"), PINNED)
-def test_the_tree_is_pinned(layout, count, isa):
-    """Another order of additions is another result: a new major version."""
+def test_reduction_tree_is_pinned(layout, count, isa):
+    """A different order of additions gives different results, and so requires a new major version."""
     mu, m2 = moments_of(np.array(pinned_values(count)), LAYOUTS[layout])
     assert (mu.hex(), m2.hex()) == PINNED[layout, count]
 
@@ -199,7 +199,8 @@ def test_parts_are_joined_in_a_tree_over_their_index(layout):
     moments = [F.batch_norm_moments(columns(p, rows)) for p in parts]
     joined = F.batch_norm_join(moments)
     nodes = [(m.mean[0], m.m2[0], m.n) for m in moments]
-    first, second = reductions.join_moments(*nodes[:2]), nodes[2]  # nothing joins nothing to the third
+    first = reductions.join_moments(*nodes[:2])
+    second = nodes[2]  # joining it with the empty fourth part changes nothing
     mean, m2, count = reductions.join_moments(reductions.join_moments(first, second), nodes[4])
     assert (joined.mean[0], joined.m2[0], joined.n) == (mean, m2, count)
     mu, deviations = exact(np.concatenate(parts))
@@ -209,7 +210,7 @@ def test_parts_are_joined_in_a_tree_over_their_index(layout):
 
 @pytest.mark.parametrize("rows", [1, 4])
 def test_parts_cut_at_whole_subtrees_give_the_bits_of_the_whole(rows):
-    """A cut after a power of two of blocks is a cut between subtrees."""
+    """A cut after a power-of-two number of blocks lies between subtrees."""
     x = np.random.default_rng(17).standard_normal((6 * ROW_BLOCK * rows + 5, 3))
     cut = 4 * ROW_BLOCK * rows
     joined = F.batch_norm_join([F.batch_norm_moments(x[:cut]), F.batch_norm_moments(x[cut:])])
@@ -219,7 +220,7 @@ def test_parts_cut_at_whole_subtrees_give_the_bits_of_the_whole(rows):
     np.testing.assert_array_equal(joined.m2, whole.m2)
 
 
-def test_nothing_has_moments_of_zero():
+def test_moments_of_empty_arrays_are_zero():
     for shape in ((0, 3), (2, 3, 0), (0, 3, 4)):
         found = F.batch_norm_moments(np.zeros(shape, np.float32))
         assert (found.n, found.mean.tolist(), found.m2.tolist()) == (0.0, [0.0] * 3, [0.0] * 3)
@@ -232,7 +233,7 @@ def test_nothing_has_moments_of_zero():
     assert F.batch_norm_moments(np.zeros((4, 0))).mean.shape == (0,)
 
 
-def test_joining_writes_to_no_part():
+def test_join_does_not_modify_its_inputs():
     parts = [F.batch_norm_moments(np.random.default_rng(s).standard_normal((5, 3))) for s in (1, 2)]
     before = [p.mean.tobytes() + p.m2.tobytes() for p in parts]
     F.batch_norm_join(parts)
@@ -240,7 +241,7 @@ def test_joining_writes_to_no_part():
 
 
 def test_statistics_may_be_columns_of_a_larger_array():
-    """As they are after an all-reduce of one packed array."""
+    """This is their layout after an all-reduce of one packed array."""
     x = np.random.default_rng(19).standard_normal((6, 4))
     m = F.batch_norm_moments(x)
     packed = np.stack([m.mean, m.m2], 1)
@@ -259,7 +260,7 @@ def test_statistics_may_be_columns_of_a_larger_array():
 @pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1])
 def test_more_than_2_to_the_31_elements(axis, machine):
-    """4.3 GB of float16: the last values lie beyond what 32 bits can count."""
+    """4.3 GB of float16: the last values have indices beyond the range of 32 bits."""
     n = 2**31 + 3 * PLANE_BLOCK + 5
     x = np.zeros((1, n) if axis == 0 else (n, 1), np.float16)
     x.flat[-3:] = 3.0

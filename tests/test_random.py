@@ -1,5 +1,5 @@
-"""Random numbers by address, and the elementary functions that shape them: known answers, what each number
-depends on, distributions, and accuracy against the platform's libm."""
+"""Counter-based random numbers and the elementary functions that transform them: known answers, what each
+number depends on, distributions, and accuracy against the platform's libm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KNOWN = [
 
 
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
-def test_philox_gives_the_known_answers(counter, key, words):
+def test_philox_known_answers(counter, key, words):
     c0, c1, c2, c3 = counter
     block = np.array([c3 << 32 | c2], np.uint64)
     found = _random.philox(key[1] << 32 | key[0], c1 << 32 | c0, block)
@@ -35,7 +35,7 @@ def test_philox_gives_the_known_answers(counter, key, words):
 
 @pytest.mark.parametrize("seed", [0, 5, 2**64 - 1])
 @pytest.mark.parametrize("offset", [0, 7, 2**48, 2**64 - 1])
-def test_philox_is_the_compiled_one(seed, offset):
+def test_philox_matches_the_compiled_version(seed, offset):
     blocks = [0, 1, 2**31, 2**32 + 5, 2**64 - 1]
     found = _random.philox(seed, offset, np.array(blocks, np.uint64))
     for i, block in enumerate(blocks):
@@ -43,7 +43,7 @@ def test_philox_is_the_compiled_one(seed, offset):
         assert tuple(int(word[i]) for word in found) == expected
 
 
-def test_a_number_depends_on_its_address_alone():
+def test_number_depends_only_on_seed_offset_row_and_index():
     whole = _random.bits(5, 9, [0, 3, 2**32 - 1], 11)
     for i, row in enumerate([0, 3, 2**32 - 1]):
         for n in (1, 2, 7):
@@ -53,20 +53,20 @@ def test_a_number_depends_on_its_address_alone():
         assert not np.isin(other, whole[0]).any()
 
 
-def test_streams_and_epochs_are_apart():
+def test_streams_and_epochs_have_distinct_offsets():
     offsets = [_random.stream(name, epoch) for name in _random.STREAMS for epoch in (0, 1, 2**48 - 1)]
     assert len(set(offsets)) == len(offsets)
     assert all(2**48 <= offset < 2**64 for offset in offsets)
 
 
-def test_uniform_numbers_lie_between_the_ends_and_are_exact(monkeypatch):
+def test_uniform_numbers_are_exact_and_exclude_0_and_1(monkeypatch):
     for bits, expected in ((0, 2.0**-53), (2**64 - 1, 1.0 - 2.0**-53), (2**63, 0.5 + 2.0**-53)):
         monkeypatch.setattr(_random, "bits", lambda *a, bits=bits: np.array([[bits]], np.uint64))
         assert _random.uniforms(0, 0, [0], 1).item() == expected
 
 
 def test_uniform_numbers_are_uniform():
-    """Pearson's chi-squared over 256 cells: mean 255, deviation 22.6; and neighbours do not go together."""
+    """Pearson's chi-squared over 256 cells has mean 255 and deviation 22.6; neighbors are uncorrelated."""
     u = _random.uniforms(1, 2, [0], 2**16)[0]
     counts = np.bincount((u * 256).astype(int), minlength=256)
     assert abs(((counts - 256) ** 2 / 256).sum() - 255) < 4 * 22.6
@@ -74,7 +74,7 @@ def test_uniform_numbers_are_uniform():
 
 
 def test_normal_numbers_are_normal():
-    """The largest distance between the distributions, Kolmogorov's: 1.95 / sqrt(n) is passed by 1 in 1000."""
+    """The Kolmogorov distance between the distributions exceeds 1.95 / sqrt(n) in 1 of 1000 samples."""
     z = np.sort(_random.normals(1, 2, [0], 2**14)[0])
     expected = [NormalDist().cdf(x) for x in z]
     assert np.abs(expected - np.linspace(0, 1, len(z))).max() < 1.95 / 2**7
@@ -84,7 +84,7 @@ def test_normal_numbers_are_normal():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 @pytest.mark.parametrize(("kind", "size"), [("normal", 8.3), ("uniform", 1.0)])
-def test_filling_by_parts_is_filling_at_once(kind, size, dtype, monkeypatch):
+def test_fill_result_does_not_depend_on_the_part_size(kind, size, dtype, monkeypatch):
     arrays = []
     for part in (2**14, 2, 10):
         monkeypatch.setattr(_random, "PART", part)
@@ -107,7 +107,7 @@ FUNCTIONS = {
         DRAWN.uniform(1e-9, 1 - 1e-9, 2000),
         8,
     ),
-    "its tail": (
+    "normal quantile in its tail": (
         _ieee_math.normal_quantile,
         NormalDist().inv_cdf,
         np.exp(DRAWN.uniform(-37, -0.7, 2000)),
@@ -117,7 +117,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize(("ours", "theirs", "x", "ulps"), FUNCTIONS.values(), ids=FUNCTIONS)
-def test_functions_are_good_to_a_few_ulps(ours, theirs, x, ulps):
+def test_functions_are_accurate_to_a_few_ulps(ours, theirs, x, ulps):
     expected = np.array([theirs(float(v)) for v in x])
     assert (np.abs(ours(x) - expected) <= ulps * np.spacing(np.abs(expected))).all()
 
@@ -127,7 +127,7 @@ def test_normal_quantile_is_symmetric():
     np.testing.assert_array_equal(_ieee_math.normal_quantile(1 - u), -_ieee_math.normal_quantile(u))
 
 
-def test_cosine_and_sine():
+def test_cos_pi_and_sin_pi():
     t = DRAWN.uniform(-3, 3, 2000)
     np.testing.assert_allclose(_ieee_math.cos_pi(t), np.cos(np.pi * t), rtol=0, atol=2e-15)
     np.testing.assert_allclose(_ieee_math.sin_pi(t), np.sin(np.pi * t), rtol=0, atol=2e-15)
@@ -135,7 +135,7 @@ def test_cosine_and_sine():
     assert [float(_ieee_math.sin_pi(q / 2)) for q in range(-2, 3)] == [0, -1, 0, 1, 0]
 
 
-def test_exp_of_very_little_is_0():
+def test_exp_of_a_large_negative_number_is_zero():
     assert _ieee_math.exp(np.array([-1e9]))[0] == 0
 
 
@@ -148,14 +148,14 @@ def test_power(base, exponent):
 
 @pytest.mark.parametrize("base", [0.9, 0.999, 0.999999, 1.0001])
 @pytest.mark.parametrize("exponent", [10, 1000, 10**6])
-def test_a_power_is_off_by_fewer_units_than_its_exponent(base, exponent):
+def test_power_error_is_below_its_exponent_in_ulps(base, exponent):
     with localcontext(Context(prec=50)):
         exact = Decimal(base) ** exponent
         off = abs(Decimal(_ieee_math.power(base, exponent)) - exact)
     assert off < exponent * Decimal(math.ulp(float(exact)))
 
 
-def test_rounding_to_zero_or_subnormal_numbers_raises_nothing():
+def test_underflow_raises_no_floating_point_error():
     with np.errstate(all="raise"):
         part = np.empty(2000, np.float16)
         _random.fill(part, "normal", 1e-6, 0, 0)

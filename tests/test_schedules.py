@@ -1,5 +1,5 @@
-"""Learning rates: against the formula in plain Python, against torch where the convention is torch's, at the
-ends; printed, compared, pickled; and the one that has state, resumed."""
+"""Schedules: compared with the formula in plain Python and with torch where torch has the same convention, at
+the ends, with repr, equality and pickle; and ReduceOnPlateau, which has state, resumed."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ FORMULAS = {
         s.Cosine(0.3, 10, restarts=True),
         lambda t: 0.3 * (1 + math.cos(PI * (t % 10) / 10)) / 2,
     ),
-    "cosine, restarted later and later": (
+    "cosine, restarted with growing cycles": (
         s.Cosine(0.3, 5, restarts=True, growth=2),
-        lambda t: 0.3 * (1 + math.cos(PI * growing(t, 5))) / 2,
+        lambda t: 0.3 * (1 + math.cos(PI * position_in_cycle(t, 5))) / 2,
     ),
     "warm-up": (
         s.Warmup(10, s.Exponential(0.3, 0.5), start=0.1),
         lambda t: 0.1 + 0.2 * t / 10 if t < 10 else 0.3 * 0.5 ** (t - 10),
     ),
-    "warm-up to one's own": (s.Warmup(4, lambda t: 1.0 + t), lambda t: t / 4 if t < 4 else t - 3.0),
+    "warm-up to a function": (s.Warmup(4, lambda t: 1.0 + t), lambda t: t / 4 if t < 4 else t - 3.0),
 }
 
 
-def growing(t, length):
-    """Position of t in its wave; each wave is twice as long as the one before."""
+def position_in_cycle(t, length):
+    """Return the position of t in its cycle, from 0 to 1; each cycle is twice as long as the one before."""
     k = int(math.log2(t / length + 1))
     return (t - length * (2**k - 1)) / (length * 2**k)
 
 
 @pytest.mark.parametrize(("schedule", "formula"), FORMULAS.values(), ids=FORMULAS)
-def test_the_formula(schedule, formula):
+def test_schedule_matches_its_formula(schedule, formula):
     for t in range(40):
         assert schedule(t) == pytest.approx(formula(t), rel=1e-13, abs=1e-16)
         assert type(schedule(t)) is float
 
 
-def test_ends_are_exact():
+def test_first_and_last_values_are_exact():
     for schedule in (s.Cosine(0.3, 7, end=0.1), s.Polynomial(0.3, 7, end=0.1, power=0.5)):
         assert (schedule(0), schedule(7), schedule(10**15)) == (0.3, 0.1, 0.1)
     assert s.Cosine(0.3, 7, restarts=True)(7 * 10**12) == 0.3
@@ -70,7 +70,7 @@ def test_ends_are_exact():
 
 @pytest.mark.parametrize("lr", [0.01, 0.03, 0.1, 0.3])
 @pytest.mark.parametrize("end", [1e-3, 3e-3, 1e-6, 0.07, 1.0])
-def test_the_first_rate_is_exact(lr, end):
+def test_first_learning_rate_is_exact(lr, end):
     assert s.Polynomial(lr, 100, end=end)(0) == lr
     assert s.Cosine(lr, 100, end=end)(0) == lr
     assert s.Cosine(lr, 100, end=end, restarts=True)(300) == lr
@@ -82,11 +82,11 @@ def test_the_first_rate_is_exact(lr, end):
     [s.Step(0.0, every=1, factor=2.0), s.Exponential(0.0, 3.0), s.MultiStep(0.0, range(2000), 2.0)],
     ids=lambda schedule: type(schedule).__name__,
 )
-def test_a_rate_of_0_stays_0_where_the_factor_overflows(schedule):
+def test_learning_rate_of_zero_stays_zero_if_the_factor_overflows(schedule):
     assert schedule(2000) == 0.0
 
 
-TORCHS = {
+TORCH_EQUIVALENTS = {
     "StepLR": (s.Step(1.0, 3, 0.5), {"step_size": 3, "gamma": 0.5}),
     "MultiStepLR": (s.MultiStep(1.0, (2, 5), 0.5), {"milestones": [2, 5], "gamma": 0.5}),
     "ExponentialLR": (s.Exponential(1.0, 0.8), {"gamma": 0.8}),
@@ -111,9 +111,9 @@ TORCHS = {
 }
 
 
-@pytest.mark.parametrize("name", TORCHS)
-def test_torchs_conventions(torch, name):
-    ours, options = TORCHS[name]
+@pytest.mark.parametrize("name", TORCH_EQUIVALENTS)
+def test_schedules_match_torch(torch, name):
+    ours, options = TORCH_EQUIVALENTS[name]
     opt = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0)
     theirs = getattr(torch.optim.lr_scheduler, name.partition(",")[0])(opt, **options)
     for t in range(20):
@@ -123,14 +123,16 @@ def test_torchs_conventions(torch, name):
             theirs.step()
 
 
-def test_one_cycle_keeps_its_last_rate():
+def test_one_cycle_keeps_its_last_value():
     cycle = s.OneCycle(1.0, 10, end_div=10)
     assert cycle(9) == cycle(100) == 1 / 25 / 10
-    assert s.OneCycle(1.0, 2, warmup=0.1)(0) == 1.0  # too short to rise
+    assert s.OneCycle(1.0, 2, warmup=0.1)(0) == 1.0  # too short for a warm-up
 
 
-@pytest.mark.parametrize("schedule", [v[0] for k, v in FORMULAS.items() if "own" not in k])
-def test_schedules_print_compare_and_pickle(schedule):
+@pytest.mark.parametrize(
+    "schedule", [v[0] for k, v in FORMULAS.items() if k != "warm-up to a function"]
+)
+def test_schedules_support_repr_equality_hash_and_pickle(schedule):
     twin = pickle.loads(pickle.dumps(schedule))
     assert twin == schedule == eval(repr(schedule), vars(s))
     assert hash(twin) == hash(schedule)
@@ -138,7 +140,7 @@ def test_schedules_print_compare_and_pickle(schedule):
         schedule.lr = 1.0
 
 
-NUMPYS = {
+NUMPY_ARGUMENTS = {
     "step": lambda i, f: s.Step(f(0.1), every=i(10), factor=f(0.5)),
     "multi-step": lambda i, f: s.MultiStep(f(0.1), [i(10), i(200)], factor=f(0.5)),
     "exponential": lambda i, f: s.Exponential(f(0.1), f(0.5), every=i(10)),
@@ -149,14 +151,14 @@ NUMPYS = {
 }
 
 
-@pytest.mark.parametrize("make", NUMPYS.values(), ids=NUMPYS)
-def test_scalars_of_numpys_are_computed_with_as_pythons_are(make):
+@pytest.mark.parametrize("make", NUMPY_ARGUMENTS.values(), ids=NUMPY_ARGUMENTS)
+def test_numpy_scalars_give_the_same_values_as_python_numbers(make):
     theirs, plain = make(np.uint8, np.float16), make(int, lambda x: float(np.float16(x)))
     assert repr(theirs) == repr(plain)
     assert [theirs(t) for t in range(300)] == [plain(t) for t in range(300)]
 
 
-def test_an_optimizer_follows_it():
+def test_optimizer_uses_the_schedule():
     w, schedule = np.zeros(1), s.Step(1.0, every=2, factor=0.5)
     opt = fastopt.SGD(w)
     for _ in range(4):
@@ -165,13 +167,13 @@ def test_an_optimizer_follows_it():
     assert w[0] == 1 + 1 + 0.5 + 0.5
 
 
-# ---- the one with state ----
+# ---- ReduceOnPlateau ----
 
 VALUES = [5.0, 4.0, 4.0, 3.9, 3.0, 3.0, 3.0, math.nan, 3.0, 3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
 
 
-def by_hand(values, patience, min_delta, cooldown):
-    """Rates after each value, halved at each reduction."""
+def manual_rates(values, patience, min_delta, cooldown):
+    """Return the learning rate after each value; each reduction halves it."""
     lr, best, bad, rest, rates = 1.0, math.inf, 0, 0, []
     for value in values:
         if value < best - min_delta:
@@ -189,18 +191,18 @@ def by_hand(values, patience, min_delta, cooldown):
 @pytest.mark.parametrize("cooldown", [0, 2])
 @pytest.mark.parametrize("min_delta", [0.0, 0.5])
 @pytest.mark.parametrize("patience", [1, 2, 3])
-def test_a_plateau_makes_the_rate_fall(patience, min_delta, cooldown, mode):
+def test_reduce_on_plateau_matches_manual_computation(patience, min_delta, cooldown, mode):
     plateau = s.ReduceOnPlateau(
         1.0, factor=0.5, patience=patience, min_delta=min_delta, cooldown=cooldown, mode=mode
     )
     sign = 1 if mode == "min" else -1
     rates = [plateau.update(sign * value) for value in VALUES]
-    assert rates == by_hand(VALUES, patience, min_delta, cooldown)
+    assert rates == manual_rates(VALUES, patience, min_delta, cooldown)
     assert plateau.lr == rates[-1] < 1.0
 
 
 @pytest.mark.parametrize("cooldown", [0, 2])
-def test_torchs_plateau_waits_one_update_more(torch, cooldown):
+def test_reduce_on_plateau_matches_torch_with_patience_minus_one(torch, cooldown):
     opt = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0)
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
         opt, factor=0.5, patience=2, threshold=0.5, threshold_mode="abs", cooldown=cooldown
@@ -211,16 +213,16 @@ def test_torchs_plateau_waits_one_update_more(torch, cooldown):
         assert ours.update(value) == opt.param_groups[0]["lr"]
 
 
-def test_a_first_nan_counts():
+def test_reduce_on_plateau_counts_nan_as_the_first_value():
     assert s.ReduceOnPlateau(1.0, factor=0.5, patience=1).update(math.nan) == 0.5
 
 
-def test_a_rate_below_the_least_one_does_not_rise():
+def test_reduce_on_plateau_does_not_raise_lr_below_min_lr():
     plateau = s.ReduceOnPlateau(0.1, min_lr=0.5, patience=1)
     assert [plateau.update(1.0) for _ in range(2)] == [0.1, 0.1]
 
 
-def test_a_plateaus_repr_makes_another():
+def test_reduce_on_plateau_repr_round_trips():
     plateau = s.ReduceOnPlateau(0.1, factor=0.5, patience=3, mode="max", min_lr=0.01)
     assert repr(plateau) == (
         "ReduceOnPlateau(0.1, factor=0.5, patience=3, min_delta=0.0, mode='max', cooldown=0, min_lr=0.01)"
@@ -228,13 +230,13 @@ def test_a_plateaus_repr_makes_another():
     assert repr(eval(repr(plateau), vars(s))) == repr(plateau)
 
 
-def test_it_does_not_fall_below_the_least_rate():
+def test_reduce_on_plateau_stops_at_min_lr():
     plateau = s.ReduceOnPlateau(1.0, factor=0.5, patience=1, min_lr=0.3)
     assert [plateau.update(1.0) for _ in range(5)] == [1.0, 0.5, 0.3, 0.3, 0.3]
 
 
 @pytest.mark.parametrize("value", ["1", "low", None, [1.0], 10**400], ids=lambda v: str(v)[:4])
-def test_a_plateau_refuses_what_is_no_number_and_does_not_count_it(value):
+def test_reduce_on_plateau_rejects_other_types_and_does_not_count_them(value):
     plateau = s.ReduceOnPlateau(1.0, patience=2, cooldown=2)
     for _ in range(4):
         plateau.update(np.float32(1.0))
@@ -245,29 +247,29 @@ def test_a_plateau_refuses_what_is_no_number_and_does_not_count_it(value):
     assert plateau.state_dict() == before
 
 
-def test_milestones_may_come_one_by_one():
+def test_milestones_may_be_an_iterator():
     assert s.MultiStep(1.0, iter([2, 3])) == s.MultiStep(1.0, [2, 3])
 
 
 @pytest.mark.parametrize("done", range(len(VALUES)))
-def test_a_resumed_plateau_goes_on(done):
+def test_reduce_on_plateau_resumes_from_its_state(done):
     def make():
         return s.ReduceOnPlateau(1.0, factor=0.5, patience=2, cooldown=2)
 
-    straight, broken, resumed = make(), make(), make()
-    rates = [straight.update(value) for value in VALUES]
+    uninterrupted, interrupted, resumed = make(), make(), make()
+    rates = [uninterrupted.update(value) for value in VALUES]
     for value in VALUES[:done]:
-        broken.update(value)
-    resumed.load_state_dict(pickle.loads(pickle.dumps(broken.state_dict())))
+        interrupted.update(value)
+    resumed.load_state_dict(pickle.loads(pickle.dumps(interrupted.state_dict())))
     assert [resumed.update(value) for value in VALUES[done:]] == rates[done:]
 
 
-REFUSED = {
-    "a rate": (lambda: s.Constant(-1), ValueError, r"lr must lie in \[0, inf\), got -1"),
+INVALID = {
+    "a negative lr": (lambda: s.Constant(-1), ValueError, r"lr must lie in \[0, inf\), got -1"),
     "NaN": (lambda: s.Cosine(math.nan, 3), ValueError, "lr must lie in"),
-    "a word": (lambda: s.Cosine("1", 3), TypeError, "lr must be a number, got '1'"),
+    "a string as lr": (lambda: s.Cosine("1", 3), TypeError, "lr must be a number, got '1'"),
     "steps": (lambda: s.Cosine(1, 0), ValueError, "steps must be 1 or more, got 0"),
-    "half a step": (lambda: s.Polynomial(1, 0.5), TypeError, "steps must be an integer"),
+    "fractional steps": (lambda: s.Polynomial(1, 0.5), TypeError, "steps must be an integer"),
     "one step": (lambda: s.OneCycle(1, 1), ValueError, "steps must be 2 or more"),
     "no end": (lambda: s.Polynomial(1, 3, end=-1), ValueError, "end must lie in"),
     "no power": (lambda: s.Polynomial(1, 3, power=0), ValueError, r"power must lie in \(0, inf\)"),
@@ -282,7 +284,7 @@ REFUSED = {
     "growth": (lambda: s.Cosine(1, 3, growth=0.5), TypeError, "growth must be an integer"),
     "restarts": (lambda: s.Cosine(1, 3, restarts=2), TypeError, "restarts must be True or False"),
     "then": (lambda: s.Warmup(3, 0.1), TypeError, "then must be a schedule, got 0.1"),
-    "then, but for its values": (
+    "then is a class": (
         lambda: s.Warmup(3, s.Constant),
         TypeError,
         "then must be a schedule, got <class .*Constant'>",
@@ -292,7 +294,7 @@ REFUSED = {
     "a step": (lambda: s.Constant(1)(-1), ValueError, "step must be 0 or more"),
     "a mode": (lambda: s.ReduceOnPlateau(1, mode="auto"), ValueError, "mode must be one of 'min', "),
     "patience": (lambda: s.ReduceOnPlateau(1, patience=0), ValueError, "patience must be 1 or more"),
-    "a rise": (lambda: s.ReduceOnPlateau(1, factor=1), ValueError, r"factor must lie in \(0, 1\)"),
+    "factor 1": (lambda: s.ReduceOnPlateau(1, factor=1), ValueError, r"factor must lie in \(0, 1\)"),
     "a state": (
         lambda: s.ReduceOnPlateau(1).load_state_dict(s.ReduceOnPlateau(1, mode="max").state_dict()),
         ValueError,
@@ -307,7 +309,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
-def test_refused(call, kind, says):
-    with pytest.raises(kind, match="^" + says):
+@pytest.mark.parametrize(("call", "kind", "message"), INVALID.values(), ids=INVALID)
+def test_invalid_arguments_raise(call, kind, message):
+    with pytest.raises(kind, match="^" + message):
         call()

@@ -1,5 +1,5 @@
-"""Standardized inputs: against NumPy's own mean and deviation, for every axis, in parts, with constant features
-and with large means."""
+"""Standardized inputs: compared with NumPy's mean and standard deviation, for every axis, in parts, with
+constant features and with large means."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ X = data((10, 2))
 @each_library
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize(("shape", "axis", "summed"), AXES.values(), ids=AXES)
-def test_mean_0_and_deviation_1(shape, axis, summed, dtype, library):
+def test_transform_gives_mean_0_and_standard_deviation_1(shape, axis, summed, dtype, library):
     x = data(shape, dtype)
     s = Standardizer(axis).fit(library.array(x))
     z = s.transform(library.array(x))
     wide = x.astype(np.float64)
     expected = (wide - wide.mean(summed, keepdims=True)) / wide.std(summed, keepdims=True)
     assert library.host(z).dtype == dtype
-    few = 64 * np.finfo(dtype).eps  # the mean is up to 50 deviations
-    np.testing.assert_allclose(library.host(z), expected, rtol=few, atol=few)
-    np.testing.assert_allclose(library.host(s.inverse(z)), x, atol=few * np.abs(x).max())
+    tolerance = 64 * np.finfo(dtype).eps  # the mean is up to 50 standard deviations
+    np.testing.assert_allclose(library.host(z), expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(library.host(s.inverse(z)), x, atol=tolerance * np.abs(x).max())
     assert s.count == x.size // np.prod([n for i, n in enumerate(shape) if i not in summed])
 
 
 @given(cuts=st.lists(st.integers(0, 50), max_size=6), seed=st.integers(0, 2**32 - 1))
-def test_parts_are_as_good_as_the_whole(cuts, seed):
+def test_partial_fits_match_one_fit(cuts, seed):
     x = np.random.default_rng(seed).normal(1e3, 1.0, (50, 3))
     parts = Standardizer()
     for part in np.split(x, sorted(cuts)):
@@ -61,15 +61,15 @@ def test_parts_are_as_good_as_the_whole(cuts, seed):
     np.testing.assert_allclose(parts.std, x.std(0, keepdims=True), rtol=1e-11)
 
 
-def test_a_large_mean_keeps_the_precision_of_the_deviation():
-    """In float32 E[x**2] - E[x]**2 gives 0 here, or less."""
+def test_large_mean_keeps_the_precision_of_the_deviation():
+    """In float32, E[x**2] - E[x]**2 would be 0 or negative here."""
     x = (1e4 + np.random.default_rng(0).normal(size=(4096, 1))).astype(np.float32)
     np.testing.assert_allclose(Standardizer().fit(x).std, x.astype(np.float64).std(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e30, -1e-30])
 @pytest.mark.parametrize("parts", [1, 3])
-def test_a_constant_feature_becomes_0_and_comes_back(value, parts):
+def test_constant_feature_becomes_zero_and_is_restored_by_inverse(value, parts):
     x = np.full((30, 2), value, np.float32)
     x[:, 1] = np.arange(30)
     s = Standardizer()
@@ -97,7 +97,7 @@ def test_floating_point_keeps_its_dtype(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_reversed_bytes_become_native_ones(dtype):
+def test_swapped_byte_order_becomes_native(dtype):
     x = data((10, 2), dtype)
     swapped = x.astype(np.dtype(dtype).newbyteorder("S"))
     s, expected = Standardizer().fit(swapped), Standardizer().fit(x)
@@ -123,11 +123,11 @@ OTHER_DTYPES = {
 
 
 @pytest.mark.parametrize("x", OTHER_DTYPES.values(), ids=OTHER_DTYPES)
-def test_other_dtypes_are_refused(x):
+def test_other_dtypes_raise(x):
     fitted = Standardizer().fit(X)
-    says = f"x has dtype {x.dtype}, {EXPECTED_FLOATING}, an integer or bool"
+    message = f"x has dtype {x.dtype}, {EXPECTED_FLOATING}, an integer or bool"
     for use in (Standardizer().fit, fitted.partial_fit, fitted.transform, fitted.inverse):
-        with pytest.raises(TypeError, match=f"^{re.escape(says)}$"):
+        with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
             use(x)
     assert fitted.count == 10
 
@@ -141,7 +141,7 @@ def test_negative_axes_and_lists_of_axes():
 
 
 @each_library
-def test_scikit_learns_names(library):
+def test_scikit_learn_method_names(library):
     x = library.array(X)
     s = Standardizer()
     z = s.fit_transform(x)
@@ -150,7 +150,7 @@ def test_scikit_learns_names(library):
     np.testing.assert_allclose(library.host(s.inverse_transform(z)), X, rtol=1e-12)
 
 
-def test_numpys_error_settings_do_not_matter():
+def test_numpy_errstate_does_not_matter():
     tiny = np.array([[1e-310], [3e-310]])
     with np.errstate(all="raise"):
         assert (Standardizer().fit(tiny).mean == 2e-310).all()
@@ -163,7 +163,7 @@ def test_numpys_error_settings_do_not_matter():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_fit_takes_one_copy_in_float64(dtype):
+def test_fit_uses_memory_for_one_float64_copy(dtype):
     x = data((2**18, 2), dtype)
     before = x.copy()
     tracemalloc.start()
@@ -174,18 +174,18 @@ def test_a_fit_takes_one_copy_in_float64(dtype):
     np.testing.assert_array_equal(x, before)
 
 
-def test_repr_has_the_axis():
+def test_repr_shows_axis_and_count():
     assert repr(Standardizer()) == "Standardizer(axis=1, count=0)"
     assert repr(Standardizer((1, 2)).fit(data((4, 3, 2)))) == "Standardizer(axis=(1, 2), count=4)"
 
 
-def test_fit_forgets_and_partial_fit_does_not():
+def test_fit_resets_and_partial_fit_accumulates():
     a, b = data((10, 2)), data((10, 2)) + 100
     np.testing.assert_array_equal(Standardizer().fit(a).fit(b).mean, Standardizer().fit(b).mean)
     assert (Standardizer().fit(a).partial_fit(b).mean != Standardizer().fit(b).mean).all()
 
 
-def test_a_memory_map_is_fitted_in_parts(tmp_path):
+def test_memory_map_can_be_fitted_in_parts(tmp_path):
     x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(64, 3))
     x[:] = data((64, 3), np.float32)
     s = Standardizer()
@@ -195,7 +195,7 @@ def test_a_memory_map_is_fitted_in_parts(tmp_path):
 
 
 @each_library
-def test_a_checkpoint_resumes_bit_for_bit(library):
+def test_state_dict_resumes_bit_for_bit(library):
     a, b = (library.array(data((10, 2)) + i) for i in (0, 100))
     s, resumed = Standardizer().fit(a), Standardizer()
     resumed.load_state_dict(pickle.loads(pickle.dumps(s.state_dict())))
@@ -207,7 +207,7 @@ def test_a_checkpoint_resumes_bit_for_bit(library):
         assert (one.count, one.mean) == (0, None)
 
 
-REFUSED = {
+INVALID = {
     "no fit": (lambda: Standardizer().transform(X), ValueError, "the Standardizer is not fitted"),
     "no data": (
         lambda: Standardizer().fit(X[:0]).transform(X),
@@ -215,12 +215,12 @@ REFUSED = {
         "the Standardizer is not fitted",
     ),
     "an axis": (lambda: Standardizer(2).fit(X), ValueError, "axis 2 is out of range for x with 2 axes"),
-    "half an axis": (
+    "fractional axis": (
         lambda: Standardizer(0.5),
         TypeError,
         "axis must be an integer or a tuple of integers, got 0.5",
     ),
-    "half an axis among others": (
+    "fractional axis in a tuple": (
         lambda: Standardizer((1, 0.5)),
         TypeError,
         r"axis must be an integer or a tuple of integers, got \(1, 0.5\)",
@@ -280,14 +280,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
-def test_refused(call, kind, says):
-    with pytest.raises(kind, match="^" + says):
+@pytest.mark.parametrize(("call", "kind", "message"), INVALID.values(), ids=INVALID)
+def test_invalid_arguments_raise(call, kind, message):
+    with pytest.raises(kind, match="^" + message):
         call()
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "says"),
+    ("change", "kind", "message"),
     [
         ({"mean": None}, TypeError, "state_dict's mean has type NoneType, expected an array"),
         (
@@ -310,17 +310,17 @@ def test_refused(call, kind, says):
         ({"sum_sq": np.array([[1.0, -1.0]])}, ValueError, "state_dict's sum_sq holds negative numbers"),
     ],
 )
-def test_a_bad_state_changes_nothing(change, kind, says):
+def test_invalid_state_raises_and_changes_nothing(change, kind, message):
     s = Standardizer().fit(X)
     before = s.transform(X)
-    with pytest.raises(kind, match="^" + says):
+    with pytest.raises(kind, match="^" + message):
         s.load_state_dict({**s.state_dict(), **change})
     np.testing.assert_array_equal(s.transform(X), before)
 
 
 @each_library
-def test_a_state_shares_no_arrays(library):
-    """Neither the state that is returned nor the one that is loaded."""
+def test_state_dict_shares_no_arrays(library):
+    """Arrays are copied both when the state is returned and when it is loaded."""
     x = library.array(X)
     s, resumed = Standardizer().fit(x), Standardizer()
     before = library.host(s.transform(x)).copy()
@@ -333,7 +333,7 @@ def test_a_state_shares_no_arrays(library):
         np.testing.assert_array_equal(library.host(one.partial_fit(x).transform(x)), before)
 
 
-def test_what_is_refused_changes_nothing():
+def test_rejected_data_changes_nothing():
     s = Standardizer().fit(X)
     before = s.mean.copy()
     for refused in (s.fit, s.partial_fit):
