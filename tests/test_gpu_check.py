@@ -53,9 +53,9 @@ def row(case, to_limit, **peers):
     return Row.of(case, entries, {"optax": "cannot: no CUDA"})
 
 
-def test_without_a_gpu_it_says_so_and_exits_with_2(gpu_check):
+def test_gpu_check_without_a_gpu_exits_with_status_2(gpu_check):
     if gpu_check.gpu():
-        pytest.skip("there is a GPU here")
+        pytest.skip("this machine has a GPU")
     command = [sys.executable, ROOT / "bench" / "gpu_check.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -86,8 +86,9 @@ def test_every_stage_of_the_plan_is_a_valid_command(gpu_check, monkeypatch, tmp_
             assert (args.device, str(args.json)) == ("cuda", stage.json)
 
 
-def test_every_name_that_the_plan_selects_is_that_of_a_test(tmp_path):
-    """A test or file that was renamed would be left out of the sanitizer's stage, or run without a device."""
+def test_names_selected_by_the_plan_exist(tmp_path):
+    """Otherwise a renamed test would be missing from the sanitizer stage, or a renamed file would run without a
+    device."""
     sanitizer = gpu_plan.plan(tmp_path, "90")[-1]
     files = [Path(part) for part in sanitizer.command if part.endswith(".py")]
     tests = re.findall(r"^def (test_\w+)", "".join(file.read_text() for file in files), re.MULTILINE)
@@ -110,21 +111,21 @@ def test_stages_fail_and_time_out_independently(gpu_check, tmp_path):
     check.run(gpu_plan.Stage("gone", 1, ["no-such-tool"]))
     check.deadline = 0
     check.run(stage("late", ""))
-    told = json.loads((tmp_path / "out" / "gpu_check.json").read_text())
-    assert [s["outcome"] for s in told["stages"]] == [
+    results = json.loads((tmp_path / "out" / "gpu_check.json").read_text())
+    assert [s["outcome"] for s in results["stages"]] == [
         "failed with status 3",
         "timed out after 1 s",
         "ok",
         "skipped: no-such-tool not found",
         "skipped: no time left",
     ]
-    assert told["stages"][2]["says"] == "1 passed"
+    assert results["stages"][2]["says"] == "1 passed"
     assert "begun" in (tmp_path / "out" / "gpu_check.log").read_text()
     assert "| slow | timed out after 1 s |" in (tmp_path / "out" / "gpu_check.md").read_text()
 
 
 @pytest.mark.parametrize("needed", [True, False])
-def test_a_failed_stage_ends_the_run_if_all_others_need_it(gpu_check, monkeypatch, tmp_path, needed):
+def test_failure_of_a_needed_stage_ends_the_run(gpu_check, monkeypatch, tmp_path, needed):
     stages = [
         gpu_plan.Stage(
             "build:import", 30, [sys.executable, "-c", "raise SystemExit(3)"], needed=needed
@@ -135,13 +136,13 @@ def test_a_failed_stage_ends_the_run_if_all_others_need_it(gpu_check, monkeypatc
     monkeypatch.setattr(gpu_check, "gpu", lambda: ("none", "90"))
     monkeypatch.setattr(gpu_check, "missing_requirement", lambda *args: "")
     assert gpu_check.main(["--out", str(tmp_path), "--work", str(tmp_path), "--only", "build"]) == 1
-    told = json.loads((tmp_path / "gpu_check.json").read_text())
-    outcomes = [s["outcome"] for s in told["stages"]]
+    results = json.loads((tmp_path / "gpu_check.json").read_text())
+    outcomes = [s["outcome"] for s in results["stages"]]
     assert outcomes == ["failed with status 3", "ok"][: 1 if needed else 2]
 
 
-def test_a_tool_is_looked_for_where_the_stage_finds_it(gpu_check, monkeypatch, tmp_path):
-    """The folder of the toolkit need not be on the PATH of the process that starts the check."""
+def test_tools_are_searched_on_the_path_of_the_stage(gpu_check, monkeypatch, tmp_path):
+    """The toolkit's folder need not be on the PATH of the process that starts the check."""
     tool = tmp_path / "tool-of-the-toolkit"
     tool.write_text("#!/bin/sh\nexit 0\n")
     tool.chmod(0o700)
@@ -151,7 +152,7 @@ def test_a_tool_is_looked_for_where_the_stage_finds_it(gpu_check, monkeypatch, t
     assert check.results["stages"][0]["outcome"] == "ok"
 
 
-def test_an_incomplete_file_of_figures_is_ignored(gpu_check, tmp_path):
+def test_incomplete_json_file_is_ignored(gpu_check, tmp_path):
     check = gpu_check.Check(tmp_path / "out", tmp_path, 1, {"gpu": "none"})
     figures = str(tmp_path / "figures.json")
     half = f"open({figures!r}, 'w').write('{{\"rows\": [')"
@@ -175,8 +176,8 @@ FAILED tests/a.py::two - AssertionError: no
     assert gpu_plan.outcomes("") == "no tests ran"
 
 
-def test_the_hosts_time_ends_before_the_devices(monkeypatch):
-    """On the host there is one time only. The time of a call is that of a round divided by the number of
+def test_host_time_excludes_device_time(monkeypatch):
+    """On the CPU there is only one time. The time of a call is the time of a round divided by the number of
     calls."""
     for name, value in (("LENGTHS", (2,)), ("CALLS", 4), ("ROUNDS", 3)):
         monkeypatch.setattr(host_time, name, value)
@@ -252,7 +253,7 @@ def test_a_graph_contains_whole_rotations_and_counts_its_calls(monkeypatch):
         device.as_cuda_graph(Competitor(list, list), 1)
 
 
-def test_each_version_of_the_engine_is_created_checked_and_timed(monkeypatch):
+def test_race_creates_checks_and_times_each_engine(monkeypatch):
     current, events = [], []
 
     class One(StepCase):
@@ -278,7 +279,7 @@ def test_each_version_of_the_engine_is_created_checked_and_timed(monkeypatch):
     assert re.search(r"old [\d.]+ us \(1.000 ±0.0%\), new [\d.]+ us \(", line)
 
 
-def test_the_name_of_a_version_selects_its_launches(cuda):
+def test_plain_suffix_of_an_engine_name_disables_clusters(cuda):
     if cuda.name != "shim":
         pytest.skip("the shim has a library of its own")
     path = cuda.lib._name
@@ -287,14 +288,14 @@ def test_the_name_of_a_version_selects_its_launches(cuda):
         engine = engines.Engine.named(path + text)
         assert (engine.library._name, engine.plain) == (path, plain)
         engine.use()
-        cuda.hold(20_000)  # less than the channel
+        cuda.hold(20_000)  # smaller than a channel
         cuda.counts()
         fastopt.functional.batch_norm_forward(x)
         cuda.hold(2**40)
         assert cuda.counts()["clustered"] == (0 if plain else 1)
 
 
-def test_a_race_of_versions_needs_one_and_a_device(capsys):
+def test_race_without_a_version_or_device_is_rejected(capsys):
     assert engines.main(["step", "adam"]) == 2
     assert "expected at least one version" in capsys.readouterr().err
     if device.unavailable_reason():
@@ -303,7 +304,7 @@ def test_a_race_of_versions_needs_one_and_a_device(capsys):
         assert "--device cuda" in capsys.readouterr().err
 
 
-def test_a_run_of_many_calls_is_timed_by_the_call():
+def test_time_of_a_turn_is_divided_by_its_calls():
     class Second(Turn):
         def __call__(self):
             return 1.0
@@ -314,7 +315,7 @@ def test_a_run_of_many_calls_is_timed_by_the_call():
 
 
 @pytest.mark.parametrize(("size", "sets"), [(2**10, 1), (2**18, 13), (2**22, 1)])
-def test_cases_rotate_through_arrays_if_the_l2_could_hold_one_set(monkeypatch, size, sets):
+def test_cases_rotate_through_buffer_sets_if_one_set_fits_in_l2(monkeypatch, size, sets):
     monkeypatch.setattr(device, "l2", lambda: 12 << 20)
     case = StepCase("sgd", "array", size, device="cuda")
     assert device.num_buffer_sets(case) == sets

@@ -1,5 +1,5 @@
-"""The house stands as DESIGN draws it: arrows point downward only, what must never be is not there, and no
-instruction set's code can leak into a CPU that lacks it.
+"""The source follows the layering in CONTRIBUTING.md: includes and imports point downward only, forbidden
+constructs are absent, and no code for one instruction set can reach a CPU that lacks it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ CMAKE = (ROOT / "CMakeLists.txt").read_text()
 CMAKE_CUDA = (CSRC / "cuda" / "CMakeLists.txt").read_text()
 SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in {".cpp", ".hpp", ".cu", ".cuh"})
 
-# What the files of a folder may include.
-FLOORS = {
+# The folders from which the files of each folder may include.
+LAYERS = {
     "core": {"core"},
     "rules": {"core", "rules"},
     "cpu": {"core", "rules", "cpu"},
@@ -30,7 +30,7 @@ FLOORS = {
     "bind": {"core", "rules", "cpu", "bind"},
 }
 
-# A Python module imports only modules that stand before it.
+# A Python module imports only modules listed before it.
 MODULES = (
     "_core",
     "_typing",
@@ -68,8 +68,8 @@ MODULES = (
     "__main__",
 )
 
-# Headers without a function of external linkage that a compiler might emit. Another may join if `nm` finds
-# nothing weak; <algorithm>, <functional>, <vector> and their like may not.
+# Headers without functions of external linkage that a compiler might emit. A header may be added if `nm` finds
+# no weak symbol; <algorithm>, <functional>, <vector> and similar ones may not.
 PLAIN_HEADERS = {
     "arm_neon.h",
     "cfloat",
@@ -81,8 +81,8 @@ PLAIN_HEADERS = {
     "type_traits",
 }
 
-# Lines of a file, docstrings of the public face aside: they are read where they are printed.
-MOST_LINES = 280
+# Maximum number of lines of a file. Docstrings in Python files do not count, because they are read as printed.
+MAX_LINES = 280
 
 
 def name(path: Path) -> str:
@@ -98,7 +98,7 @@ def library_includes(path: Path) -> list[str]:
 
 
 def with_includes(path: Path) -> set[Path]:
-    """A file and all of ours that it includes, directly or not."""
+    """Return a file and all our own files that it includes, directly or indirectly."""
     found: set[Path] = set()
     waiting = [path]
     while waiting:
@@ -108,44 +108,44 @@ def with_includes(path: Path) -> set[Path]:
 
 
 def code_of(path: Path) -> str:
-    """A source without its comments."""
+    """Return a source file without its comments."""
     return re.sub(r"//.*", "", path.read_text())
 
 
-# ---- the floors ----
+# ---- layers ----
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_includes_point_downward(path: Path) -> None:
-    floor = path.relative_to(CSRC).parts[0]
-    assert floor in FLOORS, f"csrc/{floor} has no place in FLOORS"
-    # The one file of the second extension module, which hands the CUDA engine to the first.
-    allowed = {"cuda"} if path.name == "cuda_module.cpp" else FLOORS[floor]
+def test_includes_follow_the_layers(path: Path) -> None:
+    layer = path.relative_to(CSRC).parts[0]
+    assert layer in LAYERS, f"csrc/{layer} has no place in LAYERS"
+    # The only file of the second extension module, which passes the CUDA engine to the first.
+    allowed = {"cuda"} if path.name == "cuda_module.cpp" else LAYERS[layer]
     for include in own_includes(path):
         assert (CSRC / include).exists(), f'"{include}" is not written from csrc/'
         assert include.split("/")[0] in allowed
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_each_world_stays_on_its_floor(path: Path) -> None:
-    floor = path.relative_to(CSRC).parts[0]
+def test_system_headers_are_included_only_in_their_layer(path: Path) -> None:
+    layer = path.relative_to(CSRC).parts[0]
     for header in library_includes(path):
         if header.startswith(("pybind11", "Python.h", "numpy")):
-            assert floor == "bind"
+            assert layer == "bind"
         if header.startswith("cuda"):
-            assert floor == "cuda"
+            assert layer == "cuda"
         if header in {"omp.h", "arm_neon.h", "immintrin.h", "xmmintrin.h", "pthread.h"}:
-            assert floor == "cpu" or path.name == "float_mode.hpp"  # which both engines need
+            assert layer == "cpu" or path.name == "float_mode.hpp"  # both engines need it
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_mathematics_stands_in_rules_alone(path: Path) -> None:
+def test_math_functions_are_called_only_in_rules(path: Path) -> None:
     if path.relative_to(CSRC).parts[0] != "rules":
         assert not re.search(r"\b(sqrt|rsqrt|pow|exp|log|tanh)f?\(", code_of(path))
 
 
 def imports_of(path: Path) -> set[str]:
-    """What a module imports at run time, as ``numpy`` or ``fastopt.optim``."""
+    """Return what a module imports at run time, such as ``numpy`` or ``fastopt.optim``."""
     found: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(path.read_text())]
     while waiting:
@@ -162,10 +162,10 @@ def imports_of(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sorted(PYTHON.rglob("*.py")), ids=name)
-def test_python_imports_point_downward(path: Path) -> None:
+def test_python_imports_follow_the_layers(path: Path) -> None:
     first, *inner = path.relative_to(PYTHON).parts
     place = MODULES.index(first.removesuffix(".py"))
-    within = [first] if inner else []  # a folder's files import each other
+    within = [first] if inner else []  # the files of a folder may import each other
     for imported in imports_of(path):
         package, _, module = imported.partition(".")
         if package in {"array_api_compat", "ml_dtypes"}:
@@ -176,12 +176,12 @@ def test_python_imports_point_downward(path: Path) -> None:
             assert module.partition(".")[0] in [*MODULES[:place], *within]
 
 
-# ---- the nevers ----
+# ---- forbidden constructs ----
 
 
 def test_build_keeps_ieee_arithmetic_and_names_its_sources() -> None:
     host, cuda = (re.sub(r"#.*", "", text) for text in (CMAKE, CMAKE_CUDA))
-    nevers = (
+    forbidden = (
         "fast-math",
         "fast_math",
         "unsafe-math",
@@ -190,9 +190,9 @@ def test_build_keeps_ieee_arithmetic_and_names_its_sources() -> None:
         "GLOB",
         "fp-contract=fast",
     )
-    for never in (*nevers, "fmad=true", "ftz=true"):
-        assert never not in (host + cuda).replace("-fno-fast-math", "")
-    for command in ("compile", "link"):  # whatever CXXFLAGS say
+    for text in (*forbidden, "fmad=true", "ftz=true"):
+        assert text not in (host + cuda).replace("-fno-fast-math", "")
+    for command in ("compile", "link"):  # regardless of CXXFLAGS
         assert re.search(rf"target_{command}_options\(fastopt_options [^)]*-fno-fast-math", host)
     assert "-ffp-contract=off" in host
     for ieee in ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true", "-ffp-contract=off"):
@@ -212,7 +212,7 @@ def test_build_keeps_ieee_arithmetic_and_names_its_sources() -> None:
         ("-ffast-math -fno-fast-math", True),
     ],
 )
-def test_no_compiler_is_let_change_the_arithmetic(flags: str, compiles: bool) -> None:
+def test_fast_math_flags_do_not_compile(flags: str, compiles: bool) -> None:
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
         pytest.skip("needs a C++ compiler")
@@ -229,16 +229,17 @@ def test_no_compiler_is_let_change_the_arithmetic(flags: str, compiles: bool) ->
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_no_source_changes_the_arithmetic(path: Path) -> None:
-    nevers = ("GCC optimize", "fast-math", "FP_CONTRACT", "__attribute__((optimize", "std::fma")
+def test_sources_do_not_relax_ieee_arithmetic(path: Path) -> None:
+    forbidden = ("GCC optimize", "fast-math", "FP_CONTRACT", "__attribute__((optimize", "std::fma")
     on_device = ("__fdividef", "__frcp", "__fmaf", "__fma_", "__fsqrt_approx", "atomicAdd(")
-    for never in (*nevers, *on_device):
-        assert never not in code_of(path)
+    for text in (*forbidden, *on_device):
+        assert text not in code_of(path)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_no_source_has_streams_of_characters(path: Path) -> None:
-    """Their locales belong to the process: two libstdc++ in one, and reading a number ends it."""
+def test_sources_include_no_iostreams(path: Path) -> None:
+    """Their locales are global to the process: with two copies of libstdc++ in one process, reading a number
+    aborts it."""
     streams = {"iostream", "fstream", "sstream", "ostream", "istream", "locale"}
     assert not streams & set(library_includes(path))
 
@@ -258,23 +259,23 @@ def test_files_are_a_page_or_two(path: Path) -> None:
     if path.suffix == ".py":
         text = re.sub(r'^\s*r?""".*?"""$', "", text, flags=re.MULTILINE | re.DOTALL)
     lines = len(text.splitlines())
-    assert lines <= MOST_LINES
+    assert lines <= MAX_LINES
 
 
 # ---- code compiled for one instruction set ----
 
 
-# The files compiled once for each instruction set.
+# The files that are compiled once for each instruction set.
 KERNELS = sorted((CSRC / "cpu").glob("kernels_*.cpp"))
 
 
 @pytest.mark.parametrize("path", sorted(set().union(*map(with_includes, KERNELS))), ids=name)
-def test_kernels_include_plain_headers_only(path: Path) -> None:
+def test_kernels_include_only_plain_headers(path: Path) -> None:
     assert set(library_includes(path)) <= PLAIN_HEADERS
 
 
-def marches() -> dict[str, str]:
-    """The instruction sets CMakeLists.txt builds for this machine, each with its -march."""
+def march_flags() -> dict[str, str]:
+    """Return the instruction sets that CMakeLists.txt builds for this machine, each with its -march flag."""
     for section in re.split(r"\b(?:else)?if\(CMAKE_SYSTEM_PROCESSOR MATCHES ", CMAKE)[1:]:
         machine = re.match(r'"(.*?)"', section)
         if machine and re.match(machine[1], platform.machine()):
@@ -283,22 +284,24 @@ def marches() -> dict[str, str]:
 
 
 def compile_flags() -> list[str]:
-    """Those that decide what a file computes; how fast does not matter here."""
+    """Return the flags that determine what a file computes; its speed does not matter here."""
     options = re.search(r"fastopt_options INTERFACE \$\{optimise\}(.*?)\$", CMAKE, re.DOTALL)
     assert options, "CMakeLists.txt no longer gives fastopt_options its flags in one place"
     return ["-O1", *options[1].split()]
 
 
 @pytest.mark.parametrize("path", KERNELS, ids=name)
-@pytest.mark.parametrize("isa", marches())
-def test_kernels_hold_one_table_and_nothing_weak(path: Path, isa: str, tmp_path: Path) -> None:
-    """The linker keeps one copy of a weak symbol for all: were it the AVX-512 one, older CPUs would crash."""
+@pytest.mark.parametrize("isa", march_flags())
+def test_kernel_objects_define_one_table_and_no_weak_symbol(
+    path: Path, isa: str, tmp_path: Path
+) -> None:
+    """The linker keeps one copy of a weak symbol. If that were the AVX-512 one, older CPUs would crash."""
     compiler, nm = shutil.which(os.environ.get("CXX", "c++")), shutil.which("nm")
     if not compiler or not nm:
         pytest.skip("needs a C++ compiler and nm")
     built = tmp_path / "kernels.o"
     command = [compiler, "-std=c++20", "-fPIC", "-fvisibility=hidden", f"-I{CSRC}", *compile_flags()]
-    command += [f"-march={marches()[isa]}", f"-DFASTOPT_ISA={isa}", "-c", "-o", str(built)]
+    command += [f"-march={march_flags()[isa]}", f"-DFASTOPT_ISA={isa}", "-c", "-o", str(built)]
     subprocess.run([*command, str(path)], check=True)
     lines = subprocess.run([nm, "-C", built], check=True, text=True, stdout=subprocess.PIPE).stdout
     symbols = [re.match(r"[\da-f ]{16} (\w) (.*)", line) for line in lines.splitlines()]

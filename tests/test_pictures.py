@@ -1,5 +1,5 @@
-"""The scripts that draw: each one runs without a display, draws something, and the results support what its
-docstring says."""
+"""The scripts that plot: each one runs without a display and draws something, and its results support its
+docstring."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 PICTURES = ("valley", "saddle", "cliff", "rates", "sparsity", "batch_size", "batch_norm", "overfitting")
 
-# By script, the function that takes the longest. Its results are kept, because several tests need them.
+# The slowest function of each script. Its results are cached, because several tests need them.
 SLOW = {"batch_norm": "survey", "batch_size": "path", "overfitting": "train"}
 
 
@@ -31,11 +31,11 @@ def load(name):
     script = importlib.import_module(name)
     slow = SLOW.get(name)
     if slow and not hasattr(getattr(script, slow), "computed"):
-        setattr(script, slow, kept(getattr(script, slow)))
+        setattr(script, slow, cached(getattr(script, slow)))
     return script
 
 
-def kept(function):
+def cached(function):
     def call(option, seed=0):
         return call.computed(option, seed)
 
@@ -61,7 +61,7 @@ def check_picture(picture):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_the_script_runs_and_draws(name, tmp_path, capsys):
+def test_script_runs_and_draws(name, tmp_path, capsys):
     picture = tmp_path / "picture.png"
     load(name).main(str(picture))
     out, err = capsys.readouterr()
@@ -71,7 +71,7 @@ def test_the_script_runs_and_draws(name, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("python", [[], ["-OO"]])  # -OO removes the docstring
-def test_a_script_runs_as_a_process_without_a_display(python, tmp_path):
+def test_script_runs_as_a_process_without_a_display(python, tmp_path):
     done = subprocess.run(
         [sys.executable, *python, EXAMPLES / "cliff.py", "cliff.png"],
         cwd=tmp_path,
@@ -86,16 +86,14 @@ def test_a_script_runs_as_a_process_without_a_display(python, tmp_path):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_the_script_prints_help_and_refuses_wrong_arguments_before_it_runs(
-    name, tmp_path, capsys, monkeypatch
-):
+def test_script_prints_help_and_rejects_invalid_arguments(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert as_command(name, "--help") == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert out.startswith(f"usage: {name}.py [-h] [FILE]\n")
     assert f"(default: {name}.png)" in out
-    for arguments, says in (
+    for arguments, message in (
         (
             ["none/a.png"],
             "argument FILE: cannot draw to 'none/a.png': the folder 'none' does not exist",
@@ -105,7 +103,7 @@ def test_the_script_prints_help_and_refuses_wrong_arguments_before_it_runs(
         assert as_command(name, *arguments) == 2
         out, err = capsys.readouterr()
         assert out == ""
-        assert says in err
+        assert message in err
     assert not list(tmp_path.iterdir())
 
 
@@ -224,10 +222,10 @@ def test_overfitting(seed):
     (plain, stopped), (dropped, both) = (
         overfitting.train(p, seed) for p in overfitting.DROPOUTS.values()
     )
-    for states, kept in ((plain, stopped), (dropped, both)):
-        assert kept == states[kept.epoch - 1]
-        assert kept.validation == min(s.validation for s in states[: kept.epoch + overfitting.PATIENCE])
-        assert kept.gap < 0.6 * states[-1].gap
+    for states, best in ((plain, stopped), (dropped, both)):
+        assert best == states[best.epoch - 1]
+        assert best.validation == min(s.validation for s in states[: best.epoch + overfitting.PATIENCE])
+        assert best.gap < 0.6 * states[-1].gap
     assert plain[-1].training < 0.05
     assert plain[-1].validation > 1.9 * stopped.validation
     assert dropped[-1].gap < 0.55 * plain[-1].gap
@@ -235,16 +233,15 @@ def test_overfitting(seed):
     assert min(stopped.test_accuracy, dropped[-1].test_accuracy) > plain[-1].test_accuracy + 0.02
 
 
-def test_overfitting_stops_early_though_the_run_goes_on(monkeypatch):
+def test_overfitting_early_stopping_returns_the_state_before_the_first_rise(monkeypatch):
     overfitting = load("overfitting")
     monkeypatch.setattr(overfitting, "PATIENCE", 1)
     monkeypatch.setattr(overfitting, "EPOCHS", 12)
     # With this seed the validation loss rises once before it falls further.
-    states, kept = overfitting.train.computed.__wrapped__(
-        0.0, seed=2
-    )  # not to be kept with these settings
+    # Not cached, because the settings differ.
+    states, best = overfitting.train.computed.__wrapped__(0.0, seed=2)
     rises = np.flatnonzero(np.diff([state.validation for state in states]) >= 0)
-    assert kept == states[rises[0]]
+    assert best == states[rises[0]]
 
 
 def test_overfitting_spoils_a_fifth_of_the_labels_but_no_test_label():
@@ -253,7 +250,7 @@ def test_overfitting_spoils_a_fifth_of_the_labels_but_no_test_label():
     assert [len(x) for x, _ in parts] == [400, 500, 897]
     images, labels = overfitting.load_digits(return_X_y=True)
     right = dict(zip(map(bytes, (images / 16).astype("float32")), labels, strict=True))
-    assert len(right) == len(images)  # no image twice
+    assert len(right) == len(images)  # all images are distinct
     wrong = [
         np.mean([right[bytes(a)] != b.argmax() for a, b in zip(*part, strict=True)]) for part in parts
     ]

@@ -1,5 +1,5 @@
-"""Everything public says what it is: every rule has its class, its reference and its formula, every function
-its example, and the package its version and configuration.
+"""The public API is complete and documented: every rule has a class, a reference and a formula, every function
+an example, and the package a version and a configuration.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def examples(value: Any) -> list[doctest.Example]:
 # ---- rules ----
 
 
-def choices(cls: type) -> Iterator[dict[str, Any]]:
-    """All combinations of the options that may decide which rule an optimizer of this class steps with."""
+def option_combinations(cls: type) -> Iterator[dict[str, Any]]:
+    """Yield all combinations of the options that may determine the rule of an optimizer of this class."""
     options: dict[str, tuple[Any, ...]] = {}
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         annotation = str(parameter.annotation)
@@ -65,8 +65,8 @@ def choices(cls: type) -> Iterator[dict[str, Any]]:
 
 
 def rules_of(cls: type) -> dict[str, fastopt.Optimizer]:
-    """An optimizer of this class for every rule that it knows."""
-    made = [cls(np.zeros(1), **options) for options in choices(cls)]
+    """Return an optimizer of this class for each of its rules, by rule."""
+    made = [cls(np.zeros(1), **options) for options in option_combinations(cls)]
     return {opt._rule: opt for opt in made}
 
 
@@ -86,7 +86,7 @@ def test_every_rule_has_a_reference(rule: str) -> None:
 @pytest.mark.parametrize(
     ("cls", "rule", "opt"), STEPPED, ids=lambda value: getattr(value, "__name__", "")
 )
-def test_state_is_what_the_rule_and_the_docstring_name(cls: type, rule: str, opt: Any) -> None:
+def test_state_names_match_the_rule_and_the_docstring(cls: type, rule: str, opt: Any) -> None:
     assert list(opt.state_dict()["state"]) == _core.RULES[rule]["states"]
     for state in _core.RULES[rule]["states"]:
         assert [array.shape for array in getattr(opt, state)] == [(1,)]
@@ -136,7 +136,7 @@ def test_every_public_name_is_documented(name: str) -> None:
 # ---- the package ----
 
 
-def test_there_is_one_version() -> None:
+def test_version_agrees_with_pyproject_and_changelog() -> None:
     project = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     latest = re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert project
@@ -144,22 +144,22 @@ def test_there_is_one_version() -> None:
     assert fastopt.__version__ == project[1] == latest[1]
 
 
-def printed(code: list[str], isa: str) -> subprocess.CompletedProcess[str]:
+def run_python(code: list[str], isa: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "FASTOPT_ISA": isa, "OMP_NUM_THREADS": "3"}
     return subprocess.run(
         [sys.executable, *code], env=environment, text=True, capture_output=True, check=False
     )
 
 
-def test_a_closed_pipe_ends_the_configuration_quietly() -> None:
+def test_configuration_printed_to_a_closed_pipe_gives_no_traceback() -> None:
     pipe = "import subprocess, sys; r, w = __import__('os').pipe(); __import__('os').close(r); "
     call = "print(subprocess.run([sys.executable, '-m', 'fastopt'], stdout=w, stderr=-1).stderr)"
-    assert printed(["-c", pipe + call], "").stdout.strip() == "b''"
+    assert run_python(["-c", pipe + call], "").stdout.strip() == "b''"
 
 
 @pytest.mark.parametrize("isa", _core.isas_supported())
 def test_configuration_is_printed(isa: str) -> None:
-    run = printed(["-m", "fastopt"], isa)
+    run = run_python(["-m", "fastopt"], isa)
     assert run.returncode == 0, run.stderr
     shown = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in run.stdout.splitlines())
     expected = {
@@ -175,7 +175,7 @@ def test_configuration_is_printed(isa: str) -> None:
     assert {"CUDA", "ml_dtypes", "torch"} <= set(shown)
 
 
-def test_configuration_shows_the_packages_of_all_extras_for_other_arrays() -> None:
+def test_configuration_lists_packages_of_the_array_extras() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     shown = fastopt._config.config()
     for extra in ("arrays", "cuda12", "cuda13"):
@@ -184,8 +184,8 @@ def test_configuration_shows_the_packages_of_all_extras_for_other_arrays() -> No
         assert found[1] in shown
 
 
-def test_unknown_instruction_set_is_refused_with_a_list_of_what_there_is() -> None:
-    run = printed(["-c", "import fastopt"], "v9")
+def test_unknown_instruction_set_raises_and_lists_valid_ones() -> None:
+    run = run_python(["-c", "import fastopt"], "v9")
     assert run.returncode != 0
     message = run.stderr.splitlines()[-1]
     assert "'v9'" in message
@@ -197,7 +197,7 @@ def test_unknown_instruction_set_is_refused_with_a_list_of_what_there_is() -> No
 
 
 def public_defaults() -> dict[str, dict[str, str]]:
-    """The defaults of every public function and class, by module and name."""
+    """Return the defaults of every public function and class, by module and name."""
     modules = {
         "fastopt": fastopt,
         **{name: getattr(fastopt, name) for name in ("checkpoint", "init", "penalties", "schedules")},
@@ -217,6 +217,6 @@ def public_defaults() -> dict[str, dict[str, str]]:
     return found
 
 
-def test_defaults_are_those_of_record() -> None:
-    """Every default is a convention that users rely on. To change one, change ``defaults.json``, too."""
+def test_defaults_match_defaults_json() -> None:
+    """Every default is a convention that users rely on. To change one, also change ``defaults.json``."""
     assert public_defaults() == json.loads((ROOT / "tests/defaults.json").read_text())

@@ -1,5 +1,5 @@
-"""Types are there for whoever asks: at run time, as libraries of settings do, and for a type checker, which
-sees what is misspelt."""
+"""Type hints are available at run time, for example to configuration libraries, and to type checkers, which
+detect misspelled names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def functions_of(cls: type) -> list[Any]:
 
 
 @pytest.mark.parametrize("value", PUBLIC.values(), ids=PUBLIC)
-def test_all_that_is_public_tells_its_types(value: Any) -> None:
+def test_public_api_is_typed(value: Any) -> None:
     for part in [value, *(functions_of(value) if inspect.isclass(value) else ())]:
         hints = get_type_hints(part)
         if inspect.isfunction(part) and not part.__name__.startswith("_"):
@@ -43,7 +43,7 @@ def test_all_that_is_public_tells_its_types(value: Any) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="typing has Unpack from Python 3.11 on")
-def test_options_by_keyword_are_typed() -> None:
+def test_keyword_options_are_typed() -> None:
     from typing import Unpack
 
     for takes in (fastopt.SGD.__init__, fastopt.Adam.__init__, functional.adam_step):
@@ -51,7 +51,7 @@ def test_options_by_keyword_are_typed() -> None:
     assert get_type_hints(fastopt.AdamW.__init__)["options"] == Unpack[AdamOptions]
 
 
-def test_the_tables_of_options_agree() -> None:
+def test_option_types_agree() -> None:
     options, shared = get_type_hints(fastopt.StepOptions), get_type_hints(HyperParams)
     assert options.keys() == DEFAULTS.keys()
     assert shared == {**options, "lr": float}
@@ -64,7 +64,7 @@ def test_the_tables_of_options_agree() -> None:
 
 @pytest.mark.parametrize("rule", CASES)
 def test_every_attribute_is_declared(rule: str) -> None:
-    """A type checker knows no others."""
+    """A type checker accepts no others."""
     opt = CASES[rule].make(np.ones(3))
     found = {name for name in dir(opt) if not name.startswith("_") and not hasattr(type(opt), name)}
     assert found <= get_type_hints(type(opt)).keys()
@@ -73,7 +73,7 @@ def test_every_attribute_is_declared(rule: str) -> None:
 
 # ---- mypy ----
 
-# What the documentation writes.
+# Idioms from the documentation.
 IDIOMS = {
     "backward": """
 y, saved = F.batch_norm_forward(x, gamma, beta)
@@ -102,7 +102,7 @@ from fastopt import functional as F
 x, gamma, beta = np.arange(8.0).reshape(4, 2), np.ones(2), np.zeros(2)
 opt = fastopt.SGD([x.copy(), gamma, beta], lr=0.1)
 """
-USES = """\
+VALID_USES = """\
 import numpy as np
 import fastopt
 
@@ -126,15 +126,15 @@ MISTAKES = (
 
 
 def programs() -> dict[str, str]:
-    """By name; the last one has a mistake a line, at its end."""
+    """Return the programs by name. The last one ends with one mistake per line."""
     return {name.replace(" ", "_"): BEFORE + idiom for name, idiom in IDIOMS.items()} | {
-        "mistakes": USES + "\n".join(MISTAKES) + "\n"
+        "mistakes": VALID_USES + "\n".join(MISTAKES) + "\n"
     }
 
 
 @pytest.fixture(scope="module")
-def wrong(tmp_path_factory: Any) -> dict[str, set[int]]:
-    """The lines that mypy's strict checks find wrong in each of the programs."""
+def error_lines(tmp_path_factory: Any) -> dict[str, set[int]]:
+    """Return the line numbers of errors that mypy --strict reports in each program."""
     api = pytest.importorskip("mypy.api", reason="mypy is not installed: pip install '.[dev]'")
     folder = tmp_path_factory.mktemp("programs")
     for name, text in programs().items():
@@ -154,11 +154,11 @@ def wrong(tmp_path_factory: Any) -> dict[str, set[int]]:
 
 
 @pytest.mark.parametrize("name", [name for name in programs() if name != "mistakes"])
-def test_an_idiom_passes_and_runs(wrong: dict[str, set[int]], name: str) -> None:
-    assert not wrong[name]
+def test_mypy_accepts_documented_idioms(error_lines: dict[str, set[int]], name: str) -> None:
+    assert not error_lines[name]
     exec(programs()[name], {"__name__": "program"})
 
 
-def test_what_is_misspelt_is_seen(wrong: dict[str, set[int]]) -> None:
-    first = USES.count("\n") + 1
-    assert wrong["mistakes"] == {first + i for i in range(len(MISTAKES))}
+def test_mypy_rejects_misspelled_names(error_lines: dict[str, set[int]]) -> None:
+    first = VALID_USES.count("\n") + 1
+    assert error_lines["mistakes"] == {first + i for i in range(len(MISTAKES))}
