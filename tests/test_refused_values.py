@@ -35,7 +35,6 @@ CHOICES = {
     "decay_order": "'before', 'after'",
     "decay_scale": "'lr', 'none'",
     "clip_scope": "'global', 'tensor'",
-    "clip_norm_type": "'2', '1', 'max'",
     "on_nonfinite": "'propagate', 'skip', 'raise'",
 }
 
@@ -53,10 +52,12 @@ def invalid_values(rule, name):
         for value in (1, 0.0, "yes", None):
             yield value, TypeError, f"{name} must be True or False, got {value!r}"
     else:
-        eps_modes = "'outside', 'hat'" if rule.startswith("adam") else "'outside', 'inside'"
-        valid = "one of " + (CHOICES[name] if name != "eps_mode" else eps_modes)
         if name == "clip_norm_type":
             valid = "1, 2, inf or 'max'"
+        elif name == "eps_mode":
+            valid = "one of 'outside', " + ("'hat'" if rule.startswith("adam") else "'inside'")
+        else:
+            valid = f"one of {CHOICES[name]}"
         for value in ("nonsense", "", None, 3, True, math.nan):
             yield value, ValueError, f"{name} must be {valid}, got {value!r}"
 

@@ -41,7 +41,7 @@ class StepOptions(StepOptionsWithoutDecay, total=False):
        :math:`\eta \lambda_1` is applied after all else instead, which produces exact zeros.
     5. The rule.
     6. ``weight_decay``: :math:`\theta \leftarrow \theta (1 - \eta \lambda)` (Loshchilov & Hutter 2019,
-       arXiv:1711.05101), just before or after the rule's update (``decay_order``), or without the rate,
+       arXiv:1711.05101), just before or after the rule's update (``decay_order``), or without :math:`\eta`,
        :math:`\theta (1 - \lambda)` (``decay_scale="none"``).
 
     ``l2`` and ``weight_decay`` are equivalent only for plain SGD. With momentum or per-parameter rates, the

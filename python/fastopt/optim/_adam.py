@@ -34,7 +34,7 @@ class Adam(Optimizer):
         amsgrad: use the largest :math:`v` so far under the root; fixed at construction.
         amsgrad_max: whether the maximum is over ``"raw"`` :math:`v`, corrected afterwards (torch), or over
             ``"corrected"`` :math:`v` (optax). With ``eps_mode="hat"``, whose correction is part of the
-            rate, it is over raw :math:`v` in both cases.
+            learning rate, it is over raw :math:`v` in both cases.
         state_dtype: ``"float32"`` for float32 moments of 16-bit parameters. Recommended for float16, in which
             :math:`(1 - \beta_2) g^2` rounds to 0 up to :math:`2^{-25}`: with :math:`\beta_2 = 0.999` the
             contribution of gradients below 5.5e-3 is lost.

@@ -19,7 +19,7 @@ class ReduceOnPlateau:
     Args:
         lr: the initial learning rate.
         factor: in (0, 1).
-        patience: the rate is reduced at the ``patience``-th update in a row without an improvement.
+        patience: the learning rate is reduced at the ``patience``-th update in a row without an improvement.
         min_delta, mode: define an improvement, as above.
         cooldown: number of updates after a reduction that do not count.
         min_lr: a lower bound of the reductions.

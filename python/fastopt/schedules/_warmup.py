@@ -20,7 +20,7 @@ class Warmup(Schedule):
     Args:
         steps: the length :math:`T` of the increase.
         then: the schedule that follows, or any other function of the step.
-        start: the rate of step 0. With 0, that step changes nothing, as in optax and transformers.
+        start: the learning rate of step 0. With 0, that step changes nothing, as in optax and transformers.
 
     >>> from fastopt import schedules
     >>> [schedules.Warmup(2, schedules.Step(1.0, every=1, factor=0.5))(t) for t in range(5)]
@@ -52,7 +52,7 @@ class OneCycle(Schedule):
     Args:
         lr: the peak learning rate, at step ``warmup * steps - 1``.
         steps: the length of the run, at least 2; later steps keep the last rate.
-        warmup: the fraction of the steps in which the rate increases, in (0, 1).
+        warmup: the fraction of the steps in which the learning rate increases, in (0, 1).
         start_div, end_div: divisors for the first and the last rate.
         shape: ``"cosine"`` or ``"linear"``.
 
