@@ -1,5 +1,5 @@
-"""CUDA arrays as fastopt reads them: which it takes, on which device and stream it works, what it refuses, each
-before anything is written, and what it says where there is no CUDA."""
+"""CUDA arrays as arguments: which ones are accepted, on which device and stream the work runs, which are
+rejected (always before anything is written), and the messages where CUDA is not available."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fastopt import functional as F
 from optimizers_table import bits
 
 
-def changed(array, **about):
-    """The same array, which says something else of itself."""
+def with_interface(array, **about):
+    """Return the same array with other entries in its ``__cuda_array_interface__``."""
     other = copy.copy(array)
     interface = {**array.__cuda_array_interface__, **about}
     other.__class__ = type("Changed", (type(array),), {"__cuda_array_interface__": interface})
@@ -30,7 +30,7 @@ def changed(array, **about):
 
 
 class OnlyDLPack:
-    """A CUDA array that speaks DLPack and nothing else."""
+    """A CUDA array that supports only DLPack."""
 
     def __init__(self, array, device=0, kind=2, offset=0):
         self.array, self.device, self.kind, self.offset = array, device, kind, offset
@@ -39,21 +39,21 @@ class OnlyDLPack:
         return (self.kind, self.device)
 
     def __dlpack__(self, *, stream=None, max_version=None):
-        assert stream == 1  # the legacy one, by name: torch takes none for no stream at all
+        assert stream == 1  # the legacy stream, explicitly: torch takes None for no stream at all
         capsule = self.array.view.__dlpack__(max_version=(1, 0))
         pointer = ctypes.pythonapi.PyCapsule_GetPointer
         pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-        where = ctypes.c_int32 * 2  # after version, context, deleter, flags and data
+        where = ctypes.c_int32 * 2  # follows version, context, deleter, flags and data
         tensor = pointer(capsule, b"dltensor_versioned")
         where.from_address(tensor + 40)[:] = [self.kind, self.device]
         ctypes.c_uint64.from_address(tensor + 72).value += self.offset
         return capsule
 
 
-# ---- what is taken ----
+# ---- accepted arrays ----
 
 
-def test_dlpack_alone_will_do(shim):
+def test_arrays_with_only_dlpack_are_accepted(shim):
     w = np.arange(1.0, 9.0, dtype=np.float32)
     there, grad = shim.array(w), OnlyDLPack(shim.array(w))
     F.sgd_step(there, grad, lr=0.5)
@@ -61,8 +61,8 @@ def test_dlpack_alone_will_do(shim):
     assert bits(shim.host(there)) == bits(w * np.float32(0.25))
 
 
-def test_managed_memory_is_taken_through_dlpack(shim):
-    """Its device type is 13."""
+def test_managed_memory_is_accepted_through_dlpack(shim):
+    """Its DLPack device type is 13."""
     w = shim.array(np.ones(3, np.float32))
     F.sgd_step(OnlyDLPack(w, kind=13), OnlyDLPack(shim.array(np.ones(3, np.float32)), kind=13), lr=0.5)
     assert shim.host(w).tolist() == [0.5] * 3
@@ -79,9 +79,9 @@ def test_empty_arrays_have_no_device(cuda):
     assert alone.step_count == 1
 
 
-def test_work_goes_to_the_arrays_device(shim):
-    """The other one of two; the current device is the caller's again afterwards. The shim refuses a launch on
-    the wrong one."""
+def test_work_runs_on_the_device_of_the_arrays(shim):
+    """The arrays are on the second of two devices, and the caller's current device is restored afterwards.
+    The shim rejects a launch on the wrong device."""
     device, stream = ctypes.c_int(), ctypes.c_void_p()
     shim.lib.cudaSetDevice(1)
     shim.lib.cudaStreamCreate(ctypes.byref(stream))
@@ -101,16 +101,16 @@ def test_work_goes_to_the_arrays_device(shim):
     assert bits(shim.host(there)) == bits(w / 2)
 
 
-def test_what_another_stream_still_writes_is_waited_for(shim):
-    """Who waits for a stream that is being captured is captured, too: which shows that it waits."""
+def test_step_waits_for_the_stream_that_an_array_names(shim):
+    """A stream that waits for a stream under capture joins its capture, which shows that the step waits."""
     w, grad, other = shim.array(np.ones(3)), shim.array(np.ones(3)), ctypes.c_void_p()
     shim.lib.cudaStreamCreateWithFlags(ctypes.byref(other), 1)
-    F.sgd_step(w, changed(grad, stream=other.value), lr=0.5)
+    F.sgd_step(w, with_interface(grad, stream=other.value), lr=0.5)
     assert shim.host(w).tolist() == [0.5] * 3
     shim.lib.cudaStreamBeginCapture(other, 2)
     with shim.new_stream():
-        F.sgd_step(w, changed(grad, stream=other.value), lr=0.5)
-    # Which it could not end if that stream did not wait in turn for the step.
+        F.sgd_step(w, with_interface(grad, stream=other.value), lr=0.5)
+    # The capture could not end if that stream did not wait for the step in turn.
     assert shim.lib.cudaStreamEndCapture(other, ctypes.byref(ctypes.c_void_p())) == 0
     assert shim.host(w).tolist() == [0.5] * 3
 
@@ -123,21 +123,22 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_every_call_waits_for_what_another_stream_still_writes(shim, call):
-    """As above, of an array that is not the first."""
+def test_every_call_waits_for_the_stream_that_an_array_names(shim, call):
+    """As above, for an array that is not the first argument."""
     x, y = (shim.array(np.arange(8.0).reshape(4, 2)) for _ in range(2))
     out, other = shim.array(np.full((4, 2), 7.0)), ctypes.c_void_p()
     shim.lib.cudaStreamCreateWithFlags(ctypes.byref(other), 1)
     shim.lib.cudaStreamBeginCapture(other, 2)
     before = [bits(shim.host(a)) for a in (x, out)]
     with shim.new_stream():
-        CALLS[call](y, changed(x, stream=other.value), out)
+        CALLS[call](y, with_interface(x, stream=other.value), out)
     assert shim.lib.cudaStreamEndCapture(other, ctypes.byref(ctypes.c_void_p())) == 0
     assert [bits(shim.host(a)) for a in (x, out)] == before
 
 
-def test_an_array_that_never_moves_is_not_described_again(shim, monkeypatch):
-    """CuPy's: where it lies is asked for when it is new, and a gradient when it comes a second time."""
+def test_known_arrays_are_not_described_again(shim, monkeypatch):
+    """The location of a CuPy array is read when the array is new and, for a gradient, once more when it is
+    passed for the second time."""
     cupys = Cupys(shim, monkeypatch)
     make = lambda value: cupys(np.full(3, value, np.float32))  # noqa: E731
     params, grads = [make(1.0) for _ in range(9)], [make(0.5) for _ in range(9)]
@@ -152,13 +153,13 @@ def test_an_array_that_never_moves_is_not_described_again(shim, monkeypatch):
     assert cupys.asked == [id(new)]
     cupys.asked.clear()
     alive = [weakref.ref(g) for g in grads]
-    del grads  # of which the optimizer keeps none alive
+    del grads  # the optimizer keeps none of them alive
     gc.collect()
     assert [ref() for ref in alive] == [None] * 9
     assert [shim.host(p).tolist() for p in params] == [[-1.0] * 3] * 8 + [[-0.75] * 3]
 
 
-def test_a_known_gradient_in_an_order_of_its_own_is_not_sent_again(shim, monkeypatch):
+def test_known_gradient_in_another_order_causes_no_copy(shim, monkeypatch):
     cupys = Cupys(shim, monkeypatch)
     w, g = (np.arange(12, dtype=np.float32).reshape(3, 4) for _ in range(2))
     there, grad = cupys(w), cupys(np.asfortranarray(g))
@@ -171,8 +172,8 @@ def test_a_known_gradient_in_an_order_of_its_own_is_not_sent_again(shim, monkeyp
     assert bits(shim.host(there)) == bits(w - np.float32(0.75) * g)
 
 
-def test_a_gradient_of_a_step_that_was_refused_is_new_in_the_next(shim, monkeypatch):
-    """Though the list has the same objects by then, of which it was never asked what they are."""
+def test_gradient_of_a_rejected_step_is_described_in_the_next(shim, monkeypatch):
+    """By then the list holds the same objects, but the new one was never described."""
     cupys = Cupys(shim, monkeypatch)
     make = lambda value: cupys(np.full(3, value, np.float32))  # noqa: E731
     params, grads, other = [make(1.0) for _ in range(2)], [make(0.5) for _ in range(2)], make(0.25)
@@ -187,7 +188,7 @@ def test_a_gradient_of_a_step_that_was_refused_is_new_in_the_next(shim, monkeypa
     assert [shim.host(p).tolist() for p in params] == [[-0.75] * 3, [-1.0] * 3]
 
 
-def test_what_became_known_in_a_refused_step_is_not_taken_for_an_earlier_one(shim, monkeypatch):
+def test_gradient_of_a_rejected_step_is_not_mistaken_for_an_earlier_one(shim, monkeypatch):
     cupys = Cupys(shim, monkeypatch)
     make = lambda value, n=3: cupys(np.full(n, value, np.float32))  # noqa: E731
     params, (first, second, last) = [make(0.0), make(0.0)], [make(v) for v in (1.0, 10.0, 0.0)]
@@ -201,14 +202,14 @@ def test_what_became_known_in_a_refused_step_is_not_taken_for_an_earlier_one(shi
     assert shim.host(params[0]).tolist() == [-12.0] * 3
 
 
-def test_another_object_at_a_known_gradients_address_is_new(shim, monkeypatch):
+def test_new_object_at_the_address_of_a_known_gradient_is_read(shim, monkeypatch):
     cupys = Cupys(shim, monkeypatch)
     make = lambda value: cupys(np.full(3, value, np.float32))  # noqa: E731
     w, other = make(1.0), make(0.25)
     opt = fastopt.SGD([w], lr=1.0)
     full = [
         object.__new__(cupys.type) for _ in range(1000)
-    ]  # then the next are made in a place of their own
+    ]  # so that the next objects get memory of their own
     grads = [make(0.5)]
     for _ in range(3):
         opt.step(grads)
@@ -216,15 +217,15 @@ def test_another_object_at_a_known_gradients_address_is_new(shim, monkeypatch):
     new = object.__new__(cupys.type)
     new.__dict__.update(other.__dict__)
     if id(new) != address:
-        pytest.skip("this Python puts nothing where the gradient was")
+        pytest.skip("this Python does not reuse the gradient's address")
     del full
     for _ in range(2):
         opt.step([new])
     assert shim.host(w).tolist() == [-1.0] * 3
 
 
-def test_gradients_that_the_device_was_not_told_of_are_told_again(shim, monkeypatch):
-    """The step that brought them failed after they were read."""
+def test_gradients_of_a_failed_step_are_sent_to_the_device_again(shim, monkeypatch):
+    """The step that introduced them failed after it had read them."""
     cupys = Cupys(shim, monkeypatch)
     make = lambda value: cupys(np.full(3, value, np.float32))  # noqa: E731
     w, first, second = make(1.0), make(0.5), make(0.25)
@@ -240,7 +241,7 @@ def test_gradients_that_the_device_was_not_told_of_are_told_again(shim, monkeypa
     assert shim.host(w).tolist() == [0.0] * 3
 
 
-# ---- what is refused ----
+# ---- rejected arrays ----
 
 BAD_GRADS = {
     "host memory": (
@@ -264,12 +265,12 @@ BAD_GRADS = {
         "grads[1] has shape (2,), but params[1] has (3,)",
     ),
     "mask": (
-        lambda shim, g: changed(g, mask="any"),
+        lambda shim, g: with_interface(g, mask="any"),
         TypeError,
         "grads[1] has a mask, expected a plain array",
     ),
     "unaligned": (
-        lambda shim, g: changed(g, data=(g.view.ctypes.data + 2, False)),
+        lambda shim, g: with_interface(g, data=(g.view.ctypes.data + 2, False)),
         ValueError,
         "grads[1] is not aligned to its elements of 4 bytes",
     ),
@@ -282,7 +283,7 @@ BAD_GRADS = {
 
 
 @pytest.mark.parametrize("case", BAD_GRADS)
-def test_bad_gradients_are_refused_before_anything_is_written(shim, case):
+def test_invalid_gradients_are_rejected_before_anything_is_written(shim, case):
     make, error, message = BAD_GRADS[case]
     params = [shim.array(np.ones(3, np.float32)) for _ in range(2)]
     grads = [shim.array(np.ones(3, np.float32)) for _ in range(2)]
@@ -295,13 +296,13 @@ def test_bad_gradients_are_refused_before_anything_is_written(shim, case):
     assert opt.step_count == 1
 
 
-def test_bad_parameters_are_refused(shim):
+def test_invalid_parameters_are_rejected(shim):
     w = shim.array(np.ones(4, np.float32))
-    frozen = changed(w, data=(w.view.ctypes.data, True))
+    frozen = with_interface(w, data=(w.view.ctypes.data, True))
     with pytest.raises(ValueError, match="param is read-only"):
         fastopt.SGD(frozen)
     with pytest.raises(ValueError, match="expected a dense array"):
-        fastopt.SGD(changed(w, strides=(8,), shape=(2,)))
+        fastopt.SGD(with_interface(w, strides=(8,), shape=(2,)))
     with pytest.raises(ValueError, match="overlap in memory"):
         fastopt.SGD([w, w])
     with pytest.raises(
@@ -310,7 +311,7 @@ def test_bad_parameters_are_refused(shim):
         fastopt.SGD([w, np.ones(3, np.float32)])
 
 
-def test_another_device_is_refused(shim):
+def test_arrays_on_two_devices_are_rejected(shim):
     w = shim.array(np.ones(3))
     shim.lib.cudaSetDevice(1)
     other = shim.array(np.ones(3))
@@ -324,7 +325,7 @@ def test_another_device_is_refused(shim):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_policies_for_what_is_not_finite(cuda, bad, clip):
+def test_on_nonfinite_policies(cuda, bad, clip):
     good, wrong = (cuda.array(np.array([1.0, x, 2.0])) for x in (0.5, bad))
     there = [cuda.array(np.ones(3)) for _ in range(2)]
     opt = fastopt.Adam(there, on_nonfinite="raise", clip_norm=clip)
@@ -344,7 +345,7 @@ def test_policies_for_what_is_not_finite(cuda, bad, clip):
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_an_infinity_that_a_limit_hides_is_not_finite(cuda, clip):
+def test_infinity_is_detected_although_clip_value_removes_it(cuda, clip):
     p = cuda.array(np.array([1.0, 2.0]))
     opt = fastopt.SGD([p], lr=1.0, clip_value=1.0, clip_norm=clip, on_nonfinite="skip")
     opt.step([cuda.array(np.array([np.inf, 1.0]))])
@@ -352,7 +353,7 @@ def test_an_infinity_that_a_limit_hides_is_not_finite(cuda, clip):
     assert cuda.host(p).tolist() == [1.0, 2.0]
 
 
-def test_what_unscaling_overflows_is_not_finite(cuda):
+def test_overflow_by_grad_scale_is_detected(cuda):
     p = cuda.array(np.array([1.0, 2.0], np.float32))
     opt = fastopt.SGD([p], lr=1.0, grad_scale=1e-30, on_nonfinite="skip")
     opt.step([cuda.array(np.array([1e30, 1.0], np.float32))])
@@ -360,14 +361,14 @@ def test_what_unscaling_overflows_is_not_finite(cuda):
     assert cuda.host(p).tolist() == [1.0, 2.0]
 
 
-def test_of_several_bad_gradients_the_first_is_named(cuda):
+def test_first_of_several_nonfinite_gradients_is_named(cuda):
     params = [cuda.array(np.ones(2)) for _ in range(4)]
     grads = [cuda.array(np.array([x, 1.0])) for x in (1.0, np.nan, 1.0, np.inf)]
     with pytest.raises(FloatingPointError, match=re.escape("grads[1] has")):
         fastopt.SGD(params, lr=1.0, on_nonfinite="raise").step(grads)
 
 
-def test_no_memory_left_is_an_error_and_nothing_is_lost(shim):
+def test_out_of_memory_raises_and_changes_nothing(shim):
     w, g = shim.array(np.ones(3)), shim.array(np.ones(3))
     shim.lib.shim_fail_allocation(ctypes.c_int64(0))
     try:
@@ -378,10 +379,10 @@ def test_no_memory_left_is_an_error_and_nothing_is_lost(shim):
     assert shim.host(w).tolist() == [1.0] * 3
 
 
-# ---- where there is no CUDA ----
+# ---- without CUDA ----
 
 
-def test_why_not_is_one_sentence_when_the_first_cuda_array_arrives():
+def test_first_cuda_array_without_cuda_raises_with_the_reason():
     about = {"shape": (1,), "typestr": "<f4", "data": (64, False), "version": 3}
     array = type("Cuda", (), {"__cuda_array_interface__": about})()
     _core.use_cuda(None)
@@ -399,8 +400,8 @@ def test_why_not_is_one_sentence_when_the_first_cuda_array_arrives():
     ("devices", "trouble"),
     [(0, "there is no CUDA device"), (-1, "there is no NVIDIA driver, or one too old for CUDA 13.0")],
 )
-def test_no_device_and_no_driver_are_told_apart(shim, devices, trouble):
-    """In a process of its own, since the shim's devices are gone for good."""
+def test_missing_device_and_missing_driver_have_different_messages(shim, devices, trouble):
+    """In a separate process, since the shim's devices cannot be restored."""
     code = f"""
 import ctypes
 import gc

@@ -1,6 +1,6 @@
-"""The device code as nvcc compiles it: no spills, no local memory, vectors of 16 bytes, and no double in a
-kernel of float32. Needs nvcc, not a GPU; for one architecture, from Turing's PTX and Hopper's, which leaves out
-nothing that the others' has."""
+"""The device code as nvcc compiles it: no spills, no local memory, 16-byte vector accesses, and no double
+precision in a float32 kernel. This needs nvcc, but no GPU. The code is compiled for one architecture, from
+the PTX of Turing and of Hopper; the latter includes everything that the others' PTX has."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_no_kernel_spills_or_uses_local_memory(path: Path, ptx: str, tmp_path: P
 
 
 def kernels_of(path: Path, arch: str = "90") -> dict[str, str]:
-    """The PTX of each kernel, by its mangled name."""
+    """Return the PTX of each kernel, by its mangled name."""
     text = ptx_of(path, arch).read_text()
     starts = [m.start() for m in re.finditer(r"^\.visible \.entry|^\.entry", text, re.MULTILINE)]
     parts = [text[a:b] for a, b in pairwise([*starts, len(text)])]
@@ -48,7 +48,7 @@ def kernels_of(path: Path, arch: str = "90") -> dict[str, str]:
 
 
 @pytest.mark.parametrize("storage", ["float16", "bfloat16", "float32", "float16_wide", "bfloat16_wide"])
-def test_steps_of_float32_know_no_double_and_move_16_bytes(storage: str) -> None:
+def test_float32_steps_use_16_byte_vectors_and_no_double(storage: str) -> None:
     kernels = kernels_of(CUDA / f"step_{storage}.cu")
     assert len(kernels) == 14  # rules
     for name, ptx in kernels.items():
@@ -59,31 +59,33 @@ def test_steps_of_float32_know_no_double_and_move_16_bytes(storage: str) -> None
 
 
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
-def test_no_byte_is_stored_of_what_was_just_rounded_to_16_bits(path: Path) -> None:
-    """ptxas 13.0 makes machine code of it that converts the number to an integer instead: PTX, which the shim
-    runs, is right, and a device was wrong."""
+def test_values_rounded_to_16_bits_are_not_stored_as_bytes(path: Path) -> None:
+    """From such PTX, ptxas 13.0 generates machine code that converts the number to an integer instead: the
+    PTX, which the shim runs, is right, but the result on a device was wrong."""
     for name, ptx in kernels_of(path).items():
         rounded = set(re.findall(r"cvt\.rn\.b?f16\.f32\s+(%\w+)", ptx))
         assert not rounded & set(re.findall(r"\bst\.\S*[us]8\s+\[.*\], (%\w+);", ptx)), name
 
 
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
-def test_a_kernel_waits_for_the_one_before_it_and_then_calls_the_next(path: Path) -> None:
-    """Launches may overlap from 9.0 on: who read memory before it waits would read what is not written yet."""
+def test_kernel_waits_for_the_previous_one_and_then_launches_dependents(path: Path) -> None:
+    """From compute capability 9.0 on, launches may overlap: a kernel that read memory before it waits could
+    read data that are not written yet."""
     batch_norm = {"batch_norm_sums", "batch_norm_smem", "batch_norm_finish", "batch_norm_flat"}
     for name, ptx in kernels_of(path).items():
         before, wait, after = ptx.partition("griddepcontrol.wait;")
         assert wait, name
         if path.stem in batch_norm:
-            works_ahead(path.stem, before, after)
+            check_work_before_the_wait(path.stem, before, after)
             continue
         assert not re.search(r"\$L_|\b(bra|ret|bar|atom|red)\b|\b(ld|st)\.(?!param)", before), name
         assert after.count("griddepcontrol.launch_dependents;") == 1, name
 
 
-def works_ahead(stem: str, before: str, after: str) -> None:
-    """BatchNorm weighs neighbours before its turn, in shared memory. What comes after its sums reads, too: they
-    waited for all who could still be writing that. Who finishes channels calls the next one first."""
+def check_work_before_the_wait(stem: str, before: str, after: str) -> None:
+    """Check a BatchNorm kernel, which computes weights of neighbors in shared memory before it waits. The
+    kernels that follow the sums also read memory before they wait: the sums have waited for every kernel that
+    could still be writing it. The kernel that finishes channels launches its dependents before it waits."""
     reads = stem in ("batch_norm_finish", "batch_norm_flat")
     assert not re.search(r"\b(ret|bar|atom|red)\b|\bst\.(?!param|shared)", before)
     assert reads or not re.search(r"\bld\.(?!param|shared)", before)
@@ -93,8 +95,8 @@ def works_ahead(stem: str, before: str, after: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["batch_norm_flat", "dropout"])
-def test_elementwise_layers_of_float32_know_no_double_and_move_16_bytes(file: str) -> None:
-    """Those of double and those that go element by element are left out by name."""
+def test_float32_elementwise_layers_use_16_byte_vectors_and_no_double(file: str) -> None:
+    """Kernels of float64 and kernels that process single elements are excluded by name."""
     kernels = kernels_of(CUDA / f"{file}.cu")
     apart = re.compile(r"Li1E|flatId|drop_allId")
     flat = {n: ptx for n, ptx in kernels.items() if not apart.search(n)}

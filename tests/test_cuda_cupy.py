@@ -1,5 +1,5 @@
-"""CuPy's own arrays, read by their attributes: each new object anew, whatever its dtype and layout. On the
-shim's memory or, with FASTOPT_TEST_DEVICE=cupy, on a real device."""
+"""CuPy's own arrays, read through their attributes: every new object is read, whatever its dtype and layout.
+Runs on the shim's memory or, with FASTOPT_TEST_DEVICE=cupy, on a real device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from optimizers_table import DTYPES, bits
 @pytest.fixture
 def device(cuda):
     if not cuda.name.startswith("cupy"):
-        pytest.skip("needs arrays of CuPy's: FASTOPT_TEST_DEVICE=cupy-shim, or cupy")
+        pytest.skip("needs CuPy arrays: FASTOPT_TEST_DEVICE=cupy-shim or cupy")
     return cuda
 
 
@@ -26,13 +26,13 @@ def cupy(device):
     return pytest.importorskip("cupy")
 
 
-def own(device, cupy, host):
-    """One of CuPy's own arrays, bfloat16 too."""
+def to_cupy(device, cupy, host):
+    """Return a CuPy array with these values, also of bfloat16."""
     array = device.array(host)
     if host.dtype.name != "bfloat16":
         return array
     if int(cupy.__version__.split(".")[0]) < 14:
-        pytest.skip("CuPy has bfloat16 from 14 on")
+        pytest.skip("CuPy has bfloat16 from version 14 on")
     return cupy.ndarray(host.shape, host.dtype, array.raw.data, array.raw.strides)
 
 
@@ -40,10 +40,10 @@ def values(shape, dtype, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
-def test_a_parameter_may_be_given_another_shape(device, cupy):
-    """In place, which CuPy lets one do; so may its state. Nobody asks a known array for its shape again."""
+def test_parameter_may_be_reshaped_in_place(device, cupy):
+    """CuPy allows this, for the state as well. The shape of a known array is not read again."""
     w, grads = values((6, 1), np.float32), [values((6, 1), np.float32, seed) for seed in (1, 2)]
-    there, known = (own(device, cupy, a) for a in (w, grads[0]))
+    there, known = (to_cupy(device, cupy, a) for a in (w, grads[0]))
     host, here = fastopt.Momentum([w]), fastopt.Momentum([there])
     for _ in range(3):
         host.step([grads[0]])
@@ -52,34 +52,35 @@ def test_a_parameter_may_be_given_another_shape(device, cupy):
     here.velocity[0].shape = (2, 3)
     for g in grads:
         host.step([g])
-        here.step([own(device, cupy, g.reshape(2, 3))])
+        here.step([to_cupy(device, cupy, g.reshape(2, 3))])
     assert device.host(there).tobytes() == w.tobytes()
     with pytest.raises(
         ValueError, match=re.escape("grads[0] has shape (3, 2), but params[0] has (2, 3)")
     ):
-        here.step([own(device, cupy, grads[0].reshape(3, 2))])
+        here.step([to_cupy(device, cupy, grads[0].reshape(3, 2))])
 
 
-UNALIGNED = {"1 byte off", "3 bytes off", "field of packed structures"}  # of which a device has none
+UNALIGNED = {"1 byte off", "3 bytes off", "field of packed structures"}  # a device has no such arrays
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", sorted(GRADS.keys() - UNALIGNED))
 def test_every_dtype_and_layout(device, cupy, layout, dtype):
-    """New gradients; the same again; and one that lies otherwise in the same place of the list."""
+    """The gradients are new, then the same again, then one of another layout at the same position in the
+    list."""
     w = TARGETS.get(layout, TARGETS["C order"])(values(SHAPE, DTYPES[dtype]))
     grads = [GRADS[layout](values(SHAPE, DTYPES[dtype], seed)) for seed in (1, 2)]
-    there = own(device, cupy, w)
+    there = to_cupy(device, cupy, w)
     host, here = fastopt.Momentum(w), fastopt.Momentum(there)
     for g in (*grads, np.ascontiguousarray(grads[0])):
-        new = own(device, cupy, g)
+        new = to_cupy(device, cupy, g)
         for _ in range(2):
             host.step(g)
             here.step(new)
     assert bits(device.host(there)) == bits(w)
 
 
-def test_a_known_gradient_holds_its_new_values(device):
+def test_new_values_of_a_known_gradient_are_used(device):
     w, g = device.array(np.ones(3, np.float32)), device.array(np.full(3, 0.5, np.float32))
     opt = fastopt.SGD(w, lr=1.0)
     opt.step(g)
@@ -88,8 +89,8 @@ def test_a_known_gradient_holds_its_new_values(device):
     assert device.host(w).tolist() == [0.25] * 3
 
 
-def test_a_new_gradient_at_an_old_ones_address_is_read(device):
-    """Python makes an object where another was before."""
+def test_new_gradient_at_the_address_of_an_old_one_is_read(device):
+    """Python may create an object at the address of a deleted one."""
     w = device.array(np.ones(3, np.float32))
     opt = fastopt.SGD(w, lr=1.0)
     for value in (0.5, 0.25, 0.125):
@@ -97,8 +98,8 @@ def test_a_new_gradient_at_an_old_ones_address_is_read(device):
     assert device.host(w).tolist() == [0.125] * 3
 
 
-def test_empty_and_parts(device):
-    """Views that begin elsewhere than their memory, one of them without elements."""
+def test_empty_arrays_and_views(device):
+    """Views that do not begin where their memory begins, one of them without elements."""
     memory = device.array(np.arange(12, dtype=np.float32))
     w = device.array(np.zeros((2, 3), np.float32))
     none = device.array(np.zeros((2, 0), np.float32))
@@ -109,7 +110,7 @@ def test_empty_and_parts(device):
 
 
 def on_device_1(g, cupy):
-    """As CuPy tells it, whatever the pointer."""
+    """Make CuPy report device 1, whatever the pointer is."""
     memory = cupy.cuda.UnownedMemory(g.data.ptr, g.nbytes, g, 1)
     return cupy.ndarray(g.shape, g.dtype, cupy.cuda.MemoryPointer(memory, 0))
 
@@ -130,7 +131,7 @@ def on_device_1(g, cupy):
         (on_device_1, ValueError, "is on CUDA device 1, but params[0] is on CUDA device 0"),
     ],
 )
-def test_what_is_refused(device, cupy, change, error, message):
+def test_invalid_arrays_are_rejected(device, cupy, change, error, message):
     params, grads = ([device.array(np.ones(3, np.float32)) for _ in range(2)] for _ in range(2))
     opt = fastopt.SGD(params)
     opt.step(grads)
@@ -142,8 +143,8 @@ def test_what_is_refused(device, cupy, change, error, message):
     assert opt.step_count == 2
 
 
-def test_a_subclass_says_where_it_lies(device, cupy):
-    """It may know better than CuPy."""
+def test_interface_of_a_subclass_is_used(device, cupy):
+    """A subclass may override what CuPy reports."""
     w, g = device.array(np.ones(3, np.float32)), device.array(np.full(3, 0.5, np.float32))
 
     class Elsewhere(cupy.ndarray):
@@ -154,7 +155,7 @@ def test_a_subclass_says_where_it_lies(device, cupy):
 
 
 def test_work_follows_the_current_stream(device):
-    """Of known arrays and of new ones: what was captured is done when it is replayed, and not before."""
+    """With known and with new arrays: captured work runs when it is replayed, and not before."""
     w, g = device.array(np.ones(3, np.float32)), device.array(np.full(3, 0.5, np.float32))
     opt = fastopt.SGD(w, lr=1.0)
     opt.step(g)
@@ -170,7 +171,7 @@ def test_work_follows_the_current_stream(device):
 
 
 @pytest.mark.parametrize("layout", ["C order", "Fortran order", "permuted axes"])
-def test_results_have_the_order_of_what_they_come_from(device, layout):
+def test_results_have_the_memory_order_of_their_input(device, layout):
     x = TARGETS[layout](values((6, 4, 3, 2), np.float32))
     y, _ = F.dropout_forward(device.array(x), 0.5, seed=1)
     assert type(y) is type(device.array(x))
@@ -178,8 +179,8 @@ def test_results_have_the_order_of_what_they_come_from(device, layout):
     assert bits(device.host(y)) == bits(F.dropout_forward(x, 0.5, seed=1)[0])
 
 
-def test_a_result_is_made_on_its_arrays_device(device, cupy, monkeypatch):
-    """Which is made the current one where it is not."""
+def test_results_are_allocated_on_the_device_of_their_input(device, cupy, monkeypatch):
+    """That device is made current if it is not."""
     x, y = (device.array(np.ones((4, 3), np.float32)) for _ in range(2))
     happened = []
 

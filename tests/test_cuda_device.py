@@ -1,5 +1,5 @@
-"""What only a real device can show: its own random numbers, streams that do run beside each other, graphs,
-torch's and JAX's arrays, a second device, more elements than 32 bits count. They run with
+"""What only a real device can show: cuRAND's own random numbers, streams that run concurrently, graphs, torch
+and JAX arrays, a second device, and more elements than 32 bits can count. These tests run with
 FASTOPT_TEST_DEVICE=cupy."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ extern "C" __global__ void spin(long long cycles) {
 """
 LONG = 300_000_000  # cycles: more than a tenth of a second
 
-# Words as NUMERICS.md names them: subsequence index / 4, offset in words.
+# Word positions as NUMERICS.md defines them: subsequence index / 4, offset in words.
 WORDS = """
 #include <curand_kernel.h>
 extern "C" __global__ void words(unsigned long long seed, unsigned long long offset,
@@ -49,7 +49,7 @@ extern "C" __global__ void words(unsigned long long seed, unsigned long long off
 @pytest.fixture
 def gpu(request):
     if os.environ.get("FASTOPT_TEST_DEVICE") != "cupy":
-        pytest.skip("needs a CUDA device, and FASTOPT_TEST_DEVICE=cupy to say that there is one")
+        pytest.skip("needs a CUDA device and FASTOPT_TEST_DEVICE=cupy")
     return request.getfixturevalue("cuda")
 
 
@@ -72,7 +72,7 @@ def room_for(cupy, nbytes):
 
 
 def lists(seed=0, dtype="float32"):
-    """Parameters and three gradients for them."""
+    """Return parameters and three lists of gradients for them."""
     rng = np.random.default_rng(seed)
     params = parameters(rng, LENGTHS, DTYPES[dtype])
     return params, [gradients(rng, params) for _ in range(3)]
@@ -83,7 +83,7 @@ def lists(seed=0, dtype="float32"):
 
 @cache
 def words_kernel(arch):
-    """The compiled module's file; None where it cannot be compiled."""
+    """Return the file of the compiled module, or None if it cannot be compiled."""
     folders = [Path(os.environ.get("CUDA_PATH", "/usr/local/cuda")) / "include"]
     folders += sorted(Path(sysconfig.get_path("purelib")).glob("nvidia/*/include"))
     found = [folder for folder in folders if (folder / "curand_kernel.h").exists()]
@@ -98,7 +98,8 @@ def words_kernel(arch):
 
 @pytest.fixture
 def curand(cupy):
-    """The words that cuRAND gives from a seed, an offset and the first of `count` indices on."""
+    """Return a function that returns cuRAND's words for a seed and an offset, for `count` indices from the
+    given first one on."""
     compiled = words_kernel(cupy.cuda.Device().compute_capability)
     if compiled is None:
         pytest.skip("needs nvcc and curand_kernel.h")
@@ -116,13 +117,13 @@ def curand(cupy):
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**64 - 1, 0x299F31D0A4093822])
 @pytest.mark.parametrize("offset", [0, 1, 2**32 - 1, 2**32 + 5, 2**62 - 1])
 @pytest.mark.parametrize("first", [0, 2**32 - 30, 2**62 - 64])
-def test_words_are_those_of_curand(curand, seed, offset, first):
+def test_words_match_curand(curand, seed, offset, first):
     ours = [F.philox4x32(seed=seed, offset=offset, index=first + i) for i in range(64)]
     assert curand(seed, offset, first, 64).tolist() == [list(map(int, four)) for four in ours]
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 2.0**-32])
-def test_dropout_drops_where_curand_says(gpu, curand, p):
+def test_dropout_mask_matches_curand(gpu, curand, p):
     n, seed, offset = 1_000_003, 7, 2**33 + 1
     kept = curand(seed, offset, 0, n // 4 + 1).reshape(-1)[:n] >= round(p * 2**32)
     y, _ = F.dropout_forward(gpu.array(np.ones(n, np.float32)), p, seed=seed, offset=offset)
@@ -132,8 +133,9 @@ def test_dropout_drops_where_curand_says(gpu, curand, p):
 # ---- streams ----
 
 
-def test_a_step_waits_its_turn_and_the_host_does_not(gpu, cupy):
-    """The gradient is written behind a long kernel of the same stream; a step queued behind both finds it."""
+def test_step_is_ordered_on_its_stream_and_does_not_block_the_host(gpu, cupy):
+    """The gradient is written after a long kernel on the same stream, and a step that is queued behind both
+    reads it."""
     params, grads = lists()
     host, there = fastopt.Adam(params, clip_norm=1.0), [gpu.array(p) for p in params]
     device = fastopt.Adam(there, clip_norm=1.0)
@@ -153,8 +155,8 @@ def test_a_step_waits_its_turn_and_the_host_does_not(gpu, cupy):
         assert [bits(gpu.host(a)) for a in there] == [bits(a) for a in params]
 
 
-def test_what_cupys_other_stream_writes_is_waited_for_when_the_array_says_so(gpu, cupy):
-    """Between libraries: a gradient whose own interface names a stream that is still busy."""
+def test_step_waits_for_the_stream_in_the_interface_of_a_cupy_array(gpu, cupy):
+    """Between libraries: the gradient's own interface names a stream that is still busy."""
     w, g = values(70001), values(70001, seed=1)
     there, grad, new = gpu.array(w), gpu.array(np.full_like(g, np.nan)), gpu.array(g)
     spin = cupy.RawKernel(SPIN, "spin")
@@ -173,7 +175,7 @@ def test_what_cupys_other_stream_writes_is_waited_for_when_the_array_says_so(gpu
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_torchs_current_stream(gpu, cuda_torch, dtype):
+def test_torch_current_stream(gpu, cuda_torch, dtype):
     torch = cuda_torch
     params, grads = lists(dtype=dtype)
     there = [to_torch(torch, p) for p in params]
@@ -201,7 +203,7 @@ def to_torch(torch, a):
     return torch.from_numpy(a).cuda()
 
 
-def test_layers_take_torchs_tensors(gpu, cuda_torch):
+def test_layers_accept_torch_tensors(gpu, cuda_torch):
     x, g = values((8, 5, 7, 9)), values(5, seed=1)
     there = to_torch(cuda_torch, x)
     y, saved = F.batch_norm_forward(there, to_torch(cuda_torch, g))
@@ -219,7 +221,7 @@ def test_layers_take_torchs_tensors(gpu, cuda_torch):
 
 
 @pytest.mark.parametrize("rule", PLAIN)
-def test_a_graph_of_torchs(gpu, cuda_torch, rule):
+def test_torch_graph(gpu, cuda_torch, rule):
     torch = cuda_torch
     params, (grads, *_) = lists()
     there, device_grads = ([to_torch(torch, a) for a in arrays] for arrays in (params, grads))
@@ -243,9 +245,9 @@ def test_a_graph_of_torchs(gpu, cuda_torch, rule):
 # ---- other libraries, another device ----
 
 
-def test_cupys_own_bfloat16(gpu, cupy):
+def test_cupy_bfloat16(gpu, cupy):
     if int(cupy.__version__.split(".")[0]) < 14:
-        pytest.skip("CuPy has bfloat16 from 14 on")
+        pytest.skip("CuPy has bfloat16 from version 14 on")
     params, grads = lists(dtype="bfloat16")
     there = [cupy.asarray(p) for p in params]
     host, device = fastopt.Adam(params), fastopt.Adam(there)
@@ -256,7 +258,7 @@ def test_cupys_own_bfloat16(gpu, cupy):
     assert [bits(cupy.asnumpy(a)) for a in device.v] == [bits(v) for v in host.v]
 
 
-def test_gradients_of_jax(gpu):
+def test_jax_gradients(gpu):
     jax = pytest.importorskip("jax", reason="JAX is not installed")
     try:
         device = jax.devices("cuda")[0]
@@ -286,7 +288,7 @@ def test_a_second_device(gpu, cupy):
         assert [bits(gpu.host(a)) for a in there] == [bits(p) for p in params]
 
 
-# ---- more elements than 32 bits count ----
+# ---- more elements than 32 bits can count ----
 
 PLACES = (slice(0, 4096), slice(2**31 - 2048, 2**31 + 13))
 

@@ -1,5 +1,5 @@
-"""Counts, hyper-parameters, clip coefficients and the flag to skip live on the device. So a step asks nothing
-of the host, and a captured graph goes on as the optimizer would."""
+"""Counts, hyper-parameters, clip coefficients and the skip flag are stored on the device. A step therefore
+needs nothing from the host, and a captured graph continues as the optimizer would."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def lists(cuda, seed=0, lengths=LENGTHS):
 
 @pytest.mark.parametrize("rule", PLAIN)
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_a_replayed_graph_has_the_bits_of_as_many_steps(cuda, rule, clip):
-    """With the rate changed in between, and another gradient in the same place."""
+def test_replays_give_the_same_bits_as_steps(cuda, rule, clip):
+    """Between replays the learning rate changes, and other values are written into the gradient."""
     params, grads, there, device_grads = lists(cuda)
     host, device = PLAIN[rule].make(params), PLAIN[rule].make(there)
     host.clip_norm = device.clip_norm = clip
     with cuda.new_stream():
         device.step(device_grads)
         replay = cuda.capture(lambda: device.step(device_grads))
-        assert device.step_count == 1  # what was captured has not been done
+        assert device.step_count == 1  # captured work has not run
         host.step(grads)
         for i in range(40):
             if i % 10 == 9:
@@ -44,8 +44,8 @@ def test_a_replayed_graph_has_the_bits_of_as_many_steps(cuda, rule, clip):
 
 
 @pytest.mark.parametrize("groups", [1, 4, 5])
-def test_a_graph_goes_on_from_steps_whose_constants_the_host_made(cuda, groups):
-    """For as many groups as arguments have room for, and for more."""
+def test_graph_continues_after_steps_with_constants_from_the_host(cuda, groups):
+    """For as many groups as the kernel arguments have room for, and for more."""
     params, grads, there, device_grads = lists(cuda, lengths=(2049, 1, 5000, 17, 3))
 
     def optimizer(own):
@@ -74,13 +74,13 @@ def test_a_thousand_replays(cuda):
             replay()
             host.step(grads)
         assert device.step_count == 1000
-        device.step(device_grads)  # plain steps go on from there
+        device.step(device_grads)  # ordinary steps continue from there
         host.step(grads)
         assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
 
 
 def test_a_graph_keeps_its_gradients(cuda):
-    """Plain steps in between, with gradients that lie elsewhere, change nothing of it."""
+    """Ordinary steps in between, with gradients at other addresses, do not affect the graph."""
     params, grads, there, device_grads = lists(cuda)
     other, other_there = lists(cuda, 1)[1], lists(cuda, 1)[3]
     host, device = fastopt.Adam(params, clip_norm=1.0), fastopt.Adam(there, clip_norm=1.0)
@@ -94,7 +94,7 @@ def test_a_graph_keeps_its_gradients(cuda):
         assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
 
 
-def test_a_graph_skips_what_is_not_finite(cuda):
+def test_graph_skips_nonfinite_gradients(cuda):
     params, grads, there, device_grads = lists(cuda)
     host, device = (fastopt.Adam(p, on_nonfinite="skip") for p in (params, there))
     with cuda.new_stream():
@@ -108,8 +108,8 @@ def test_a_graph_skips_what_is_not_finite(cuda):
         assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
 
 
-def test_a_graph_clips_by_the_norm_it_was_captured_with(cuda):
-    """By how much is the optimizer's to say."""
+def test_graph_keeps_the_norm_type_of_its_capture(cuda):
+    """The limit, however, is the optimizer's current one."""
     params, grads, there, device_grads = lists(cuda)
     host, device = (fastopt.SGD(p, clip_norm=1.0) for p in (params, there))
     with cuda.new_stream():
@@ -125,7 +125,7 @@ def test_a_graph_clips_by_the_norm_it_was_captured_with(cuda):
 
 
 @pytest.mark.parametrize("owner", ["optimizer", "group"])
-def test_a_rate_that_cannot_be_set_amid_a_capture_is_not_set(cuda, owner):
+def test_setting_lr_during_a_capture_raises_and_changes_nothing(cuda, owner):
     params, grads, there, device_grads = lists(cuda)
     host, device = (fastopt.SGD([{"params": p}], lr=0.5) for p in (params, there))
 
@@ -146,8 +146,8 @@ def test_a_rate_that_cannot_be_set_amid_a_capture_is_not_set(cuda, owner):
 
 
 @pytest.mark.parametrize("count", ["step_count", "skipped_steps"])
-def test_a_count_that_cannot_be_set_amid_a_capture_is_not_set(cuda, count):
-    """It would be set anew by every replay."""
+def test_setting_a_count_during_a_capture_raises_and_changes_nothing(cuda, count):
+    """Every replay would set it again."""
     params, grads, there, device_grads = lists(cuda)
     host, device = fastopt.Adam(params), fastopt.Adam(there)
 
@@ -168,8 +168,8 @@ def test_a_count_that_cannot_be_set_amid_a_capture_is_not_set(cuda, count):
 
 
 @pytest.mark.parametrize("scope", ["global", "tensor"])
-def test_a_scope_may_change_until_a_graph_was_captured(cuda, scope):
-    """A graph has the addresses of the tables that are made for a scope."""
+def test_clip_scope_may_change_until_a_graph_is_captured(cuda, scope):
+    """A graph holds the addresses of the tables that are built for a scope."""
     params, grads, there, device_grads = lists(cuda)
     host, device = (fastopt.Adam(p, clip_norm=1.0, clip_scope=scope) for p in (params, there))
     other = {"global": "tensor", "tensor": "global"}[scope]
@@ -192,8 +192,9 @@ def test_a_scope_may_change_until_a_graph_was_captured(cuda, scope):
         assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
 
 
-def test_a_graph_outlives_a_step_that_was_refused(cuda):
-    """For a parameter that does not fit the state. With the old one back, all is as before."""
+def test_graph_survives_a_rejected_step(cuda):
+    """The step is rejected because a parameter does not match the state. With the old parameter back,
+    everything is as before."""
     params, grads, there, device_grads = lists(cuda)
     host, device = (fastopt.Adam(p, clip_norm=1.0) for p in (params, there))
     own = there[1]
@@ -210,7 +211,7 @@ def test_a_graph_outlives_a_step_that_was_refused(cuda):
         assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in params]
 
 
-def test_arrays_that_are_new_in_a_capture_are_refused(cuda):
+def test_new_arrays_during_a_capture_are_rejected(cuda):
     _, _, there, device_grads = lists(cuda)
     opt = fastopt.SGD(there, lr=0.5)
     opt.step(device_grads)
@@ -223,7 +224,7 @@ def test_arrays_that_are_new_in_a_capture_are_refused(cuda):
         cuda.capture(work)
 
 
-def test_what_waits_for_the_device_cannot_be_captured(cuda):
+def test_on_nonfinite_raise_cannot_be_captured(cuda):
     _, _, there, device_grads = lists(cuda)
     device = fastopt.Adam(there, on_nonfinite="raise")
     before = [bits(cuda.host(a)) for a in there]
@@ -237,9 +238,9 @@ def test_what_waits_for_the_device_cannot_be_captured(cuda):
 @pytest.mark.parametrize(
     "options", [{}, {"clip_norm": 1.0}, {"clip_norm": 1.0, "on_nonfinite": "skip"}]
 )
-def test_a_step_is_a_few_launches_and_asks_nothing_of_the_host(cuda, n, options):
+def test_step_takes_few_launches_and_no_synchronization(cuda, n, options):
     if cuda.name != "shim":
-        pytest.skip("only the shim counts")
+        pytest.skip("only the shim counts launches")
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=300).astype(np.float32) for _ in range(n)]
     opt = fastopt.Adam([cuda.array(a) for a in arrays], **options)
@@ -248,7 +249,7 @@ def test_a_step_is_a_few_launches_and_asks_nothing_of_the_host(cuda, n, options)
     cuda.counts()
     for _ in range(3):
         opt.step(grads)
-    before = 3 if options else 0  # norms by groups of blocks, then joined, then constants
+    before = 3 if options else 0  # norms of groups of blocks, their combination, the constants
     assert cuda.counts() == {
         "launches": 3 * (before + 1),
         "clustered": 0,
@@ -271,8 +272,8 @@ WAITS = {
 
 
 @pytest.mark.parametrize("call", WAITS)
-def test_what_waits_for_the_device_is_refused_and_the_capture_goes_on(cuda, call):
-    """CUDA itself would refuse to synchronize the stream, and invalidate the capture."""
+def test_synchronizing_call_is_rejected_and_the_capture_continues(cuda, call):
+    """CUDA itself would reject the synchronization of the stream, and invalidate the capture."""
     w, x = (cuda.array(np.ones((6, 4), np.float32)) for _ in range(2))
     opt = fastopt.SGD([w], lr=0.25, on_nonfinite="skip")
 
@@ -291,7 +292,7 @@ def test_what_waits_for_the_device_is_refused_and_the_capture_goes_on(cuda, call
 
 
 def test_a_captured_layer_is_replayed(cuda):
-    """With plain passes before and in between, each of which ends what the last one has left for backward."""
+    """Ordinary passes run before and in between; each one frees what the last pass has saved for backward."""
     rng = np.random.default_rng(0)
     x, dy = (rng.normal(size=(6, 5, 4, 3)).astype(np.float32) for _ in range(2))
     mean, var = np.zeros(5, np.float32), np.ones(5, np.float32)

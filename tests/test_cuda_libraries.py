@@ -1,5 +1,5 @@
-"""Work goes to the current stream of the arrays' own library, as that library tells it: with the shim, in which
-a step on a stream that is being captured is not done at once."""
+"""Work runs on the current stream of the arrays' own library, as that library reports it. With the shim, a
+step on a stream that is being captured does not run at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CAPTURE_RELAXED = 2
 
 @contextlib.contextmanager
 def captured(shim):
-    """A stream that is being captured."""
+    """Yield a stream that is being captured."""
     stream, graph = ctypes.c_void_p(), ctypes.c_void_p()
     assert shim.lib.cudaStreamCreateWithFlags(ctypes.byref(stream), 1) == 0
     assert shim.lib.cudaStreamBeginCapture(stream, CAPTURE_RELAXED) == 0
@@ -30,7 +30,7 @@ def captured(shim):
     assert shim.lib.cudaStreamEndCapture(stream, ctypes.byref(graph)) == 0
 
 
-def test_cupys_is_asked_for_the_arrays_device(shim, monkeypatch):
+def test_cupy_stream_is_that_of_the_device_of_the_arrays(shim, monkeypatch):
     """Each device has a current stream of its own."""
     cupys = Cupys(shim, monkeypatch)
     shim.lib.cudaSetDevice(1)
@@ -47,7 +47,7 @@ def test_cupys_is_asked_for_the_arrays_device(shim, monkeypatch):
 
 
 class Tensor(Array):
-    """What torch's said of itself before 2.10, and what a subclass of theirs says still."""
+    """What torch's tensors reported before 2.10, and what a subclass of them still reports."""
 
     requires_grad = False
 
@@ -69,7 +69,7 @@ Subclass = type("Subclass", (Tensor,), {"__module__": "__main__"})
 
 
 @pytest.mark.parametrize("kind", [Tensor, Subclass])
-def test_torchs_is_asked_by_its_own_function(shim, monkeypatch, kind):
+def test_torch_stream_is_read_by_torchs_own_function(shim, monkeypatch, kind):
     def tensor(value):
         array = shim.array(np.full(3, value, np.float32))
         array.__class__ = kind
@@ -85,7 +85,7 @@ def test_torchs_is_asked_by_its_own_function(shim, monkeypatch, kind):
 
 
 class Bare:
-    """It has the interface, and no library to make another."""
+    """An array that has the interface, but no library to create others."""
 
     def __init__(self, array):
         self.array = array
@@ -95,7 +95,7 @@ class Bare:
         return self.array.__cuda_array_interface__
 
 
-def test_an_array_without_a_library_is_stepped_and_gets_no_other(shim):
+def test_array_without_a_library_can_be_stepped_but_not_created(shim):
     array, grad = (Bare(shim.array(np.ones((3, 2), np.float32))) for _ in range(2))
     F.sgd_step(array, grad, lr=0.5)
     assert array.array.view.tolist() == [[0.5] * 2] * 3
@@ -111,8 +111,8 @@ def test_an_array_without_a_library_is_stepped_and_gets_no_other(shim):
     assert out.view.tolist() == [[0.5] * 2] * 3
 
 
-def test_two_threads_may_bring_the_first_cuda_array_at_once():
-    """Each waits until the CUDA part is there or is known to be missing."""
+def test_two_threads_may_pass_the_first_cuda_array_at_once():
+    """Each thread waits until the CUDA part is loaded or known to be missing."""
     code = """
 import importlib.abc, sys, threading, time
 import fastopt

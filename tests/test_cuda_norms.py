@@ -1,4 +1,5 @@
-"""Norms and clipping on a CUDA device have the CPU's bits, whatever the split into a list."""
+"""Norms and clipping give the same bits on a CUDA device as on the CPU, however the elements are split into a
+list."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import fastopt
 from fastopt import functional as F
 from optimizers_table import DTYPES, bits, values
 
-# Around the lanes and blocks of a norm, a group of blocks, and the groups that one thread joins.
+# Lengths around the lanes and blocks of a norm, a group of blocks, and the groups that one thread combines.
 LENGTHS = (1, 15, 17, 4095, 4097, 65536, 65537, 300_001)
 KINDS = (2, 1, "max")
 
@@ -17,7 +18,7 @@ KINDS = (2, 1, "max")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", LENGTHS)
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
-def test_a_norm(cuda, dtype, n, kind):
+def test_norm(cuda, dtype, n, kind):
     a = values(n, dtype, seed=n)
     assert F.global_norm([cuda.array(a)], norm_type=kind) == F.global_norm([a], norm_type=kind)
 
@@ -31,7 +32,7 @@ def test_a_list_of_all_dtypes_and_layouts(cuda, kind):
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e170, 1e300, 0.0, np.inf, np.nan])
-def test_doubles_whose_squares_leave_their_range(cuda, scale):
+def test_doubles_whose_squares_are_out_of_range(cuda, scale):
     arrays = [values(5000, np.float64) * scale, values(3)]
     norms = [F.global_norm(a) for a in ([cuda.array(a) for a in arrays], arrays)]
     np.testing.assert_equal(*norms)
@@ -39,7 +40,7 @@ def test_doubles_whose_squares_leave_their_range(cuda, scale):
 
 @pytest.mark.parametrize("scale", [2.0**-450, 2.0**-430, 2.0**422, 2.0**480, 2.0**1000])
 def test_clipping_doubles_at_any_scale_of_the_gradient(cuda, scale):
-    """Beside a tensor of zeros, whose scale may overflow where the norm decides it."""
+    """Next to a tensor of zeros, whose scale may overflow where the norm decides it."""
     grads, steps = (np.array([3.0, 4.0, 0.0]) * 1e-170 * scale, np.zeros(2)), []
     for array in (np.array, cuda.array):
         params = [array(np.ones(3)), array(np.ones(2))]
@@ -69,7 +70,7 @@ def test_clipping_in_place(cuda, scope, kind):
     assert [bits(cuda.host(a)) for a in there] == [bits(a) for a in arrays]
 
 
-def test_a_limit_by_value_on_doubles_whose_squares_leave_their_range(cuda):
+def test_clip_value_on_doubles_whose_squares_are_out_of_range(cuda):
     """The values are rescaled for the norm, and so is the limit."""
     limited, small = (cuda.array(np.zeros(2)) for _ in range(2))
     opt = fastopt.SGD([limited], lr=1.0, clip_value=1e170, clip_norm=1.0)

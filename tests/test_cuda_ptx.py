@@ -1,5 +1,5 @@
-"""PTX on the host does as PTX does: what an instruction gives, and what is refused. The engine's own PTX runs
-the tests of tests/test_cuda_*.py with FASTOPT_TEST_DEVICE=ptx."""
+"""PTX translated for the host behaves as PTX: the results of instructions, and what is rejected. The engine's
+own PTX runs the tests in tests/test_cuda_*.py with FASTOPT_TEST_DEVICE=ptx."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cuda_shim import nvcc, ptx, translated
 from cuda_shim.build import CACHE, build, digest
 
 pytestmark = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64"), reason="halves are converted by an x86 instruction"
+    platform.machine() not in ("x86_64", "AMD64"), reason="float16 is converted by an x86 instruction"
 )
 
 ONES = 2**64 - 1
@@ -35,7 +35,8 @@ def f64(x: float) -> int:
 
 NAN = f32(float("nan"))
 
-# An instruction that writes register 9, what registers 1 to 3 hold before, and what 9 holds then; each as bits.
+# An instruction that writes register 9, the contents of registers 1 to 3 before it, and of register 9 after
+# it, all as bits.
 CASES = [
     ("add.s32 %r9, %r1, %r2", (2**31 - 1, 1), 2**31),
     ("sub.s64 %rd9, %rd1, %rd2", (0, 1), ONES),
@@ -57,7 +58,7 @@ CASES = [
         (5, 7),
         12,
     ),
-    # A block's memory as another of its cluster reaches it, and what that holds itself.
+    # A block's shared memory through its address in the cluster, and what it holds.
     (
         "st.shared.u32 [%r1+4], %r3;\n\tmapa.shared::cluster.u32 %r8, %r1, %r2;\n\t"
         "ld.shared::cluster.u32 %r9, [%r8+4]",
@@ -75,7 +76,7 @@ CASES = [
     ("not.pred %p9, %p1", (0,), 1),
     ("not.b32 %r9, %r1", (1,), 2**32 - 2),
     ("xor.b16 %rs9, %rs1, %rs2", (0xF0F0, 0xFFFF), 0x0F0F),
-    # A shift by all bits or more leaves nothing, or the sign.
+    # A shift by the width or more leaves zero, or copies of the sign.
     ("shl.b32 %r9, %r1, %r2", (1, 31), 2**31),
     ("shl.b32 %r9, %r1, %r2", (1, 32), 0),
     ("shr.u64 %rd9, %rd1, %r2", (ONES, 63), 1),
@@ -89,7 +90,7 @@ CASES = [
     ("selp.b32 %r9, %r1, %r2, %p3", (5, 6, 0), 6),
     ("setp.lt.s32 %p9, %r1, %r2", (2**32 - 1, 0), 1),
     ("setp.lt.u32 %p9, %r1, %r2", (2**32 - 1, 0), 0),
-    # Comparisons with NaN are false, or with u true.
+    # Comparisons with NaN are false, or true with the suffix u.
     ("setp.ne.f32 %p9, %f1, %f2", (NAN, NAN), 0),
     ("setp.neu.f32 %p9, %f1, %f2", (NAN, NAN), 1),
     ("setp.equ.f32 %p9, %f1, %f2", (NAN, 0), 1),
@@ -107,7 +108,7 @@ CASES = [
     ("rcp.rn.f64 %fd9, %fd1", (f64(3.0),), 0x3FD5555555555555),
     ("neg.f32 %f9, %f1", (0,), 2**31),
     ("abs.f64 %fd9, %fd1", (f64(-2.0),), f64(2.0)),
-    # A half keeps ten bits after the first; ties go to the even one.
+    # float16 keeps ten bits after the leading one; ties round to even.
     ("cvt.rn.f16.f32 %rs9, %f1", (f32(1 + 2.0**-11),), 0x3C00),
     ("cvt.rn.f16.f32 %rs9, %f1", (f32(1 + 3 * 2.0**-11),), 0x3C02),
     ("cvt.rn.f16.f32 %rs9, %f1", (f32(65520),), 0x7C00),
@@ -135,7 +136,8 @@ CASES = [
     ("@!%p2 mov.u32 %r9, %r1", (1, 1), 0),
 ]
 
-# Three words at the first address, as every kind of register; register 9 of each kind goes to the second.
+# Reads three words at the first address into every kind of register, and writes register 9 of each kind to
+# the second.
 KERNEL = """
 .entry probe_{i}(
 	.param .u64 probe_{i}_param_0,
@@ -210,7 +212,7 @@ def device_words(lib: ctypes.CDLL, *words: int) -> ctypes.c_void_p:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]} {case[1]}")
-def test_an_instruction(case: tuple[str, tuple[int, ...], int]) -> None:
+def test_instruction(case: tuple[str, tuple[int, ...], int]) -> None:
     _, given, want = case
     lib = probes(tuple(code for code, *_ in CASES))
     entry = (translated.Entry * len(CASES)).in_dll(lib, "probes")[CASES.index(case)]
@@ -222,7 +224,7 @@ def test_an_instruction(case: tuple[str, tuple[int, ...], int]) -> None:
         lib.cudaFree(place)
 
 
-# ---- what a device would not do ----
+# ---- what a device traps or cannot run ----
 
 TRAPS = {
     "ld.global.v2.u32 {%r8, %r9}, [%rd4+4]": "misaligned",
@@ -233,16 +235,16 @@ TRAPS = {
 ALONE = """
 import sys
 sys.path[:0] = {path!r}
-from test_cuda_ptx import TRAPS, test_an_instruction
+from test_cuda_ptx import TRAPS, test_instruction
 import test_cuda_ptx
 case = ({code!r}, (1, 2, 3), 0)
 test_cuda_ptx.CASES[:] = [case]
-test_an_instruction(case)
+test_instruction(case)
 """
 
 
 @pytest.mark.parametrize("code", TRAPS)
-def test_what_a_device_traps(code: str) -> None:
+def test_invalid_addresses_abort(code: str) -> None:
     program = ALONE.format(path=[str(Path(__file__).parent), *sys.path], code=code)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode < 0, "it must abort"
@@ -252,7 +254,7 @@ def test_what_a_device_traps(code: str) -> None:
 @pytest.mark.parametrize(
     "line", ["fma.rn.f32 %f1, %f1, %f1, %f1;", "ex2.approx.f32 %f1, %f2;", "bar.red.and;", "nonsense"]
 )
-def test_what_is_not_known_is_refused(line: str) -> None:
+def test_unknown_instructions_are_rejected(line: str) -> None:
     with pytest.raises(ValueError, match="not known here"):
         ptx.translate(KERNEL.format(i=0, instruction=line.rstrip(";")), "probes")
 
@@ -268,7 +270,7 @@ def test_what_is_not_known_is_refused(line: str) -> None:
         ("-prec-sqrt=false", r"sqrt\.approx"),
     ],
 )
-def test_an_arithmetic_of_another_kind_is_refused(flag: str, instruction: str) -> None:
-    """Were the build's flags lost, this is what nvcc would do."""
+def test_ptx_of_other_arithmetic_flags_is_rejected(flag: str, instruction: str) -> None:
+    """This is what nvcc would generate if the build's flags were lost."""
     with pytest.raises(RuntimeError, match=f"not known here: .*{instruction}"):
         translated.translated(translated.CSRC / "cuda" / "step_float32.cu", (flag,))

@@ -1,5 +1,6 @@
-"""The CUDA engine with a block's threads as real threads, under ThreadSanitizer: a barrier that is missing from
-a kernel is a race, and is reported. One small call of every kind of kernel: a block takes milliseconds."""
+"""The CUDA engine with the threads of a block as real threads, under ThreadSanitizer: a barrier that is
+missing from a kernel is a data race, and is reported. There is one small call of each kind of kernel, since a
+block takes milliseconds."""
 
 from __future__ import annotations
 
@@ -89,7 +90,8 @@ def run(code: str, **more: str) -> subprocess.CompletedProcess[str]:
     loaded = [library(name) for name in ("tsan", "stdc++")]
     if None in loaded:
         pytest.skip("needs a C++ compiler with ThreadSanitizer")
-    # Of Python and its libraries nothing is watched but their locks; OpenMP's threads would be news to it.
+    # ThreadSanitizer sees nothing of Python and its libraries but their locks, and does not know OpenMP's
+    # threads.
     env = os.environ | {
         "LD_PRELOAD": ":".join(filter(None, loaded)),
         "TSAN_OPTIONS": "exitcode=66:report_signal_unsafe=0",
@@ -108,15 +110,15 @@ HELD = [(c, 2**40) for c in CALLS if "BatchNorm" in c]
 
 
 @pytest.mark.parametrize(("call", "hold"), PASSES + HELD)
-def test_no_kernel_races(call: str, hold: int) -> None:
-    """With no shared memory for BatchNorm to hold channels in, and with enough of it."""
+def test_kernels_have_no_data_races(call: str, hold: int) -> None:
+    """Without shared memory in which BatchNorm can hold channels, and with enough of it."""
     done = run(f"HOLD = {hold}\n{SETUP}{CALLS[call]}")
     assert "ThreadSanitizer" not in done.stderr, done.stderr[:4000]
     assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("call", ["BatchNorm, planes", "BatchNorm, rows"])
-def test_blocks_count_on_no_other(call: str) -> None:
-    """The shim runs a block after the other; here from the last to the first."""
+def test_blocks_do_not_depend_on_earlier_blocks(call: str) -> None:
+    """The shim runs one block after another, here from the last to the first."""
     done = run(f"HOLD = 0\n{SETUP}{CALLS[call]}", SHIM_BACKWARDS="1")
     assert done.returncode == 0, done.stderr[-2000:]

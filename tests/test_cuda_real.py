@@ -1,6 +1,6 @@
-"""What only a driver can confirm: captures in the global mode, which forbids synchronous allocation to every
-thread, memory that is freed amid a capture, and threads. On a real device, with FASTOPT_TEST_DEVICE=cupy. Each
-kernel has run once before it is captured, since that may load it."""
+"""What only a driver can confirm: captures in the global mode, which forbids synchronous allocation to all
+threads, memory that is freed during a capture, and threads. Runs on a real device, with
+FASTOPT_TEST_DEVICE=cupy. Each kernel runs once before it is captured, since the first launch may load it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def cupy(cuda):
 
 @contextlib.contextmanager
 def captured(cupy, stream):
-    """What is queued on `stream` becomes a graph, which is appended to the list."""
+    """Capture what is queued on `stream` into a graph, which is appended to the list."""
     graphs = []
-    gc.collect()  # what other tests have left is not to be freed amid the capture
+    gc.collect()  # what other tests have left must not be freed during the capture
     stream.begin_capture(cupy.cuda.runtime.streamCaptureModeGlobal)
     try:
         yield graphs
@@ -45,7 +45,7 @@ def test_a_step_with_a_strided_gradient(cuda, cupy):
     host, device = (fastopt.Adam(p, lr=0.1, on_nonfinite="skip") for p in (w, there))
     host.step(w.copy())
     with cupy.cuda.Stream(non_blocking=True) as stream:
-        device.step(start)  # of the other layout, so that the captured step allocates
+        device.step(start)  # has the other layout, so that the captured step allocates
         with captured(cupy, stream) as graphs:
             device.step(grad)
         for _ in range(3):
@@ -56,7 +56,7 @@ def test_a_step_with_a_strided_gradient(cuda, cupy):
     assert bits(cuda.host(there)) == bits(w)
 
 
-def test_a_layer_and_what_it_saves(cuda, cupy):
+def test_layer_and_its_saved_arrays(cuda, cupy):
     x, dy = values((64, 8), 0), values((64, 8), 1)
     there, back, out, dx = (cuda.array(a) for a in (x, dy, x, x))
     with cupy.cuda.Stream(non_blocking=True) as stream:
@@ -75,7 +75,7 @@ def test_a_layer_and_what_it_saves(cuda, cupy):
     assert bits(cuda.host(dx)) == bits(F.batch_norm_backward(dy, host_saved).dx)
 
 
-def test_what_waits_is_refused_and_the_capture_goes_on(cuda, cupy):
+def test_synchronizing_calls_are_rejected_and_the_capture_continues(cuda, cupy):
     w, g = cuda.array(values(100, 0)), cuda.array(values(100, 1))
     opt = fastopt.SGD(w, lr=0.5, on_nonfinite="skip")
     with cupy.cuda.Stream(non_blocking=True) as stream:
@@ -91,7 +91,7 @@ def test_what_waits_is_refused_and_the_capture_goes_on(cuda, cupy):
         assert opt.step_count == 2
 
 
-def test_an_optimizer_is_collected_amid_a_capture(cuda, cupy):
+def test_optimizer_is_collected_during_a_capture(cuda, cupy):
     w, v, g = (cuda.array(values(100, i)) for i in range(3))
     old, opt = (fastopt.SGD(p, lr=0.5, on_nonfinite="skip") for p in (v, w))
     with cupy.cuda.Stream(non_blocking=True) as stream:
@@ -106,7 +106,7 @@ def test_an_optimizer_is_collected_amid_a_capture(cuda, cupy):
         assert opt.step_count == 2
 
 
-def test_the_default_stream_after_a_capture_that_it_waits_for(cuda, cupy):
+def test_default_stream_after_the_capture_of_a_blocking_stream(cuda, cupy):
     x = values((64, 8), 0)
     there, out = cuda.array(x), cuda.array(x)
     kept = [F.batch_norm_forward(there, out=out)]

@@ -1,5 +1,5 @@
-"""The shim that runs device code on a host does what a device does, and reports what a device would only suffer
-from: threads that wait in vain, missing barriers, stores out of bounds."""
+"""The shim that runs device code on the host behaves as a device does, and reports errors that a device does
+not report: deadlocked threads, missing barriers, stores out of bounds."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ REFUSED = {
 
 
 @functools.cache
-def lacking(*flags: str) -> str:
-    """Why a program built with these flags does not run here, if so."""
+def unavailable_reason(*flags: str) -> str:
+    """Return why a program built with these flags does not run here, or an empty string."""
     try:
         command = [compiler(), *flags, "-x", "c++", "-"]
     except FileNotFoundError as missing:
@@ -63,9 +63,9 @@ def lacking(*flags: str) -> str:
 
 
 def run(mode: str, *cases: str) -> subprocess.CompletedProcess[str]:
-    """Cases of selftest.cu, in a process of their own and under the mode's sanitizer."""
+    """Run cases of selftest.cu in a separate process, under the sanitizer of the mode."""
     flags = SANITIZERS[mode]
-    if reason := lacking(*flags):
+    if reason := unavailable_reason(*flags):
         pytest.skip(reason)
     program = build(flags, mode, SELFTEST, program=True)
     return subprocess.run(
@@ -79,8 +79,8 @@ def run(mode: str, *cases: str) -> subprocess.CompletedProcess[str]:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The same in this process, without a sanitizer."""
-    if reason := lacking():
+    """Load the same cases into this process, without a sanitizer."""
+    if reason := unavailable_reason():
         pytest.skip(reason)
     loaded = ctypes.CDLL(str(build(sources=SELFTEST)))
     loaded.selftest.restype = ctypes.c_bool
@@ -91,7 +91,7 @@ def library() -> ctypes.CDLL:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_fibers_do_as_a_device(case):
+def test_fibers_behave_like_a_device(case):
     assert library().selftest(case.encode())
 
 
@@ -102,7 +102,7 @@ def test_sanitizers_find_nothing(mode):
     assert done.stdout.split() == list(CASES)
 
 
-def test_python_reaches_the_runtime_by_its_names():
+def test_python_can_call_the_runtime_by_name():
     loaded, p = library(), ctypes.c_void_p()
     loaded.shim_reset_counts()
     assert loaded.cudaMalloc(ctypes.byref(p), ctypes.c_size_t(64)) == 0
@@ -112,7 +112,7 @@ def test_python_reaches_the_runtime_by_its_names():
 
 
 def test_two_libraries_share_nothing(tmp_path):
-    """Not even what C++ has once in a process: inline variables, statics of templates."""
+    """This includes what C++ has once per process: inline variables and statics of templates."""
     one = library()
     other = ctypes.CDLL(shutil.copy(one._name, tmp_path / "other.so"))
     one.shim_reset_counts()
@@ -126,7 +126,7 @@ def test_two_libraries_share_nothing(tmp_path):
 
 @pytest.mark.parametrize("mode", SANITIZERS)
 @pytest.mark.parametrize("case", REFUSED)
-def test_threads_that_wait_in_vain_are_named(case, mode):
+def test_deadlocked_threads_are_named(case, mode):
     done = run(mode, case)
     assert done.returncode < 0, "it must abort"
     assert "block (0, 0, 0) of (2, 1, 1)" in done.stderr
@@ -143,7 +143,7 @@ def test_a_missing_barrier_is_a_race():
 
 
 @pytest.mark.parametrize(("mode", "words"), [("fibers", "out.data[i] == "), ("threads", "data race")])
-def test_a_block_that_others_of_its_cluster_still_read_must_stay(mode, words):
+def test_block_must_not_exit_while_its_cluster_reads_it(mode, words):
     done = run(mode, "left_early")
     assert done.returncode != 0
     assert words in done.stderr
@@ -162,14 +162,14 @@ def test_a_store_out_of_bounds_is_found(case, words):
 @pytest.mark.parametrize(
     ("case", "words"), [("misaligned", "is not aligned"), ("freed_twice", "is no allocation")]
 )
-def test_memory_is_used_as_a_device_wants_it(case, words):
+def test_invalid_use_of_memory_aborts(case, words):
     done = run("fibers", case)
     assert done.returncode < 0
     assert words in done.stderr
 
 
-def test_a_source_that_does_not_compile_is_an_error_with_its_reason(tmp_path):
-    if reason := lacking():
+def test_compiler_errors_are_raised_with_their_message(tmp_path):
+    if reason := unavailable_reason():
         pytest.skip(reason)
     source = tmp_path / "wrong.cu"
     source.write_text("#include <cuda_runtime.h>\n__global__ void f() { no_such_name(); }\n")

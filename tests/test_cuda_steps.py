@@ -1,4 +1,5 @@
-"""A step on a CUDA device gives the CPU's bits: every rule, convention, storage, layout and odd size."""
+"""A step gives the same bits on a CUDA device as on the CPU, for every rule, convention, storage, layout and
+for odd sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from layouts import TARGETS
 from optimizers_table import bits
 from step_cases import CASES, EVERYTHING_CASES, PLAIN, RULES, STORAGES, gradients, parameters
 
-# Around vectors of 16 bytes, chunks of 512, 1,024 and 2,048, and the blocks and groups of a norm.
+# Lengths around vectors of 16 bytes, chunks of 512, 1,024 and 2,048, and the blocks and groups of a norm.
 LENGTHS = (0, 1, 3, 15, 16, 17, 255, 1023, 1025, 2047, 2048, 2049, 5000, 70001)
 FEW = (5000, 0, 17, 2049)
 
@@ -28,7 +29,7 @@ def assert_same_steps(cuda, case, params, grads, state_dtype):
     there = [cuda.array(p) for p in params]
     host, device = case.make(params, state_dtype), case.make(there, state_dtype)
     for t, g in enumerate(grads):
-        # Constants are the host's at first, and the device's once it has counted by itself.
+        # The constants come from the host at first, and from the device once it has counted by itself.
         host.on_nonfinite = device.on_nonfinite = "skip" if t == 1 else "propagate"
         host.step(g)
         device.step([cuda.array(a) for a in g])
@@ -39,7 +40,7 @@ def assert_same_steps(cuda, case, params, grads, state_dtype):
 
 
 def with_storages(cases):
-    """Each case with each storage it can have: without state there is none to be wider."""
+    """Parametrize each case by each storage that it can have; a rule without state has no wider state."""
     pairs = [(c, s) for c in cases for s in STORAGES if RULES[c.rule] or not STORAGES[s][1]]
     return pytest.mark.parametrize(
         ("case", "storage"), pairs, ids=map("-".join, ((str(c), s) for c, s in pairs))
@@ -57,8 +58,8 @@ def test_every_length(cuda, storage):
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_lists_of_which_a_thread_takes_two_vectors(cuda, storage):
-    """Enough for each processor; the shim has four of them."""
+def test_lists_with_two_vectors_per_thread(cuda, storage):
+    """There are enough elements for each processor; the shim has four of them."""
     more = 1 if "shim" in cuda.name else 40
     lengths = (70001 * more, 2047, 63003 * more, 3)
     assert_same_steps(cuda, PLAIN["adam"], *lists(PLAIN["adam"], storage, lengths))
@@ -66,14 +67,14 @@ def test_lists_of_which_a_thread_takes_two_vectors(cuda, storage):
 
 @pytest.mark.parametrize("storage", [name for name, (_, wide) in STORAGES.items() if not wide])
 @pytest.mark.parametrize("rest", [1, 700, 1500, 3001])
-def test_an_array_of_which_a_thread_takes_two_vectors_together(cuda, storage, rest):
-    """As above, of a rule that keeps nothing; at the end only some of a block's threads find two."""
+def test_array_with_two_vectors_per_thread_at_once(cuda, storage, rest):
+    """As above, for a rule without state; at the end only some threads of a block find two vectors."""
     length = (2**17 if "shim" in cuda.name else 2**23) + rest
     assert_same_steps(cuda, PLAIN["sgd"], *lists(PLAIN["sgd"], storage, (length,)))
 
 
 @pytest.mark.parametrize("length", [33, 1100])
-def test_lists_of_more_tensors_than_a_warp_looks_at_at_once(cuda, length):
+def test_lists_of_more_tensors_than_a_warp_searches_at_once(cuda, length):
     lengths = [1 + 37 * i % 5 for i in range(length)]
     assert_same_steps(cuda, PLAIN["momentum"], *lists(PLAIN["momentum"], "float32", lengths))
 
@@ -83,11 +84,11 @@ def test_every_length_with_everything_around(cuda, case, storage):
     assert_same_steps(cuda, case, *lists(case, storage, (3, 2049, 9000)))
 
 
-SHAPE = (3, 1, 40, 51)  # 6120 elements: some chunks, the last not full
+SHAPE = (3, 1, 40, 51)  # 6120 elements: several chunks, the last one partial
 
 
 def shifted(a, offset):
-    """Equal to `a`, so many bytes from a boundary of 64."""
+    """Return an array that is equal to `a` and begins `offset` bytes after a boundary of 64."""
     memory = np.zeros(a.nbytes + 128, np.uint8)
     start = -memory.ctypes.data % 64 + offset
     out = memory[start : start + a.nbytes].view(a.dtype).reshape(a.shape)
@@ -99,8 +100,9 @@ def shifted(a, offset):
     ("dtype", "offset"),
     [(s, n) for s, (dtype, _) in STORAGES.items() for n in range(0, 16, dtype.itemsize)],
 )
-def test_views_at_any_distance_from_a_boundary(cuda, dtype, offset):
-    """Together, or the parameter alone: then its arrays share no boundary of 16 bytes."""
+def test_views_of_any_alignment(cuda, dtype, offset):
+    """One parameter is shifted together with its gradient, the other alone, so that its arrays share no
+    boundary of 16 bytes."""
     params, grads, wide_state = lists(PLAIN["adam"], dtype, (5000, 5000))
     params = [shifted(p, offset) for p in params]
     grads = [[shifted(g[0], offset), g[1]] for g in grads]
@@ -108,8 +110,8 @@ def test_views_at_any_distance_from_a_boundary(cuda, dtype, offset):
 
 
 @pytest.mark.parametrize("dtype", [name for name, (_, wide) in STORAGES.items() if not wide])
-def test_a_gradient_at_another_distance(cuda, dtype):
-    """Without state, which lies on a boundary whatever the parameter does, the gradient alone keeps the two
+def test_gradient_of_another_alignment(cuda, dtype):
+    """Without state, which is aligned whatever the parameter's alignment, the gradient alone prevents the two
     from being read as vectors."""
     params, grads, _ = lists(PLAIN["sgd"], dtype, (5000,))
     for offset in range(0, 17, params[0].itemsize):
@@ -137,15 +139,15 @@ def test_strided_gradients(cuda, view, clip):
     w = np.ones(grads[0].shape, np.float32)
     host, there = fastopt.Adam(w, clip_norm=clip), cuda.array(w)
     device = fastopt.Adam(there, clip_norm=clip)
-    for g in (*grads, np.ascontiguousarray(grads[0])):  # dense again at last
+    for g in (*grads, np.ascontiguousarray(grads[0])):  # finally dense again
         host.step(g)
         device.step(cuda.array(g))
     assert bits(cuda.host(there)) == bits(w)
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_gradients_that_begin_where_the_last_one_began_and_go_another_way(cuda, clip):
-    """As they do if a library gives the next one the last one's memory."""
+def test_gradients_at_the_same_address_with_other_strides(cuda, clip):
+    """This happens if a library reuses the last gradient's memory for the next one."""
     base = np.random.default_rng(0).normal(size=5000).astype(np.float32)
     w = np.ones(1000, np.float32)
     host, there = fastopt.Adam(w, clip_norm=clip), cuda.array(w)
@@ -156,7 +158,7 @@ def test_gradients_that_begin_where_the_last_one_began_and_go_another_way(cuda, 
     assert bits(cuda.host(there)) == bits(w)
 
 
-def test_groups_with_hyper_parameters_and_dtypes_of_their_own(cuda):
+def test_groups_with_their_own_hyper_parameters_and_dtypes(cuda):
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=n).astype(t) for n, t in [(5, "f4"), (3000, "f2"), (7, "f8"), (9, "f4")]]
     grads = [rng.normal(size=a.shape).astype(a.dtype) for a in arrays]
@@ -177,7 +179,7 @@ def test_groups_with_hyper_parameters_and_dtypes_of_their_own(cuda):
     assert device.step_count == 3
 
 
-def test_functions_step_as_classes_do(cuda):
+def test_functional_step(cuda):
     params, grads, _ = lists(PLAIN["adam"], "float32", (5000, 3))
     m, v = ([np.zeros_like(p) for p in params] for _ in range(2))
     there = [[cuda.array(a) for a in arrays] for arrays in (params, m, v)]
@@ -189,7 +191,7 @@ def test_functions_step_as_classes_do(cuda):
         assert [bits(cuda.host(a)) for a in device_arrays] == [bits(a) for a in arrays]
 
 
-def test_a_state_replaced_is_noticed(cuda):
+def test_replaced_state_is_used(cuda):
     w, g = (np.random.default_rng(i).normal(size=3000).astype(np.float32) for i in range(2))
     there = cuda.array(w)
     host, device = fastopt.Momentum(w), fastopt.Momentum(there)
@@ -203,7 +205,7 @@ def test_a_state_replaced_is_noticed(cuda):
     assert device.step_count == 3
 
 
-def test_a_checkpoint_goes_on_to_the_bit(cuda):
+def test_resuming_from_a_checkpoint_gives_the_same_bits(cuda):
     params, grads, _ = lists(PLAIN["adam"], "float32", (5000, 3))
     there = [cuda.array(p) for p in params]
     device = fastopt.Adam(there, lr=0.1)
@@ -218,9 +220,10 @@ def test_a_checkpoint_goes_on_to_the_bit(cuda):
     assert [bits(cuda.host(a)) for a in again] == [bits(cuda.host(a)) for a in there]
 
 
-def test_flushing_on_the_host_changes_nothing(cuda):
-    """What the host computes for the device: a step's constants, and what comes of a sum."""
-    torch = pytest.importorskip("torch", reason="torch is what switches flushing on")
+def test_flush_to_zero_on_the_host_does_not_change_results(cuda):
+    """This concerns what the host computes for the device: the constants of a step, and the result of a
+    sum."""
+    torch = pytest.importorskip("torch", reason="torch is needed to enable flushing")
     ones, zeros = np.full(3, -1.0, np.float32), np.zeros(3, np.float32)
     small = np.arange(1, 600_000) * 5e-324
 
@@ -241,7 +244,7 @@ def test_flushing_on_the_host_changes_nothing(cuda):
 
 
 @pytest.mark.parametrize("change", ["scope", "array"])
-def test_counts_outlive_another_scope_and_other_arrays(cuda, change):
+def test_counts_survive_another_scope_and_other_arrays(cuda, change):
     good, bad = cuda.array(np.ones(2)), cuda.array(np.array([np.inf, 1.0]))
     opt = fastopt.SGD([cuda.array(np.ones(2))], lr=1.0, clip_norm=1.0, on_nonfinite="skip")
     for grad in (bad, good, good):

@@ -1,5 +1,6 @@
-"""CPU = CUDA over random sizes, conventions, dtypes and layouts, with infinities, NaNs and denormals among the
-numbers. Only a NaN's payload may differ: which one comes out, IEEE 754 leaves open."""
+"""CPU and CUDA give the same bits over random sizes, conventions, dtypes and layouts, with infinities, NaNs
+and denormals among the values. Only the payload of a NaN may differ: IEEE 754 does not specify which one
+results."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ SEEDS = range(12)
 ODD = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -6e-8)
 
 
-def alike(a):
-    """An array's bits, with one NaN for all."""
+def bits_with_one_nan(a):
+    """Return an array's bits, with one bit pattern for all NaNs."""
     a = np.array(a)
     a[np.isnan(a)] = np.nan
     return bits(a)
@@ -31,7 +32,7 @@ def drawn(rng, shape, dtype, odd=True):
 
 
 def length(cuda, rng):
-    """As often small as large."""
+    """Return a length that is as often small as large."""
     return int(np.exp(rng.uniform(0, np.log(2e6 if cuda.name == "cupy" else 2e4))))
 
 
@@ -41,7 +42,7 @@ def any_dtype(rng):
 
 def assert_alike(cuda, there, host):
     for got, want in zip(there, host, strict=True):
-        assert alike(cuda.host(got)) == alike(want)
+        assert bits_with_one_nan(cuda.host(got)) == bits_with_one_nan(want)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
