@@ -83,7 +83,7 @@ def test_l2_makes_small_weights_and_no_zeros():
     assert (with_l2 != 0).all()
 
 
-def test_weight_decay_shrinks_by_the_rate_times_itself():
+def test_weight_decay_shrinks_weights_by_lr_times_decay():
     """The gradient does not matter: that of a blank pixel's weights is zero."""
     blank = begun().data["training"][0].any(axis=0) == 0
     assert blank.any()
@@ -93,7 +93,7 @@ def test_weight_decay_shrinks_by_the_rate_times_itself():
     np.testing.assert_allclose(training.params["w0"][blank], before * 0.995**3, rtol=1e-5)
 
 
-def test_ema_is_what_a_run_ends_with_and_reads_better_where_the_rate_stays_high():
+def test_ema_is_the_result_of_a_run_and_is_better_at_a_constant_rate():
     noisy = {"optimizer": "RMSprop", "schedule": "constant", "validate": True}
     last, average = train(**noisy), train(**noisy, ema=0.98)
     # The trajectory is the same: the average does not affect the training.
@@ -103,14 +103,14 @@ def test_ema_is_what_a_run_ends_with_and_reads_better_where_the_rate_stays_high(
         np.testing.assert_array_equal(array, kept)
 
 
-def test_ema_follows_the_statistics_of_batch_norm():
+def test_ema_includes_the_running_statistics_of_batch_norm():
     training = train(ema=0.9, batch_norm=True, epochs=1)
     assert {"running_mean1", "running_var1"} < training.arrays.keys()
     assert training.network[1].running_mean is training.arrays["running_mean1"]
 
 
 @pytest.mark.parametrize("more", [{}, {"ema": 0.9, "batch_norm": True, "optimizer": "Nesterov"}])
-def test_early_stopping_ends_a_run_and_takes_its_best_parameters(more):
+def test_early_stopping_ends_a_run_with_its_best_parameters(more):
     training = train(early_stopping=2, epochs=50, schedule="constant", **more)
     losses = training.history["validation loss"]
     best = losses.index(min(losses))
@@ -119,7 +119,7 @@ def test_early_stopping_ends_a_run_and_takes_its_best_parameters(more):
     assert losses[-1] != losses[best]
 
 
-def test_early_stopping_of_a_run_that_never_had_a_loss():
+def test_early_stopping_of_a_run_that_diverges_at_once():
     with np.errstate(all="ignore"):
         training = train(optimizer="SGD", lr=1e30, early_stopping=2)
     assert training.batches.epoch == 2
@@ -148,7 +148,7 @@ def test_dropout_hinders_training():
     assert hindered > 3 * free
 
 
-def test_augment_reads_more_of_the_test_digits_after_as_many_steps():
+def test_augment_improves_test_accuracy_after_as_many_steps():
     plain, augmented = (
         [train(augment=n, epochs=50 // (1 + n), seed=seed).accuracy("test") for seed in range(2)]
         for n in (0, 4)
@@ -156,12 +156,12 @@ def test_augment_reads_more_of_the_test_digits_after_as_many_steps():
     assert min(augmented) > max(plain)
 
 
-def test_validate_holds_digits_out():
+def test_validate_holds_out_digits():
     assert "validation" not in begun().data
     assert train(validate=True, epochs=3).accuracy("validation") > 0.8
 
 
-def test_seed_is_that_of_weights_and_batches_and_shifts():
+def test_seed_determines_weights_batches_and_shifts():
     one, same, other = (begun(seed=seed, augment=1, epochs=1) for seed in (1, 1, 2))
     assert (weights(one) == weights(same)).all()
     assert (weights(one) != weights(other)).all()
@@ -172,7 +172,7 @@ def test_seed_is_that_of_weights_and_batches_and_shifts():
     assert (x != other_x).any()
 
 
-SHAPES = {  # of the learning rate from step to step
+SHAPES = {  # of the learning rate over the steps
     "constant": lambda r: set(r) == {1.0},
     "step": lambda r: sorted(set(r)) == pytest.approx([0.01, 0.1, 1.0]),
     "exponential": lambda r: (
@@ -200,7 +200,7 @@ def test_schedule(name):
 
     training.step = step
     training.run()
-    assert max(seen) == pytest.approx(1.0, rel=1e-4)  # one-cycle's highest is between two steps
+    assert max(seen) == pytest.approx(1.0, rel=1e-4)  # the peak of one-cycle is between two steps
     assert SHAPES[name](seen), seen
 
 
@@ -254,7 +254,7 @@ def test_every_option_reaches_the_run(monkeypatch):
     assert settings_of([], monkeypatch) == Settings()
 
 
-def test_hyper_parameters_are_the_optimizers_own_unless_they_are_given():
+def test_hyper_parameters_default_to_those_of_the_optimizer():
     assert Settings(optimizer="AdamW").hyper == OPTIMIZERS["AdamW"]
     assert Settings(optimizer="Momentum", clip_norm=3.0).hyper == {"lr": 0.08, "clip_norm": 3.0}
     given = Settings(**GIVEN).hyper

@@ -1,6 +1,6 @@
 """A run on the digits that is interrupted and resumed gives the same bits as an uninterrupted one: with real
 signals at every kind of place, and within a process for every optimizer. A checkpoint that cannot be resumed
-is refused and left unchanged."""
+is rejected and left unchanged."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def result(out):
     ]
 
 
-def test_a_run_stopped_again_and_again_ends_in_the_same_bits(straight, tmp_path):
+def test_run_stopped_repeatedly_ends_with_the_same_bits(straight, tmp_path):
     """The run is stopped at its first step, in the middle of an epoch, at the last step of an epoch, at the
     first step of the next, and while a checkpoint is written."""
     stops = {
@@ -153,14 +153,14 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_bits(straight, tmp_path)
         (at_step(100, times=2), -signal.SIGINT),  # the second one ends the run at once
     ],
 )
-def test_a_run_that_could_not_write_goes_on_from_the_last_checkpoint(program, code, straight, tmp_path):
+def test_run_that_could_not_write_continues_from_the_last_checkpoint(program, code, straight, tmp_path):
     assert run(program, tmp_path)[0] == code
     assert fastopt.checkpoint.load(tmp_path / "run.npz")["optimizer"]["step_count"] == STEPS
     assert run("", tmp_path)[0] == 0
     assert (tmp_path / "run.npz").read_bytes() == straight[0]
 
 
-def test_a_run_stopped_anywhere_ends_in_the_same_bits(straight, tmp_path):
+def test_run_stopped_at_a_random_time_ends_with_the_same_bits(straight, tmp_path):
     delay = random.uniform(0, 0.2)
     with process("", tmp_path) as child:
         while not (tmp_path / "run.npz").exists():
@@ -188,7 +188,7 @@ def trained(data, settings, steps=None):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_goes_on_in_the_same_bits(name, tmp_path):
+def test_every_optimizer_resumes_with_the_same_bits(name, tmp_path):
     settings = Settings(optimizer=name, **SMALL)
     data, file = load_data(np, settings), tmp_path / "run.npz"
 
@@ -230,7 +230,7 @@ def test_every_part_of_the_checkpoint_is_needed(part):
     assert bits(fresh) != bits(straight)
 
 
-def test_a_run_that_has_ended_stays_as_it_is():
+def test_finished_run_is_not_continued():
     settings = Settings(optimizer="Adam", **SMALL)
     data = load_data(np, settings)
     ended, again = Training(np, data, settings), Training(np, data, settings)
@@ -243,10 +243,10 @@ def test_a_run_that_has_ended_stays_as_it_is():
     )
 
 
-# ---- what is refused ----
+# ---- rejected checkpoints ----
 
 
-def refused(folder, content, says, capsys, more=()):
+def assert_rejected(folder, content, says, capsys, more=()):
     """Check that the command prints one sentence, exits with 2 and leaves the file unchanged."""
     import digits
 
@@ -267,35 +267,35 @@ def saved(state, folder):
     return (folder / "run.npz").read_bytes()
 
 
-def test_a_checkpoint_that_is_none_is_refused_and_left_alone(straight, tmp_path, capsys):
+def test_invalid_checkpoint_is_rejected_and_left_unchanged(straight, tmp_path, capsys):
     damaged = straight[0][:2000] + b"?" + straight[0][2001:]
     for content in (straight[0][:-1], straight[0][:5000], damaged, b"", b"not one"):
-        refused(tmp_path, content, "is not a fastopt checkpoint, or is corrupted", capsys)
+        assert_rejected(tmp_path, content, "is not a fastopt checkpoint, or is corrupted", capsys)
     for state in ([], {}, {"settings": 1}):
-        refused(tmp_path, saved(state, tmp_path), "it is not a checkpoint of digits.py", capsys)
+        assert_rejected(tmp_path, saved(state, tmp_path), "it is not a checkpoint of digits.py", capsys)
 
 
-def test_a_checkpoint_of_other_options_is_refused_and_left_alone(straight, tmp_path, capsys):
+def test_checkpoint_of_other_options_is_rejected_and_left_unchanged(straight, tmp_path, capsys):
     says = "it was started with dropout 0.2, not 0.1; seed 0, not 3"
-    refused(tmp_path, straight[0], says, capsys, ["--dropout", "0.1", "--seed", "3"])
-    refused(tmp_path, straight[0], "optimizer Nesterov, not SGD", capsys, ["--optimizer", "SGD"])
+    assert_rejected(tmp_path, straight[0], says, capsys, ["--dropout", "0.1", "--seed", "3"])
+    assert_rejected(
+        tmp_path, straight[0], "optimizer Nesterov, not SGD", capsys, ["--optimizer", "SGD"]
+    )
 
 
-def test_a_checkpoint_without_a_part_is_refused_and_left_alone(straight, tmp_path, capsys):
+def test_checkpoint_without_a_part_is_rejected_and_left_unchanged(straight, tmp_path, capsys):
     (tmp_path / "run.npz").write_bytes(straight[0])
     whole = fastopt.checkpoint.load(tmp_path / "run.npz")
     for part in whole.keys() - {"settings"}:
         rest = {name: state for name, state in whole.items() if name != part}
-        refused(tmp_path, saved(rest, tmp_path), f"it has no {part}", capsys)
+        assert_rejected(tmp_path, saved(rest, tmp_path), f"it has no {part}", capsys)
     arrays = {name: array for name, array in whole["arrays"].items() if name != "w0"}
-    refused(tmp_path, saved({**whole, "arrays": arrays}, tmp_path), "it has no w0", capsys)
+    assert_rejected(tmp_path, saved({**whole, "arrays": arrays}, tmp_path), "it has no w0", capsys)
     other = {**whole, "optimizer": 3}
-    refused(tmp_path, saved(other, tmp_path), "state has type int, expected a dict", capsys)
+    assert_rejected(tmp_path, saved(other, tmp_path), "state has type int, expected a dict", capsys)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_reported_before_the_first_step(
-    tmp_path, capsys, monkeypatch
-):
+def test_unwritable_checkpoint_is_reported_before_the_first_step(tmp_path, capsys, monkeypatch):
     import digits
 
     monkeypatch.setattr(Training, "run", lambda *_: pytest.fail("it has begun"))

@@ -1,5 +1,6 @@
-"""Tensors that describe themselves by a C function (DLPack 1.3), as torch's do, without a call into Python: on
-the host and on a device. What of torch's is more than an array is refused or, by optimizers, taken."""
+"""Tensors that describe themselves through a C function (DLPack 1.3), as torch's do, without a call into
+Python, on the host and on a device. A torch tensor that is more than an array is rejected or, by optimizers,
+accepted."""
 
 from __future__ import annotations
 
@@ -20,18 +21,19 @@ def tensors(torch, arrays):
 
 
 def lists(seed=0):
-    """Parameters and three gradients for them."""
+    """Return parameters and three lists of gradients for them."""
     shapes = ((3,), (40, 51), (), (0, 4))
     draw = lambda s: [values(shape, seed=s + i) for i, shape in enumerate(shapes)]  # noqa: E731
     return draw(seed), [draw(seed + 10 * k) for k in (1, 2, 3)]
 
 
-# ---- torch's ----
+# ---- torch ----
 
 
 @pytest.mark.parametrize("rule", PLAIN)
 def test_parameters_of_a_model(torch, rule):
-    """They require gradients, and an optimizer writes them all the same. Each step's gradients are new."""
+    """They require gradients, but an optimizer may write to them. The gradients of each step are new
+    tensors."""
     params, grads = lists()
     own = [torch.nn.Parameter(t) for t in tensors(torch, params)]
     ours, host = PLAIN[rule].make(own), PLAIN[rule].make(params)
@@ -45,7 +47,7 @@ def test_parameters_of_a_model(torch, rule):
         assert [bits(a.numpy()) for a in arrays] == [bits(a) for a in PLAIN[rule].states(host)[name]]
 
 
-def test_a_model_is_trained_as_torch_trains_it(torch):
+def test_training_a_model_matches_torch(torch):
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).double()
     twin = copy.deepcopy(net)
@@ -66,7 +68,7 @@ def test_a_model_is_trained_as_torch_trains_it(torch):
 
 def test_no_call_into_python_is_needed(torch, monkeypatch):
     if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
-        pytest.skip("torch has the C functions from 2.10 on")
+        pytest.skip("torch has the C functions from version 2.10 on")
     for name in ("__dlpack__", "__array__", "numpy", "data_ptr", "stride"):
         monkeypatch.setattr(torch.Tensor, name, None)
     w = torch.ones(3)
@@ -76,8 +78,8 @@ def test_no_call_into_python_is_needed(torch, monkeypatch):
     assert w.tolist() != [1.0] * 3
 
 
-def test_what_becomes_of_a_parameter_is_noticed(torch):
-    """Its memory, layout or type may be another in the next step, though it is the same object."""
+def test_changes_of_a_parameter_between_steps_are_noticed(torch):
+    """Its memory, layout or dtype may change between steps, although it is the same object."""
     w = torch.arange(6.0).reshape(2, 3)
     opt = fastopt.SGD([w], lr=1.0)
     opt.step([torch.ones(2, 3)])
@@ -107,7 +109,7 @@ def test_gradients_of_any_layout(torch):
     assert bits(there.numpy()) == bits(w)
 
 
-def test_a_result_that_would_be_missing_from_the_graph_is_refused(torch):
+def test_layer_input_that_requires_grad_is_rejected(torch):
     x = torch.ones(4, 3, requires_grad=True)
     with pytest.raises(TypeError, match=r"x requires grad, .* pass x\.detach\(\)"):
         F.batch_norm_forward(x)
@@ -115,9 +117,7 @@ def test_a_result_that_would_be_missing_from_the_graph_is_refused(torch):
 
 
 @pytest.mark.parametrize("nothing_recorded", ["no_grad", "inference_mode"])
-def test_where_torch_records_nothing_a_tensor_that_requires_a_gradient_is_an_array(
-    torch, nothing_recorded
-):
+def test_tensors_that_require_grad_are_accepted_where_torch_records_nothing(torch, nothing_recorded):
     layer = fastopt.BatchNorm(3)
     x = torch.from_numpy(values((4, 3))).requires_grad_()
     own = torch.nn.Parameter(x.detach().clone())
@@ -134,7 +134,7 @@ def test_where_torch_records_nothing_a_tensor_that_requires_a_gradient_is_an_arr
         F.global_norm([x.detach(), own])
 
 
-def test_a_function_of_autograds_hands_over_its_tensors_as_they_are(torch):
+def test_autograd_function_may_pass_its_tensors_as_they_are(torch):
     class Dropout(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -149,11 +149,13 @@ def test_a_function_of_autograds_hands_over_its_tensors_as_they_are(torch):
     y = Dropout.apply(x)
     y.sum().backward()
     assert torch.equal(y, x * x.grad)
-    with pytest.raises(TypeError, match="dy requires grad"):  # of which torch would record no other
+    with pytest.raises(
+        TypeError, match="dy requires grad"
+    ):  # torch could not record a second derivative
         torch.autograd.grad(Dropout.apply(x).square().sum(), x, create_graph=True)
 
 
-MORE_THAN_ARRAYS = {
+UNSUPPORTED = {
     "negated view": (
         lambda torch: torch.tensor([1 + 2j]).conj().imag,
         r"has its negative bit set .*; pass .*\.resolve_neg\(\)",
@@ -178,17 +180,17 @@ MORE_THAN_ARRAYS = {
 }
 
 
-@pytest.mark.parametrize("kind", MORE_THAN_ARRAYS)
-def test_what_is_more_than_an_array_is_refused(torch, kind):
-    make, words = MORE_THAN_ARRAYS[kind]
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_unsupported_tensors_are_rejected(torch, kind):
+    make, words = UNSUPPORTED[kind]
     w = torch.ones(1)
     with pytest.raises(TypeError, match=f"grad .*{words}") as refused:
         F.sgd_step(w, make(torch), lr=1.0)
-    assert "\n" not in str(refused.value), "torch's C++ stack is nobody's business"
+    assert "\n" not in str(refused.value), "the message must not include torch's C++ stack"
     assert w.tolist() == [1.0]
 
 
-def test_the_gradient_of_a_sparse_embedding_is_refused_with_what_to_pass(torch):
+def test_sparse_embedding_gradient_is_rejected_with_a_hint(torch):
     table = torch.nn.Embedding(4, 3, sparse=True)
     table(torch.tensor([1])).sum().backward()
     opt = fastopt.SGD(list(table.parameters()), lr=1.0)
@@ -197,7 +199,7 @@ def test_the_gradient_of_a_sparse_embedding_is_refused_with_what_to_pass(torch):
     opt.step([table.weight.grad.to_dense()])
 
 
-def test_a_subclass_is_asked_in_its_own_way(torch):
+def test_subclass_is_read_through_its_own_methods(torch):
     class Own(torch.Tensor):
         pass
 
@@ -207,18 +209,18 @@ def test_a_subclass_is_asked_in_its_own_way(torch):
 
 
 @pytest.mark.parametrize(
-    "kind", sorted({*MORE_THAN_ARRAYS} - {"sparse"})
-)  # torch makes no subclass of that
-def test_a_subclass_that_is_more_than_an_array_is_refused_too(torch, kind):
+    "kind", sorted({*UNSUPPORTED} - {"sparse"})
+)  # torch cannot make a subclass of it
+def test_unsupported_subclasses_are_rejected(torch, kind):
     class Own(torch.Tensor):
         pass
 
-    make, words = MORE_THAN_ARRAYS[kind]
+    make, words = UNSUPPORTED[kind]
     with pytest.raises(TypeError, match=f"grad .*({words}|cannot be read)"):
         F.sgd_step(torch.ones(1), make(torch).as_subclass(Own), lr=1.0)
 
 
-def test_a_parameters_subclass_is_stepped(torch):
+def test_parameter_subclass_can_be_stepped(torch):
     class Own(torch.nn.Parameter):
         pass
 
@@ -228,7 +230,7 @@ def test_a_parameters_subclass_is_stepped(torch):
 
 
 @pytest.mark.parametrize("axes", [70, 301])
-def test_more_axes_than_there_is_room_for_are_refused(torch, axes):
+def test_too_many_axes_are_rejected(torch, axes):
     x = torch.zeros(0).as_strided([0, *[2] * (axes - 1)], [1, *[3] * (axes - 1)])
     for call in (F.global_norm, lambda x: F.dropout_forward(x, 0.5, seed=0)):
         with pytest.raises(ValueError, match=f" has {axes} axes, expected at most 64"):
@@ -239,7 +241,7 @@ def test_more_axes_than_there_is_room_for_are_refused(torch, axes):
 
 
 class Described(ctypes.Structure):
-    """DLTensor."""
+    """The C struct DLTensor."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -262,7 +264,7 @@ STREAM = ctypes.PYFUNCTYPE(
 
 
 class Functions(ctypes.Structure):
-    """DLPackExchangeAPI; a first version before it, which nobody here knows."""
+    """The C struct DLPackExchangeAPI, also as the previous version of one that fastopt does not know."""
 
     _fields_ = (
         ("major", ctypes.c_uint32),
@@ -276,9 +278,10 @@ class Functions(ctypes.Structure):
 
 @pytest.fixture
 def exchanged(cuda):
-    """Makes arrays of the shim's into tensors on CUDA, of a type that fastopt takes for torch's."""
+    """Return a function that makes shim arrays into CUDA tensors, of a type that fastopt takes for
+    torch's."""
     if cuda.name != "shim":
-        pytest.skip("needs the shim's plain arrays; with a device torch's own do")
+        pytest.skip("needs the shim's plain arrays; a device is tested with torch's own")
     asked = {"described": 0, "streams": 0, "negated": 0}
 
     def describe(tensor, out):
@@ -317,7 +320,7 @@ def exchanged(cuda):
             "__dlpack_c_exchange_api__": make(ctypes.addressof(newer), b"dlpack_exchange_api", None),
             "requires_grad": False,
             "is_neg": is_neg,
-            "functions": (functions, newer),  # as long as the type lives
+            "functions": (functions, newer),  # kept alive by the type
         },
     )
     Parameter = type("Parameter", (Tensor,), {"__module__": "torch.nn.parameter"})
@@ -343,8 +346,8 @@ def test_tensors_on_a_device(cuda, exchanged):
     assert exchanged.asked["streams"] > 0
 
 
-def test_a_gradient_that_comes_again_is_looked_for(cuda, exchanged):
-    """Only where it lies is asked, and where it lies by then is where it is read."""
+def test_repeated_gradient_is_located_again(cuda, exchanged):
+    """Only its location is requested, and the gradient is read where it is by then."""
     w, first, second = (values((3, 3), seed=i) for i in range(3))
     there, grad, other = exchanged.parameter(w), exchanged(first), exchanged(second)
     ours, host = fastopt.SGD([there], lr=0.5), fastopt.SGD([w], lr=0.5)
@@ -356,17 +359,17 @@ def test_a_gradient_that_comes_again_is_looked_for(cuda, exchanged):
         assert bits(cuda.host(there)) == bits(w)
         return dict(exchanged.asked)
 
-    told = [step(first) for _ in range(3)]
-    assert told[0]["negated"] > 0
-    assert told[2] == {"described": 2, "streams": 1, "negated": 0}
+    calls = [step(first) for _ in range(3)]
+    assert calls[0]["negated"] > 0
+    assert calls[2] == {"described": 2, "streams": 1, "negated": 0}
     grad.view = grad.view.T
     step(first.T)
     grad.view = other.view
-    told = [step(second) for _ in range(3)]
-    assert told[2]["negated"] == 0
+    calls = [step(second) for _ in range(3)]
+    assert calls[2]["negated"] == 0
 
 
-def test_a_gradient_that_lay_elsewhere_in_a_step_that_failed(cuda, exchanged):
+def test_gradient_that_moved_during_a_failed_step(cuda, exchanged):
     w, first, second = (values((3, 3), seed=i) for i in range(3))
     there, grad, other = exchanged(w), exchanged(first), exchanged(second)
     ours, host = fastopt.SGD([there, exchanged(w)], lr=0.5), fastopt.SGD([w], lr=0.5)
@@ -382,8 +385,8 @@ def test_a_gradient_that_lay_elsewhere_in_a_step_that_failed(cuda, exchanged):
     assert bits(cuda.host(there)) == bits(w)
 
 
-def test_a_capture_of_torchs_current_stream(cuda, exchanged):
-    """The stream that the C function names is the one that work goes to."""
+def test_capture_of_torchs_current_stream(cuda, exchanged):
+    """Work runs on the stream that the C function returns."""
     x = values((4, 6, 5))
     there = exchanged(x)
     out = exchanged(np.zeros_like(x))

@@ -1,5 +1,5 @@
-"""The documentation has a place for everything public. That it builds, and that its examples run, .ci/run
-checks."""
+"""Everything public has a place in the documentation. .ci/run checks that the documentation builds and that
+its examples run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ API = Path(__file__).parents[1] / "docs" / "api"
 
 
 def documented():
-    """The full names that the pages ask autodoc for."""
+    """Yield the full names that the pages pass to autodoc."""
     for page in API.glob("*.rst"):
         module = ""
         for kind, name in re.findall(r"^\.\. (\w+):: ([\w.]+)", page.read_text(), re.MULTILINE):

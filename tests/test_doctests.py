@@ -1,5 +1,5 @@
-"""The examples in the docstrings run. They are those of the package as it is installed, which the source tree
-by itself is not: it has no compiled module."""
+"""The examples in the docstrings run. They are those of the installed package, since the source tree by
+itself has no compiled module."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Dropout computes what its formulas say, to the bit: against a reference in NumPy, at the ends of p, for what
-is not finite; and backward is the derivative of forward."""
+"""Dropout computes its formulas bit for bit, compared with a NumPy reference, also at the ends of p and for
+non-finite values, and backward is the derivative of forward."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fastopt import functional as F
 from layouts import FOREIGN, memory_of
 from optimizers_table import DTYPES, bits, values
 
-SHAPE = (3, 5, 7, 11)  # 1155 elements: nine tiles and a rest
+SHAPE = (3, 5, 7, 11)  # 1155 elements: nine tiles and a remainder
 SEED = {"seed": 0x0123456789ABCDEF, "offset": 5}
 
-# Every form that an element's formula takes.
+# Every form of the formula of an element.
 FORMS = {
     "inverted": {},
     "test time": {"scaling": "test_time"},
@@ -26,7 +26,7 @@ FORMS = {
     "evaluation, test time": {"training": False, "scaling": "test_time"},
     "evaluation, alpha": {"training": False, "alpha": True},
 }
-# The last two: a bias in x's dtype or in float32.
+# In the last two, the bias has x's dtype or float32.
 EXTRAS = ["nothing", "residual", "bias", "both", "float32 bias"]
 P = [0.0, 1e-12, 0.1, 0.5, 0.999, 1.0]
 
@@ -46,7 +46,7 @@ def extras(name, dtype, shape=SHAPE):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_forward_is_the_formula_to_the_bit(extra, form, dtype, p, isa):
+def test_forward_matches_the_formula_bit_for_bit(extra, form, dtype, p, isa):
     x, added = values(SHAPE, DTYPES[dtype]), extras(extra, DTYPES[dtype])
     before = bits(x)
     y, _ = F.dropout_forward(x, p, **SEED, **FORMS[form], **added)
@@ -99,7 +99,7 @@ def test_a_channel_is_kept_or_dropped_whole():
     np.testing.assert_array_equal(per_channel[:, :, 0], F.dropout_mask((40, 30), 0.5, seed=3))
 
 
-# ---- the ends of p, and what is not finite ----
+# ---- the ends of p, and non-finite values ----
 
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0]
 
@@ -115,7 +115,7 @@ def test_p_0_changes_no_bit(form, dtype, isa):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", ["inverted", "test time", "alpha", "evaluation, test time"])
-def test_p_1_gives_zeros_whatever_there_was(form, dtype, isa):
+def test_p_1_gives_zeros_for_any_input(form, dtype, isa):
     x = np.array(SPECIAL * 100, DTYPES[dtype])
     y, saved = F.dropout_forward(x, 1.0, seed=1, **FORMS[form])
     assert bits(y) == bits(np.zeros_like(x))
@@ -126,8 +126,8 @@ def test_p_1_gives_zeros_whatever_there_was(form, dtype, isa):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_dropped_element_is_zero_and_a_kept_one_stays_what_it_is(value, dtype, isa):
-    """A product with a mask would make NaN of infinity."""
+def test_dropped_nonfinite_elements_are_zero_and_kept_ones_unchanged(value, dtype, isa):
+    """The product of an infinity and a mask would be NaN."""
     x = np.full(1000, value, DTYPES[dtype])
     keep = F.dropout_mask(1000, 0.5, seed=1)
     y, saved = F.dropout_forward(x, 0.5, seed=1)
@@ -143,7 +143,7 @@ def test_a_dropped_element_is_zero_and_a_kept_one_stays_what_it_is(value, dtype,
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("axis", [None, 1])
 def test_backward_is_the_derivative(axis, form, p):
-    """Forward is linear between its masks, so its difference along any direction is exact but for rounding."""
+    """For a fixed mask forward is linear, so its difference along any direction is exact up to rounding."""
     options = {**SEED, **FORMS[form], "channel_axis": axis}
     x, t = values(SHAPE, np.float64), values(SHAPE, np.float64, seed=3)
     y, saved = F.dropout_forward(x, p, **options)
@@ -155,8 +155,8 @@ def test_backward_is_the_derivative(axis, form, p):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS)
-def test_backward_is_the_formula_to_the_bit(form, dtype, isa):
-    """Its dtype is the gradient's own; forward's may have been another."""
+def test_backward_matches_the_formula_bit_for_bit(form, dtype, isa):
+    """The result has the gradient's own dtype, which may differ from forward's."""
     _, saved = F.dropout_forward(values(SHAPE), 0.3, **SEED, **FORMS[form])
     dy = values(SHAPE, DTYPES[dtype], seed=4)
     keep = reference.mask(SHAPE, 0.3, **SEED)
@@ -168,7 +168,7 @@ def test_backward_is_the_formula_to_the_bit(form, dtype, isa):
     assert bits(F.dropout_backward(dy, saved)) == bits(expected.astype(dy.dtype))
 
 
-def test_saved_holds_numbers_alone_and_can_be_pickled():
+def test_saved_holds_only_numbers_and_can_be_pickled():
     x = values((1000, 3))
     _, saved = F.dropout_forward(x, np.float64(0.25), seed=np.uint64(7), offset=2, channel_axis=-1)
     assert saved == (7, 2, 0.25, True, "inverted", False, -1, 0, (1000, 3))
@@ -185,7 +185,8 @@ def test_saved_holds_numbers_alone_and_can_be_pickled():
 
 @pytest.mark.parametrize("p", [0.05, 0.2, 0.5, 0.9])
 def test_alpha_dropout_keeps_mean_and_variance(p):
-    """Of standard normal input, within five standard errors; the variance's is bounded by the kurtosis."""
+    """For standard normal input, within five standard errors; that of the variance is bounded by the
+    kurtosis."""
     n = 4_000_000
     y, _ = F.dropout_forward(values(n, np.float64), p, seed=5, alpha=True)
     assert abs(y.mean()) < 5 / math.sqrt(n)
@@ -193,7 +194,7 @@ def test_alpha_dropout_keeps_mean_and_variance(p):
     assert abs(y.var() - 1) < 5 * math.sqrt((kurtosis - 1) / n)
 
 
-# ---- whatever arrays there are ----
+# ---- arrays of other libraries ----
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
@@ -222,7 +223,7 @@ def test_torch_tensors_give_torch_tensors_of_their_layout(torch, dtype):
 
 
 def test_rate_and_mean_agree_with_torch(torch):
-    """Another generator, the same distribution."""
+    """torch uses another generator, but the distribution is the same."""
     x = np.ones(1_000_000, np.float32)
     ours, _ = F.dropout_forward(x, 0.3, seed=1)
     theirs = torch.nn.functional.dropout(torch.from_numpy(x), 0.3).numpy()

@@ -1,4 +1,5 @@
-"""One mask for an array, and one result to the bit, however it lies in memory, is cut, or is worked on."""
+"""An array has one mask and one result, bit for bit, whatever its layout in memory, its division into chunks,
+and the threads and instruction set that process it."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ OPTIONS = {
 }
 
 
-def scene(dtype, shape=SHAPE):
-    """What goes in: x, a residual, a bias."""
+def make_inputs(dtype, shape=SHAPE):
+    """Return the inputs: x, a residual and a bias."""
     x, residual, bias = (
         values(s, DTYPES[dtype], seed) for seed, s in enumerate((shape, shape, shape[-1]))
     )
@@ -40,7 +41,7 @@ def scene(dtype, shape=SHAPE):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", OPTIONS)
 def test_threads_and_instruction_sets(options, dtype, machine):
-    arrays = scene(dtype, (5, 3, 1700, 2))
+    arrays = make_inputs(dtype, (5, 3, 1700, 2))
     _core.set_parallel_cutoff(0)
     results = set()
     for isa in ISAS:
@@ -81,9 +82,10 @@ def test_every_dtype_has_the_same_mask(options, isa):
 @pytest.mark.parametrize("options", ["plain", "channels"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", GRADS)
-def test_layouts_that_are_read(layout, dtype, options, isa):
-    """x, the residual and dy may each have any; what comes back has x's, and row-major indices decide."""
-    s = scene(dtype)
+def test_input_layouts(layout, dtype, options, isa):
+    """x, the residual and dy may each have any layout; the result has x's, and the mask follows row-major
+    indices."""
+    s = make_inputs(dtype)
     x, residual = GRADS[layout](s["x"]), GRADS[layout](s["residual"])
     s["x"], s["residual"] = np.ascontiguousarray(x), np.ascontiguousarray(residual)
     y, saved = F.dropout_forward(p=0.3, **s, **SEED, **OPTIONS[options])
@@ -97,9 +99,9 @@ def test_layouts_that_are_read(layout, dtype, options, isa):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", TARGETS)
-def test_layouts_that_are_written(layout, dtype, isa):
-    """An output of any order, or in place: in x, in the residual, in dy."""
-    s = scene(dtype)
+def test_output_layouts(layout, dtype, isa):
+    """The output may have any order, or be x, the residual or dy (in place)."""
+    s = make_inputs(dtype)
     y, saved = F.dropout_forward(p=0.3, **s, **SEED)
     dx = F.dropout_backward(s["x"], saved)
     out = TARGETS[layout](np.zeros_like(s["x"]))
@@ -117,8 +119,8 @@ def test_layouts_that_are_written(layout, dtype, isa):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_any_byte_offset_and_nothing_around_is_touched(dtype, isa):
-    s = scene(dtype)
+def test_any_byte_offset_writes_nothing_outside(dtype, isa):
+    s = make_inputs(dtype)
     y, _ = F.dropout_forward(p=0.3, **s, **SEED)
     for offset in range(64):
         room = np.full(y.nbytes + 256, 0xA5, np.uint8)
@@ -135,7 +137,7 @@ def test_any_byte_offset_and_nothing_around_is_touched(dtype, isa):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_length_is_the_beginning_of_a_longer_one(dtype, isa):
+def test_short_arrays_give_the_beginning_of_longer_ones(dtype, isa):
     x = values(700, DTYPES[dtype])
     y, _ = F.dropout_forward(x, 0.3, **SEED)
     for n in [*range(140), 255, 256, 257, 511, 513]:
@@ -148,7 +150,7 @@ def test_every_length_is_the_beginning_of_a_longer_one(dtype, isa):
     start=st.integers(0, 2**61),
     threads=st.integers(1, 5),
 )
-def test_chunks_are_parts_of_the_whole(cuts, start, threads):
+def test_chunks_give_parts_of_the_whole(cuts, start, threads):
     x = values(5000)
     y, _ = F.dropout_forward(x, 0.3, **SEED, start=start)
     _core.set_parallel_cutoff(0)
@@ -179,7 +181,7 @@ def test_empty_and_single_arrays(dtype, shape, isa):
 
 @pytest.mark.slow
 def test_more_than_2_to_the_32_elements():
-    """4.3 GB of mask, then 4.3 GB of float16: past 2**31 elements there, past 2**32 here."""
+    """4.3 GB of mask, then 4.3 GB of float16: more than 2**32 and more than 2**31 elements."""
     many, more = 2**32, 1000
     mask = F.dropout_mask(many + more, 0.3, **SEED)
     tail = F.dropout_mask(more, 0.3, **SEED, start=many)
@@ -190,13 +192,14 @@ def test_more_than_2_to_the_32_elements():
     np.testing.assert_array_equal(y[-more:] > 0, mask[many // 2 : many // 2 + more])
 
 
-# ---- past the cache ----
+# ---- writes that bypass the cache ----
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("start", [0, 1])  # where groups of words begin, and so a tile, is up to it
-def test_writing_past_the_cache(start, dtype, isa):
-    """Where x outgrows the last-level cache, results go past it: the same ones, and nothing around them."""
+@pytest.mark.parametrize("start", [0, 1])  # determines where groups of words, and so tiles, begin
+def test_writes_that_bypass_the_cache(start, dtype, isa):
+    """If x is larger than the last-level cache, results bypass the cache: they are the same, and nothing
+    around them is written."""
     x = values(1001, DTYPES[dtype])
     _, saved = F.dropout_forward(x, 0.3, **SEED, start=start)
     runs = [
@@ -231,7 +234,7 @@ def status(field):
 def both(size):
     x, out = np.ones((size // 64, 64), np.float32), np.ones((size // 64, 64), np.float32)
     {layout}
-    open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+    open("/proc/self/clear_refs", "w").write("5")  # resets the peak
     before = status("VmRSS")
     y, saved = F.dropout_forward(x, 0.1, seed=1, residual=x, bias=np.ones(64), out=out)
     F.dropout_backward(y, saved, out=y)
@@ -242,8 +245,8 @@ print(both(1 << 24))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how much memory there was")
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak memory is read from /proc")
 @pytest.mark.parametrize("layout", ["", "x = x[::-1]", "out = out.reshape(64, -1).T"])
-def test_sixteen_million_elements_need_no_memory_but_their_own(layout):
-    """KiB; a mask of bits would be 2048, one of bytes 16384."""
+def test_no_additional_memory_for_16_million_elements(layout):
+    """In KiB: a mask of bits would be 2048, one of bytes 16384."""
     assert int(output(PEAK.format(layout=layout).replace("np.ones(64)", "np.ones(64, 'f4')"))) < 1024

@@ -1,4 +1,4 @@
-"""Whatever dropout cannot do it says, naming the argument, before anything is written."""
+"""Dropout rejects what it cannot do, with a message that names the argument, before anything is written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_only(a):
 
 
 def arrays():
-    """All that forward takes, apart from each other."""
+    """Return all arrays that forward takes; none of them overlap."""
     return {
         "x": values(SHAPE),
         "residual": values(SHAPE, seed=1),
@@ -82,15 +82,16 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(("options", "kind", "says"), OPTIONS, ids=lambda v: str(v)[:40])
-def test_options_of_forward(options, kind, says):
+def test_invalid_options_of_forward(options, kind, says):
     s = arrays()
     with refused(kind, "^" + re.escape(says), s.values()):
         call(s, **options)
 
 
 @pytest.mark.parametrize(("options", "kind", "says"), OPTIONS, ids=lambda v: str(v)[:40])
-def test_options_of_mask_backward_and_layer(options, kind, says):
-    """They refuse what forward refuses, as far as they have it; the layer when it is made."""
+def test_invalid_options_of_mask_backward_and_layer(options, kind, says):
+    """They reject what forward rejects, for the options that they have; the layer does so when it is
+    constructed."""
     message = "^" + re.escape(says)
     if not options.keys() & {"training", "scaling", "alpha"}:
         with pytest.raises(kind, match=message):
@@ -170,7 +171,7 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize(("name", "bad", "kind", "says"), ARRAYS.values(), ids=ARRAYS)
-def test_arrays_of_forward(name, bad, kind, says):
+def test_invalid_arrays_of_forward(name, bad, kind, says):
     s = arrays()
     good = list(s.values())
     s[name] = bad(s[name])
@@ -181,8 +182,8 @@ def test_arrays_of_forward(name, bad, kind, says):
             call({k: v for k, v in s.items() if k != "out"})
 
 
-def test_a_result_that_cannot_be_written_to_is_refused():
-    """Unless there is an ``out`` for it."""
+def test_x_of_a_read_only_array_type_is_rejected():
+    """Unless ``out`` is given."""
     jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed")
     x, out = jnp.ones(SHAPE, jnp.float32), np.empty(SHAPE, np.float32)
     says = "{} has type ArrayImpl, and new arrays of this type are read-only; pass {} as a NumPy array"
@@ -195,7 +196,7 @@ def test_a_result_that_cannot_be_written_to_is_refused():
 
 
 @pytest.mark.parametrize("name", ["x", "residual", "bias"])
-def test_out_may_be_an_input_or_apart_from_it_but_not_in_between(name):
+def test_out_that_partially_overlaps_an_input_is_rejected(name):
     memory = values(40)
     s = arrays() | {"out": memory[8:32].reshape(SHAPE)}
     s[name] = memory[4 : 4 + s[name].size].reshape(s[name].shape)
@@ -206,8 +207,8 @@ def test_out_may_be_an_input_or_apart_from_it_but_not_in_between(name):
 
 
 @pytest.mark.parametrize("name", ["x", "residual"])
-def test_out_in_a_gap_of_an_input_is_refused(name):
-    """Only what each spans is looked at, not whether they share a byte."""
+def test_out_in_a_gap_of_an_input_is_rejected(name):
+    """Only the range that each array spans is considered, not whether they share a byte."""
     memory = values((4, 30))
     s = arrays() | {name: memory[:, :6], "out": memory[0, 6:].reshape(SHAPE)}
     assert not np.shares_memory(s[name], s["out"])
@@ -216,15 +217,15 @@ def test_out_in_a_gap_of_an_input_is_refused(name):
 
 
 @pytest.mark.parametrize("name", ["x", "residual"])
-def test_the_same_memory_in_another_order_is_refused(name):
-    """An element would be written before it is read."""
+def test_out_that_is_an_input_in_another_order_is_rejected(name):
+    """An element would be overwritten before it is read."""
     square = values((5, 5))
     s = {"x": values((5, 5), seed=1), "residual": values((5, 5), seed=2), "out": square, name: square.T}
     with refused(ValueError, f"^{name} and out overlap in memory$", s.values()):
         call(s)
 
 
-def test_arrays_of_backward():
+def test_invalid_arrays_of_backward():
     dy = values(SHAPE)
     _, saved = F.dropout_forward(dy, 0.5, seed=1)
     for bad, kind, says in (
@@ -246,7 +247,7 @@ def test_arrays_of_backward():
 
 
 @pytest.mark.parametrize("saved", [None, (1, 2, 0.5), np.ones(SHAPE, bool)], ids=repr)
-def test_only_what_forward_returned_is_saved(saved):
+def test_saved_must_come_from_forward(saved):
     says = f"saved has type {type(saved).__name__}, expected what dropout_forward returned"
     with pytest.raises(TypeError, match=re.escape(says)):
         F.dropout_backward(values(SHAPE), saved)
@@ -259,14 +260,14 @@ def test_a_bias_needs_a_last_axis():
 
 @pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)], ids=["x first", "out first"])
 @pytest.mark.parametrize("name", ["x", "residual", "bias"])
-def test_neighbors_are_no_overlap(name, order):
+def test_adjacent_arrays_do_not_overlap(name, order):
     memory = np.ones(2048, np.float32)
     given, out = (memory[:1024], memory[1024:])[order]
     s = {"x": values(1024), "out": out, name: given}
     assert call(s)[0] is out
 
 
-def test_an_axis_of_one_may_have_any_stride():
+def test_axis_of_length_one_may_have_any_stride():
     out = np.ones((1, 8), np.float32)
     x = np.lib.stride_tricks.as_strided(out, strides=(1000, 4))
     assert F.dropout_forward(x, 0.5, seed=1, out=out)[0] is out

@@ -11,7 +11,7 @@ import pytest
 import fastopt
 from array_libraries import Torch, each_library
 
-# Errors, and with patience 2 the update that stops and the best one before it.
+# The errors, the options (patience is 2 by default), the update that stops, and the best update before it.
 RUNS = {
     "falls, rises": ([3, 2, 1, 2, 3, 0], {}, 5, 3),
     "equal is no improvement": ([3, 3, 3, 0], {}, 3, 1),
@@ -25,7 +25,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize(("errors", "options", "stop", "best"), RUNS.values(), ids=RUNS)
-def test_it_stops_and_keeps_the_best(errors, options, stop, best):
+def test_stops_and_keeps_the_best(errors, options, stop, best):
     stopper = fastopt.EarlyStopping(**{"patience": 2, **options})
     w = np.zeros(3)
     for update, error in enumerate(errors, start=1):
@@ -50,7 +50,7 @@ FORMS = {
 @each_library
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
-def test_any_form_is_restored_bit_for_bit(form, dtype, library):
+def test_params_in_any_container_are_restored_bit_for_bit(form, dtype, library):
     start = np.random.default_rng(0).normal(size=(4, 3)).astype(dtype)
     arrays = [library.array(start), library.array(start.T)]
     params = FORMS[form](*arrays)
@@ -88,7 +88,7 @@ def test_parameters_may_come_from_a_generator():
     assert (w[0] == 1).all()
 
 
-def test_immutable_parameters_are_kept_too():
+def test_immutable_parameters_are_kept():
     """They can be restored into mutable arrays."""
     jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed")
     stopper, resumed = fastopt.EarlyStopping(), fastopt.EarlyStopping()
@@ -111,7 +111,7 @@ def test_torch_parameters_that_require_gradients(torch):
     assert w.requires_grad
 
 
-def test_torchs_bfloat16_is_restored_from_a_file_bit_for_bit(torch, tmp_path):
+def test_torch_bfloat16_is_restored_from_a_file_bit_for_bit(torch, tmp_path):
     pytest.importorskip("array_api_compat", reason="needs fastopt[arrays]")
     w = torch.tensor([1.5, -2.0, 3e38], dtype=torch.bfloat16)
     stopper, resumed, before = fastopt.EarlyStopping(), fastopt.EarlyStopping(), w.clone()
@@ -146,7 +146,7 @@ def test_a_resumed_run_stops_at_the_same_update_with_the_same_parameters(done):
 
 
 @pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.array(0.5)])
-def test_a_value_may_be_an_array_without_axes(value):
+def test_value_may_be_a_0d_array(value):
     stopper = fastopt.EarlyStopping()
     stopper.update(value, np.ones(3))
     assert stopper.best == 0.5
@@ -274,7 +274,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
-def test_refused(call, kind, says):
+def test_invalid_calls_raise(call, kind, says):
     with pytest.raises(kind, match="^" + says):
         call()
 
@@ -312,7 +312,7 @@ BAD_STATES = {
 
 
 @pytest.mark.parametrize(("change", "kind", "says"), BAD_STATES.values(), ids=BAD_STATES)
-def test_a_refused_state_changes_nothing(change, kind, says):
+def test_invalid_state_changes_nothing(change, kind, says):
     stopper = watching()
     bad = change(fastopt.EarlyStopping().state_dict() | {"updates": 1})
     with pytest.raises(kind, match="^" + says):
@@ -336,7 +336,7 @@ UNWRITABLE = {
 
 
 @pytest.mark.parametrize("make", UNWRITABLE.values(), ids=UNWRITABLE)
-def test_a_refused_restore_writes_nothing(make):
+def test_failed_restore_writes_nothing(make):
     a, unwritable = np.ones(2), make()
     stopper = fastopt.EarlyStopping()
     stopper.update(1.0, [a, np.ones(2)])

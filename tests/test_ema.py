@@ -1,4 +1,5 @@
-"""The moving average of weights: against the explicit sum, in each dtype, swapped in and out, resumed."""
+"""The moving average of weights: compared with the explicit sum, in each dtype, swapped in and out, and
+resumed."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ def path(steps=30, shape=(4, 3), dtype=np.float64):
     return np.random.default_rng(1).normal(size=(steps, *shape)).astype(dtype)
 
 
-def written_out(weights, decays):
-    """sum of theta_t (1 - d_t) times the product of later decays, with d_0 = 0: in float64."""
+def explicit_sum(weights, decays):
+    """Return the sum of theta_t (1 - d_t) times the product of later decays, with d_0 = 0, in float64."""
     factors = [1 - d for d in [0.0, *decays]]
     for t, d in enumerate(decays, start=1):
         factors[:t] = [f * d for f in factors[:t]]
@@ -27,7 +28,7 @@ def written_out(weights, decays):
 @each_library
 @pytest.mark.parametrize("warmup", [False, True])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_it_is_the_weighted_sum(dtype, warmup, library):
+def test_average_is_the_weighted_sum(dtype, warmup, library):
     weights = path(dtype=dtype)
     w = library.array(weights[0])
     ema = fastopt.EMA(w, decay=0.9, warmup=warmup)
@@ -38,10 +39,10 @@ def test_it_is_the_weighted_sum(dtype, warmup, library):
     wide = np.float64 if dtype == np.float64 else np.float32
     assert library.host(ema.average[0]).dtype == wide
     few = 30 * np.finfo(wide).eps
-    np.testing.assert_allclose(library.host(ema.average[0]), written_out(weights, decays), few, few)
+    np.testing.assert_allclose(library.host(ema.average[0]), explicit_sum(weights, decays), few, few)
 
 
-def test_torchs_average_is_the_same(torch):
+def test_average_matches_torch(torch):
     weights = path()
     model = torch.nn.Linear(4, 3, bias=False, dtype=torch.float64)
     theirs = torch.optim.swa_utils.AveragedModel(
@@ -58,7 +59,7 @@ def test_torchs_average_is_the_same(torch):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_16_bits_do_not_lose_small_changes(dtype):
+def test_16_bit_parameters_do_not_lose_small_changes(dtype):
     w = np.zeros(1, dtype)
     ema = fastopt.EMA(w, decay=0.999)
     w[:] = 1
@@ -78,14 +79,14 @@ def test_applied_restores_the_parameters():
         w += 1.0
     ema.update()
 
-    def looked_at():
+    def use_applied():
         with ema.applied():
             for name, w in params.items():
                 np.testing.assert_allclose(w, before[name] + 0.5)
-            raise KeyError  # whatever happens inside
+            raise KeyError  # also if the body raises
 
     with pytest.raises(KeyError):
-        looked_at()
+        use_applied()
     for name, w in params.items():
         np.testing.assert_array_equal(w, before[name] + 1.0)
 
@@ -110,7 +111,7 @@ def test_averages_are_copied_to_another_model_by_name(form, to):
     ema = fastopt.EMA(form(q=np.zeros(3), k=np.full(3, 7.0)))
     ema.copy_to(to(k=k, q=q))
     assert (q.tolist(), k.tolist()) == ([0, 0, 0], [7, 7, 7])
-    ema.copy_to([k, q])  # which have no names: in order
+    ema.copy_to([k, q])  # without names: in order
     assert (q.tolist(), k.tolist()) == ([7, 7, 7], [0, 0, 0])
 
 
@@ -170,7 +171,7 @@ def test_memory_that_torch_replaces_is_averaged_and_written(torch):
     np.testing.assert_allclose(model.weight.detach(), [[10.0, 20.0]], rtol=1e-5)
 
 
-def test_a_refused_update_changes_nothing():
+def test_failed_update_changes_nothing():
     v, w = np.ones(2), np.ones(6)
     ema = fastopt.EMA([v, w], 0.5)
     v[:] = 3
@@ -206,7 +207,7 @@ def test_repr():
 
 
 @pytest.mark.parametrize("bad", [np.array(["a"] * 2), np.ones(2, "c16"), np.ones(2, bool)], ids=str)
-def test_a_bad_average_changes_nothing(bad):
+def test_invalid_average_changes_nothing(bad):
     ema = fastopt.EMA([np.ones(3), np.ones(2)])
     state = {"updates": 1, "average": [np.zeros(3), bad]}
     with pytest.raises(TypeError, match=rf"^state_dict's average\[1\] has dtype {bad.dtype}, expected"):
@@ -215,7 +216,7 @@ def test_a_bad_average_changes_nothing(bad):
     assert (ema.average[0] == 1).all()
 
 
-def test_an_average_that_is_no_number_leaves_all_parameters():
+def test_copy_of_a_non_numeric_average_changes_no_parameter():
     params = [np.zeros(3), np.zeros(2)]
     ema = fastopt.EMA(params)
     ema.average = [np.ones(3), np.array(["a", "b"])]
@@ -306,7 +307,7 @@ REFUSED = {
 }
 
 
-def test_an_array_that_never_changes_is_refused():
+def test_immutable_array_is_rejected():
     """Its average would never change."""
     w = pytest.importorskip("jax.numpy", reason="JAX is not installed").ones(3)
     says = r"^params\['w'\] has type ArrayImpl, expected an array that can change in place$"
@@ -315,7 +316,7 @@ def test_an_array_that_never_changes_is_refused():
 
 
 @pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
-def test_refused(call, kind, says):
+def test_invalid_calls_raise(call, kind, says):
     with pytest.raises(kind, match="^" + says):
         call()
 
@@ -332,7 +333,7 @@ def test_refused(call, kind, says):
         (np.ones(3), ValueError, r"state_dict's average\[1\] has shape \(3,\), expected \(2,\)"),
     ],
 )
-def test_a_refused_state_changes_nothing(value, kind, says):
+def test_invalid_state_changes_nothing(value, kind, says):
     ema = fastopt.EMA([np.zeros(2), np.zeros(2)])
     with pytest.raises(kind, match="^" + says):
         ema.load_state_dict({"updates": 1, "average": [np.ones(2), value]})

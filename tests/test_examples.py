@@ -79,7 +79,7 @@ def runs(tmp_path_factory):
     return [run(folder / f"{i}.png") for i in range(2)]
 
 
-def test_command_prints_what_a_run_came_to(runs):
+def test_command_prints_the_result_of_a_run(runs):
     same = train(
         **{"optimizer": "Nesterov", "epochs": 2, "seed": 3, "early_stopping": 1, "ema": 0.9},
         **{"batch_norm": True, "dropout": 0.1, "layers": 2},
@@ -157,7 +157,7 @@ def test_optimizers_have_a_goal_with_default_settings_only():
     assert comparison.failed_goals(ours, {"SGD": 0.97}, deep) == []
 
 
-# -- Options that are refused ----------------------------------------------------------------------------
+# -- Rejected options ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_optimizers_have_a_goal_with_default_settings_only():
         (["--seed", "-1"], f"an integer >= 0 and < {2**64}"),
     ],
 )
-def test_option_out_of_range_is_refused(option, expected, capsys):
+def test_option_out_of_range_is_rejected(option, expected, capsys):
     with pytest.raises(SystemExit) as ended:
         digits.main(option)
     says = f"argument {option[0]}: expected {expected}, got '{option[1]}'\n"
@@ -214,7 +214,7 @@ NO_RUN = [
         ),
     ],
 )
-def test_inconsistent_options_are_refused_before_training(options, says, capsys, monkeypatch):
+def test_inconsistent_options_are_rejected_before_training(options, says, capsys, monkeypatch):
     monkeypatch.setattr(training.Training, "run", lambda *_, **__: pytest.fail("it is trained"))
     with pytest.raises(SystemExit) as ended:
         digits.main(options)
@@ -234,7 +234,7 @@ def test_inconsistent_options_are_refused_before_training(options, says, capsys,
         ),
     ],
 )
-def test_cuda_where_there_is_none_is_one_sentence(monkeypatch, cupy, says, capsys):
+def test_missing_cuda_is_reported_in_one_sentence(monkeypatch, cupy, says, capsys):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     for options in ([], ["--optimizer", "Adam"]):
         with pytest.raises(SystemExit) as ended:
@@ -273,7 +273,7 @@ def test_every_kind_of_network_learns(options):
     assert train(epochs=5, **options).accuracy("test") > 0.93
 
 
-def test_nesterov_takes_its_gradients_at_the_look_ahead_points(monkeypatch):
+def test_nesterov_evaluates_gradients_at_the_lookahead_points(monkeypatch):
     given, used = [], []
     lookahead, loss_and_grads = fastopt.Nesterov.lookahead, training.loss_and_grads
     monkeypatch.setattr(
@@ -304,7 +304,7 @@ def rows(x):
     return {row.tobytes() for row in x}
 
 
-def test_training_part_is_standardised_and_held_out_parts_are_not_in_it():
+def test_training_part_is_standardized_and_excludes_held_out_parts():
     parts = load_data(validate=True)
     assert {a.dtype for part in parts.values() for a in part} == {np.dtype("float32")}
     x, y = parts.pop("training")
@@ -438,7 +438,7 @@ def test_backward_agrees_with_finite_differences(options):
             assert abs(grads[name][i] - (above - below) / (2 * h)) < 1e-8, (name, i)
 
 
-def test_evaluation_takes_running_statistics_and_drops_nothing():
+def test_evaluation_uses_running_statistics_and_drops_nothing():
     layers, params, x, y = small_network(layers=2, batch_norm=True, dropout=0.5)
     norms = [layer for layer in layers if isinstance(layer, fastopt.BatchNorm)]
     for _ in range(100):
@@ -461,7 +461,7 @@ def test_loss_survives_huge_logits():
     assert all(np.isfinite(g).all() for g in grads.values())
 
 
-def test_loss_in_evaluation_is_that_of_the_running_statistics():
+def test_evaluation_loss_uses_the_running_statistics():
     layers, params, x, y = small_network(batch_norm=True, dropout=0.5)
     for _ in range(3):
         network.loss_and_grads(layers, params, x, y)

@@ -1,6 +1,6 @@
-"""The bits of today are those of every machine, compiler and version: digests of what rules, norms, BatchNorm
-and dropout give are kept in fingerprints.json, which x86-64 and AArch64 agree on. A digest that changes is a
-change of results, and so a new major version. To write the file anew:
+"""Results have the same bits on every machine, with every compiler and in every version: fingerprints.json
+holds digests of the results of rules, norms, BatchNorm and dropout, on which x86-64 and AArch64 agree. A
+digest that changes is a change of results, and so requires a new major version. To rewrite the file:
 
     python tests/test_fingerprints.py
 """
@@ -22,11 +22,11 @@ from step_cases import CASES, STORAGES, Case, gradients, image, parameters
 from tolerance import DTYPES
 
 FILE = Path(__file__).with_name("fingerprints.json")
-LENGTHS = (3, 513, 20_011)  # the last of several blocks of a norm
+LENGTHS = (3, 513, 20_011)  # the last one takes several blocks of a norm
 
 
 def numbers() -> np.random.RandomState:
-    """Numbers that no later NumPy makes otherwise. Of them only those are taken that need no libm."""
+    """Return a generator whose numbers no later NumPy changes. Only methods that need no libm are used."""
     return np.random.RandomState(41)
 
 
@@ -85,11 +85,11 @@ def kept() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", PRINTS)
-def test_bits_are_those_of_every_machine(kept, name):
+def test_bits_match_the_stored_fingerprint(kept, name):
     assert PRINTS[name]()[:16] == kept[name]
 
 
-def test_no_fingerprint_is_left_over(kept):
+def test_every_stored_fingerprint_is_tested(kept):
     assert set(kept) == set(PRINTS)
 
 

@@ -1,4 +1,4 @@
-"""The analysis of machine code in the benchmarks: the path through a kernel, and the instructions counted on
+"""Analysis of machine code in the benchmarks: the path through a kernel, and the instructions counted on
 it."""
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ needs_tools = [
 ]
 
 
-def test_the_shipped_code_since_hopper_is_made_from_the_same_ptx():
-    """With an older one, launches would have neither overlap nor clusters."""
+def test_shipped_code_since_hopper_is_compiled_from_the_same_ptx():
+    """With older PTX, launches would have neither overlap nor clusters."""
     text = (cubin.CUDA / "CMakeLists.txt").read_text()
     assert "set(codes sm_90)" in text
     assert f"arch=compute_{cubin.PTX},code=[${{codes}},compute_{cubin.PTX}]" in text
 
 
-# A loop with a square root, which has a fast path and a subroutine; a loop of one element at a time; a jump
+# A loop with a square root, which has a fast path and a subroutine; a loop over single elements; and a branch
 # past both.
 KERNEL = """
 	.section	.text.kernel,"ax",@progbits
@@ -86,7 +86,7 @@ def test_required_instructions_select_the_loop(kernel):
     assert opcodes(kernel.path({"STG": 1}, forbidden="F2F|CALL"))[-2:] == ["ISETP", "BRA"]
 
 
-def test_without_such_a_loop_the_path_is_through_the_whole_kernel(kernel):
+def test_without_a_matching_loop_the_path_is_the_whole_kernel(kernel):
     whole = opcodes(kernel.path({"S2R": 1}))
     assert whole == ["S2R", "BRA", "EXIT"]
     assert opcodes(kernel.path({"S2R": 1, "F2F": 1}))[-5:] == ["LDG", "F2F", "STG", "BRA", "EXIT"]
@@ -100,7 +100,7 @@ def test_issue_counts_are_by_pipe_and_width(kernel):
     assert pipes.cycles(counts)["XU"] == 1 / 16
 
 
-def test_the_larger_floor_binds_and_too_few_bytes_in_flight_take_longer():
+def test_time_is_the_larger_floor_and_grows_with_too_few_bytes_in_flight():
     device = floors.Device("a card", copy=1e12, clock=1e9, processors=100)
     one = passes.Pass("f", "k", threads=256, elements=4, reads=4, writes=4, required={})
     light = floors.Floor(one, Counter(issue=40), registers=32, shared=0, subroutines=0)
@@ -117,7 +117,7 @@ def test_the_larger_floor_binds_and_too_few_bytes_in_flight_take_longer():
     assert few.time(device) == pytest.approx(8e-12 * 5000 / 4096)
 
 
-def test_a_sum_over_few_values_has_too_few_threads_for_a_memory():
+def test_sum_over_few_values_has_too_few_threads_to_saturate_memory():
     device = floors.Device("a card", copy=1e12, clock=1e9, processors=100)
     one = passes.Pass("f", "k", 256, elements=4, reads=4, writes=4, required={}, values=64)
     floor = floors.Floor(one, Counter(issue=40), registers=32, shared=0, subroutines=0)
@@ -145,7 +145,7 @@ class TestMachineCode:
                 assert all(f.in_flight(f.warps) >= f.wanted(d) for d in floors.DEVICES), work.name
 
     def test_a_step_loads_nothing_but_its_arrays(self, found):
-        """Sixteen bytes are issued four times. A tensor's table entries and constants are loaded before the
+        """A 16-byte access is issued four times. A tensor's table entries and constants are loaded before the
         loop."""
         steps = [(work, f) for work, own in found for f in own if f.of.file.startswith("step_")]
         assert len(steps) >= 3 * len(passes.RULES)
@@ -158,13 +158,13 @@ class TestMachineCode:
         for f in layers:
             assert not f.issue_counts["FP64"], f.of.kernel
 
-    def test_sgd_computes_what_its_formula_has(self):
+    def test_sgd_computes_only_its_formula(self):
         """Per element: w times decay, minus lr times g, times decay; all other arithmetic is predicated."""
         one = next(work.passes[0] for work in passes.works() if work.name == "sgd, float32")
         (own,) = (c for c in cubin.compiled(one.file) if one.kernel in c.kernel.name)
         unguarded, n = [i.opcode for i in own.kernel.path(one.required) if not i.guard], one.elements
         assert [unguarded.count(name) for name in ("FMUL", "FADD", "FFMA", "MUFU")] == [3 * n, n, 0, 0]
 
-    def test_nothing_is_predicted_to_miss_its_target(self, found):
+    def test_no_work_is_predicted_to_miss_its_target(self, found):
         for work, own in found:
             assert floors.share(own, floors.DEVICES[-1]) >= work.target, work.name
