@@ -1,5 +1,5 @@
-// Runs a grid, cluster after cluster, mostly of one block, and lets threads meet: barriers, shuffles,
-// ballots. Those who wait for somebody who will never come are told so.
+// Runs a grid, one cluster (mostly of one block) after another, with the synchronization of
+// threads: barriers, shuffles, ballots. A deadlock is reported.
 #include "shim/block.h"
 
 #include <dlfcn.h>
@@ -36,7 +36,8 @@ constexpr const char* kNames[] = {
     "running",        "returned",         "__syncthreads",   "__syncwarp",    "__shfl_sync",
     "__shfl_up_sync", "__shfl_down_sync", "__shfl_xor_sync", "__ballot_sync", "a cluster's barrier"};
 
-// At a cluster's barrier, for who comes last and who waits, whichever does so first.
+// A thread's state at a cluster's barrier, set by the last thread to arrive and by the waiting thread
+// itself, in either order.
 enum class Meeting { none, waits, over };
 
 struct Thread {
@@ -46,10 +47,10 @@ struct Thread {
 };
 
 struct Lane {
-  unsigned mask = 0;  // 0: does not wait
+  unsigned mask = 0;  // 0: is not waiting
   Op op;
   int from;
-  uint64_t value;  // given; then received
+  uint64_t value;  // sent, then received
 };
 
 struct Warp {
@@ -63,21 +64,22 @@ struct Block {
   std::atomic<int> left;         // threads that have not returned
 };
 
-// A block's threads follow each other, and its first one begins a warp.
+// The threads of a block are adjacent, and the first one begins a warp.
 Thread threads[kMaxThreads];
 Warp warps[kMaxThreads / warpSize];
-Block blocks[kMostBlocks];  // of the cluster that runs
+Block blocks[kMostBlocks];  // of the running cluster
 uint3 first_block;
 const Launch* running_launch;
-int count, apart;  // threads of a block, and how far it is from one's first to the next one's
-// Threads that have not returned, times kPresent, plus those of them that do not wait: one number, so
-// that both are read at once, and relaxed, so that counting puts no order between threads.
+int count, apart;  // threads of a block; distance between the first threads of two blocks
+// The number of threads that have not returned, times kPresent, plus the number of those that do
+// not wait. It is one number, so that both are read at once, and relaxed, so that counting does not
+// order the threads.
 std::atomic<int> census;
 constexpr int kPresent = 1 << 16;
 std::atomic<int> arrived;  // at the cluster's barrier
 SHIM_PER_THREAD int me;
 
-// Kernels mostly have internal linkage, so that dladdr knows only where they lie; addr2line knows their
+// Kernels mostly have internal linkage, so dladdr only finds their addresses; addr2line finds their
 // names.
 [[noreturn]] void fail(const char* what) {
   std::fprintf(stderr, "shim: block (%u, %u, %u) of (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y,
@@ -93,7 +95,7 @@ SHIM_PER_THREAD int me;
   std::abort();
 }
 
-// Nobody runs, some wait: says who waits where, stretch by stretch.
+// No thread runs and some wait: reports what each range of threads waits for.
 [[noreturn]] void stuck() {
   for (unsigned b = 0; b < running_launch->cluster; ++b)
     for (int t = 0; t < count;) {
@@ -107,7 +109,7 @@ SHIM_PER_THREAD int me;
   fail("threads wait at a barrier or in a warp for others that never come there");
 }
 
-// The calling thread stops running; `gone` is 1 if for good.
+// Stops the calling thread; `gone` is 1 if it has returned.
 void leave(Op op, int gone) {
   threads[me].at.store(op, relaxed);
   const int left = census.fetch_sub(gone * kPresent + 1, relaxed) - (gone * kPresent + 1);
@@ -120,7 +122,7 @@ void wait(Op op) {
   const uint3 thread_index = threadIdx, block_index = blockIdx;
   leave(op, 0);
   threads[t].gate.wait();
-  me = t;  // other fibers have run meanwhile
+  me = t;  // other fibers have changed it
   rank = block;
   threadIdx = thread_index;
   blockIdx = block_index;
@@ -132,8 +134,8 @@ void open(int t) {
   threads[t].gate.open();
 }
 
-// Have all lanes of the mask come that `last` belongs to? From behind, since lanes mostly come in
-// order.
+// Returns whether all lanes of `last`'s mask have arrived. Goes backward, since lanes mostly arrive
+// in order.
 bool complete(const Warp& warp, const Lane& last) {
   for (int l = warpSize - 1; l >= 0; --l)
     if (last.mask >> l & 1 && (warp.lanes[l].mask != last.mask || warp.lanes[l].op != last.op))
@@ -156,7 +158,7 @@ void answer(Warp& warp, unsigned mask) {
   }
 }
 
-// Another block of the cluster that still reads this one's memory is found out.
+// Exposes another block of the cluster that still reads the memory of this one.
 void lose(Block& block) {
   if (running_launch->cluster > 1) std::memset(block.room.get(), 0xff, running_launch->shared);
 }
@@ -226,7 +228,7 @@ uint64_t exchange(Op op, unsigned mask, uint64_t value, int from) {
 
 namespace {
 
-// A device rounds as it does, whatever mode the thread that launches is in.
+// A device rounds in one way, whatever the floating-point mode of the launching thread.
 class DefaultMode {
  public:
   DefaultMode() {
@@ -249,7 +251,7 @@ void run(const Launch& launch) {
   count = int(blockDim.x * blockDim.y * blockDim.z);
   apart = (count + warpSize - 1) / warpSize * warpSize;
   const unsigned cluster = launch.cluster;
-  for (unsigned b = 0; b < cluster; ++b)  // of any content, and on a boundary of 16 bytes
+  for (unsigned b = 0; b < cluster; ++b)  // uninitialized, aligned to 16 bytes
     blocks[b].room.reset(new char[launch.shared]);
   const unsigned backwards = std::getenv("SHIM_BACKWARDS") ? gridDim.x - cluster : 0;
   for (unsigned z = 0; z < gridDim.z; ++z)

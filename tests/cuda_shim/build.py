@@ -1,4 +1,4 @@
-"""Builds device code for the host, once for each content, flags and compiler."""
+"""Build device code for the host, once for each content, set of flags and compiler."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CSRC = SHIM.parents[1] / "csrc"
 CACHE = Path(tempfile.gettempdir()) / f"fastopt-cuda-shim-{os.getuid()}"
 
 FLAGS = (
-    # The arithmetic of CMakeLists.txt.
+    # The arithmetic flags of CMakeLists.txt.
     *("-std=c++20", "-O1", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     # Device code reads memory as vectors of another type.
     "-fno-strict-aliasing",
     # Two libraries in one process keep their own __shared__ and state.
     *("-fPIC", "-fno-gnu-unique"),
-    # nvcc's unroll pragma means nothing here. What would be read as garbage on a device is an error.
+    # nvcc's unroll pragma has no meaning here. Reads that would be garbage on a device are errors.
     *("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror=return-type", "-Werror=uninitialized"),
 )
 MODES = {"fibers": (), "threads": ("-DSHIM_THREADS",)}
@@ -37,24 +37,24 @@ def build(
     program: bool = False,
     others: Iterable[Path] = (),
 ) -> Path:
-    """The CUDA engine (or other `sources`) with the shim, as a shared library or, with a main(), a program;
-    with `others`, which are objects.
+    """Build the CUDA engine (or other `sources`) with the shim, and link the objects `others`. The result is
+    a shared library or, with ``program``, an executable.
 
-    A block's threads are fibers or, in mode "threads", real ones. Two processes that ask at once build once.
-    Raises RuntimeError with the compiler's words if it fails.
+    The threads of a block are fibers or, in mode "threads", real threads. Two processes that build the same
+    at once build it once. Raises RuntimeError with the compiler's message if the build fails.
     """
     engine = sorted((CSRC / "cuda").glob("*.cu")) if sources is None else list(sources)
     flags = (*FLAGS, *MODES[mode], *extra_flags)
     files = (*sorted(SHIM.glob("*.cpp")), *engine)
     objects = [*two_at_a_time(lambda source: compiled(source, flags), files), *others]
-    # By what they are called, which tells their contents, objects are what a link depends on.
+    # The link depends on the names of the objects, which identify their contents.
     link = [] if program else ["-shared", "-Wl,-Bsymbolic"]
     command = [compiler(), *flags, *link, *map(str, objects), "-pthread", "-ldl"]
     return once(f"shim-{digest(*command)}{'' if program else '.so'}", command)
 
 
 def compiler() -> str:
-    """Raises FileNotFoundError where there is none."""
+    """Return the path of the C++ compiler. Raises FileNotFoundError if there is none."""
     name = os.environ.get("CXX", "c++")
     found = shutil.which(name)
     if not found:
@@ -73,7 +73,7 @@ def compiled(source: Path, flags: Sequence[str]) -> Path:
 
 
 def once(name: str, command: Sequence[str]) -> Path:
-    """The file of this name in the cache; the command makes it if it is not there."""
+    """Return the file of this name in the cache, which the command creates if it does not exist."""
     CACHE.mkdir(mode=0o700, exist_ok=True)
     made = CACHE / name
     with open(CACHE / f"{name}.lock", "w") as lock:

@@ -1,5 +1,5 @@
-"""Arrays of the real CuPy over the shim's memory. What an array is, and says of itself, is CuPy's own; what
-needs a driver (kernels, copies, streams) is done by NumPy and the shim."""
+"""Arrays of the real CuPy in the shim's memory. Their attributes and interfaces are CuPy's own; operations
+that need a driver (kernels, copies, streams) are performed by NumPy and the shim."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-# Its third version asks the driver for the current stream, which is added below.
+# Version 3 of the interface requests the current stream from the driver; the stream is added below.
 os.environ["CUPY_CUDA_ARRAY_INTERFACE_EXPORT_VERSION"] = "2"
 
 import cupy
@@ -20,7 +20,7 @@ from devices import CuPy, Memory, Shim, reach
 
 
 def view(array: Any) -> np.ndarray:
-    """What NumPy sees of an array of CuPy's, which lies in host memory after all."""
+    """Return a NumPy view of a CuPy array, whose memory is host memory here."""
     low, high = reach(array.shape, array.strides, array.itemsize)
     raw = (ctypes.c_char * (high - low)).from_address(array.data.ptr + low)
     return np.ndarray(array.shape, array.dtype, raw, -low, array.strides)
@@ -31,7 +31,7 @@ def assign(array: Any, key: Any, value: Any) -> None:
 
 
 class CuPyOnShim(CuPy):
-    """The tests' device: CuPy's arrays, and the shim's streams and graphs."""
+    """The device for tests with CuPy's arrays and the shim's streams and graphs."""
 
     name = "cupy on the shim"
 

@@ -1,6 +1,6 @@
-// A block's threads as fibers: one runs until it must wait, then another goes on. A fiber that has
-// finished one thread takes up the next that nobody has begun, so a kernel that never waits is a loop
-// on one stack.
+// The threads of a block as fibers: one runs until it must wait, then another continues. A fiber
+// that has finished a thread continues with the next thread that has not started, so a kernel that
+// never waits is a loop on one stack.
 #pragma once
 
 #include <sys/mman.h>
@@ -19,11 +19,11 @@
 
 namespace shim {
 
-// Room for a kernel with its arrays; pages are taken as they are touched.
+// Large enough for a kernel with its arrays; pages are allocated when they are touched.
 constexpr size_t kStack = 128 << 10, kGuard = 4 << 10;
 
 struct Fiber {
-  const void* bottom = nullptr;  // of its stack, and how large that is
+  const void* bottom = nullptr;  // of its stack, and the size of that
   size_t size = 0;
   void* fake_stack = nullptr;  // AddressSanitizer's
 #ifdef __x86_64__
@@ -34,8 +34,9 @@ struct Fiber {
 };
 
 #ifdef __x86_64__
-// Pushes what a function must preserve, keeps the stack pointer in *from, takes up `to` and pops.
-// (swapcontext would also ask the kernel for the signal mask, twenty times as long.)
+// Pushes the registers that a function must preserve, stores the stack pointer in *from, loads `to`
+// and pops. (swapcontext would also request the signal mask from the kernel, which takes twenty
+// times as long.)
 extern "C" void shim_switch(void** from, void* to);
 asm(R"(
 .pushsection .text
@@ -63,8 +64,8 @@ shim_switch:
 
 inline Fiber caller;  // the thread that launches
 inline Fiber *current = &caller, *previous = nullptr;
-inline std::deque<Fiber> fibers;  // all that were made
-inline std::deque<Fiber*> ready;  // may go on
+inline std::deque<Fiber> fibers;  // all that were created
+inline std::deque<Fiber*> ready;  // can continue
 inline std::vector<Fiber*> idle;  // have no thread; their stacks are kept for the next block
 inline void (*run_thread)(int) = nullptr;
 inline int next_thread = 0, all_threads = 0;
@@ -103,8 +104,8 @@ inline Fiber* make_fiber() {
   fiber->bottom = bottom;
   fiber->size = kStack;
 #ifdef __x86_64__
-  // As shim_switch would have left it: six registers, where to go, and no one to return to. Tops that
-  // differ in their low bits do not push each other out of the cache.
+  // As shim_switch would have left it: six registers, the address to continue at, and no return
+  // address. Tops that differ in their low bits do not evict each other from the cache.
   static int made = 0;
   void** const top = reinterpret_cast<void**>(bottom + kStack - made++ % 32 * 128);
   top[-1] = nullptr;
@@ -119,7 +120,7 @@ inline Fiber* make_fiber() {
   return fiber;
 }
 
-// Whoever may go on, else one for a thread that nobody has begun, else back to the launch.
+// Returns a fiber that can continue, else one for a thread that has not started, else the launch.
 inline Fiber* next_fiber() {
   if (!ready.empty()) {
     Fiber* const fiber = ready.front();
@@ -133,7 +134,7 @@ inline Fiber* next_fiber() {
   return fiber;
 }
 
-// What a fiber does for ever.
+// The endless loop of a fiber.
 inline void take_threads() {
   has_switched();
   for (;;) {
@@ -151,7 +152,7 @@ inline void run_threads(int count, void (*thread)(int)) {
   switch_to(next_fiber());
 }
 
-// Where one thread waits until another opens.
+// One thread waits here until another one opens the gate.
 class Gate {
  public:
   void wait() {
@@ -164,7 +165,7 @@ class Gate {
   Fiber* waiting_ = nullptr;
 };
 
-struct Lock {  // nobody comes between
+struct Lock {  // no other thread can interfere
   void lock() {}
   void unlock() {}
 };

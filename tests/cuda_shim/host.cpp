@@ -19,12 +19,12 @@ namespace {
 // A context is an address here.
 char contexts[2];
 thread_local char* context = nullptr;
-int needed = 0;  // devices, a bit each
+int needed = 0;  // one bit per device
 
 int devices = 2;
 int waits_on = -1;
 int64_t waited_in_vain = 0;
-int processors = 4;  // few, so that little work fills a device; the other one has another number
+int processors = 4;  // few, so that little work fills a device; the other device differs
 thread_local cudaError_t last_error = cudaSuccess;
 
 struct Text {
@@ -187,7 +187,7 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* about, const void*) {
   if (const cudaError_t error = present()) return report(error);
-  about->ptxVersion = 90;  // so that clusters are seen here
+  about->ptxVersion = 90;  // so that clusters are used
   return cudaSuccess;
 }
 

@@ -1,4 +1,4 @@
-// Device memory: host memory that is known by its range and its device.
+// Device memory is host memory, identified by its range and its device.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,7 +18,7 @@ struct Range {
 std::map<const char*, Range> ranges;  // by their first byte
 int64_t fail_after = -1;
 
-// The range in which p lies, or none.
+// Returns the range that contains p, or null.
 const Range* range_of(const void* p, size_t size, bool* beyond = nullptr) {
   const char* const first = static_cast<const char*>(p);
   auto found = ranges.upper_bound(first);
@@ -30,7 +30,7 @@ const Range* range_of(const void* p, size_t size, bool* beyond = nullptr) {
   return &found->second;
 }
 
-// As cudaMalloc gives it, filled with NaN.
+// Allocates memory as cudaMalloc does, filled with NaN.
 cudaError_t allocate(void** p, size_t size, cudaMemoryType type) {
   *p = nullptr;
   ++counts.allocations;
@@ -100,7 +100,8 @@ cudaError_t cudaFree(void* p) {
   return cudaSuccess;
 }
 
-// In a capture memory is allocated once, now, and what the capture frees belongs to the graph.
+// During a capture, memory is allocated once, at once, and memory that the capture frees belongs to
+// the graph.
 cudaError_t cudaMallocAsync(void** p, size_t size, cudaStream_t stream) {
   const Guard guard(mutex);
   if (const cudaError_t error = present()) return report(error);
@@ -159,7 +160,7 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
   return cudaSuccess;
 }
 
-// A pool is known by its device, which must be the stream's.
+// A pool is identified by its device, which must be that of the stream.
 cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* properties) {
   const Guard guard(mutex);
   if (const cudaError_t error = uncapturable()) return report(error);

@@ -1,4 +1,4 @@
-"""nvcc, as the build has it compile the kernels."""
+"""nvcc, with the flags of the build."""
 
 from __future__ import annotations
 

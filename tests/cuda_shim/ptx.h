@@ -1,5 +1,5 @@
-// PTX's operations on the host, for what ptx.py makes of it. Types are an instruction's, not a
-// register's: `as` reads a register, or writes one, as an instruction of another type does.
+// PTX operations on the host, for the code that ptx.py generates. Types are those of instructions,
+// not of registers: `as` reads or writes a register as an instruction of another type does.
 #pragma once
 
 #include <immintrin.h>
@@ -19,7 +19,7 @@
 
 namespace ptx {
 
-// Sixteen bits, which no register is, but an instruction's type.
+// 16-bit types of instructions; no register has them.
 struct Half {
   uint16_t bits;
 };
@@ -32,7 +32,7 @@ To as(From from) {
   if constexpr (sizeof(To) == sizeof(From))
     return std::bit_cast<To>(from);
   else
-    return static_cast<To>(from);  // integers: cut, or extended as their type says
+    return static_cast<To>(from);  // integers: truncated, or extended according to their type
 }
 
 template <class T>
@@ -49,7 +49,7 @@ T high(T a, T b) {
   return T(Twice<T>(a) * b >> kBits<T>);
 }
 
-// Shifts by more than all bits are no matter.
+// Shifts by the width or more are allowed.
 template <class T>
 T left(T a, uint32_t by) {
   return by < kBits<T> ? T(a << by) : T(0);
@@ -59,7 +59,7 @@ T right(T a, uint32_t by) {
   return by < kBits<T> ? T(a >> by) : a < T(0) ? T(-1) : T(0);
 }
 
-// NaN only if both are.
+// The result is NaN only if both are.
 template <class T>
 T least(T a, T b) {
   return a < b || b != b ? a : b;
@@ -69,14 +69,15 @@ T most(T a, T b) {
   return a > b || b != b ? a : b;
 }
 
-// `count` low bits of a in place of those of b from `at` on.
+// Replaces `count` bits of b, starting at bit `at`, by the low bits of a.
 template <class T>
 T insert(T a, T b, uint32_t at, uint32_t count) {
   const T mask = left<T>(count < kBits<T> ? (T(1) << count) - 1 : ~T(0), at);
   return (b & ~mask) | (left(a, at) & mask);
 }
 
-// Each nibble of `choice` names a byte of b:a, or by its high bit that byte's sign, eight times.
+// Each nibble of `choice` selects a byte of b:a or, if its high bit is set, eight copies of that
+// byte's sign.
 inline uint32_t permute(uint32_t a, uint32_t b, uint32_t choice) {
   const uint64_t both = uint64_t(b) << 32 | a;
   uint32_t out = 0;
@@ -101,7 +102,8 @@ void unpack(const From& from, Parts&... parts) {
   ((std::memcpy(&parts, at, sizeof parts), at += sizeof parts), ...);
 }
 
-// A device has one NaN, which no host makes by itself: whoever takes it for another is found out.
+// A device returns a single NaN, which no host generates: code that mistakes it for another NaN is
+// detected.
 template <class T>
 T with_one_nan(T x) {
   if constexpr (std::is_same_v<T, float>)
@@ -112,14 +114,14 @@ T with_one_nan(T x) {
     return x;
 }
 
-// To nearest, and to even from between two.
+// Rounds to nearest, ties to even.
 inline BFloat16 shortened(float from) {
   const uint32_t bits = std::bit_cast<uint32_t>(from), rest = bits & 0xffff, upper = bits >> 16;
   if (from != from) return {0x7fff};
   return {uint16_t(upper + (rest > 0x8000 || (rest == 0x8000 && upper % 2 == 1)))};
 }
 
-// By the host's own instruction where it has one, not by rules/half.hpp.
+// Uses the host's own instruction where there is one, not rules/half.hpp.
 template <class To, class From>
 To convert(From from) {
   if constexpr (std::is_same_v<To, BFloat16>)
@@ -139,14 +141,14 @@ To convert(From from) {
   std::abort();
 }
 
-// A device traps where a vector does not lie on a multiple of its own size.
+// A device traps if a vector is not aligned to its own size.
 template <class T, int count>
 T* at(uint64_t address) {
   if (address % (sizeof(T) * count)) trap("a misaligned address", address, sizeof(T) * count);
   return reinterpret_cast<T*>(address);
 }
 
-// And where there is no memory of the device, the host's included.
+// It also traps outside device memory, host memory included.
 template <class T, int count>
 T* global(uint64_t address) {
   if (!shim::holds(reinterpret_cast<const void*>(address), sizeof(T) * count))
@@ -154,8 +156,8 @@ T* global(uint64_t address) {
   return at<T, count>(address);
 }
 
-// Addresses of shared memory, and of that of a block of the cluster, which tell the block.
-inline constexpr int kOfBlock = 24;  // bits, more than a block's memory takes
+// Addresses of shared memory in the cluster, which contain the rank of the block.
+inline constexpr int kOfBlock = 24;  // bits, enough for a block's memory
 inline uint32_t of_block(uint32_t address, uint32_t rank) { return rank << kOfBlock | address; }
 template <size_t size>
 uint64_t in_cluster(char (&shared)[shim::kMostBlocks][size], uint32_t address) {
@@ -163,8 +165,9 @@ uint64_t in_cluster(char (&shared)[shim::kMostBlocks][size], uint32_t address) {
   return uint64_t(shared[address >> kOfBlock]) + (address & ((1u << kOfBlock) - 1));
 }
 
-// The other lane's value, and whether there is such a lane; else one's own. `clamp` holds the last lane
-// of a segment and, from bit 8 on, which bits of a lane tell the segment.
+// Reads the other lane's value and returns whether there is such a lane; otherwise reads the lane's
+// own value. `clamp` holds the last lane of a segment and, from bit 8 on, a mask of the lane bits
+// that identify the segment.
 inline bool shuffle_down(uint32_t& to, uint32_t value, uint32_t delta, uint32_t clamp, uint32_t mask) {
   const uint32_t own = uint32_t(shim::lane()), segment = clamp >> 8 & 31;
   const uint32_t last = (own & segment) | (clamp & 31 & ~segment), from = own + delta;
@@ -181,7 +184,7 @@ T atomic_min(T* place, T value) {
   return old;
 }
 
-// A kernel by its name, whose function takes where each of its parameters lies.
+// A kernel by name; its function takes the addresses of the parameters.
 struct Entry {
   const char* name;
   shim::Translated function;

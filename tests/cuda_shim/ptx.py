@@ -1,8 +1,10 @@
-"""What nvcc makes of the kernels, for the host to run: PTX as C++, an instruction a statement.
+"""Translate the PTX that nvcc generates for the kernels into C++ that runs on the host, one statement per
+instruction.
 
-The shim runs the kernels' source as a C++ compiler reads it. This is as nvcc reads it: after its optimiser,
-with its flags, each operation as it will be on a device. What is left is the last step, from PTX to machine
-code."""
+Otherwise the shim runs the source of the kernels as a C++ compiler reads it. The translation is what nvcc
+makes of it: after its optimizer, with its flags, each operation as it will be on a device. Only the last
+step, from PTX to machine code, is missing.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,9 @@ SPECIAL = {
     for axis in "xyz"
 } | {"%cluster_ctarank": "shim::rank", "%cluster_nctarank": "shim::blocks_of_cluster()"}
 
-# By operation: the value, of operands a, b, c, d of the instruction's type T. Of floating-point operations only
-# those that round to nearest are here, and no fused one: others are not in the contract.
+# For each operation, its value in terms of operands a, b, c, d of the instruction's type T. Of the
+# floating-point operations, only those that round to nearest are listed, and none that is fused: others are
+# not part of the contract.
 INTEGER = {
     "add": "T(a + b)",
     "sub": "T(a - b)",
@@ -78,7 +81,7 @@ FLOATING = {
     "abs": "std::fabs(a)",
     "selp": "c ? a : b",
     "mov": "a",
-    # Ordered; with u, true of NaN as well.
+    # Ordered comparisons; those with u are also true for NaN.
     "setp.eq": "a == b",
     "setp.ne": "a < b || a > b",
     "setp.lt": "a < b",
@@ -94,7 +97,7 @@ FLOATING = {
     "setp.num": "a == a && b == b",
     "setp.nan": "a != a || b != b",
 }
-# Operands whose type is not the instruction's.
+# Operands whose type differs from the instruction's.
 OTHER = {
     "shl": {"b": "u32"},
     "shr": {"b": "u32"},
@@ -114,14 +117,14 @@ _FLOAT = re.compile(r"0([fd])([0-9A-F]+)")
 
 
 def translate(text: str, table: str) -> str:
-    """C++ in which an array called `table` has an entry for each kernel of a PTX module."""
+    """Return C++ in which an array called `table` has an entry for each kernel of a PTX module."""
     shared, room = {}, 0
     for align, kind, name, count in _SHARED.findall(text):
         room = -(-room // int(align)) * int(align)
         shared[name] = room
         room += _size(kind) * int(count or 1)
     room = -(-room // 16) * 16
-    if launched := _ROOM.search(text):  # what a launch asks for lies behind all that
+    if launched := _ROOM.search(text):  # the launch's dynamic memory follows
         shared[launched[1]] = room
     kernels = _KERNEL.findall(text)
     if len(kernels) != text.count(".entry "):
@@ -158,7 +161,7 @@ class Kernel:
     parameters: list[str]
     shared: dict[str, int]
     body: str
-    kinds: dict[str, str] = field(default_factory=dict)  # of registers, by what they are called
+    kinds: dict[str, str] = field(default_factory=dict)  # of registers, by name
 
     def lines(self) -> Iterator[str]:
         yield f"void {self.name}(const void* const* parameters) {{"
@@ -190,7 +193,7 @@ class Kernel:
             case ["ret"]:
                 return "return;"
             case ["griddepcontrol", "wait" | "launch_dependents"]:
-                return ";"  # no kernel comes before the one before it has ended
+                return ";"  # no kernel starts before the previous one has ended
             case ["prefetch", *_]:
                 return ";"
             case ["bar", "sync"] if operands == ["0"]:
@@ -245,7 +248,7 @@ class Kernel:
     # ---- operands ----
 
     def get(self, operand: str, kind: str) -> str:
-        """A register or a number, read as this type."""
+        """Return an expression that reads a register or a number as this type."""
         if operand in SPECIAL:
             return SPECIAL[operand]
         if operand[0] == "%":
@@ -263,7 +266,8 @@ class Kernel:
         return f"{register[1:]} = as<decltype({register[1:]})>({value});"
 
     def place(self, operand: str, kind: str, count: int, space: str) -> str:
-        """A pointer to `count` of a type. What is in no space that is named is in the device's memory."""
+        """Return a pointer to `count` values of a type, as an expression. An address without a named space is
+        in device memory."""
         base, offset = _ADDRESS.fullmatch(operand).groups()
         where = f"{self.get(base, 'u32' if space.startswith('shared') else 'u64')} + {offset or 0}"
         if space == "shared":
@@ -296,7 +300,7 @@ def _names(operand: str) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="C++ of a PTX module")
     parser.add_argument("ptx", type=Path)
-    parser.add_argument("table", help="what the array of its kernels is called")
+    parser.add_argument("table", help="the name of the array of its kernels")
     parser.add_argument("-o", dest="out", type=Path, required=True)
     args = parser.parse_args()
     args.out.write_text(translate(args.ptx.read_text(), args.table))

@@ -1,5 +1,5 @@
-// Small kernels that show what the shim does, and what it reports. As a program: runs the cases named
-// on its command line. tests/test_cuda_shim.py says what each is expected to do.
+// Small kernels that exercise the shim's behavior and its reports. As a program, runs the cases
+// named on its command line. tests/test_cuda_shim.py lists what is expected of each.
 #include <cuda_runtime.h>
 
 #include <cstdio>
@@ -14,7 +14,7 @@
 #define WORKS(call) CHECK((call) == cudaSuccess)
 #define REFUSES(call, error) CHECK((call) == (error) && cudaGetLastError() == (error))
 
-// A template of external linkage: C++ has its static once, however many files use it.
+// A template with external linkage: C++ has its static once, however many files use it.
 template <class T>
 __global__ void count_runs(T* out) {
   __shared__ T runs;
@@ -36,7 +36,8 @@ struct Array {
 
 // ---- barriers, shared memory ----
 
-// Each block's sum. Without its barrier, warp 0 reads what other warps may not have written.
+// The sum of each block. Without its barrier, warp 0 reads values that other warps may not have
+// written.
 template <bool barrier>
 __global__ void __launch_bounds__(256) sum_blocks(const float* in, float* out) {
   __shared__ float sums[8];
@@ -61,7 +62,7 @@ bool reduce() {
   return true;
 }
 
-// Each thread reads what another warp wrote, over and over.
+// Each thread repeatedly reads what another warp wrote.
 __global__ void rotate(int* data, int rounds) {
   __shared__ int shared[128];
   const unsigned t = threadIdx.x;
@@ -87,8 +88,8 @@ bool rotation() {
 
 enum class Leaves : bool { early, late };
 
-// Each block reads what the next one of its cluster holds, and its rank from its own. One that leaves
-// early may be read when it is gone.
+// Each block reads the memory of the next one in its cluster, and its rank from its own. A block
+// that exits early may be read after it is gone.
 template <Leaves leaves>
 __global__ void ask_next(int* out) {
   const unsigned blocks = __clusterSizeInBlocks(), rank = __clusterRelativeBlockRank(), t = threadIdx.x;
@@ -97,7 +98,7 @@ __global__ void ask_next(int* out) {
   __cluster_barrier_wait();
   const unsigned next = (rank + 1) % blocks;
   if (leaves == Leaves::early && rank == 0) return;
-  for (int i = 0; i < 2; ++i) __syncthreads();  // so that others come first
+  for (int i = 0; i < 2; ++i) __syncthreads();  // so that others are first
   out[blockIdx.x * blockDim.x + t] = static_cast<int*>(shim::shared_room(next))[t];
   if (leaves == Leaves::early) return;
   __cluster_barrier_arrive();
@@ -173,7 +174,7 @@ __global__ void vote(unsigned* out) {
   own[2] = unsigned(__any_sync(kAll, lane == 32));
   own[3] = unsigned(__all_sync(kAll, lane < 32));
   own[4] = unsigned(__all_sync(kAll, lane < 31));
-  // The halves of a warp go their own ways.
+  // The halves of a warp diverge.
   if (lane < 16) {
     own[5] = __ballot_sync(0x0000ffffu, 1);
     own[6] = __shfl_sync(0x0000ffffu, unsigned(lane), 2);
@@ -362,7 +363,7 @@ bool graph() {
   CHECK(status == cudaStreamCaptureStatusActive);
   WORKS(cudaMemcpyAsync(step.data, &host, 4, cudaMemcpyHostToDevice, stream));
   {
-    float* argument = p.data;  // kept by value
+    float* argument = p.data;  // captured by value
     shim::launch(add, 1, 32, stream, argument, step.data);
     argument = nullptr;
   }
@@ -372,7 +373,7 @@ bool graph() {
   WORKS(cudaGraphInstantiate(&exec, graph, 0));
   WORKS(cudaGraphDestroy(graph));
   for (int i = 0; i < 3; ++i) WORKS(cudaGraphLaunch(exec, stream));
-  host = 2.0f;  // what a graph copies, it reads when it runs
+  host = 2.0f;  // a graph reads the source of a copy when it runs
   WORKS(cudaGraphLaunch(exec, stream));
   CHECK(p.data[3] == 3.5f);
   WORKS(cudaGraphExecDestroy(exec));
@@ -407,7 +408,7 @@ bool uncapturable() {
   WORKS(begin(cudaStreamCaptureModeRelaxed));
   shim::launch(fill, 1, 32, nullptr, array.data, 1.0f, 1);
   CHECK(cudaGetLastError() == cudaErrorStreamCaptureImplicit && spoilt());
-  // Who asks for it may allocate all the same.
+  // A thread that exchanges its capture mode may allocate.
   WORKS(begin(cudaStreamCaptureModeGlobal));
   cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
   WORKS(cudaThreadExchangeStreamCaptureMode(&mode));
@@ -431,7 +432,7 @@ bool uncapturable() {
   return true;
 }
 
-// Another stream joins by an event, and memory is taken and given back inside.
+// Another stream joins through an event, and memory is allocated and freed inside the capture.
 bool forked_graph() {
   const int64_t held = shim_bytes_held();
   {
@@ -469,7 +470,7 @@ bool forked_graph() {
   return true;
 }
 
-// ---- what must be reported ----
+// ---- errors that must be reported ----
 
 enum class Wrong { divergent, returned, missing_lane, left_out, foreign_lane, mixed };
 

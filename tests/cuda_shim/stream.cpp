@@ -1,5 +1,5 @@
-// Streams, events, captures and graphs. A stream's work is done when it is given, so that streams
-// differ only in their device and in whether they are being captured.
+// Streams, events, captures and graphs. Work is done when it is submitted, so streams differ only
+// in their device and in whether they are being captured.
 #include <memory>
 #include <set>
 #include <thread>
@@ -15,14 +15,14 @@ struct Capture {
   std::thread::id thread;
   bool spoilt = false;
   std::vector<shim::Work> work = {};
-  std::set<void*> allocated = {};  // and not freed
+  std::set<void*> allocated = {};  // and not yet freed
 };
 
 struct CUstream_st {
   int device;
   bool blocking = true;  // work on the legacy stream waits for it
   std::shared_ptr<Capture> capture = nullptr;
-  int64_t given = 0, joined = 0;  // pieces of work to a capture that it has joined; those waited for
+  int64_t given = 0, joined = 0;  // work items in the capture that it has joined; those waited for
 };
 
 struct CUevent_st {
@@ -34,7 +34,7 @@ struct CUevent_st {
 
 struct CUgraph_st {
   std::vector<shim::Work> work;
-  bool leaves;  // memory that is allocated anew each time, and must have been freed before
+  bool leaves;  // leaves memory allocated that must be freed before the next launch
   bool launched = false;
 };
 struct CUgraphExec_st : CUgraph_st {};
@@ -43,12 +43,12 @@ namespace shim {
 namespace {
 
 std::set<cudaStream_t> streams;
-std::set<std::shared_ptr<Capture>> captures;  // going on
+std::set<std::shared_ptr<Capture>> captures;  // in progress
 CUstream_st legacy[] = {{0}, {1}};
 thread_local CUstream_st per_thread[] = {{0}, {1}};
 thread_local cudaStreamCaptureMode interaction = cudaStreamCaptureModeGlobal;
 
-// The stream itself; null if there is none of this handle.
+// Returns the stream, or null if the handle is invalid.
 CUstream_st* find(cudaStream_t stream) {
   if (stream == nullptr || stream == cudaStreamLegacy) return &legacy[device];
   if (stream == cudaStreamPerThread) return &per_thread[device];
@@ -62,8 +62,8 @@ cudaError_t spoil(Capture& capture, cudaError_t error) {
   return error;
 }
 
-// Work on the legacy stream would have to wait for a blocking stream's, which is only being written
-// down.
+// Work on the legacy stream would have to wait for a blocking stream whose work is only being
+// recorded.
 Capture* legacy_capture() {
   for (const auto& stream : streams)
     if (stream->capture && stream->blocking && stream->device == device) return stream->capture.get();
@@ -196,7 +196,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
   return cudaSuccess;
 }
 
-// A stream that waits for a captured event joins its capture, and must be waited for before that ends.
+// A stream that waits for a captured event joins its capture, and must be waited for before the
+// capture ends.
 cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned) {
   const Guard guard(mutex);
   CUstream_st* const stream = find(handle);
@@ -249,7 +250,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* 
   const CUstream_st* const stream = find(handle);
   if (!stream) return report(cudaErrorInvalidResourceHandle);
   need_context();
-  // Asking spoils nothing.
+  // The query itself does not invalidate the capture.
   if (is_legacy(stream) && legacy_capture()) return report(cudaErrorStreamCaptureImplicit);
   *status = !stream->capture          ? cudaStreamCaptureStatusNone
             : stream->capture->spoilt ? cudaStreamCaptureStatusInvalidated

@@ -1,7 +1,7 @@
-// A block's threads as real threads, for ThreadSanitizer. It must see an order between two threads only
-// where the kernel made one, so each waits on a semaphore of its own, which only the one that lets it
-// go on posts: waking under a shared mutex would order a late waker after all that others have done
-// meanwhile, and hide their races.
+// The threads of a block as real threads, for ThreadSanitizer, which must see an order between two
+// threads only where the kernel creates one. Therefore each thread waits on a semaphore of its own,
+// posted only by the thread that lets it continue: waking under a shared mutex would order a late
+// waker after everything that the others have done meanwhile, and hide their races.
 #pragma once
 
 #include <semaphore.h>
@@ -14,14 +14,14 @@
 
 namespace shim {
 
-// Where one thread waits until another opens.
+// One thread waits here until another one opens the gate.
 class Gate {
  public:
   Gate() { sem_init(&semaphore_, 0, 0); }
   Gate(const Gate&) = delete;
   Gate& operator=(const Gate&) = delete;
   void wait() {
-    while (sem_wait(&semaphore_)) {  // a signal came
+    while (sem_wait(&semaphore_)) {  // interrupted by a signal
     }
   }
   void open() { sem_post(&semaphore_); }
@@ -34,7 +34,7 @@ using Lock = std::mutex;
 
 // Never destroyed: its threads wait for work until the process ends.
 struct Pool {
-  std::vector<std::unique_ptr<Gate>> gates;  // a thread each
+  std::vector<std::unique_ptr<Gate>> gates;  // one per thread
   Gate done;
   std::atomic<int> left = 0;
   void (*thread)(int) = nullptr;

@@ -1,5 +1,5 @@
-"""The engine with its kernels as nvcc makes them (ptx.py), not as a C++ compiler does. Its host side is the
-same: there a launch finds the translation by the kernel's address."""
+"""The engine with its kernels as nvcc compiles them (ptx.py), instead of a C++ compiler. The host side is the
+same; a launch finds the translation by the kernel's address."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import nvcc
 from .build import CSRC, FLAGS, SHIM, build, compiled, digest, once, two_at_a_time
 
 KERNELS = sorted((CSRC / "cuda").glob("*.cu"))
-# What PTX says of overflow and of reading memory as another type; nothing is gained by more than -Og.
+# Integers wrap around and memory may be read as another type, as in PTX. Nothing is gained by more than -Og.
 CXX_FLAGS = (*FLAGS, "-Og", "-w", "-fwrapv", "-mf16c")
 
 
@@ -22,8 +22,8 @@ class Entry(ctypes.Structure):
 
 
 def load(flags: tuple[str, ...] = ()) -> ctypes.CDLL:
-    """The library; `flags` are nvcc's, after those of the build. Raises RuntimeError if one of its compilers
-    fails, and what it says."""
+    """Return the library. `flags` are passed to nvcc after those of the build. Raises RuntimeError with the
+    compiler's message if a compiler fails."""
     objects = two_at_a_time(lambda kernel: translated(kernel, flags), KERNELS)
     path = build(others=objects)
     lib = ctypes.CDLL(str(path))
@@ -41,7 +41,8 @@ def _table(kernel: Path) -> str:
 
 
 def ptx_of(kernel: Path, arch: str = "90", flags: tuple[str, ...] = ()) -> Path:
-    """What nvcc makes of a file, made once. A build for Hopper has that of 90, which leaves nothing out."""
+    """Return the PTX that nvcc generates from a file, which is generated once. A build for Hopper contains
+    the PTX of 90, which leaves nothing out."""
     headers = sorted(CSRC.rglob("*.hpp"))
     told = (f"-arch=compute_{arch}", "-ptx", *flags)
     key = digest(nvcc.version(), *nvcc.FLAGS, *told, *(h.read_bytes() for h in (kernel, *headers)))
@@ -49,7 +50,7 @@ def ptx_of(kernel: Path, arch: str = "90", flags: tuple[str, ...] = ()) -> Path:
 
 
 def translated(kernel: Path, flags: tuple[str, ...]) -> Path:
-    """The object, by way of PTX and C++."""
+    """Return the object file, compiled by way of PTX and C++."""
     ptx = ptx_of(kernel, flags=flags)
     program = SHIM / "ptx.py"
     key = digest(ptx.read_bytes(), program.read_bytes())
@@ -65,7 +66,7 @@ def _entries(lib: ctypes.CDLL, table: str) -> list[tuple[str, int]]:
 
 
 def _functions(lib: ctypes.CDLL, path: Path) -> dict[str, list[int]]:
-    """Where the library's own functions lie, those that it keeps to itself too."""
+    """Return the addresses of the library's own functions by name, including those with internal linkage."""
     said = subprocess.run(["nm", str(path)], capture_output=True, text=True, check=True).stdout
     lines = re.findall(r"^(\w+) [tTW] (\w+)$", said, re.MULTILINE)
     offsets, names = [int(offset, 16) for offset, _ in lines], [name for _, name in lines]

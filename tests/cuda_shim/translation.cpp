@@ -1,4 +1,4 @@
-// Which kernels run as nvcc made them, if any; then all of them do.
+// The kernels that run as nvcc compiled them: none, or all of them.
 #include <cstdio>
 #include <cstdlib>
 #include <map>

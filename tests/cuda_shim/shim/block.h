@@ -1,5 +1,5 @@
-// What threads of a block know of each other: who they are, barriers, and what warps exchange; and what
-// blocks of a cluster do.
+// Communication between the threads of a block: their indices, barriers, and exchanges within a
+// warp; and between the blocks of a cluster.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 #ifdef SHIM_THREADS
 #define SHIM_PER_THREAD thread_local
 #else
-#define SHIM_PER_THREAD  // set anew whenever a fiber goes on
+#define SHIM_PER_THREAD  // set whenever a fiber continues
 #endif
 
 extern SHIM_PER_THREAD uint3 threadIdx, blockIdx;
@@ -20,7 +20,8 @@ inline constexpr int warpSize = 32;
 
 namespace shim {
 
-// Where a thread is: running, gone, or waiting in one of these for the others. Named in block.cpp.
+// The state of a thread: running, returned, or waiting in one of these for others. Named in
+// block.cpp.
 enum class Op {
   running,
   returned,
@@ -36,16 +37,16 @@ enum class Op {
 
 void sync_block();
 
-// Of the calling thread's block in its cluster; a block that was launched without one is a cluster of
-// its own.
+// The rank of the calling thread's block in its cluster; a block that was launched without one is a
+// cluster of its own.
 inline constexpr int kMostBlocks = 8;  // of a cluster, on every device
 extern SHIM_PER_THREAD unsigned rank;
 unsigned blocks_of_cluster();
-void arrive_at_cluster();  // then, once,
+void arrive_at_cluster();  // followed by one call of
 void wait_for_cluster();
 
-// Waits until every lane of `mask` has called this with the same op and mask; then gives lane `from`'s
-// value or, if `from` is kBallot, the set of lanes whose value is not zero.
+// Waits until every lane of `mask` has called this with the same op and mask; then returns the
+// value of lane `from` or, if `from` is kBallot, the set of lanes whose value is not zero.
 inline constexpr int kBallot = -1;
 uint64_t exchange(Op op, unsigned mask, uint64_t value, int from);
 
@@ -78,8 +79,8 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
 
-// A warp may be cut into segments of `width` lanes, a power of two. Who would read beyond its segment
-// reads its own value; __shfl_xor_sync may read an earlier segment.
+// A warp may be divided into segments of `width` lanes, a power of two. A lane that would read
+// beyond its segment reads its own value; __shfl_xor_sync may read an earlier segment.
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = warpSize) {
   const int first = shim::lane() & ~(width - 1);

@@ -14,7 +14,8 @@ using std::min;
 
 namespace shim {
 
-// The integers CUDA has atomics for. uint64_t is `unsigned long` on Linux and not among them.
+// The integer types for which CUDA has atomics. uint64_t is `unsigned long` on Linux and not among
+// them.
 template <class T>
 concept Atomic = std::same_as<T, int> || std::same_as<T, unsigned> || std::same_as<T, long long> ||
                  std::same_as<T, unsigned long long>;
@@ -40,7 +41,8 @@ T* aligned(T* p) {
 
 }  // namespace shim
 
-// Atomics are relaxed, as on a device. The value (type_identity) is converted to what is pointed to.
+// Atomics are relaxed, as on a device. The value (type_identity) is converted to the pointed-to
+// type.
 template <shim::Atomic T>
 T atomicAdd(T* p, std::type_identity_t<T> value) {
   return __atomic_fetch_add(p, value, __ATOMIC_RELAXED);

@@ -1,5 +1,5 @@
-// The part of NVIDIA's runtime API that the engine and the tests use, under its names. Defined in
-// host.cpp with C linkage, so that Python can call it, too.
+// The part of NVIDIA's runtime API that the engine and the tests use, under the same names. Defined
+// in host.cpp with C linkage, so that Python can call it as well.
 #pragma once
 
 #include <cstddef>
@@ -161,34 +161,35 @@ SHIM_API cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t);
 SHIM_API cudaError_t cudaGraphDestroy(cudaGraph_t);
 SHIM_API cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
 
-// Of the driver: the calling thread's context, null for none. A context is one device's.
+// Driver API: the calling thread's context, or null. A context belongs to one device.
 SHIM_API int cuCtxGetCurrent(void** context);
 SHIM_API int cuCtxSetCurrent(void* context);
 
-// For tests: what the host has asked for since the last reset. A copy to pageable host memory
-// synchronises.
-SHIM_API int64_t shim_launches();   // a captured launch counts when it is captured
-SHIM_API int64_t shim_clustered();  // those of clusters
+// For tests: counts of the host's requests since the last reset. A copy to pageable host memory
+// synchronizes.
+SHIM_API int64_t shim_launches();   // a captured launch is counted when it is captured
+SHIM_API int64_t shim_clustered();  // launches of clusters
 SHIM_API int64_t shim_graph_launches();
 SHIM_API int64_t shim_allocations();
 SHIM_API int64_t shim_synchronisations();
-SHIM_API int64_t shim_copies();  // and memsets
-SHIM_API int64_t shim_waits();   // of streams for events
+SHIM_API int64_t shim_copies();  // including memsets
+SHIM_API int64_t shim_waits();   // by streams for events
 SHIM_API void shim_reset_counts();
-// Bytes allocated and not yet freed.
+// Bytes that are allocated and not yet freed.
 SHIM_API int64_t shim_bytes_held();
 // The allocation after `successes` more fails, once.
 SHIM_API void shim_fail_allocation(int64_t successes);
-// The devices, a bit each, on which some call has needed a context since this was last asked.
+// The devices (one bit each) on which a call has needed a context since the last call of this
+// function.
 SHIM_API int shim_contexts();
-// 2 at first; with 0 there is no device, and with -1 no driver.
+// Initially 2; with 0 there is no device, and with -1 no driver.
 SHIM_API void shim_set_devices(int count);
-// Of the first device, 4 at first.
+// Of the first device, initially 4.
 SHIM_API void shim_set_processors(int count);
-// From now on the host waits for a device until this can be read from, but not for ever; -1: it need
-// not wait.
+// From now on the host waits for a device until this file can be read from, or a timeout; -1: it
+// does not wait.
 SHIM_API void shim_wait_on(int file);
-SHIM_API int64_t shim_waited_in_vain();  // how often that came to nothing
+SHIM_API int64_t shim_waited_in_vain();  // the number of timeouts
 }
 
 template <class T>

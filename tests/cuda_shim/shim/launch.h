@@ -1,4 +1,4 @@
-// In place of kernel<<<grid, block, shared, stream>>>(args...), which a C++ compiler cannot read.
+// Replaces kernel<<<grid, block, shared, stream>>>(args...), which a C++ compiler cannot parse.
 #pragma once
 
 #include <functional>
@@ -16,23 +16,24 @@ struct Launch {
   const void* kernel;  // for messages
   dim3 grid, block;
   size_t shared;                 // bytes
-  unsigned cluster;              // blocks that run at once, neighbours along x
-  std::function<void()> thread;  // what each thread does
+  unsigned cluster;              // blocks that run at once, adjacent along x
+  std::function<void()> thread;  // the work of each thread
 };
 
 void submit(cudaStream_t stream, Launch launch);  // stream.cpp
 void run(const Launch& launch);                   // block.cpp
-// What the kernel that runs was launched with, of a block of the cluster; not a byte more.
+// The dynamic shared memory of the running kernel, of a block of the cluster; not a byte more than
+// requested.
 void* shared_room(unsigned rank);
 inline void* shared_room() { return shared_room(rank); }
 
-// What nvcc made of a kernel (ptx.py), given where each parameter lies; null if the kernel runs as the
-// C++ compiler made it.
+// The translation of nvcc's output for a kernel (ptx.py), called with the addresses of the
+// parameters; null if the kernel runs as the C++ compiler compiled it.
 using Translated = void (*)(const void* const* parameters);
 Translated translation(const void* kernel);  // translation.cpp
 
-// Arguments become the kernel's parameters here and now, as with <<<>>>; cudaGetLastError() tells what
-// became of it.
+// Arguments are converted to the kernel's parameters at once, as with <<<>>>; cudaGetLastError()
+// returns the outcome.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, unsigned cluster,
             cudaStream_t stream, Arguments&&... arguments) {
