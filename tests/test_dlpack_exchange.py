@@ -149,9 +149,7 @@ def test_autograd_function_may_pass_its_tensors_as_they_are(torch):
     y = Dropout.apply(x)
     y.sum().backward()
     assert torch.equal(y, x * x.grad)
-    with pytest.raises(
-        TypeError, match="dy requires grad"
-    ):  # torch could not record a second derivative
+    with pytest.raises(TypeError, match="dy requires grad"):  # no second derivative would be recorded
         torch.autograd.grad(Dropout.apply(x).square().sum(), x, create_graph=True)
 
 
@@ -208,9 +206,8 @@ def test_subclass_is_read_through_its_own_methods(torch):
     assert w.tolist() == [0.75] * 3
 
 
-@pytest.mark.parametrize(
-    "kind", sorted({*UNSUPPORTED} - {"sparse"})
-)  # torch cannot make a subclass of it
+# torch cannot make a subclass of a sparse tensor.
+@pytest.mark.parametrize("kind", sorted({*UNSUPPORTED} - {"sparse"}))
 def test_unsupported_subclasses_are_rejected(torch, kind):
     class Own(torch.Tensor):
         pass

@@ -83,7 +83,7 @@ def test_applied_restores_the_parameters():
         with ema.applied():
             for name, w in params.items():
                 np.testing.assert_allclose(w, before[name] + 0.5)
-            raise KeyError  # also if the body raises
+            raise KeyError  # the parameters are restored all the same
 
     with pytest.raises(KeyError):
         use_applied()
