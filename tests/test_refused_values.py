@@ -74,7 +74,7 @@ PAIRS = [(rule, name) for rule, case in CASES.items() for name in all_names(case
 
 def test_tables_cover_every_hyperparameter():
     named = {name for _, name in PAIRS}
-    assert named == {*RANGES, *SWITCHES, *CHOICES, "eps_mode"}
+    assert named == {*RANGES, *SWITCHES, *CHOICES, "eps_mode", "clip_norm_type"}
 
 
 def as_argument(case, name, value):

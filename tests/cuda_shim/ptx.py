@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 TYPES = {
@@ -161,7 +161,6 @@ class Kernel:
     parameters: list[str]
     shared: dict[str, int]
     body: str
-    kinds: dict[str, str] = field(default_factory=dict)  # of registers, by name
 
     def lines(self) -> Iterator[str]:
         yield f"void {self.name}(const void* const* parameters) {{"
