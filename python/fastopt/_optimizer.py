@@ -164,7 +164,7 @@ class Optimizer(HyperParams):
             raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
 
         def __setattr__(self, name: str, value: Any) -> None:
-            if name.startswith("_") and name in Optimizer.__annotations__:
+            if name[:1] == "_" and name in Optimizer.__annotations__:
                 object.__setattr__(self, name, value)
             elif name in self._hyperparams:
                 self._update_hyperparams({name: value})
