@@ -15,7 +15,7 @@ from fastopt import functional as F
 from layouts import OldDLPack, OnlyDLPack, OnlyInterface, odd_strides, spread
 from step_cases import image
 from subprocesses import output
-from test_memory import counts
+from test_memory import reference_counts
 from tolerance import DTYPES
 
 # ---- strides ----
@@ -291,12 +291,12 @@ def test_backward_raises_if_a_tensor_was_transposed(torch):
 def test_saved_arrays_are_referenced_and_released():
     b = batch(ROWS)
     arrays = [b.x, b.gamma, b.beta, b.residual, b.dy]
-    before = counts(arrays)
+    before = reference_counts(arrays)
     _, saved, grads = b.run(BY_ID["residual"])
-    kept = counts(arrays)
+    kept = reference_counts(arrays)
     assert [after - was for after, was in zip(kept, before, strict=True)] == [1, 1, 1, 0, 1]
     del saved, grads  # without an activation, dresidual is dy itself
-    assert counts(arrays) == before
+    assert reference_counts(arrays) == before
 
 
 PEAK = """

@@ -13,7 +13,7 @@ from adam_setup import refused
 from batch_norm_cases import BY_ID, Form, batch
 from fastopt import functional as F
 from optimizers_table import bits, values
-from test_refusals import NO_ARRAY, NO_DTYPE, read_only
+from test_refusals import INVALID_DTYPE, NOT_AN_ARRAY, read_only
 
 FORM = Form((4, 25))
 CASE = BY_ID["residual-relu"]
@@ -38,7 +38,7 @@ FACES = {"forward": forward, "apply": apply}
 
 PLACES = ("x", "gamma", "beta", "running_mean", "running_var", "residual", "out")
 MAY_BE_NONE = ("gamma", "beta", "residual", "out")
-BAD = {**NO_ARRAY, **NO_DTYPE}
+BAD = {**NOT_AN_ARRAY, **INVALID_DTYPE}
 
 
 def rows():

@@ -14,7 +14,7 @@ from fastopt import _core
 from fastopt import functional as F
 from optimizers_table import bits, values
 from test_batch_norm_refusals import FORM, TWO, forward, over, parts
-from test_refusals import NO_ARRAY, read_only
+from test_refusals import NOT_AN_ARRAY, read_only
 
 BACKWARD = {
     "another shape": (lambda b: b.dy[:3], ValueError, r"dy has shape \(3, 25\), but x has \(4, 25\)"),
@@ -26,7 +26,7 @@ BACKWARD = {
     "another order": (lambda b: np.asfortranarray(b.dy), ValueError, "dy has shape .* the order of x"),
     "None": (lambda b: None, TypeError, "dy has type NoneType, expected an array"),
     "a number": (lambda b: 1.0, TypeError, "dy has type float, expected an array"),
-    "a CUDA array": (lambda b: NO_ARRAY["a CUDA array"][0](b.dy), TypeError, "dy is a CUDA array"),
+    "a CUDA array": (lambda b: NOT_AN_ARRAY["a CUDA array"][0](b.dy), TypeError, "dy is a CUDA array"),
 }
 
 
