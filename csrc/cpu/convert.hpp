@@ -1,8 +1,9 @@
 // Conversion of tiles of 16-bit storage. rules/half.hpp defines the values; CPU instructions that
-// produce the same values are used where available (float16: 4.5 times as fast with F16C).
+// produce the same values are used where available (float16: 4.5 times as fast with F16C; rounding to
+// bfloat16: 1.3 times as fast as GCC's loop with AVX-512, 1.5 times with AVX2; Zen 4).
 #pragma once
 
-#ifdef __F16C__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -26,38 +27,84 @@ int narrow_quickly(const Compute<P>*, P*, int) {
 #if defined(__AVX512F__)
 inline constexpr int kQuick = 16;
 inline constexpr __mmask16 kEvery = 0xffff;  // as in philox_simd.hpp: unmasked, GCC 12 warns
-inline void widen_some(const Half* from, float* to) {
+inline void widen_half(const Half* from, float* to) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   _mm512_storeu_ps(to, _mm512_maskz_cvtph_ps(kEvery, half));
 }
-inline void narrow_some(const float* from, Half* to) {
+inline void narrow_half(const float* from, Half* to) {
   const __m256i half = _mm512_maskz_cvtps_ph(kEvery, _mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), half);
 }
-#elif defined(__F16C__)
+
+// kQuick values as narrow() rounds them, in the upper halves of words.
+inline __m512i round_bfloat16(const float* from) {
+  const __m512 x = _mm512_loadu_ps(from);
+  const __m512i u = _mm512_castps_si512(x);
+  const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
+  const __m512i down = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
+  const __m512i rounded = _mm512_mask_sub_epi32(down, odd, down, _mm512_set1_epi32(-1));
+  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+  return _mm512_mask_or_epi32(rounded, nan, u, _mm512_set1_epi32(0x400000));
+}
+inline void narrow_bfloat16(const float* from, BFloat16* to) {
+  static constexpr struct UpperHalves {
+    alignas(64) uint16_t index[32];
+    constexpr UpperHalves() : index() {
+      for (int i = 0; i < 32; ++i) index[i] = uint16_t(2 * i + 1);
+    }
+  } upper;
+  const __m512i both = _mm512_permutex2var_epi16(round_bfloat16(from), _mm512_load_si512(upper.index),
+                                                 round_bfloat16(from + kQuick));
+  _mm512_storeu_si512(to, both);
+}
+#elif defined(__AVX2__)
 inline constexpr int kQuick = 8;
-inline void widen_some(const Half* from, float* to) {
+inline void widen_half(const Half* from, float* to) {
   const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   _mm256_storeu_ps(to, _mm256_cvtph_ps(half));
 }
-inline void narrow_some(const float* from, Half* to) {
+inline void narrow_half(const float* from, Half* to) {
   const __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), half);
 }
+
+// kQuick values as narrow() rounds them.
+inline __m256i round_bfloat16(const float* from) {
+  const __m256 x = _mm256_loadu_ps(from);
+  const __m256i u = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+}
+inline void narrow_bfloat16(const float* from, BFloat16* to) {
+  // The instruction packs each half of the registers, so the middle quarters must change places.
+  const __m256i both = _mm256_packus_epi32(round_bfloat16(from), round_bfloat16(from + kQuick));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm256_permute4x64_epi64(both, _MM_SHUFFLE(3, 1, 2, 0)));
+}
 #endif
 
-#ifdef __F16C__
-template <>
-int widen_quickly(const Half* from, float* to, int n) {
+#ifdef __AVX2__
+// Converts `count` values at a time; returns how many.
+template <int count, auto convert, class From, class To>
+inline FASTOPT_INLINE int convert_by(const From* from, To* to, int n) {
   int i = 0;
-  for (; i + kQuick <= n; i += kQuick) widen_some(from + i, to + i);
+  for (; i + count <= n; i += count) convert(from + i, to + i);
   return i;
 }
 template <>
+int widen_quickly(const Half* from, float* to, int n) {
+  return convert_by<kQuick, widen_half>(from, to, n);
+}
+template <>
 int narrow_quickly(const float* from, Half* to, int n) {
-  int i = 0;
-  for (; i + kQuick <= n; i += kQuick) narrow_some(from + i, to + i);
-  return i;
+  return convert_by<kQuick, narrow_half>(from, to, n);
+}
+template <>
+int narrow_quickly(const float* from, BFloat16* to, int n) {
+  return convert_by<2 * kQuick, narrow_bfloat16>(from, to, n);
 }
 #endif
 
