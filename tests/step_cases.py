@@ -208,7 +208,7 @@ STORAGES = {
     "float16+float32": (DTYPES["float16"], "float32"),
     "bfloat16+float32": (DTYPES["bfloat16"], "float32"),
 }
-TILE = 512  # a multiple of kTile in csrc/cpu/kernels.hpp
+TILE = 512  # a multiple of kMaxTile in csrc/cpu/kernels.hpp
 
 
 def parameters(rng, lengths, dtype) -> list[np.ndarray]:

@@ -1,5 +1,5 @@
-// ReLU masks: one bit for each of up to kTile elements, eight to a byte, the first one lowest. They are
-// packed and unpacked in separate loops: mixing bytes and floats in one loop makes the compiler
+// ReLU masks: one bit for each of up to kMaxTile elements, eight to a byte, the first one lowest. They
+// are packed and unpacked in separate loops: mixing bytes and floats in one loop makes the compiler
 // vectorize by 64 elements for AVX-512 and handle shorter rows one element at a time (16 channels,
 // backward: five times as long). In an unnamed namespace, for the reason given in tile.hpp.
 #pragma once

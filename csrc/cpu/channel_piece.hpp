@@ -38,10 +38,10 @@ constexpr int64_t channel(int64_t i) {
   return form == Form::multi ? i : 0;
 }
 
-template <class Visit>
+template <class P, class Visit>
 inline FASTOPT_INLINE void each_row_tile(const ChannelPiece& p, Visit&& visit) {
   for (int64_t row = 0; row < p.rows; ++row)
-    each_tile(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE { visit(row, i, n); });
+    each_tile<P>(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE { visit(row, i, n); });
 }
 
 // Whether a row can be read in place, without tiles.
@@ -50,9 +50,9 @@ bool in_place(const Rows& a) {
   return std::is_same_v<P, Compute<P>> && aligned(a.data, alignof(P));
 }
 
-template <class Visit>
+template <class P, class Visit>
 inline FASTOPT_INLINE void each_stretch(bool at_once, int64_t begin, int64_t end, Visit&& visit) {
-  at_once ? visit(begin, int(end - begin)) : each_tile(begin, end, visit);
+  at_once ? visit(begin, int(end - begin)) : each_tile<P>(begin, end, visit);
 }
 
 inline char* row_of(const Rows& a, int64_t row) { return a.data + row * a.stride; }
@@ -74,7 +74,7 @@ inline FASTOPT_INLINE void prefetch_ahead(const ChannelPiece& p, const Rows& a, 
 // Converts n elements to contiguous values.
 template <class P>
 void copy_row(const char* from, int64_t n, Tile<P>& tile, Compute<P>* to) {
-  each_tile(0, n, [&](int64_t i, int m) FASTOPT_INLINE {
+  each_tile<P>(0, n, [&](int64_t i, int m) FASTOPT_INLINE {
     memcpy(to + i, tile.open(from, i, m), m * sizeof(Compute<P>));
   });
 }
@@ -108,7 +108,7 @@ class MaskedTiles {
 
  private:
   Tile<P> tile_;
-  alignas(64) F masked_[relu ? kTile : 1];
+  alignas(64) F masked_[relu ? kTileOf<P> : 1];
 };
 
 // The same for rows whose mask may have several rows; the tiles of a row must be opened in order.

@@ -21,7 +21,7 @@ inline int64_t blocks_of(const ChannelSpace& s) { return ceil_div(s.count(), blo
 inline int64_t rows_per_batch(const ChannelSpace& s) {
   int64_t together = 1;
   if (s.rows && s.channels > 0)
-    while (together * s.channels % kTile != 0 && 2 * together * s.channels <= kMaxPieceWidth &&
+    while (together * s.channels % kMaxTile != 0 && 2 * together * s.channels <= kMaxPieceWidth &&
            s.outer >= 64 * together)
       together *= 2;
   return together;

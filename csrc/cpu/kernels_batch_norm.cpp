@@ -24,7 +24,7 @@ void normalize_as(const ChannelPiece& p) {
   const ChannelConstants<form, F, 3> constants(p);
   Tile<P> in, addend, out;
   ReluMaskWriter<F> keeper;
-  each_row_tile(p, [&](int64_t row, int64_t i, int n) FASTOPT_INLINE {
+  each_row_tile<P>(p, [&](int64_t row, int64_t i, int n) FASTOPT_INLINE {
     const int64_t c = channel<form>(i);
     const F *mean = constants[0] + c, *scale = constants[1] + c, *shift = constants[2] + c;
     prefetch_ahead<form, P>(p, p.x, row, i, n);
@@ -58,7 +58,7 @@ void gradient_as(const ChannelPiece& p) {
   const ChannelConstants<form, F, 4> constants(p);
   Tile<P> in, out, rest;
   MaskedRow<P, relu> passed;
-  each_row_tile(p, [&](int64_t row, int64_t i, int n) FASTOPT_INLINE {
+  each_row_tile<P>(p, [&](int64_t row, int64_t i, int n) FASTOPT_INLINE {
     const int64_t c = channel<form>(i);
     const F *mean = constants[0] + c, *slope = constants[1] + c;
     const F *offset = constants[2] + c, *scale = constants[3] + c;

@@ -143,8 +143,8 @@ void apply_range(const DropoutCall& call, const DropoutConstants& constants, int
     outs.close(y, call.out, i, n, nontemporal);
   };
   const int64_t body = min64(end, begin + words.head(begin));
-  each_tile(begin, body, visit);
-  each_tile(body, end, visit);
+  each_tile<uint32_t>(begin, body, visit);  // of random words
+  each_tile<uint32_t>(body, end, visit);
   if (nontemporal) nontemporal_fence();
 }
 
@@ -158,7 +158,7 @@ void dropout(const DropoutCall& call, const DropoutConstants& constants, int64_t
 
 void mask(const DropoutMask& mask, uint64_t threshold, int64_t begin, int64_t end, bool* keep) {
   RandomWords words(mask, threshold);
-  each_tile(begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
+  each_tile<uint32_t>(begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
     const uint32_t* word = words.open(i, n);
 #pragma omp simd
     for (int j = 0; j < n; ++j) keep[i + j] = word[j] >= words.limit;

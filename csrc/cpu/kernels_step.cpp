@@ -38,7 +38,8 @@ void apply(const Update<Rule, F> u, F clip, F* __restrict w, const F* __restrict
       if constexpr (Rule::slots > 2) c[i] = s[2];
     }
   };
-  n == kTile ? all(kTile) : all(n);  // the size of a full tile is a compile-time constant
+  const int64_t tiles = n / kTile * kTile;  // of which the compiler knows that no values are left over
+  n == tiles ? all(tiles) : all(n);
 }
 
 // A rule on one tensor, and the loop for the operations on its gradient. The loop is called through a
@@ -100,7 +101,7 @@ void step_direct(const Step<Rule, F>& step, int64_t begin, int64_t end, bool pre
   const int64_t body = end - begin < kAlignFrom ? begin : begin + head;
   step_range(step, begin, body);
   if (!prefetches) return step_range(step, body, end);
-  each_tile(body, end, [&](int64_t i, int n) {
+  each_tile<F>(body, end, [&](int64_t i, int n) {
     prefetch_step<Rule::slots, F, F>(step.tensor, i, n);
     step_range(step, i, i + n);
   });
@@ -111,8 +112,8 @@ template <class P, class S, class Rule, class F>
 void step_tiles(const Step<Rule, F>& step, int64_t begin, int64_t end, bool prefetches) {
   const StepTensor& t = step.tensor;
   Tile<P> params, grads;
-  Tile<S> states[kMaxSlots];
-  each_tile(begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
+  Tile<S, kTileOf<P>> states[kMaxSlots];
+  each_tile<P>(begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
     if (prefetches) prefetch_step<Rule::slots, P, S>(t, i, n);
     F* w = params.open(t.param, i, n);
     const F* g = grads.open(t.grad, i, n);
@@ -167,7 +168,7 @@ void norm(const NormTensor& t, int64_t begin, int64_t end, int lane, double* lan
     if (!t.data.walk && aligned(t.data.data, alignof(F)) && scale_clamp.is_identity())
       return add_values<Norm>(static_cast<const F*>(t.data.data) + begin, end - begin, lane, lanes);
   Tile<P> tile;
-  each_tile(begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
+  each_tile<P>(begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
     const F* x = tile.open(t.data, i, n);
     F* scaled = tile.scratch();
 #pragma omp simd
@@ -181,7 +182,7 @@ void scale(const ScaleTensor& t, double limit, int64_t begin, int64_t end) {
   using F = Compute<P>;
   const F most = F(limit), coef = F(t.coef);
   Tile<P> tile;
-  each_tile(begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
+  each_tile<P>(begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
     F* x = tile.open(t.data, i, n);
 #pragma omp simd
     for (int j = 0; j < n; ++j) x[j] = clamp(x[j], most) * coef;

@@ -66,7 +66,7 @@ void moments_single(const ChannelPiece& p) {
   each_quarter<kPlaneBlock>(
       p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) FASTOPT_INLINE {
         TwoSums lanes(sums, p.from + begin, fresh);
-        each_stretch(direct, begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
+        each_stretch<P>(direct, begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
           if (!direct) prefetch_ahead<Form::single, P>(p, p.x, 0, i, n);
           const F* x = tile.open(p.x.data, i, n);
           lanes.take(n, [=](int j, double& sum, double& square)
@@ -92,7 +92,7 @@ void reduce_single(const ChannelPiece& p) {
   each_quarter<kPlaneBlock>(p, p.n,
                             [&](int64_t begin, int64_t end, bool fresh, bool last) FASTOPT_INLINE {
                               TwoSums lanes(*p.sums, p.from + begin, fresh);
-                              each_stretch(direct, begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
+                              each_stretch<P>(direct, begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
                                 if (!direct) {
                                   prefetch_ahead<Form::single, P>(p, p.x, 0, i, n);
                                   prefetch_ahead<Form::single, P>(p, p.dy, 0, i, n);

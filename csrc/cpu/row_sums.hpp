@@ -37,12 +37,12 @@ void moments_multi(const ChannelPiece& p) {
   BlockSums& sums = *p.sums;
   Tile<P> tiles[4];
   if (opens(p))
-    each_tile(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE {
+    each_tile<P>(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE {
       const F* x = tiles[0].open(p.x.data, i, n);
       for (int j = 0; j < n; ++j) sums.pivot[i + j] = double(x[j]);
     });
   const auto take = [&]<int count>(int64_t row) FASTOPT_INLINE {
-    each_tile(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE {
+    each_tile<P>(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE {
       const F* x[count];
       for (int r = 0; r < count; ++r) {
         x[r] = tiles[r].open(row_of(p.x, row + r), i, n);
@@ -75,7 +75,7 @@ void reduce_multi(const ChannelPiece& p) {
   Tile<P> tiles[4];
   MaskedTiles<P, relu> passed[4];
   const auto take = [&]<int count>(int64_t row) FASTOPT_INLINE {
-    each_tile(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE {
+    each_tile<P>(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE {
       const F *x[count], *dy[count], *mean = constants[0] + i;
       for (int r = 0; r < count; ++r) {
         x[r] = tiles[r].open(row_of(p.x, row + r), i, n);

@@ -85,14 +85,15 @@ void scatter(const P* values, const Target& target, int64_t begin, int n) {
 }
 
 // Calls visit(i, n) for each tile of [begin, end). For full tiles n is a compile-time constant.
-template <class Visit>
+template <class P, class Visit>
 inline FASTOPT_INLINE void each_tile(int64_t begin, int64_t end, Visit&& visit) {
   int64_t i = begin;
-  for (; i + kTile <= end; i += kTile) visit(i, kTile);
+  for (; i + kTileOf<P> <= end; i += kTileOf<P>) visit(i, kTileOf<P>);
   if (i < end) visit(i, int(end - i));
 }
 
-template <class P>
+// A tile of at most `most` elements.
+template <class P, int most = kTileOf<P>>
 class Tile {
   using F = Compute<P>;
   static constexpr bool same = std::is_same_v<P, F>;
@@ -165,8 +166,8 @@ class Tile {
     }
   }
 
-  alignas(64) P raw_[kTile];
-  alignas(64) F wide_[same ? 1 : kTile];
+  alignas(64) P raw_[most];
+  alignas(64) F wide_[same ? 1 : most];
 };
 
 }  // namespace
