@@ -4,50 +4,10 @@
 // channels, Zen 4). In an unnamed namespace, for the reason given in tile.hpp.
 #pragma once
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
 #include "cpu/channel_sums.hpp"
 
 namespace fastopt::cpu {
 namespace {
-
-// Doubles per register. On AVX-512 half a register is used where that suffices, because Zen 4 executes
-// a full one in two passes.
-#if defined(__AVX512F__)
-inline constexpr int kWide = 8, kNarrow = 4;
-#elif defined(__AVX__)
-inline constexpr int kWide = 4, kNarrow = 4;
-#else
-inline constexpr int kWide = 2, kNarrow = 2;
-#endif
-
-template <class F, int count>
-struct Vectors {
-  typedef F Type __attribute__((vector_size(count * sizeof(F))));  // on an alias template GCC drops it
-};
-template <class F, int count>
-using Vector = typename Vectors<F, count>::Type;
-
-template <int count, class F>
-inline FASTOPT_INLINE Vector<F, count> vector_at(const F* from) {
-  Vector<F, count> values;
-  memcpy(&values, from, sizeof(values));
-  return values;
-}
-
-template <int count>
-inline FASTOPT_INLINE Vector<double, count> as_doubles(const Vector<float, count>& values) {
-#ifdef __AVX512F__  // GCC 12 would convert in two halves
-  if constexpr (count == 8) return _mm512_maskz_cvtps_pd(0xff, values);
-#endif
-  return __builtin_convertvector(values, Vector<double, count>);
-}
-template <int count>
-inline FASTOPT_INLINE Vector<double, count> as_doubles(const Vector<double, count>& values) {
-  return values;
-}
 
 // Accumulator registers of each sum: enough to hide the latency of an addition, few enough for 16
 // registers.
@@ -164,8 +124,8 @@ void reduce_few(const ChannelPiece& p, const Compute<P>* mean) {
   FewRows<P, relu> dy_rows(p, p.dy);
   const auto add = [&]<int wide>(Vector<double, wide>& sum, Vector<double, wide>& product, int c,
                                  const F* x, const F* dy) FASTOPT_INLINE {
-    add_gradient(as_doubles<wide>(vector_at<wide>(dy)),
-                 as_doubles<wide>(vector_at<wide>(x) - vector_at<wide>(mean + c)), sum, product);
+    add_gradient<F>(as_doubles<wide>(vector_at<wide>(dy)),
+                    as_doubles<wide>(vector_at<wide>(x) - vector_at<wide>(mean + c)), sum, product);
   };
   take_few(p, add, x_rows, dy_rows);
 }

@@ -29,14 +29,28 @@ class TwoSums {
     turn_lanes(home_.second, turn_, second_);
   }
 
-  // add(j, first, second) adds value j of the next n to one lane of each.
+  // Adds the next n values: add<count>(j, first, second) adds `count` of them, from the j-th on, to as
+  // many lanes of each sum. The lanes are in registers while values of all of them are left.
   template <class Add>
-  inline FASTOPT_INLINE void take(int n, Add&& add) {
-    int j = 0;
-    for (; j + kLanes <= n; j += kLanes)
+  inline FASTOPT_INLINE void take(int64_t n, Add&& add) {
+    const int64_t whole = n - n % kLanes;
+    if constexpr (kUsesVectors) {
+      constexpr int parts = kLanes / kWide;
+      Vector<double, kWide> first[parts], second[parts];
+      memcpy(first, first_, sizeof(first));
+      memcpy(second, second_, sizeof(second));
+      for (int64_t j = 0; j < whole; j += kLanes)
+#pragma GCC unroll 8
+        for (int k = 0; k < parts; ++k)
+          add.template operator()<kWide>(j + k * kWide, first[k], second[k]);
+      memcpy(first_, first, sizeof(first));
+      memcpy(second_, second, sizeof(second));
+    } else {
+      for (int64_t j = 0; j < whole; j += kLanes)
 #pragma omp simd
-      for (int l = 0; l < kLanes; ++l) add(j + l, first_[l], second_[l]);
-    for (int l = 0; j < n; ++j, ++l) add(j, first_[l], second_[l]);
+        for (int l = 0; l < kLanes; ++l) add.template operator()<1>(j + l, first_[l], second_[l]);
+    }
+    for (int l = 0; whole + l < n; ++l) add.template operator()<1>(whole + l, first_[l], second_[l]);
   }
 
   // Stores the sums; if the quarter is complete, adds them to those before.
@@ -56,21 +70,23 @@ class TwoSums {
 
 template <class P>
 void moments_single(const ChannelPiece& p) {
-  using F = Compute<P>;
-  Tile<P> tile;
+  VectorReader<P> x;
   BlockSums& sums = *p.sums;
-  if (opens(p)) sums.pivot[0] = double(*tile.open(p.x.data, 0, 1));
+  if (opens(p)) {
+    x.open(p.x.data, 0, 1);
+    sums.pivot[0] = double(x.template values<1>(0));
+  }
   const double pivot = sums.pivot[0];
-  const bool direct = in_place<P>(p.x);
   open_block(p, kLanes);
   each_quarter<kPlaneBlock>(
       p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) FASTOPT_INLINE {
         TwoSums lanes(sums, p.from + begin, fresh);
-        each_stretch<P>(direct, begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
-          if (!direct) prefetch_ahead<Form::single, P>(p, p.x, 0, i, n);
-          const F* x = tile.open(p.x.data, i, n);
-          lanes.take(n, [=](int j, double& sum, double& square)
-                            FASTOPT_INLINE { add_moment(double(x[j]), pivot, sum, square); });
+        each_stretch<P>(x.direct, begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
+          if (!x.direct) prefetch_ahead<Form::single, P>(p, p.x, 0, i, n);
+          x.open(p.x.data, i, n);
+          lanes.take(n, [&]<int count>(int64_t j, auto& sum, auto& square) FASTOPT_INLINE {
+            add_moment(as_doubles<count>(x.template values<count>(j)), pivot, sum, square);
+          });
         });
         lanes.put_back(last);
       });
@@ -85,25 +101,27 @@ template <class P, bool relu>
 void reduce_single(const ChannelPiece& p) {
   using F = Compute<P>;
   const F mean = F(*p.constants[0]);
-  Tile<P> tile;
-  MaskedTiles<P, relu> passed;
-  const bool direct = !relu && in_place<P>(p.x) && in_place<P>(p.dy);
+  VectorReader<P> x;
+  GradReader<P, relu> dy;
+  constexpr bool direct = x.direct && dy.direct;
   open_block(p, kLanes);
-  each_quarter<kPlaneBlock>(p, p.n,
-                            [&](int64_t begin, int64_t end, bool fresh, bool last) FASTOPT_INLINE {
-                              TwoSums lanes(*p.sums, p.from + begin, fresh);
-                              each_stretch<P>(direct, begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
-                                if (!direct) {
-                                  prefetch_ahead<Form::single, P>(p, p.x, 0, i, n);
-                                  prefetch_ahead<Form::single, P>(p, p.dy, 0, i, n);
-                                }
-                                const F *x = tile.open(p.x.data, i, n), *dy = passed.open(p, 0, i, n);
-                                lanes.take(n, [=](int j, double& sum, double& product) FASTOPT_INLINE {
-                                  add_gradient(double(dy[j]), double(x[j] - mean), sum, product);
-                                });
-                              });
-                              lanes.put_back(last);
-                            });
+  each_quarter<kPlaneBlock>(
+      p, p.n, [&](int64_t begin, int64_t end, bool fresh, bool last) FASTOPT_INLINE {
+        TwoSums lanes(*p.sums, p.from + begin, fresh);
+        each_stretch<P>(direct, begin, end, [&](int64_t i, int n) FASTOPT_INLINE {
+          if (!direct) {
+            prefetch_ahead<Form::single, P>(p, p.x, 0, i, n);
+            prefetch_ahead<Form::single, P>(p, p.dy, 0, i, n);
+          }
+          x.open(p.x.data, i, n);
+          dy.open(p, 0, i, n);
+          lanes.take(n, [&]<int count>(int64_t j, auto& sum, auto& product) FASTOPT_INLINE {
+            add_gradient<F>(as_doubles<count>(dy.template values<count>(j)),
+                            as_doubles<count>(x.template values<count>(j) - mean), sum, product);
+          });
+        });
+        lanes.put_back(last);
+      });
   if (!closes(p, p.n)) return;
   *p.first = join_lanes<Sum>(p.sums->first_before);
   *p.second = join_lanes<Sum>(p.sums->second_before);

@@ -30,31 +30,44 @@ inline FASTOPT_INLINE void take_quarters(const ChannelPiece& p, Add&& add) {
                           });
 }
 
+// Calls add<count>(j, first, second) for the two sums of channels [i, i + n): of `count` of them, from
+// the j-th on.
+template <class Add>
+inline FASTOPT_INLINE void update_sums(BlockSums& sums, int64_t i, int n, Add&& add) {
+  const auto update = [&]<int count>(int j) FASTOPT_INLINE {
+    auto first = vector_at<count>(sums.first + i + j), second = vector_at<count>(sums.second + i + j);
+    add.template operator()<count>(j, first, second);
+    store_vector(sums.first + i + j, first);
+    store_vector(sums.second + i + j, second);
+  };
+  int j = 0;
+  if constexpr (kUsesVectors)
+    for (; j + kWide <= n; j += kWide) update.template operator()<kWide>(j);
+#pragma GCC ivdep
+  for (; j < n; ++j) update.template operator()<1>(j);
+}
+
 // Each channel is summed from its first row to its last.
 template <class P>
 void moments_multi(const ChannelPiece& p) {
-  using F = Compute<P>;
   BlockSums& sums = *p.sums;
-  Tile<P> tiles[4];
+  VectorReader<P> x[4];
   if (opens(p))
     each_tile<P>(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE {
-      const F* x = tiles[0].open(p.x.data, i, n);
-      for (int j = 0; j < n; ++j) sums.pivot[i + j] = double(x[j]);
+      x[0].open(p.x.data, i, n);
+      for (int j = 0; j < n; ++j) sums.pivot[i + j] = double(x[0].template values<1>(j));
     });
-  const auto take = [&]<int count>(int64_t row) FASTOPT_INLINE {
+  const auto take = [&]<int rows>(int64_t row) FASTOPT_INLINE {
     each_tile<P>(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE {
-      const F* x[count];
-      for (int r = 0; r < count; ++r) {
-        x[r] = tiles[r].open(row_of(p.x, row + r), i, n);
+      for (int r = 0; r < rows; ++r) {
+        x[r].open(row_of(p.x, row + r), i, n);
         prefetch_ahead<Form::multi, P>(p, p.x, row + r, i, n);
       }
-#pragma GCC ivdep
-      for (int j = 0; j < n; ++j) {
-        double sum = sums.first[i + j], square = sums.second[i + j];
-        for (int r = 0; r < count; ++r) add_moment(double(x[r][j]), sums.pivot[i + j], sum, square);
-        sums.first[i + j] = sum;
-        sums.second[i + j] = square;
-      }
+      update_sums(sums, i, n, [&]<int count>(int j, auto& sum, auto& square) FASTOPT_INLINE {
+        const auto pivot = vector_at<count>(sums.pivot + i + j);
+        for (int r = 0; r < rows; ++r)
+          add_moment(as_doubles<count>(x[r].template values<count>(j)), pivot, sum, square);
+      });
     });
   };
   is_few<P>(p, p.x) ? moments_of_few<P>(p) : take_quarters(p, take);
@@ -72,25 +85,22 @@ void reduce_multi(const ChannelPiece& p) {
   using F = Compute<P>;
   const ChannelConstants<Form::multi, F, 1> constants(p);
   BlockSums& sums = *p.sums;
-  Tile<P> tiles[4];
-  MaskedTiles<P, relu> passed[4];
-  const auto take = [&]<int count>(int64_t row) FASTOPT_INLINE {
+  VectorReader<P> x[4];
+  GradReader<P, relu> dy[4];
+  const auto take = [&]<int rows>(int64_t row) FASTOPT_INLINE {
     each_tile<P>(0, p.n, [&](int64_t i, int n) FASTOPT_INLINE {
-      const F *x[count], *dy[count], *mean = constants[0] + i;
-      for (int r = 0; r < count; ++r) {
-        x[r] = tiles[r].open(row_of(p.x, row + r), i, n);
-        dy[r] = passed[r].open(p, row + r, i, n);
+      for (int r = 0; r < rows; ++r) {
+        x[r].open(row_of(p.x, row + r), i, n);
+        dy[r].open(p, row + r, i, n);
         prefetch_ahead<Form::multi, P>(p, p.x, row + r, i, n);
         prefetch_ahead<Form::multi, P>(p, p.dy, row + r, i, n);
       }
-#pragma GCC ivdep
-      for (int j = 0; j < n; ++j) {
-        double sum = sums.first[i + j], product = sums.second[i + j];
-        for (int r = 0; r < count; ++r)
-          add_gradient(double(dy[r][j]), double(x[r][j] - mean[j]), sum, product);
-        sums.first[i + j] = sum;
-        sums.second[i + j] = product;
-      }
+      update_sums(sums, i, n, [&]<int count>(int j, auto& sum, auto& product) FASTOPT_INLINE {
+        const auto mean = vector_at<count>(constants[0] + i + j);
+        for (int r = 0; r < rows; ++r)
+          add_gradient<F>(as_doubles<count>(dy[r].template values<count>(j)),
+                          as_doubles<count>(x[r].template values<count>(j) - mean), sum, product);
+      });
     });
   };
   is_few<P>(p, p.x) && is_few<P>(p, p.dy) ? reduce_few<P, relu>(p, constants[0])

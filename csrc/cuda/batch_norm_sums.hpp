@@ -125,7 +125,7 @@ struct GradientSums {
             !masked || (r.relu_mask[index >> 3] >> (index & 7) & 1)};
   }
   __device__ __forceinline__ void add(const Value& v) {
-    add_gradient(double(v.on ? widen(v.dy) : F(0)), double(widen(v.x) - mean), first, second);
+    add_gradient<F>(double(v.on ? widen(v.dy) : F(0)), double(widen(v.x) - mean), first, second);
   }
   __device__ __forceinline__ Pair close(int64_t) const { return {first, second}; }
 };

@@ -6,6 +6,8 @@
 // changes results and requires a new major version.
 #pragma once
 
+#include <type_traits>
+
 #include "rules/divide.hpp"
 #include "rules/tree.hpp"
 
@@ -28,18 +30,35 @@ struct Moments {
   double m2;
 };
 
-// Add a value to the two sums of a block, of moments or of the backward pass, where `x` is x - mean. D
-// is double or a vector of doubles.
-template <class D>
-FASTOPT_HD void add_moment(const D& x, const D& pivot, D& sum, D& square) {
+// c + a * b, where a and b are values of type F. The product of two floats is exact in double, so a
+// fused multiply-add, which does not round it, gives the same bits. D is double or a vector of doubles.
+// Not on devices: there one of the kernels would spill registers.
+template <class F, class D>
+FASTOPT_HD D add_product(const D& c, const D& a, const D& b) {
+#if (defined(__FMA__) || defined(__ARM_FEATURE_FMA)) && !defined(__CUDA_ARCH__)
+  if constexpr (std::is_same_v<F, float> && std::is_same_v<D, double>) {
+    return __builtin_fma(a, b, c);
+  } else if constexpr (std::is_same_v<F, float>) {
+    D fused;
+    for (int i = 0; i < int(sizeof(D) / sizeof(double)); ++i)
+      fused[i] = __builtin_fma(a[i], b[i], c[i]);
+    return fused;
+  }
+#endif
+  return c + a * b;
+}
+
+// Add a value to the two sums of a block, of moments or of the backward pass, where `x` is x - mean.
+template <class D, class Pivot>
+FASTOPT_HD void add_moment(const D& x, const Pivot& pivot, D& sum, D& square) {
   const D d = x - pivot;
   sum += d;
   square += d * d;
 }
-template <class D>
+template <class F, class D>
 FASTOPT_HD void add_gradient(const D& dy, const D& x, D& sum, D& product) {
   sum += dy;
-  product += dy * x;
+  product = add_product<F>(product, dy, x);
 }
 
 // From the sums of d and d * d over `count` values, d = x - pivot. Rounding may make m2 slightly
