@@ -1,5 +1,5 @@
-// Vectors of a fixed number of values. Sums use them because their lanes are part of the contract. In
-// an unnamed namespace, for the reason given in tile.hpp.
+// Vectors of a fixed number of values, for sums, whose lanes are part of the contract. In an unnamed
+// namespace, for the reason given in tile.hpp.
 #pragma once
 
 #ifdef __AVX__
