@@ -54,6 +54,15 @@ FASTOPT_HD double narrow<double>(double x) {
   return x;
 }
 
+// x, whose bits are u, with the nearest bfloat16 in the upper half of the result. Floats and words are
+// scalars or vectors of them.
+template <class F, class U>
+FASTOPT_HD U round_to_bfloat16(const F& x, const U& u) {
+  const U rounded = u + 0x7fffu + ((u >> 16) & 1u);
+  const U quiet = u | 0x00400000u;
+  return x != x ? quiet : rounded;
+}
+
 template <>
 FASTOPT_HD BFloat16 narrow<BFloat16>(float x) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // one instruction with the same rounding
@@ -61,10 +70,7 @@ FASTOPT_HD BFloat16 narrow<BFloat16>(float x) {
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(stored.bits) : "f"(x));
   return stored;
 #else
-  const uint32_t u = bits_of(x);
-  const uint32_t rounded = u + 0x7fffu + ((u >> 16) & 1u);
-  const uint32_t quiet = u | 0x00400000u;
-  return {uint16_t((x != x ? quiet : rounded) >> 16)};
+  return {uint16_t(round_to_bfloat16(x, bits_of(x)) >> 16)};
 #endif
 }
 
